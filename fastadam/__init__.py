@@ -1,0 +1,51 @@
+"""fastadam: the Adam family of optimizers, fast on the CPU, with Chainer's interface and bits.
+
+>>> import numpy as np
+>>> import fastadam
+>>> params = {'w': np.array([1.0, -2.0])}
+>>> opt = fastadam.Adam(alpha=0.1).setup(params)
+>>> for _ in range(300):
+...     opt.apply_gradients({'w': 2 * params['w']})
+>>> bool(np.all(np.abs(params['w']) < 1e-3))
+True
+"""
+
+from fastadam import link, optimizer, optimizers, serializers
+from fastadam._version import __version__
+from fastadam.configuration import get_config, show_config
+from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
+from fastadam.kernels.step import adam_step
+from fastadam.kernels.threads import get_num_threads, set_num_threads
+from fastadam.link import Chain, ChainList, Link
+from fastadam.optimizer import GradientMethod, Optimizer
+from fastadam.optimizers import AdaBound, Adam, AdamRule, AdamW, AMSBound, AMSGrad
+from fastadam.parameter import Parameter
+from fastadam.update_rule import UpdateRule
+
+__all__ = [
+    "AMSBound",
+    "AMSGrad",
+    "AdaBound",
+    "Adam",
+    "AdamRule",
+    "AdamW",
+    "Chain",
+    "ChainList",
+    "GradientMethod",
+    "Hyperparameter",
+    "HyperparameterProxy",
+    "Link",
+    "Optimizer",
+    "Parameter",
+    "UpdateRule",
+    "__version__",
+    "adam_step",
+    "get_config",
+    "get_num_threads",
+    "link",
+    "optimizer",
+    "optimizers",
+    "serializers",
+    "set_num_threads",
+    "show_config",
+]

@@ -1,0 +1,197 @@
+"""The base of optimizers: a target, two counters, hooks and serialization."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Self
+
+from fastadam.hookable import Hook, HookTable
+from fastadam.parameter_table import ParameterTable
+from fastadam.serializers.protocol import is_deserializer
+from fastadam.targets import Target, as_target
+from fastadam.update_rule import UpdateRule
+
+__all__ = ["Optimizer"]
+
+
+class Optimizer:
+    """Base class of optimizers: target, counters, hooks and serialization.
+
+    A subclass overrides `update`. For methods that need one gradient, derive from
+    :class:`GradientMethod` instead.
+
+    Attributes
+    ----------
+    target : object
+        What was given to `setup`; None before.
+    t : int
+        Number of updates made.
+    epoch : int
+        Number of epochs begun with `new_epoch`.
+    use_auto_new_epoch : bool
+        Whether a trainer calls ``new_epoch(auto=True)``; then nobody else may call it.
+    """
+
+    target: Any = None
+    t: int = 0
+    epoch: int = 0
+    use_auto_new_epoch: bool = False
+    _hooks: HookTable | None = None
+    _targets: Target | None = None
+
+    def setup(self, link: Any) -> Self:
+        """Set the target; counters begin at 0, and old hooks and state are dropped.
+
+        Parameters
+        ----------
+        link : Link, object with ``params()``, numpy.ndarray, or dict or list of arrays
+            What to train. Arrays are updated in place. Dicts and lists may be nested.
+
+        Returns
+        -------
+        Optimizer
+            The optimizer itself.
+
+        Raises
+        ------
+        TypeError
+            If it is none of these; the message says what to give instead.
+        ValueError
+            If a dict key is empty, contains '/', or is a top-level 't' or 'epoch'; if arrays
+            share part of their memory; if there are no arrays.
+        """
+        self._targets = as_target(link)
+        self.target = link
+        self.t = 0
+        self.epoch = 0
+        self._hooks = HookTable()
+        return self
+
+    def update(self, lossfun: Callable[..., Any] | None = None, *args: Any, **kwds: Any) -> Any:
+        """Update the parameters; a subclass says how."""
+        raise NotImplementedError(f"{type(self).__name__} must override update")
+
+    @property
+    def parameters(self) -> ParameterTable:
+        """The target's parameters by path: a read-only mapping that prints as a table."""
+        targets = self._set_up()
+        targets.refresh()
+        return ParameterTable(targets.parameters)
+
+    def new_epoch(self, auto: bool = False) -> None:
+        """Begin a new epoch: ``epoch`` goes up by 1.
+
+        Parameters
+        ----------
+        auto : bool
+            Given by trainers that count the epochs themselves and have set
+            ``use_auto_new_epoch``.
+
+        Raises
+        ------
+        RuntimeError
+            If `auto` and ``use_auto_new_epoch`` disagree: the epoch would be counted twice.
+        """
+        if auto and not self.use_auto_new_epoch:
+            raise RuntimeError(
+                "new_epoch(auto=True) is for trainers that have set use_auto_new_epoch = True"
+            )
+        if not auto and self.use_auto_new_epoch:
+            raise RuntimeError(
+                "the trainer counts epochs already (use_auto_new_epoch is True); drop the call of "
+                "new_epoch(), or tell the trainer not to count: auto_new_epoch=False"
+            )
+        self.epoch += 1
+
+    def add_hook(self, hook: Hook, name: str | None = None, timing: str = "auto") -> None:
+        """Add a function called before or after each update, in the order of registration.
+
+        Parameters
+        ----------
+        hook : callable
+            Called as ``hook(optimizer)``; if its attribute ``call_for_each_param`` is true, as
+            ``hook(update_rule, param)`` for every parameter.
+        name : str, optional
+            Default: ``hook.name`` or ``hook.__name__``.
+        timing : {'auto', 'pre', 'post'}
+            'auto' takes ``hook.timing``, or 'pre' without one.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is not set up.
+        TypeError
+            If the hook cannot be called.
+        ValueError
+            If the timing is unknown or there is no name.
+        KeyError
+            If the name is taken.
+        """
+        self._set_up_hooks().add(hook, name, timing)
+
+    def remove_hook(self, name: str) -> None:
+        """Remove the hook of that name; KeyError if there is none."""
+        self._set_up_hooks().remove(name)
+
+    def call_hooks(self, timing: str = "pre") -> None:
+        """Call the hooks of one timing in the order of registration."""
+        for hook in self._set_up_hooks().at(timing):
+            self.call_hook(hook)
+
+    def call_hook(self, hook: Hook) -> None:
+        """Call one hook: with the optimizer, or with the rule and parameter of each parameter."""
+        if getattr(hook, "call_for_each_param", False):
+            for param in self._set_up().parameters.values():
+                hook(param.update_rule, param)
+        else:
+            hook(self)
+
+    def serialize(self, serializer: Any) -> None:
+        """Write ``t``, ``epoch`` and the rules' states to a serializer, or read them.
+
+        The parameters' values are not part of it. A read checks everything first; if it
+        raises, nothing has changed.
+        """
+        targets = self._set_up()
+        targets.refresh()
+        rules = {
+            path: (param, rule)
+            for path, param in targets.parameters.items()
+            if (rule := getattr(param, "update_rule", None)) is not None
+        }
+        if not is_deserializer(serializer):
+            serializer("t", self.t)
+            serializer("epoch", self.epoch)
+            for path, (_, rule) in rules.items():
+                rule.serialize(serializer[path])
+            for path, first in targets.aliases.items():
+                if first in rules:
+                    rules[first][1].serialize(serializer[path])
+            return
+        t = int(serializer("t", self.t))
+        epoch = int(serializer("epoch", self.epoch))
+        takes: list[Callable[[], None]] = []
+        for path, (param, rule) in rules.items():
+            child = serializer[path]
+            if getattr(type(rule), "serialize", None) is UpdateRule.serialize:
+                takes.append(rule.read_state(child, param))
+            else:
+                takes.append(partial(rule.serialize, child))
+        self.t, self.epoch = t, epoch
+        for take in takes:
+            take()
+
+    def _set_up(self) -> Target:
+        """Return the walked target, or say that there is none."""
+        if self._targets is None:
+            raise RuntimeError(
+                f"this {type(self).__name__} has no target yet; call setup(target) first"
+            )
+        return self._targets
+
+    def _set_up_hooks(self) -> HookTable:
+        """Return the hooks, or say that there is no target yet."""
+        self._set_up()
+        assert self._hooks is not None
+        return self._hooks

@@ -1,0 +1,308 @@
+"""The optimizer that needs one gradient: the order of an update."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from fastadam._optimizer import Optimizer
+from fastadam.hookable import Hook
+from fastadam.hyperparameter import Hyperparameter
+from fastadam.parameter import Parameter, peek_grad
+from fastadam.targets import ArrayTarget
+from fastadam.update_rule import UpdateRule
+
+__all__ = ["GradientMethod"]
+
+
+class GradientMethod(Optimizer):
+    """Base class of optimizers that update every parameter from its gradient, by a rule.
+
+    A subclass overrides `create_update_rule`.
+
+    Attributes
+    ----------
+    hyperparam : Hyperparameter
+        The hyperparameters that the rules of all parameters fall back on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastadam import GradientMethod, UpdateRule
+    >>> class SGDRule(UpdateRule):
+    ...     def update_core(self, param):
+    ...         param.array -= self.hyperparam.lr * param.grad
+    >>> class SGD(GradientMethod):
+    ...     def __init__(self, lr=0.01):
+    ...         super().__init__()
+    ...         self.hyperparam.lr = lr
+    ...     def create_update_rule(self):
+    ...         return SGDRule(self.hyperparam)
+    >>> w = np.ones(2)
+    >>> SGD(lr=0.5).setup(w).apply_gradients(np.array([1.0, 2.0]))
+    >>> w
+    array([0.5, 0. ])
+    """
+
+    _use_cleargrads = True
+
+    def __init__(self) -> None:
+        self.hyperparam = Hyperparameter()
+        self._known: dict[int, Any] = {}
+
+    def create_update_rule(self) -> Any:
+        """Return the rule that a parameter gets; a subclass says which."""
+        raise NotImplementedError(f"{type(self).__name__} must override create_update_rule")
+
+    def setup(self, link: Any) -> Self:
+        """Set the target and give every parameter a new rule; see :meth:`Optimizer.setup`."""
+        super().setup(link)
+        self._known = {}
+        self._refresh(fresh=True)
+        return self
+
+    def update(self, lossfun: Callable[..., Any] | None = None, *args: Any, **kwds: Any) -> Any:
+        """Make one update of every parameter.
+
+        Parameters
+        ----------
+        lossfun : callable, optional
+            Called with `args` and `kwds` and nothing else. It returns the pair
+            ``(loss, gradients)``, the gradients in the target's structure; or, for a link whose
+            parameters collect gradients, a loss with a ``backward`` method. Without it,
+            the gradients must be there already.
+
+        Returns
+        -------
+        object
+            The loss; None without `lossfun`.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is not set up.
+        TypeError
+            If the loss carries no gradients; if a parameter or gradient has a dtype that cannot
+            be stepped.
+        ValueError
+            If gradients are missing, superfluous or misshaped, or a parameter is read-only.
+
+        Notes
+        -----
+        The order is: loss and gradients; zeros for missing gradients; 'pre' hooks; ``t += 1``;
+        the update; 'post' hooks. Everything is checked before anything is written: a refused
+        update has changed neither parameters nor state nor counts.
+        """
+        self._set_up()
+        if lossfun is None:
+            self._refresh()
+            self._update()
+            return None
+        loss = lossfun(*args, **kwds)
+        self._refresh()
+        if isinstance(loss, tuple) and len(loss) == 2:
+            loss, grads = loss
+            self._lend(grads)
+            self._update(lent=True)
+            return loss
+        if not callable(getattr(loss, "backward", None)):
+            raise TypeError(
+                f"the loss function returned {type(loss).__name__} without gradients; return the "
+                "pair (loss, gradients), as value_and_grad does, or a loss with backward()"
+            )
+        if self._use_cleargrads:
+            self.target.cleargrads()
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.target.zerograds()
+        loss.backward(loss_scale=None)
+        self._refresh()
+        self._update()
+        return loss
+
+    def apply_gradients(self, grads: Any) -> None:
+        """Make one update from gradients computed elsewhere, which are only read.
+
+        Parameters
+        ----------
+        grads : array, dict or list
+            The gradients in the target's structure; for a link, a mapping from path to
+            gradient. Each is anything that `numpy.asarray` takes with the parameter's shape and
+            a real floating dtype, or None for no gradient (which counts as zeros).
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `update`.
+        """
+        self._set_up()
+        self._refresh()
+        self._lend(grads)
+        self._update(lent=True)
+
+    def reallocate_cleared_grads(self) -> None:
+        """Give zeros to every initialised parameter that has no gradient.
+
+        The zeros still let the moments decay and the parameter move. To leave parameters without
+        a gradient alone instead, override this method with one that does nothing.
+        """
+        for param in self._set_up().parameters.values():
+            if param.array is not None and peek_grad(param) is None:
+                param.grad = np.zeros_like(param.array)
+
+    def call_hook(self, hook: Hook) -> None:
+        """Call one hook, then give zeros for the gradients that it cleared."""
+        super().call_hook(hook)
+        self.reallocate_cleared_grads()
+
+    def use_cleargrads(self, use: bool = True) -> None:
+        """Choose between clearing gradients and filling them with zeros (deprecated)."""
+        warnings.warn(
+            "use_cleargrads is deprecated: gradients are cleared by default",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        self._use_cleargrads = use
+
+    def set_hyperparam(self, which: str | Callable[[str, Any], object], **values: Any) -> list[str]:
+        """Override hyperparameters for some of the parameters.
+
+        Parameters
+        ----------
+        which : str or callable
+            A glob over paths, such as ``'*/b'``, or a predicate called with path and parameter.
+        **values
+            The hyperparameters to set on the matching parameters' rules. They no longer follow
+            the optimizer's.
+
+        Returns
+        -------
+        list of str
+            The paths that matched.
+
+        Raises
+        ------
+        ValueError
+            If nothing matched, or a matching parameter has no rule.
+        TypeError
+            If a name is no hyperparameter, or none is given.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastadam
+        >>> opt = fastadam.AdamW(weight_decay_rate=1e-4)
+        >>> _ = opt.setup({'l1': {'W': np.zeros((2, 3)), 'b': np.zeros(3)}})
+        >>> opt.set_hyperparam('*/b', weight_decay_rate=0)
+        ['l1/b']
+        """
+        known = self.hyperparam.get_dict()
+        for name in values:
+            if name not in known:
+                raise TypeError(
+                    f"{type(self).__name__} has no hyperparameter {name!r}; "
+                    f"there are: {', '.join(known)}"
+                )
+        if not values:
+            raise TypeError("set_hyperparam needs a hyperparameter to set, as name=value")
+        parameters = self.parameters
+        paths = parameters.matching(which)
+        rules = [parameters[path].update_rule for path in paths]
+        if None in rules:
+            raise ValueError(f"parameter {paths[rules.index(None)]!r} has no update rule")
+        for rule in rules:
+            for name, value in values.items():
+                setattr(rule.hyperparam, name, value)
+        return paths
+
+    def _refresh(self, fresh: bool = False) -> None:
+        """Walk the target; give rules to parameters that are new, and to all after ``setup``."""
+        targets = self._set_up()
+        if not fresh:
+            targets.refresh()
+        known, self._known = self._known, {id(p): p for p in targets.parameters.values()}
+        for path, param in targets.parameters.items():
+            # a rule of None in a parameter that is known was set by hand, and stays
+            if fresh or (id(param) not in known and getattr(param, "update_rule", None) is None):
+                rule = param.update_rule = self.create_update_rule()
+                if isinstance(rule, UpdateRule):
+                    rule.path = path
+
+    def _lend(self, grads: Any) -> None:
+        """Hand a caller's gradients to the parameters."""
+        targets = self._set_up()
+        found = targets.gradients(grads)
+        for path, grad in found.items():
+            param = targets.parameters[path]
+            if grad is None:
+                param.cleargrad()
+            elif isinstance(param, Parameter):
+                param.lend_grad(grad)
+            else:
+                param.grad = np.array(grad, dtype=param.dtype)
+
+    def _update(self, lent: bool = False) -> None:
+        """Update from the gradients that are there; forget those that were lent."""
+        targets = self._set_up()
+        params = targets.parameters.values()
+        alone = isinstance(targets, ArrayTarget) and not lent
+        if alone and all(peek_grad(param) is None for param in params):
+            raise ValueError(
+                "there are no gradients: call update(lossfun, ...) with a function that "
+                "returns (loss, gradients), or apply_gradients(gradients)"
+            )
+        try:
+            self.reallocate_cleared_grads()
+            self.call_hooks("pre")
+            self._update_parameters()
+            self.reallocate_cleared_grads()
+            self.call_hooks("post")
+        finally:
+            if lent:
+                for param in params:
+                    param.cleargrad()
+
+    def _update_parameters(self) -> None:
+        """Count the step and run the rules: one batch per kind, the others one by one."""
+        batches: dict[Hashable, tuple[list[Any], list[Any]]] = {}
+        singles: list[Any] = []
+        taken: set[int] = set()
+        for param in self._set_up().parameters.values():
+            rule = getattr(param, "update_rule", None)
+            if rule is None:
+                continue
+            key = rule.batch_key() if isinstance(rule, UpdateRule) else None
+            # a rule that two parameters share counts its updates one after the other
+            if key is None or id(rule) in taken:
+                singles.append(param)
+            elif rule.enabled:
+                taken.add(id(rule))
+                rules, params = batches.setdefault(key, ([], []))
+                rules.append(rule)
+                params.append(param)
+        self._check_batches(batches, singles)
+        self.t += 1
+        done = False
+        try:
+            for rules, params in batches.values():
+                type(rules[0]).update_batch(rules, params)
+                done = True
+            for param in singles:
+                param.update()
+                done = True
+        except Exception:
+            if not done:
+                self.t -= 1
+            raise
+
+    def _check_batches(
+        self, batches: dict[Hashable, tuple[list[Any], list[Any]]], singles: Sequence[Any]
+    ) -> None:
+        """Let every batch refuse before any of them writes; a single one checks itself."""
+        if len(batches) + len(singles) > 1:
+            for rules, params in batches.values():
+                type(rules[0]).check_batch(rules, params)

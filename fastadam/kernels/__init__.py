@@ -1,0 +1,1 @@
+"""The numbers: formulas, loops and dispatch; arrays and scalars only, no objects."""

@@ -1,0 +1,248 @@
+"""The loops of the Adam family: one body, four variants, two types.
+
+This file is compiled once per instruction set (``_cpu_avx2.pyx`` and ``_cpu_avx512.pyx`` include
+it) and gives the same bits in each: no contraction, no reassociation, one rounding per operation,
+in the order in which ``reference.py`` spells it.
+"""
+
+from cython.parallel cimport prange
+from libc.math cimport sqrt, sqrtf
+
+from fastadam.kernels._table cimport Tensor
+
+# Pointers that the C compiler may take as not overlapping, so that it can vectorize without
+# run-time checks; and the switch that flushes subnormal numbers. The inline assembly names memory
+# as clobbered: no load or store of the loop can move across the switch.
+cdef extern from *:
+    """
+    typedef float *__restrict float_restrict;
+    typedef double *__restrict double_restrict;
+
+    #if defined(__x86_64__)
+    typedef unsigned int fastadam_mode;
+    static inline fastadam_mode fastadam_flush_on(void) {
+        fastadam_mode saved, flushing;
+        __asm__ __volatile__("stmxcsr %0" : "=m"(saved) : : "memory");
+        flushing = saved | 0x8040u;  /* FTZ: results, DAZ: operands */
+        __asm__ __volatile__("ldmxcsr %0" : : "m"(flushing) : "memory");
+        return saved;
+    }
+    static inline void fastadam_flush_restore(fastadam_mode saved) {
+        __asm__ __volatile__("ldmxcsr %0" : : "m"(saved) : "memory");
+    }
+    #elif defined(__aarch64__)
+    typedef unsigned long fastadam_mode;
+    static inline fastadam_mode fastadam_flush_on(void) {
+        fastadam_mode saved, flushing;
+        __asm__ __volatile__("mrs %0, fpcr" : "=r"(saved) : : "memory");
+        flushing = saved | (1ul << 24);  /* FZ: results and operands */
+        __asm__ __volatile__("msr fpcr, %0" : : "r"(flushing) : "memory");
+        return saved;
+    }
+    static inline void fastadam_flush_restore(fastadam_mode saved) {
+        __asm__ __volatile__("msr fpcr, %0" : : "r"(saved) : "memory");
+    }
+    #else
+    #error "fastadam knows how to flush subnormal numbers on x86-64 and on 64-bit Arm only"
+    #endif
+    """
+    ctypedef float* float_restrict
+    ctypedef double* double_restrict
+    ctypedef unsigned long fastadam_mode
+    fastadam_mode fastadam_flush_on() noexcept nogil
+    void fastadam_flush_restore(fastadam_mode saved) noexcept nogil
+
+ctypedef fused real:
+    float
+    double
+
+ctypedef fused real_restrict:
+    float_restrict
+    double_restrict
+
+# A maximum or minimum that keeps NaN, as NumPy's, is written as two selections, each of one
+# comparison: GCC turns these into masks, but gives up on a loop that has an "or" in it.
+
+# The columns of the table of coefficients, in the order of coefficients.Coefficients.
+cdef enum:
+    ALPHA_T
+    ONE_MINUS_BETA1
+    ONE_MINUS_BETA2
+    EPS
+    ETA
+    ONE_MINUS_DECAY
+    LOWER
+    UPPER
+    N_COEFFICIENTS
+
+# A thread's range begins at a multiple of this many elements: 64 bytes of float32.
+cdef enum:
+    CUT = 16
+
+
+cdef inline void adam_span(
+    real_restrict p,           # IN, OUT
+    real_restrict g,           # IN
+    real_restrict m,           # IN, OUT
+    real_restrict v,           # IN, OUT
+    real_restrict vhat,        # IN, OUT with amsgrad; not touched without
+    const real* c,             # IN: one row of coefficients
+    Py_ssize_t n,
+    const bint amsgrad,
+    const bint adabound,
+) noexcept nogil:
+    """One step on n neighbouring elements; the flags are literals, so each call is one loop."""
+    cdef Py_ssize_t i
+    cdef real g_i, m_i, v_i, vhat_i, step, larger, smaller
+    cdef real alpha_t = c[ALPHA_T]
+    cdef real one_minus_beta1 = c[ONE_MINUS_BETA1]
+    cdef real one_minus_beta2 = c[ONE_MINUS_BETA2]
+    cdef real eps = c[EPS]
+    cdef real eta = c[ETA]
+    cdef real one_minus_decay = c[ONE_MINUS_DECAY]
+    cdef real lower = c[LOWER]
+    cdef real upper = c[UPPER]
+    cdef real zero = 0
+    for i in range(n):
+        g_i = g[i]
+        # m += (1 - beta1) * (g - m)
+        m_i = m[i] + one_minus_beta1 * (g_i - m[i])
+        # v += (1 - beta2) * (g*g - v)
+        v_i = v[i] + one_minus_beta2 * (g_i * g_i - v[i])
+        m[i] = m_i
+        v[i] = v_i
+        vhat_i = v_i
+        if amsgrad:
+            # vhat = max(vhat, v); a NaN stays; adding 0 flushes a subnormal vhat as arithmetic does
+            vhat_i = vhat[i] + zero
+            larger = vhat_i if vhat_i >= v_i else v_i
+            vhat_i = vhat_i if vhat_i != vhat_i else larger
+            vhat[i] = vhat_i
+        # step = alpha_t / (sqrt(vhat) + eps)
+        if real is float:
+            step = alpha_t / (sqrtf(vhat_i) + eps)
+        else:
+            step = alpha_t / (sqrt(vhat_i) + eps)
+        if adabound:
+            # step = clip(step, lower, upper); a NaN, of step or bounds, stays
+            larger = step if step >= lower else lower
+            step = step if step != step else larger
+            smaller = step if step <= upper else upper
+            step = step if step != step else smaller
+        # p = (1 - decay) * p - eta * (step * m)
+        p[i] = one_minus_decay * p[i] - eta * (step * m_i)
+
+
+cdef inline void adam_variant(
+    real_restrict p,
+    real_restrict g,
+    real_restrict m,
+    real_restrict v,
+    real_restrict vhat,
+    const real* c,
+    Py_ssize_t n,
+    bint amsgrad,
+    bint adabound,
+) noexcept nogil:
+    """Go to the loop of the variant."""
+    if amsgrad:
+        if adabound:
+            adam_span(p, g, m, v, vhat, c, n, True, True)
+        else:
+            adam_span(p, g, m, v, vhat, c, n, True, False)
+    elif adabound:
+        adam_span(p, g, m, v, vhat, c, n, False, True)
+    else:
+        adam_span(p, g, m, v, vhat, c, n, False, False)
+
+
+cdef void adam_tensor(
+    const Tensor* tensor, const real* coefficients, Py_ssize_t begin, Py_ssize_t end
+) noexcept nogil:
+    """The elements [begin, end) of one tensor."""
+    cdef const real* c = coefficients + tensor.row * N_COEFFICIENTS
+    cdef Py_ssize_t n = end - begin
+    if real is float:
+        adam_variant(
+            <float_restrict> tensor.p + begin,
+            <float_restrict> tensor.g + begin,
+            <float_restrict> tensor.m + begin,
+            <float_restrict> tensor.v + begin,
+            <float_restrict> tensor.vhat + (begin if tensor.amsgrad else 0),
+            c, n, tensor.amsgrad, tensor.adabound,
+        )
+    else:
+        adam_variant(
+            <double_restrict> tensor.p + begin,
+            <double_restrict> tensor.g + begin,
+            <double_restrict> tensor.m + begin,
+            <double_restrict> tensor.v + begin,
+            <double_restrict> tensor.vhat + (begin if tensor.amsgrad else 0),
+            c, n, tensor.amsgrad, tensor.adabound,
+        )
+
+
+cdef void adam_range(
+    const Tensor* tensors,
+    Py_ssize_t n_tensors,
+    const real* coefficients,
+    Py_ssize_t begin,
+    Py_ssize_t end,
+) noexcept nogil:
+    """The elements [begin, end) of all tensors laid end to end: one thread's share."""
+    cdef Py_ssize_t low = 0, high = n_tensors, middle, k, first, last
+    cdef fastadam_mode saved = 0
+    # the last tensor that starts at or before begin
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if tensors[middle].start <= begin:
+            low = middle
+        else:
+            high = middle
+    if real is float:
+        saved = fastadam_flush_on()
+    k = low
+    while k < n_tensors and tensors[k].start < end:
+        first = max(begin - tensors[k].start, 0)
+        last = min(end - tensors[k].start, tensors[k].n)
+        adam_tensor(&tensors[k], coefficients, first, last)
+        k += 1
+    if real is float:
+        fastadam_flush_restore(saved)
+
+
+cdef Py_ssize_t cut(Py_ssize_t total, int k, int n_threads) noexcept nogil:
+    """Where thread k's range begins; free of overflow for any total."""
+    cdef Py_ssize_t share = total // n_threads + 1
+    return min(k * ((share + CUT - 1) // CUT) * CUT, total)
+
+
+cdef void adam_threads(
+    const Tensor* tensors, Py_ssize_t n_tensors, const real* coefficients, int n_threads
+) noexcept nogil:
+    """Cut the concatenated elements into one contiguous range per thread and run them."""
+    cdef Py_ssize_t total = tensors[n_tensors - 1].start + tensors[n_tensors - 1].n
+    cdef int k
+    if n_threads == 1:
+        adam_range(tensors, n_tensors, coefficients, 0, total)
+        return
+    for k in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
+        adam_range(
+            tensors, n_tensors, coefficients, cut(total, k, n_threads), cut(total, k + 1, n_threads)
+        )
+
+
+def adam_float32(const Tensor[::1] tensors, const float[:, ::1] coefficients, int n_threads):
+    """Run one step over a table of float32 tensors; the caller has checked every row."""
+    if tensors.shape[0] == 0:
+        return
+    with nogil:
+        adam_threads(&tensors[0], tensors.shape[0], &coefficients[0, 0], n_threads)
+
+
+def adam_float64(const Tensor[::1] tensors, const double[:, ::1] coefficients, int n_threads):
+    """Run one step over a table of float64 tensors; the caller has checked every row."""
+    if tensors.shape[0] == 0:
+        return
+    with nogil:
+        adam_threads(&tensors[0], tensors.shape[0], &coefficients[0, 0], n_threads)

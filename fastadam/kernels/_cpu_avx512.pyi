@@ -1,0 +1,17 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+def adam_float32(
+    tensors: npt.NDArray[np.void],
+    coefficients: npt.NDArray[np.float32],
+    n_threads: int,
+) -> None: ...
+def adam_float64(
+    tensors: npt.NDArray[np.void],
+    coefficients: npt.NDArray[np.float64],
+    n_threads: int,
+) -> None: ...
+
+__test__: dict[Any, Any]

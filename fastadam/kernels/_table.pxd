@@ -1,0 +1,16 @@
+# One row of the descriptor table: where a parameter's arrays lie and which numbers drive its step.
+# Every field is eight bytes wide, so the row has no padding on any 64-bit machine; batch.py spells
+# the same row as a NumPy dtype.
+
+
+cdef struct Tensor:
+    size_t p
+    size_t g
+    size_t m
+    size_t v
+    size_t vhat           # 0 without AMSGrad
+    Py_ssize_t n          # elements
+    Py_ssize_t start      # elements of the tensors before this one
+    Py_ssize_t row        # this tensor's row in the table of coefficients
+    Py_ssize_t amsgrad
+    Py_ssize_t adabound

@@ -1,0 +1,8 @@
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+def describe(steps: list[Any], table: npt.NDArray[np.void]) -> list[int]: ...
+
+__test__: dict[Any, Any]

@@ -1,0 +1,139 @@
+"""From hyperparameters and the step count to the scalars of one step.
+
+The only place where bias correction, the bounds of AdaBound, and the two modes ``eps_mode`` and
+``decay_mode`` are computed; always in float64. The kernels round each result once to their type.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+__all__ = ["DECAY_MODES", "EPS_MODES", "Coefficients", "alpha_t", "bounds", "step_coefficients"]
+
+EPS_MODES = ("hat", "paper")
+DECAY_MODES = ("eta", "alpha")
+
+
+class Coefficients(NamedTuple):
+    """The scalars of one step, in the order of the kernels' table of coefficients, then flags.
+
+    ``lower`` and ``upper`` are 0 and infinity without AdaBound.
+    """
+
+    alpha_t: float
+    one_minus_beta1: float
+    one_minus_beta2: float
+    eps: float
+    eta: float
+    one_minus_decay: float
+    lower: float
+    upper: float
+    amsgrad: bool
+    adabound: bool
+
+
+def alpha_t(alpha: float, beta1: float, beta2: float, t: int) -> float:
+    """Return the bias-corrected learning rate of step ``t``.
+
+    ``alpha_t = alpha * sqrt(1 - beta2**t) / (1 - beta1**t)``
+
+    Raises
+    ------
+    RuntimeError
+        If ``t`` is 0: no step has been made yet.
+    ZeroDivisionError
+        If ``beta1`` is 1: the first moment would never move away from 0.
+    """
+    if t == 0:
+        raise RuntimeError(
+            "alpha_t is defined from the first update on (t >= 1), and no update has been made yet"
+        )
+    correction1 = 1.0 - math.pow(beta1, t)
+    correction2 = 1.0 - math.pow(beta2, t)
+    if correction1 == 0:
+        raise ZeroDivisionError(
+            f"beta1 = {beta1} leaves 1 - beta1**t = 0 at t = {t}; beta1 must be below 1"
+        )
+    return alpha * math.sqrt(correction2) / correction1
+
+
+def bounds(
+    alpha: float, final_lr: float, gamma: float, initial_alpha: float, t: int
+) -> tuple[float, float]:
+    """Return AdaBound's lower and upper bound of the step size at step ``t``.
+
+    ``final = final_lr * alpha / initial_alpha``, so that a schedule of ``alpha`` moves the bounds
+    too; ``lower = final * (1 - 1/(gamma*t + 1))`` and ``upper = final * (1 + 1/(gamma*t))``.
+    ``gamma = 0`` is the limit: no bounds at all. An ``alpha`` that is still at an initial 0
+    gives ``(0, 0)``: no step.
+
+    Raises
+    ------
+    RuntimeError
+        If ``t`` is 0: no step has been made yet.
+    """
+    if t == 0:
+        raise RuntimeError(
+            "the bounds are defined from the first update on (t >= 1), "
+            "and no update has been made yet"
+        )
+    if initial_alpha == 0:
+        return 0.0, 0.0
+    final = final_lr * alpha / initial_alpha
+    lower = final * (1.0 - 1.0 / (gamma * t + 1))
+    upper = final * (1.0 + 1.0 / (gamma * t)) if gamma * t != 0 else math.inf
+    return lower, upper
+
+
+def step_coefficients(
+    hyperparam: Mapping[str, Any], t: int, initial_alpha: float | None = None
+) -> Coefficients:
+    """Return the scalars of step ``t`` for one set of hyperparameters.
+
+    ``eps_mode='paper'`` turns eps into ``eps * sqrt(1 - beta2**t)``, which is the paper's (and
+    PyTorch's) eps outside the bias-corrected root; ``decay_mode='alpha'`` multiplies the decay
+    by alpha too. ``initial_alpha`` is the alpha against which AdaBound measures schedules; None
+    stands for the current one.
+    """
+    alpha = float(hyperparam["alpha"])
+    beta1 = float(hyperparam["beta1"])
+    beta2 = float(hyperparam["beta2"])
+    eps = float(hyperparam["eps"])
+    eta = float(hyperparam["eta"])
+    decay = eta * float(hyperparam["weight_decay_rate"])
+    if _mode(hyperparam, "eps_mode", EPS_MODES) == "paper":
+        eps *= math.sqrt(1.0 - math.pow(beta2, t))
+    if _mode(hyperparam, "decay_mode", DECAY_MODES) == "alpha":
+        decay *= alpha
+    adabound = bool(hyperparam["adabound"])
+    lower, upper = 0.0, math.inf
+    if adabound:
+        lower, upper = bounds(
+            alpha,
+            float(hyperparam["final_lr"]),
+            float(hyperparam["gamma"]),
+            alpha if initial_alpha is None else float(initial_alpha),
+            t,
+        )
+    return Coefficients(
+        alpha_t=alpha_t(alpha, beta1, beta2, t),
+        one_minus_beta1=1.0 - beta1,
+        one_minus_beta2=1.0 - beta2,
+        eps=eps,
+        eta=eta,
+        one_minus_decay=1.0 - decay,
+        lower=lower,
+        upper=upper,
+        amsgrad=bool(hyperparam["amsgrad"]),
+        adabound=adabound,
+    )
+
+
+def _mode(hyperparam: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str:
+    """Read a mode, whose first known value is the default; refuse unknown ones."""
+    mode = hyperparam.get(name, known[0])
+    if mode not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {mode!r}")
+    return str(mode)

@@ -1,0 +1,178 @@
+"""The CPU engine: picks the instruction set and the number of threads, checks arrays, calls.
+
+``FASTADAM_ISA`` (``baseline``, ``avx2``, ``avx512``) forces an instruction set at import; one
+that this build or this CPU does not have is an ``ImportError``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.kernels import _cpu_features, threads
+
+__all__ = [
+    "SERIAL_BELOW",
+    "built_instruction_sets",
+    "check_arrays",
+    "instruction_set",
+    "run",
+]
+
+# Module of each instruction set, from the plainest to the widest.
+_MODULES = {"baseline": "_cpu", "avx2": "_cpu_avx2", "avx512": "_cpu_avx512"}
+# AVX-512 has to be asked for: the step is bound by memory, and some CPUs lower their clock for it.
+_AUTOMATIC = ("avx2", "baseline")
+
+# Elements below which a parallel region costs more than it saves.
+SERIAL_BELOW = 32768
+
+Array = npt.NDArray[Any]
+
+
+def built_instruction_sets() -> tuple[str, ...]:
+    """Return the instruction sets for which this build has kernels, the plainest first."""
+    return _cpu_features.built()
+
+
+def instruction_set() -> str:
+    """Return the name of the instruction set whose kernels are in use."""
+    return _chosen
+
+
+def _choose(environ: Mapping[str, str]) -> str:
+    """Name the instruction set to use: the forced one, or the best that this CPU runs."""
+    built, supported = built_instruction_sets(), _cpu_features.supported()
+    forced = environ.get("FASTADAM_ISA", "")
+    if not forced:
+        return next(name for name in _AUTOMATIC if name in built and name in supported)
+    if forced not in built or forced not in supported:
+        usable = ", ".join(name for name in built if name in supported)
+        reason = "this CPU does not run it" if forced in built else "this build does not have it"
+        raise ImportError(f"FASTADAM_ISA={forced}: {reason}; what works here: {usable}")
+    return forced
+
+
+def _load(name: str) -> ModuleType:
+    """Import the kernels of one instruction set, or say what is wrong with the installation."""
+    module = f"fastadam.kernels.{_MODULES[name]}"
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module}, the compiled kernels for {name}, cannot be imported from "
+            f"{os.path.dirname(__file__)} ({error}). If that is a source tree, build it with "
+            "'pip install -e .', or start Python in another folder to use the installed package."
+        ) from error
+
+
+_chosen = _choose(os.environ)
+_kernels = _load(_chosen)
+
+
+def run(table: npt.NDArray[np.void], coefficients: Array) -> None:
+    """Make one step over a filled descriptor table; the dtype is that of the coefficients.
+
+    Parameters
+    ----------
+    table : numpy.ndarray of batch.TENSOR, shape (n,)
+        One row per tensor, checked, with ``start`` the running sum of ``n``.
+    coefficients : numpy.ndarray of float32 or float64, shape (rows, 8)
+        The scalars of ``coefficients.Coefficients``, one row per distinct set.
+    """
+    total = int(table["start"][-1] + table["n"][-1])
+    n_threads = threads.get_num_threads() if total >= SERIAL_BELOW else 1
+    if coefficients.dtype == np.float32:
+        _kernels.adam_float32(table, coefficients, n_threads)
+    else:
+        _kernels.adam_float64(table, coefficients, n_threads)
+
+
+def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: bool) -> None:
+    """Refuse arrays that no kernel can step, naming the parameter, the reason and the remedy.
+
+    Raises
+    ------
+    TypeError
+        If an array is no NumPy array, has a dtype that cannot be stepped, or a state array
+        has another dtype than its parameter.
+    ValueError
+        If shapes differ, an array to write is read-only or overlaps itself, two of the arrays
+        overlap, or AMSGrad has no ``vhat``.
+    """
+    where = f"parameter {name!r}"
+    if not isinstance(p, np.ndarray):
+        raise TypeError(f"{where} must be a numpy.ndarray, not {type(p).__name__}")
+    if not p.dtype.isnative:
+        raise TypeError(
+            f"{where} has byte-swapped dtype {p.dtype.str!r}; convert it to the native byte "
+            f"order, as with astype({p.dtype.newbyteorder('=').str!r})"
+        )
+    if p.dtype not in (np.float32, np.float64):
+        raise TypeError(
+            f"{where} has dtype {p.dtype}; the steps are made in float32 or float64: "
+            "convert the array, as with astype(numpy.float32)"
+        )
+    if amsgrad and vhat is None:
+        raise ValueError(f"{where}: AMSGrad needs the array vhat, and it is None")
+    if not isinstance(g, np.ndarray):
+        raise TypeError(f"{where}: its gradient must be a numpy.ndarray, not {type(g).__name__}")
+    if g.dtype.kind != "f":
+        raise TypeError(f"{where}: its gradient has dtype {g.dtype}; it must be real floating")
+    if g.shape != p.shape:
+        raise ValueError(f"{where} has shape {p.shape}, but its gradient has shape {g.shape}")
+    written = {"m": m, "v": v} if vhat is None else {"m": m, "v": v, "vhat": vhat}
+    for key, array in written.items():
+        if not isinstance(array, np.ndarray):
+            raise TypeError(
+                f"{where}: its state {key} must be a numpy.ndarray, not {type(array).__name__}"
+            )
+        if array.dtype != p.dtype:
+            raise TypeError(
+                f"{where} has dtype {p.dtype}, but its state {key} has {array.dtype}; "
+                "after a change of dtype, set the optimizer up again"
+            )
+        if array.shape != p.shape:
+            raise ValueError(
+                f"{where} has shape {p.shape}, but its state {key} has {array.shape}; "
+                "after a change of shape, set the optimizer up again"
+            )
+    arrays = {"array": p, **written}
+    for key, array in arrays.items():
+        if not array.flags.writeable:
+            raise ValueError(
+                f"{where}: its {key} is read-only and cannot be updated in place; "
+                "give the optimizer a writable copy"
+            )
+        if _overlaps_itself(array):
+            raise ValueError(
+                f"{where}: elements of its {key} share memory (strides {array.strides} for shape "
+                f"{array.shape}); give the optimizer a copy"
+            )
+    keys = list(arrays)
+    for i, first in enumerate(keys):
+        for second in keys[i + 1 :]:
+            if np.may_share_memory(arrays[first], arrays[second]) and np.shares_memory(
+                arrays[first], arrays[second]
+            ):
+                raise ValueError(f"{where}: its {first} and its {second} share memory")
+
+
+def _overlaps_itself(array: Array) -> bool:
+    """Whether two indices may reach one element: an axis fails to step over the smaller ones."""
+    if array.size == 0:
+        return False
+    reach = array.itemsize
+    for stride, n in sorted(
+        (abs(stride), n) for stride, n in zip(array.strides, array.shape, strict=True) if n > 1
+    ):
+        if stride < reach:
+            return True
+        reach += stride * (n - 1)
+    return False

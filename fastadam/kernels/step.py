@@ -1,0 +1,119 @@
+"""The public in-place step on plain arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from fastadam.kernels.batch import Step, adam_batch
+from fastadam.kernels.coefficients import step_coefficients
+from fastadam.kernels.cpu import check_arrays
+
+__all__ = ["adam_step"]
+
+Array = npt.NDArray[Any]
+
+
+def adam_step(
+    param: Array,
+    grad: Array,
+    m: Array,
+    v: Array,
+    vhat: Array | None = None,
+    *,
+    t: int,
+    alpha: float = 0.001,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    eps: float = 1e-08,
+    eta: float = 1.0,
+    weight_decay_rate: float = 0.0,
+    adabound: bool = False,
+    final_lr: float = 0.1,
+    gamma: float = 0.001,
+    initial_alpha: float | None = None,
+    eps_mode: str = "hat",
+    decay_mode: str = "eta",
+) -> None:
+    r"""Make one step of the Adam family in place, for people who keep their own state.
+
+    .. math::
+
+       m &\leftarrow m + (1 - \beta_1) (g - m) \\
+       v &\leftarrow v + (1 - \beta_2) (g^2 - v) \\
+       \hat v &\leftarrow \max(\hat v, v) \text{ with AMSGrad, else } v \\
+       s &= \alpha_t / (\sqrt{\hat v} + \epsilon),
+         \text{ clipped to the bounds with AdaBound} \\
+       p &\leftarrow (1 - \eta \lambda)\, p - \eta\, s\, m
+
+    with :math:`\alpha_t = \alpha \sqrt{1 - \beta_2^t} / (1 - \beta_1^t)` and the weight decay
+    rate :math:`\lambda`. Everything is checked before anything is written.
+
+    Parameters
+    ----------
+    param : numpy.ndarray of float32 or float64, any shape and layout
+        The parameter. Written.
+    grad : numpy.ndarray of a real floating dtype, the shape of `param`
+        The gradient. Only read; rounded to the dtype of `param`.
+    m, v : numpy.ndarray, shape and dtype of `param`
+        First and second moment, zeros before the first step. Written.
+    vhat : numpy.ndarray, shape and dtype of `param`, optional
+        Running maximum of `v`, zeros before the first step. Written. To give it is to ask for
+        AMSGrad.
+    t : int
+        Number of this step: 1 for the first.
+    alpha, beta1, beta2, eps, eta, weight_decay_rate, adabound, final_lr, gamma
+        As for :class:`fastadam.Adam`. The weight decay is *not* multiplied by `alpha`.
+    initial_alpha : float, optional
+        With AdaBound and a scheduled `alpha`: the alpha of the first step. The bounds scale with
+        ``alpha / initial_alpha``. Default: `alpha`.
+    eps_mode : {'hat', 'paper'}
+        As for :class:`fastadam.Adam`.
+    decay_mode : {'eta', 'alpha'}
+        As for :class:`fastadam.Adam`.
+
+    Raises
+    ------
+    TypeError
+        If an array has a dtype or type that cannot be stepped.
+    ValueError
+        If shapes differ, an array to write is read-only, arrays share memory, `t` is below 1,
+        or `eps` would be 0 in the dtype of `param`.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastadam import adam_step
+    >>> w, m, v = np.ones(3), np.zeros(3), np.zeros(3)
+    >>> for t in range(1, 1001):
+    ...     adam_step(w, 2 * w, m, v, t=t, alpha=0.01)  # the gradient of sum(w**2) is 2*w
+    >>> bool(np.all(np.abs(w) < 1e-2))
+    True
+    """
+    if t < 1:
+        raise ValueError(f"t is the number of this step and begins at 1, not {t}")
+    check_arrays("param", param, grad, m, v, vhat, amsgrad=vhat is not None)
+    coefficients = step_coefficients(
+        {
+            "alpha": alpha,
+            "beta1": beta1,
+            "beta2": beta2,
+            "eps": eps,
+            "eta": eta,
+            "weight_decay_rate": weight_decay_rate,
+            "amsgrad": vhat is not None,
+            "adabound": adabound,
+            "final_lr": final_lr,
+            "gamma": gamma,
+            "eps_mode": eps_mode,
+            "decay_mode": decay_mode,
+        },
+        t,
+        initial_alpha,
+    )
+    adam_batch([Step("param", param, grad, m, v, vhat, coefficients)])

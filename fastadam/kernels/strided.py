@@ -1,0 +1,37 @@
+"""The step for arrays that share no dense layout: strided, misaligned, or another dtype's gradient.
+
+NumPy's buffered iterator brings the elements together, chunk by chunk, for the same kernels; the
+memory it takes does not grow with the arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["CHUNK", "chunks"]
+
+# Elements per chunk: five float64 buffers of this size fit in a second-level cache.
+CHUNK = 8192
+
+Array = npt.NDArray[Any]
+
+
+def chunks(p: Array, g: Array, m: Array, v: Array, vhat: Array | None) -> Any:
+    """Iterate over the elements as tuples of dense 1-d arrays of the dtype of ``p``.
+
+    To be used in a ``with`` statement, whose end writes the last chunk back to all but ``g``.
+    """
+    arrays = [p, g, m, v] if vhat is None else [p, g, m, v, vhat]
+    dense: list[Any] = ["contig", "aligned", "nbo"]
+    return np.nditer(
+        arrays,
+        flags=["external_loop", "buffered", "zerosize_ok"],
+        op_flags=[["readonly" if array is g else "readwrite", *dense] for array in arrays],
+        op_dtypes=[p.dtype] * len(arrays),
+        casting="same_kind",
+        order="K",
+        buffersize=CHUNK,
+    )

@@ -1,0 +1,226 @@
+"""Adam: the optimizer whose flags make all the others of the family."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+from fastadam.gradient_method import GradientMethod
+from fastadam.hyperparameter import HyperparameterProxy
+from fastadam.kernels.coefficients import DECAY_MODES, EPS_MODES, alpha_t
+from fastadam.optimizers.adam_rule import DEFAULTS, AdamRule
+from fastadam.optimizers.names import (
+    FOREIGN_ARGUMENTS,
+    FOREIGN_METHODS,
+    explain_foreign_arguments,
+    similar,
+)
+
+__all__ = ["Adam", "AdamRule"]
+
+_NAMES = tuple(DEFAULTS.get_dict())
+
+
+class Adam(GradientMethod):
+    r"""Adam, with decoupled weight decay, and AMSGrad and AdaBound as flags.
+
+    With gradient :math:`g` at step :math:`t = 1, 2, \ldots`:
+
+    .. math::
+
+       m &\leftarrow m + (1 - \beta_1) (g - m) \\
+       v &\leftarrow v + (1 - \beta_2) (g^2 - v) \\
+       \hat v &\leftarrow \max(\hat v, v) \text{ if amsgrad, else } v \\
+       \alpha_t &= \alpha \sqrt{1 - \beta_2^t} / (1 - \beta_1^t) \\
+       s &= \alpha_t / (\sqrt{\hat v} + \epsilon),
+         \text{ clipped to [lower, upper] if adabound} \\
+       p &\leftarrow (1 - \eta \lambda)\, p - \eta\, s\, m
+
+    where :math:`\lambda` is `weight_decay_rate`. State is kept in the parameter's dtype; each
+    line is rounded once per operation, and the results equal Chainer's bit for bit on the CPU.
+
+    Parameters
+    ----------
+    alpha : float
+        Learning rate :math:`\alpha`.
+    beta1, beta2 : float in [0, 1)
+        Decay rates :math:`\beta_1, \beta_2` of the first and second moment.
+    eps : float
+        :math:`\epsilon`, which keeps the division finite; 0 is allowed.
+    eta : float
+        Schedule multiplier :math:`\eta`, of the step and of the decay alike.
+    weight_decay_rate : float
+        The trap first: it is *not* multiplied by `alpha`. PyTorch's ``weight_decay=0.01`` at
+        ``lr=1e-3`` is ``weight_decay_rate=1e-5`` here; or keep 0.01 and pass
+        ``decay_mode='alpha'``. The parameter shrinks by the fraction ``eta *
+        weight_decay_rate`` at every step, independently of the gradient.
+    amsgrad : bool
+        Whether to divide by the running maximum of :math:`v`.
+    adabound : bool
+        Whether to clip the step size to bounds that close in on `final_lr`.
+    final_lr : float
+        With AdaBound, the step size (that of SGD) at the end.
+    gamma : float
+        With AdaBound, how fast the bounds close: ``lower = f * (1 - 1/(gamma*t + 1))``,
+        ``upper = f * (1 + 1/(gamma*t))``, with ``f = final_lr * alpha / (the first alpha)``.
+    eps_mode : {'hat', 'paper'}, keyword-only
+        Where eps is added. 'hat', Chainer's, adds it to the uncorrected root, as in the
+        formula. 'paper' adds it to the bias-corrected root, as the paper's Algorithm 1 and
+        PyTorch do: `eps` is multiplied by :math:`\sqrt{1 - \beta_2^t}`.
+    decay_mode : {'eta', 'alpha'}, keyword-only
+        What multiplies the weight decay. 'eta', Chainer's: ``eta * weight_decay_rate``.
+        'alpha', PyTorch's and Keras's: ``eta * alpha * weight_decay_rate``.
+
+    Attributes
+    ----------
+    hyperparam : Hyperparameter
+        All of the above; each is also an attribute of the optimizer, to get and to set.
+    target : object
+        What was given to `setup`.
+    t, epoch : int
+        Updates made, epochs begun.
+
+    Notes
+    -----
+    Departures from the paper: eps stands where the paper's remark at the end of section 2 puts it
+    (``eps_mode='hat'``); and with ``amsgrad``, :math:`\hat v` is not bias-corrected.
+
+    References
+    ----------
+    Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980.
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101.
+    Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
+    Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning Rate",
+    arXiv:1902.09843.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastadam
+    >>> X = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]])
+    >>> y = X @ np.array([2.0, -1.0])
+    >>> params = {'w': np.zeros(2)}
+    >>> def loss(params):
+    ...     residual = X @ params['w'] - y
+    ...     return residual @ residual, {'w': 2 * X.T @ residual}
+    >>> opt = fastadam.Adam(alpha=0.1).setup(params)
+    >>> for _ in range(2000):
+    ...     value = opt.update(loss, params)
+    >>> params['w'].round(3)
+    array([ 2., -1.])
+    """
+
+    # The flags that a subclass is made of; they are no news in its repr.
+    _fixed: ClassVar[dict[str, Any]] = {}
+
+    alpha = HyperparameterProxy("alpha")
+    beta1 = HyperparameterProxy("beta1")
+    beta2 = HyperparameterProxy("beta2")
+    eps = HyperparameterProxy("eps")
+    eta = HyperparameterProxy("eta")
+    weight_decay_rate = HyperparameterProxy("weight_decay_rate")
+    amsgrad = HyperparameterProxy("amsgrad")
+    adabound = HyperparameterProxy("adabound")
+    final_lr = HyperparameterProxy("final_lr")
+    gamma = HyperparameterProxy("gamma")
+    eps_mode = HyperparameterProxy("eps_mode")
+    decay_mode = HyperparameterProxy("decay_mode")
+
+    @explain_foreign_arguments
+    def __init__(
+        self,
+        alpha: float = DEFAULTS.alpha,
+        beta1: float = DEFAULTS.beta1,
+        beta2: float = DEFAULTS.beta2,
+        eps: float = DEFAULTS.eps,
+        eta: float = DEFAULTS.eta,
+        weight_decay_rate: float = DEFAULTS.weight_decay_rate,
+        amsgrad: bool = DEFAULTS.amsgrad,
+        adabound: bool = DEFAULTS.adabound,
+        final_lr: float = DEFAULTS.final_lr,
+        gamma: float = DEFAULTS.gamma,
+        *,
+        eps_mode: str = DEFAULTS.eps_mode,
+        decay_mode: str = DEFAULTS.decay_mode,
+    ) -> None:
+        super().__init__()
+        if eps_mode not in EPS_MODES:
+            raise ValueError(f"eps_mode must be one of {EPS_MODES}, not {eps_mode!r}")
+        if decay_mode not in DECAY_MODES:
+            raise ValueError(f"decay_mode must be one of {DECAY_MODES}, not {decay_mode!r}")
+        given = (alpha, beta1, beta2, eps, eta, weight_decay_rate, amsgrad, adabound, final_lr)
+        for name, value in zip(_NAMES, (*given, gamma, eps_mode, decay_mode), strict=True):
+            if name not in ("eps_mode", "decay_mode"):
+                _check_number(type(self).__name__, name, value)
+            setattr(self.hyperparam, name, value)
+
+    def create_update_rule(self) -> AdamRule:
+        """Return a new :class:`fastadam.AdamRule` that follows this optimizer."""
+        return AdamRule(self.hyperparam)
+
+    @property
+    def alpha_t(self) -> float:
+        """The bias-corrected learning rate of the last update; RuntimeError before the first."""
+        hp = self.hyperparam
+        return alpha_t(float(hp.alpha), float(hp.beta1), float(hp.beta2), self.t)
+
+    @property
+    def lr(self) -> float:
+        """Alias of `alpha_t` (deprecated)."""
+        warnings.warn(
+            f"{type(self).__name__}.lr is deprecated: read alpha_t",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.alpha_t
+
+    def __repr__(self) -> str:
+        usual = {**DEFAULTS.get_dict(), **self._fixed}
+        values = self.hyperparam.get_dict()
+        changed = [f"{k}={v!r}" for k, v in values.items() if k not in usual or v != usual[k]]
+        head = f"{type(self).__name__}({', '.join(changed)})"
+        if self.target is None:
+            return f"<{head}, not set up>"
+        arrays = [param.array for param in self.parameters.values()]
+        ready = [array for array in arrays if array is not None]
+        facts = [
+            f"{len(arrays)} parameter{'' if len(arrays) == 1 else 's'}",
+            f"{sum(array.size for array in ready):,} elements",
+            "/".join(sorted({str(array.dtype) for array in ready})) or "uninitialised",
+            "CPU",
+        ]
+        return f"<{head} t={self.t} epoch={self.epoch}: {', '.join(facts)}>"
+
+    def __getattr__(self, name: str) -> Any:
+        # only called when the normal lookup has failed
+        kind = type(self).__name__
+        if name in FOREIGN_METHODS:
+            raise AttributeError(f"{kind} has no {name!r}: {FOREIGN_METHODS[name]}")
+        if name in FOREIGN_ARGUMENTS:
+            raise AttributeError(f"{kind} has no {name!r}: {FOREIGN_ARGUMENTS[name]}")
+        raise AttributeError(f"{kind} has no attribute {name!r}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # a subclass of somebody else's may have attributes of any name
+        ours = type(self).__module__.startswith("fastadam.")
+        if ours and not hasattr(type(self), name) and name not in self.__dict__:
+            kind = type(self).__name__
+            if name in FOREIGN_ARGUMENTS:
+                raise AttributeError(f"{kind} has no {name!r}: {FOREIGN_ARGUMENTS[name]}")
+            meant = similar(name, _NAMES)
+            if meant is not None:
+                raise AttributeError(f"{kind} has no hyperparameter {name!r}; {meant!r} is meant?")
+        if name == "lr":
+            raise AttributeError(f"{type(self).__name__}.lr cannot be set: set alpha")
+        super().__setattr__(name, value)
+
+
+def _check_number(kind: str, name: str, value: Any) -> None:
+    """Refuse a hyperparameter that is no number, such as a list of parameters."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        hint = "; the parameters are given to setup(params)" if name == "alpha" else ""
+        raise TypeError(
+            f"{kind}: {name} must be a number, not {type(value).__name__}{hint}"
+        ) from None

@@ -1,0 +1,223 @@
+"""The update rule of the Adam family: from a parameter and its state to the kernels."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastadam.hyperparameter import Hyperparameter
+from fastadam.kernels.batch import Step, adam_batch, check_batch
+from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_coefficients
+from fastadam.parameter import peek_grad
+from fastadam.update_rule import UpdateRule
+
+__all__ = ["DEFAULTS", "AdamRule"]
+
+DEFAULTS = Hyperparameter()
+DEFAULTS.alpha = 0.001
+DEFAULTS.beta1 = 0.9
+DEFAULTS.beta2 = 0.999
+DEFAULTS.eps = 1e-08
+DEFAULTS.eta = 1.0
+DEFAULTS.weight_decay_rate = 0
+DEFAULTS.amsgrad = False
+DEFAULTS.adabound = False
+DEFAULTS.final_lr = 0.1
+DEFAULTS.gamma = 0.001
+DEFAULTS.eps_mode = "hat"
+DEFAULTS.decay_mode = "eta"
+
+# A rule for which one of these is its own business is updated by itself, not in a batch.
+_OVERRIDABLE = (
+    "update",
+    "update_core",
+    "update_core_cpu",
+    "update_core_gpu",
+    "alpha_t",
+    "bounds",
+    "init_state",
+)
+
+
+class AdamRule(UpdateRule):
+    """The update rule that :class:`fastadam.Adam` and its variants give to each parameter.
+
+    Parameters
+    ----------
+    parent_hyperparam : Hyperparameter, optional
+        Where hyperparameters are looked up that are not given here: usually the optimizer's.
+        Default: the defaults of :class:`fastadam.Adam`.
+    alpha, beta1, beta2, eps, eta, weight_decay_rate, amsgrad, adabound, final_lr, gamma, \
+eps_mode, decay_mode : optional
+        As for :class:`fastadam.Adam`. None means the parent's.
+
+    Attributes
+    ----------
+    initial_alpha : float
+        With AdaBound: the alpha against which `bounds` measures schedules of alpha.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastadam import Parameter, AdamRule
+    >>> param = Parameter(np.array([1.0]))
+    >>> param.grad = np.array([2.0])
+    >>> rule = AdamRule(alpha=0.5)
+    >>> rule.update(param)
+    >>> param.array.round(6)
+    array([0.5])
+    """
+
+    is_elementwise = True
+
+    def __init__(
+        self,
+        parent_hyperparam: Hyperparameter | None = None,
+        alpha: float | None = None,
+        beta1: float | None = None,
+        beta2: float | None = None,
+        eps: float | None = None,
+        eta: float | None = None,
+        weight_decay_rate: float | None = None,
+        amsgrad: bool | None = None,
+        adabound: bool | None = None,
+        final_lr: float | None = None,
+        gamma: float | None = None,
+        *,
+        eps_mode: str | None = None,
+        decay_mode: str | None = None,
+    ) -> None:
+        super().__init__(parent_hyperparam or DEFAULTS)
+        given = {
+            "alpha": alpha,
+            "beta1": beta1,
+            "beta2": beta2,
+            "eps": eps,
+            "eta": eta,
+            "weight_decay_rate": weight_decay_rate,
+            "amsgrad": amsgrad,
+            "adabound": adabound,
+            "final_lr": final_lr,
+            "gamma": gamma,
+            "eps_mode": eps_mode,
+            "decay_mode": decay_mode,
+        }
+        for name, value in given.items():
+            if value is not None:
+                setattr(self.hyperparam, name, value)
+        if self.hyperparam.adabound:
+            self.initial_alpha = self.hyperparam.alpha
+
+    @property
+    def alpha_t(self) -> float:
+        """The bias-corrected learning rate of the last update; RuntimeError before the first."""
+        hp = self.hyperparam
+        return alpha_t(float(hp.alpha), float(hp.beta1), float(hp.beta2), self.t)
+
+    @property
+    def lr(self) -> float:
+        """Alias of `alpha_t` (deprecated)."""
+        warnings.warn("AdamRule.lr is deprecated: read alpha_t", DeprecationWarning, stacklevel=2)
+        return self.alpha_t
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """AdaBound's lower and upper bound of the last update; RuntimeError before the first."""
+        hp = self.hyperparam
+        return bounds(
+            float(hp.alpha), float(hp.final_lr), float(hp.gamma), self._start_alpha(), self.t
+        )
+
+    def init_state(self, param: Any) -> None:
+        """Make the moments: zeros of the parameter's shape and dtype."""
+        state = self.state
+        assert state is not None
+        for key in ("m", "v", "vhat") if self.hyperparam.amsgrad else ("m", "v"):
+            state[key] = np.zeros_like(param.array)
+
+    def update_core_cpu(self, param: Any) -> None:
+        """Make the step of one parameter; ``t`` already counts it."""
+        if peek_grad(param) is None:
+            return
+        hp = self.hyperparam.get_dict()
+        coefficients = step_coefficients(hp, self.t, self._start_alpha())
+        # through the properties, which a subclass may override
+        coefficients = coefficients._replace(alpha_t=float(self.alpha_t))
+        if coefficients.adabound:
+            lower, upper = self.bounds
+            coefficients = coefficients._replace(lower=float(lower), upper=float(upper))
+        adam_batch([self._step(param, coefficients)])
+
+    def batch_key(self) -> Hashable | None:
+        """Tell whether this rule is a plain AdamRule without hooks, to be updated in a batch."""
+        kind = type(self)
+        if self._hooks or not kind._plain() or not self.__dict__.keys().isdisjoint(_OVERRIDABLE):
+            return None
+        return AdamRule
+
+    @classmethod
+    def check_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
+        """Raise what `update_batch` would refuse, and change nothing."""
+        check_batch(cls._steps(rules, params))
+
+    @classmethod
+    def update_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
+        """Update many parameters in one call of the kernels, with the bits of `update`."""
+
+        def count() -> None:
+            for rule, param in zip(rules, params, strict=True):
+                if param.array is not None:
+                    rule.t += 1
+
+        adam_batch(cls._steps(rules, params), begin=count)
+
+    @classmethod
+    def _plain(cls) -> bool:
+        """Whether nothing that makes up an update is overridden in this class."""
+        return all(getattr(cls, name) is getattr(AdamRule, name) for name in _OVERRIDABLE)
+
+    @classmethod
+    def _steps(cls, rules: Sequence[Any], params: Sequence[Any]) -> list[Step]:
+        """Gather what the next update of every parameter reads and writes."""
+        steps = []
+        shared: dict[Hashable, Coefficients] = {}
+        for rule, param in zip(rules, params, strict=True):
+            if param.array is None or peek_grad(param) is None:
+                continue
+            t = rule.t + 1
+            start = rule._start_alpha()
+            key = (rule.hyperparam.version, t, start)
+            coefficients = shared.get(key)
+            if coefficients is None:
+                coefficients = step_coefficients(rule.hyperparam.get_dict(), t, start)
+                shared[key] = coefficients
+            steps.append(rule._step(param, coefficients))
+        return steps
+
+    def _step(self, param: Any, coefficients: Coefficients) -> Step:
+        """Name the arrays of one step."""
+        state = self._prepare_state(param)
+        if coefficients.amsgrad and "vhat" not in state:
+            # amsgrad was switched on later: the maximum begins with this step's v
+            state["vhat"] = np.zeros_like(param.array)
+        return Step(
+            self.path or param.name or "param",
+            param.array,
+            peek_grad(param),
+            state["m"],
+            state["v"],
+            state["vhat"] if coefficients.amsgrad else None,
+            coefficients,
+        )
+
+    def _start_alpha(self) -> float:
+        """The alpha against which AdaBound measures schedules: the first that is not 0."""
+        hp = self.hyperparam
+        if not hp.adabound:
+            return float(hp.alpha)
+        if not self.__dict__.get("initial_alpha"):
+            self.initial_alpha = hp.alpha
+        return float(self.initial_alpha)

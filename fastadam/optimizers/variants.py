@@ -1,0 +1,232 @@
+"""The named special cases of Adam: AdamW, AMSGrad, AdaBound and AMSBound."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from fastadam.optimizers.adam import Adam
+from fastadam.optimizers.adam_rule import DEFAULTS
+from fastadam.optimizers.names import explain_foreign_arguments
+
+__all__ = ["AMSBound", "AMSGrad", "AdaBound", "AdamW"]
+
+
+class AdamW(Adam):
+    """Adam under the name by which its decoupled weight decay is known; the default rate is 0.
+
+    The trap first: `weight_decay_rate` is *not* multiplied by `alpha`, so PyTorch's
+    ``weight_decay=0.01`` at ``lr=1e-3`` is ``weight_decay_rate=1e-5`` here; or keep 0.01 and pass
+    ``decay_mode='alpha'``. And its default is 0: ``AdamW()`` is ``Adam()``.
+
+    ``p = (1 - eta * weight_decay_rate) * p - eta * step * m``, with the step of
+    :class:`fastadam.Adam`, whose constructor this is, without the flags.
+
+    Parameters
+    ----------
+    alpha, beta1, beta2, eps, eta, weight_decay_rate, eps_mode, decay_mode
+        As for :class:`fastadam.Adam`.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastadam
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fastadam.AdamW(weight_decay_rate=0.1).setup(w)
+    >>> opt.apply_gradients(np.zeros(2))  # without a gradient, the decay alone
+    >>> w
+    array([ 0.9, -1.8])
+    """
+
+    @explain_foreign_arguments
+    def __init__(
+        self,
+        alpha: float = DEFAULTS.alpha,
+        beta1: float = DEFAULTS.beta1,
+        beta2: float = DEFAULTS.beta2,
+        eps: float = DEFAULTS.eps,
+        eta: float = DEFAULTS.eta,
+        weight_decay_rate: float = DEFAULTS.weight_decay_rate,
+        *,
+        eps_mode: str = DEFAULTS.eps_mode,
+        decay_mode: str = DEFAULTS.decay_mode,
+    ) -> None:
+        super().__init__(
+            alpha=alpha,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            eta=eta,
+            weight_decay_rate=weight_decay_rate,
+            eps_mode=eps_mode,
+            decay_mode=decay_mode,
+        )
+
+
+class AMSGrad(Adam):
+    r"""Adam that divides by the running maximum of the second moment.
+
+    :math:`\hat v \leftarrow \max(\hat v, v)`, and :math:`\hat v` takes the place of :math:`v` in
+    the step of :class:`fastadam.Adam`, so that step sizes never grow back. As in Chainer, the
+    maximum is taken without bias correction.
+
+    Parameters
+    ----------
+    alpha, beta1, beta2, eps, eta, eps_mode
+        As for :class:`fastadam.Adam`.
+
+    References
+    ----------
+    Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastadam
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fastadam.AMSGrad(alpha=0.1).setup(w)
+    >>> for _ in range(500):
+    ...     opt.apply_gradients(2 * w)  # the gradient of sum(w**2)
+    >>> bool(np.all(np.abs(w) < 1e-3))
+    True
+    """
+
+    _fixed: ClassVar[dict[str, Any]] = {"amsgrad": True}
+
+    @explain_foreign_arguments
+    def __init__(
+        self,
+        alpha: float = DEFAULTS.alpha,
+        beta1: float = DEFAULTS.beta1,
+        beta2: float = DEFAULTS.beta2,
+        eps: float = DEFAULTS.eps,
+        eta: float = DEFAULTS.eta,
+        *,
+        eps_mode: str = DEFAULTS.eps_mode,
+    ) -> None:
+        super().__init__(
+            alpha=alpha,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            eta=eta,
+            amsgrad=True,
+            eps_mode=eps_mode,
+        )
+
+
+class AdaBound(Adam):
+    """Adam whose step size is clipped to bounds that close in on that of SGD.
+
+    The step ``alpha_t / (sqrt(v) + eps)`` is clipped to ``[lower, upper]``, with
+    ``lower = f * (1 - 1/(gamma*t + 1))``, ``upper = f * (1 + 1/(gamma*t))`` and
+    ``f = final_lr * alpha / (the first alpha)``.
+
+    Parameters
+    ----------
+    alpha, beta1, beta2, final_lr, gamma, eps, eta, eps_mode
+        As for :class:`fastadam.Adam`. Mind the order: `eps` and `eta` come last.
+
+    Notes
+    -----
+    Departure from the paper: the bounds grow and shrink with a schedule of `alpha`, as in the
+    authors' own code.
+
+    References
+    ----------
+    Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning Rate",
+    arXiv:1902.09843.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastadam
+    >>> w = np.array([1.0, -2.0])
+    >>> opt = fastadam.AdaBound(alpha=0.01, final_lr=0.1).setup(w)
+    >>> for _ in range(500):
+    ...     opt.apply_gradients(2 * w)
+    >>> bool(np.all(np.abs(w) < 1e-3))
+    True
+    """
+
+    _fixed: ClassVar[dict[str, Any]] = {"adabound": True}
+
+    @explain_foreign_arguments
+    def __init__(
+        self,
+        alpha: float = DEFAULTS.alpha,
+        beta1: float = DEFAULTS.beta1,
+        beta2: float = DEFAULTS.beta2,
+        final_lr: float = DEFAULTS.final_lr,
+        gamma: float = DEFAULTS.gamma,
+        eps: float = DEFAULTS.eps,
+        eta: float = DEFAULTS.eta,
+        *,
+        eps_mode: str = DEFAULTS.eps_mode,
+    ) -> None:
+        super().__init__(
+            alpha=alpha,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            eta=eta,
+            adabound=True,
+            final_lr=final_lr,
+            gamma=gamma,
+            eps_mode=eps_mode,
+        )
+
+
+class AMSBound(Adam):
+    """AdaBound on the running maximum of the second moment.
+
+    The step of :class:`fastadam.AdaBound`, with the running maximum of :class:`fastadam.AMSGrad`
+    in place of ``v``.
+
+    Parameters
+    ----------
+    alpha, beta1, beta2, final_lr, gamma, eps, eta, eps_mode
+        As for :class:`fastadam.Adam`. Mind the order: `eps` and `eta` come last.
+
+    References
+    ----------
+    Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning Rate",
+    arXiv:1902.09843.
+
+    Examples
+    --------
+    >>> import fastadam
+    >>> fastadam.AMSBound(0.01, 0.9, 0.999, 0.5)
+    <AMSBound(alpha=0.01, final_lr=0.5), not set up>
+    """
+
+    _fixed: ClassVar[dict[str, Any]] = {"amsgrad": True, "adabound": True}
+
+    @explain_foreign_arguments
+    def __init__(
+        self,
+        alpha: float = DEFAULTS.alpha,
+        beta1: float = DEFAULTS.beta1,
+        beta2: float = DEFAULTS.beta2,
+        final_lr: float = DEFAULTS.final_lr,
+        gamma: float = DEFAULTS.gamma,
+        eps: float = DEFAULTS.eps,
+        eta: float = DEFAULTS.eta,
+        *,
+        eps_mode: str = DEFAULTS.eps_mode,
+    ) -> None:
+        super().__init__(
+            alpha=alpha,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            eta=eta,
+            amsgrad=True,
+            adabound=True,
+            final_lr=final_lr,
+            gamma=gamma,
+            eps_mode=eps_mode,
+        )

@@ -1,0 +1,329 @@
+"""The parameter: one array, its gradient and the rule that updates it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam._lazy_array import LazyArray
+from fastadam.initializer import Array, Initializer, Shape
+
+__all__ = ["Parameter"]
+
+
+class Parameter(LazyArray):
+    """An array to be trained, with its gradient and its update rule.
+
+    Parameters
+    ----------
+    initializer : numpy.ndarray, scalar, callable or None, optional
+        An array is adopted itself, without a copy, if no `shape` is given. A number
+        fills a float32 array, None fills it with NaN. A callable gets the new array and
+        fills it in place; the array has the callable's ``dtype`` attribute as its dtype, or
+        float32 where it has none.
+    shape : int or tuple of int, optional
+        With a shape the array is made at once and the gradient is filled with NaN, so that a
+        forgotten backward pass shows. Without one (and without an array) the parameter stays
+        uninitialised until `initialize` is called.
+    name : str, optional
+        The parameter's name, used in messages; a link sets it on registration.
+
+    Attributes
+    ----------
+    name : str or None
+        The parameter's name.
+    update_rule : object or None
+        The rule `update` calls; an optimizer's ``setup`` sets it.
+    initializer : callable or None
+        What fills the array in `initialize`; None for a parameter made from an array.
+
+    Raises
+    ------
+    TypeError
+        If `initializer` is none of the above.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastadam.parameter import Parameter
+    >>> w = Parameter(np.zeros((2, 3), np.float32), name="W")
+    >>> w
+    Parameter('W', shape=(2, 3), dtype=float32)
+    >>> w.grad = np.ones((2, 3), np.float32)
+    >>> lazy = Parameter(0)
+    >>> lazy.is_initialized
+    False
+    >>> lazy.initialize(4)
+    >>> lazy.array
+    array([0., 0., 0., 0.], dtype=float32)
+    """
+
+    __slots__ = ("_grad", "_grad_borrowed", "_grad_fill", "_loss_scale", "update_rule")
+
+    _copied_slots: ClassVar[tuple[str, ...]] = (*LazyArray._copied_slots, *__slots__)
+
+    _grad: Array | None
+    # The gradient belongs to a caller and must not be written.
+    _grad_borrowed: bool
+    # What `initialize` fills the gradient with; None for no gradient.
+    _grad_fill: float | None
+    _loss_scale: float | None
+    update_rule: Any
+
+    def __init__(
+        self,
+        initializer: Array | complex | np.generic | Initializer | None = None,
+        shape: Shape | None = None,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(initializer, shape, name)
+        self.update_rule = None
+        self._grad = None
+        self._grad_borrowed = False
+        self._grad_fill = None
+        self._loss_scale = None
+        if self._array is None:
+            self._grad_fill = np.nan
+        elif shape is not None:
+            self._grad = _filled_like(self._array, np.nan)
+
+    @property
+    def grad(self) -> Array | None:
+        """The gradient: an array of the parameter's shape and dtype, or None.
+
+        A gradient that was lent (see `lend_grad`) is replaced by a private copy in the
+        parameter's dtype when it is first read here, so the returned array may be written.
+
+        Raises
+        ------
+        RuntimeError
+            If the parameter is uninitialised, and its gradient was never cleared or is assigned.
+        TypeError
+            On assignment of something that is not an array, or has another dtype.
+        ValueError
+            On assignment of an array of another shape.
+        """
+        if self._array is None and self._grad_fill is not None and np.isnan(self._grad_fill):
+            raise RuntimeError(
+                f"{self._label} is uninitialised and has no gradient yet: call cleargrad() or "
+                "initialize() first"
+            )
+        if self._grad_borrowed:
+            self._own_grad()
+        return self._grad
+
+    @grad.setter
+    def grad(self, grad: Array | None) -> None:
+        if grad is None:
+            self.cleargrad()
+            return
+        array = self._array_for_grad()
+        if isinstance(grad, np.generic):
+            # Arithmetic on 0-dim arrays gives NumPy scalars.
+            grad = np.asarray(grad)
+        if not isinstance(grad, np.ndarray):
+            raise TypeError(
+                f"the gradient of {self._label} must be a numpy.ndarray or None, "
+                f"not {type(grad).__name__}"
+            )
+        if grad.dtype != array.dtype:
+            raise TypeError(
+                f"the gradient of {self._label} has dtype {grad.dtype}, the parameter "
+                f"{array.dtype}: convert it with grad.astype({array.dtype.name!r})"
+            )
+        self._check_grad_shape(grad, array)
+        self._grad = grad
+        self._grad_borrowed = False
+
+    def lend_grad(self, grad: npt.ArrayLike) -> None:
+        """Use a caller's gradient array without ever writing to it.
+
+        The array is kept as it is until something reads `grad`, which then gets a private
+        copy.
+
+        Parameters
+        ----------
+        grad : array_like
+            Anything `numpy.asarray` takes: read-only arrays, NumPy scalars, broadcast views
+            and other libraries' arrays included. Any real floating dtype; the shape is the
+            parameter's.
+
+        Raises
+        ------
+        RuntimeError
+            If the parameter is uninitialised.
+        TypeError
+            If the dtype is not a real floating one, or `grad` cannot be made an array.
+        ValueError
+            If the shape is not the parameter's.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastadam.parameter import Parameter
+        >>> w = Parameter(np.zeros(3, np.float32), name="w")
+        >>> mine = np.ones(3)
+        >>> w.lend_grad(mine)
+        >>> w.grad *= 2
+        >>> w.grad, mine
+        (array([2., 2., 2.], dtype=float32), array([1., 1., 1.]))
+        """
+        array = self._array_for_grad()
+        try:
+            lent: Array = np.asarray(grad)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"the gradient of {self._label} cannot be made an array of numbers: {error}"
+            ) from error
+        if lent.dtype.kind != "f":
+            raise TypeError(
+                f"the gradient of {self._label} has dtype {lent.dtype}; it must be a real "
+                f"floating dtype such as {array.dtype.name}"
+            )
+        self._check_grad_shape(lent, array)
+        self._grad = lent
+        self._grad_borrowed = True
+
+    def initialize_with(self, array: Array) -> None:
+        """Adopt an array as `initialize` would, without calling the initializer.
+
+        Parameters
+        ----------
+        array : numpy.ndarray
+            The parameter's new array. It is not copied.
+        """
+        super().initialize_with(array)
+        self._grad = None if self._grad_fill is None else _filled_like(array, self._grad_fill)
+        self._grad_borrowed = False
+
+    def cleargrad(self) -> None:
+        """Set the gradient to None; an uninitialised parameter then starts without one."""
+        self._grad = None
+        self._grad_borrowed = False
+        if self._array is None:
+            self._grad_fill = None
+
+    def zerograd(self) -> None:
+        """Fill the gradient with zeros (deprecated: use `cleargrad`)."""
+        warnings.warn(
+            "Parameter.zerograd() is deprecated: use cleargrad()", DeprecationWarning, stacklevel=2
+        )
+        self._zero_grad()
+
+    def addgrad(self, var: Parameter) -> None:
+        """Add another parameter's gradient to this one's.
+
+        Nothing happens if `var` has no gradient. If this parameter has none, it shares the
+        other's gradient array. An uninitialised parameter is initialised first.
+
+        Parameters
+        ----------
+        var : Parameter
+            The parameter whose gradient is added; same shape and dtype.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
+        TypeError
+            If the dtypes differ.
+        """
+        theirs = var.grad
+        if theirs is None:
+            return
+        if self._array is None:
+            self.initialize(var.shape)
+        mine = self.grad
+        if mine is not None:
+            self._check_grad_shape(theirs, mine)
+            theirs = mine + theirs
+        self.grad = theirs
+
+    def copydata(self, var: Parameter) -> None:
+        """Copy another parameter's array into this one's.
+
+        If one of the two is uninitialised it is initialised with the other's shape first; if
+        both are, nothing happens.
+
+        Parameters
+        ----------
+        var : Parameter
+            The parameter to copy from.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
+        TypeError
+            If the values cannot be cast to this parameter's kind of dtype.
+        """
+        if var.array is None:
+            if self._array is None:
+                return
+            var.initialize(self.shape)
+        elif self._array is None:
+            self.initialize(var.shape)
+        target, source = self._require_array("array"), var._require_array("array")
+        if source.shape != target.shape:
+            raise ValueError(
+                f"cannot copy an array of shape {source.shape} to {self._label} of shape "
+                f"{target.shape}"
+            )
+        np.copyto(target, source, casting="same_kind")
+
+    def update(self) -> None:
+        """Let the update rule, if there is one, update the array."""
+        if self.update_rule is not None:
+            self.update_rule.update(self)
+
+    def _zero_grad(self) -> None:
+        """Fill the gradient with zeros, or remember to."""
+        if self._array is None:
+            self._grad_fill = 0.0
+        elif self._grad is None or self._grad_borrowed:
+            self._grad = np.zeros_like(self._array)
+            self._grad_borrowed = False
+        else:
+            self._grad.fill(0)
+
+    def _array_for_grad(self) -> Array:
+        """Return the array that a gradient is checked against, or raise RuntimeError."""
+        if self._array is None:
+            raise RuntimeError(
+                f"{self._label} is uninitialised and cannot be given a gradient: call "
+                "initialize() first"
+            )
+        return self._array
+
+    def _check_grad_shape(self, grad: Array, array: Array) -> None:
+        """Raise ValueError unless the gradient has the parameter's shape."""
+        if grad.shape != array.shape:
+            raise ValueError(
+                f"the gradient of {self._label} has shape {grad.shape}, the parameter {array.shape}"
+            )
+
+    def _own_grad(self) -> None:
+        """Replace a lent gradient by a private copy in the parameter's dtype and layout."""
+        lent = self._grad
+        assert lent is not None
+        like = lent if self._array is None else self._array
+        own: Array = np.empty_like(like, shape=lent.shape, subok=False)
+        np.copyto(own, lent, casting="same_kind")
+        self._grad = own
+        self._grad_borrowed = False
+
+
+def _filled_like(array: Array, value: float) -> Array | None:
+    """Return a gradient filled with a value; None for an integer array, which cannot hold NaN."""
+    return np.full_like(array, value) if np.issubdtype(array.dtype, np.inexact) else None
+
+
+def peek_grad(param: Any) -> Any:
+    """Return a gradient as it is, without the private copy that reading ``grad`` may make.
+
+    For code that only reads it; any other library's parameters are read through ``grad``.
+    """
+    return param._grad if isinstance(param, Parameter) else param.grad

@@ -1,0 +1,86 @@
+"""The parameters of an optimizer: a read-only mapping that prints as a table."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+__all__ = ["ParameterTable"]
+
+
+class ParameterTable(Mapping[str, Any]):
+    """Read-only mapping from path (``'l1/W'``) to :class:`fastadam.Parameter`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastadam
+    >>> opt = fastadam.Adam().setup({'w': np.zeros((2, 3)), 'b': np.zeros(3)})
+    >>> opt.parameters
+    path  shape   dtype    elements  rule     t
+    w     (2, 3)  float64         6  enabled  0
+    b     (3,)    float64         3  enabled  0
+    >>> opt.parameters['b'].array.shape
+    (3,)
+    """
+
+    def __init__(self, parameters: dict[str, Any]) -> None:
+        self._parameters = parameters
+
+    def __getitem__(self, path: str) -> Any:
+        try:
+            return self._parameters[path]
+        except KeyError:
+            known = ", ".join(map(repr, self._parameters))
+            raise KeyError(f"there is no parameter {path!r}; there are: {known}") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._parameters)
+
+    def __len__(self) -> int:
+        return len(self._parameters)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._parameters
+
+    def matching(self, which: str | Callable[[str, Any], object]) -> list[str]:
+        """Return the paths that match a glob (``'*/b'``) or a predicate of path and parameter.
+
+        Raises
+        ------
+        ValueError
+            If there are none.
+        """
+        if callable(which):
+            paths = [path for path, param in self.items() if which(path, param)]
+        else:
+            paths = [path for path in self if fnmatch.fnmatchcase(path, which)]
+        if not paths:
+            known = ", ".join(map(repr, self._parameters))
+            raise ValueError(f"no parameter matches {which!r}; there are: {known}")
+        return paths
+
+    def __repr__(self) -> str:
+        rows: list[tuple[str, ...]] = [("path", "shape", "dtype", "elements", "rule", "t")]
+        rows += [(path, *_describe(param)) for path, param in self.items()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            cells[3] = row[3].rjust(widths[3])
+            lines.append("  ".join(cells).rstrip())
+        return "\n".join(lines)
+
+
+def _describe(param: Any) -> tuple[str, ...]:
+    """Spell what the table says of one parameter."""
+    array, rule = param.array, getattr(param, "update_rule", None)
+    shape, dtype, size = ("-", "-", "-") if array is None else _array_cells(array)
+    status = "none" if rule is None else "enabled" if rule.enabled else "disabled"
+    return shape, dtype, size, status, "-" if rule is None else str(rule.t)
+
+
+def _array_cells(array: Any) -> tuple[str, str, str]:
+    """Spell shape, dtype and number of elements."""
+    return str(array.shape), str(array.dtype), str(array.size)

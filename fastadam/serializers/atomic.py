@@ -1,0 +1,129 @@
+"""Write a file so that its name always holds the whole old or the whole new content."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO
+
+__all__ = ["atomic_write"]
+
+# Folders cannot be synchronised on every file system.
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file for writing that takes the name's place when the block ends without an error.
+
+    The bytes go to a temporary file in the same folder, reach the disk, and then replace the old
+    file in one step. If the block raises, the old file is untouched and the temporary one is gone.
+    A symbolic link is followed: the file it points to is replaced. The permissions of an existing
+    file are kept, and its owner where that is allowed. A device or a pipe is written to directly.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file's name, used as given.
+
+    Yields
+    ------
+    file object
+        Binary, writable, seekable unless `path` is a pipe.
+
+    Raises
+    ------
+    OSError
+        As `open` raises: for a missing folder, a folder in the file's place, a read-only file.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from fastadam.serializers.atomic import atomic_write
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "result")
+    ...     with atomic_write(path) as file:
+    ...         _ = file.write(b"all or nothing")
+    ...     path.read_bytes()
+    b'all or nothing'
+    """
+    target = os.path.realpath(os.fspath(path))
+    old = _status(target)
+    if old is not None and not (stat.S_ISREG(old.st_mode) or stat.S_ISDIR(old.st_mode)):
+        with open(target, "wb") as file:
+            yield file
+        return
+    _refuse_what_open_would_refuse(target, old)
+    folder = os.path.dirname(target)
+    temporary, descriptor = _create_temporary(folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            if old is not None:
+                _keep_owner_and_mode(temporary, old)
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    _synchronise_folder(folder)
+
+
+def _status(path: str) -> os.stat_result | None:
+    """Return what the file system says of a file, None if there is none."""
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _refuse_what_open_would_refuse(target: str, old: os.stat_result | None) -> None:
+    """Raise for a folder or a read-only file, which a replacement would not notice."""
+    if old is None:
+        return
+    if stat.S_ISDIR(old.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+    if not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), target)
+
+
+def _create_temporary(folder: str) -> tuple[str, int]:
+    """Create a new file in a folder and return its path and descriptor."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    while True:
+        # A name of its own, not one made from the target's, which may be as long as names can be.
+        path = os.path.join(folder, f".fastadam-{secrets.token_hex(8)}.tmp")
+        try:
+            # 0o666 less the umask, as open() creates files; tempfile's 0o600 would stay.
+            return path, os.open(path, flags, 0o666)
+        except FileExistsError:
+            continue
+
+
+def _keep_owner_and_mode(path: str, old: os.stat_result) -> None:
+    """Give a new file the owner, if allowed, and the permissions of the old one."""
+    new = os.stat(path)
+    if hasattr(os, "chown") and (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        with contextlib.suppress(PermissionError):
+            os.chown(path, old.st_uid, old.st_gid)
+    os.chmod(path, stat.S_IMODE(old.st_mode))
+
+
+def _synchronise_folder(folder: str) -> None:
+    """Make the new name durable, where folders can be synchronised."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,145 @@
+"""Objects as a flat dictionary of arrays: what the file writers write."""
+
+from __future__ import annotations
+
+from collections.abc import MutableMapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.serializers.protocol import Serializer
+
+__all__ = ["DictionarySerializer", "serialize"]
+
+
+class DictionarySerializer(Serializer):
+    """Collect an object's values in a dictionary, under their paths.
+
+    Parameters
+    ----------
+    target : dict, optional
+        The dictionary to write to; a new one by default.
+    path : str, optional
+        What every key begins with.
+
+    Attributes
+    ----------
+    target : dict
+        The values so far: arrays, not copied; scalars and strings as 0-dim arrays; None as a
+        0-dim object array.
+    path : str
+        What every key begins with.
+
+    Examples
+    --------
+    >>> from fastadam.serializers import DictionarySerializer
+    >>> s = DictionarySerializer()
+    >>> s["/l1/"]("W", 3)
+    3
+    >>> s.target
+    {'l1/W': array(3)}
+    """
+
+    def __init__(self, target: MutableMapping[str, Any] | None = None, path: str = "") -> None:
+        self.target: MutableMapping[str, Any] = {} if target is None else target
+        self.path = path
+
+    def __getitem__(self, key: str) -> DictionarySerializer:
+        """Return the serializer for a child: the same dictionary, a longer path.
+
+        Parameters
+        ----------
+        key : str
+            Name of the child; slashes around it are dropped.
+
+        Returns
+        -------
+        DictionarySerializer
+            The child's serializer.
+        """
+        return DictionarySerializer(self.target, f"{self.path}{key.strip('/')}/")
+
+    def __call__(self, key: str, value: Any) -> Any:
+        """Store a value.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value; slashes before it are dropped.
+        value : numpy.ndarray, scalar, str or None
+            What to store.
+
+        Returns
+        -------
+        object
+            `value` itself.
+
+        Raises
+        ------
+        TypeError
+            If the value is something else: it could only be pickled.
+        """
+        key = self.path + key.lstrip("/")
+        if not (value is None or isinstance(value, np.ndarray) or np.isscalar(value)):
+            raise TypeError(
+                f"cannot save {key!r}: it is of type {type(value).__name__}, and only arrays, "
+                "numbers, strings and None are saved"
+            )
+        self.target[key] = storable_array(key, value)
+        return value
+
+
+def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
+    """Return a value as the array that is written for it.
+
+    Parameters
+    ----------
+    key : str
+        The key, for messages.
+    value : array_like or None
+        The value.
+
+    Returns
+    -------
+    numpy.ndarray
+        The array itself if it is one.
+
+    Raises
+    ------
+    TypeError
+        If the array would hold Python objects other than a single None.
+    """
+    array = np.asarray(value)
+    is_none = array.shape == () and array.dtype == object and array[()] is None
+    if array.dtype.hasobject and not is_none:
+        raise TypeError(
+            f"cannot save {key!r}: an array of Python objects would have to be pickled; make it an "
+            "array of numbers or strings"
+        )
+    return array
+
+
+def serialize(obj: Any) -> MutableMapping[str, Any]:
+    """Return an object's values as a flat dictionary.
+
+    Parameters
+    ----------
+    obj : object
+        Anything with a ``serialize(serializer)`` method.
+
+    Returns
+    -------
+    dict
+        From path to array. The object's own arrays are in it, not copies.
+
+    Examples
+    --------
+    >>> from fastadam.link import Link
+    >>> from fastadam.serializers import serialize
+    >>> sorted(serialize(Link(W=(2, 3), b=2)))
+    ['W', 'b']
+    """
+    serializer = DictionarySerializer()
+    serializer.save(obj)
+    return serializer.target

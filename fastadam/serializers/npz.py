@@ -1,0 +1,285 @@
+"""Save objects to npz files and load them, in Chainer's layout and without pickle."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.serializers._members import Members
+from fastadam.serializers.atomic import atomic_write
+from fastadam.serializers.dictionary import serialize, storable_array
+from fastadam.serializers.protocol import Deserializer, check_stored_array
+
+__all__ = ["NpzDeserializer", "load_npz", "save_npz"]
+
+IgnoreName: TypeAlias = str | Callable[[str], bool]
+IgnoreNames: TypeAlias = IgnoreName | list[IgnoreName] | tuple[IgnoreName, ...] | None
+
+# Names of numpy.savez's own arguments, which it cannot also take as keys.
+_RESERVED_KEYS = frozenset({"file", "allow_pickle"})
+
+
+def save_npz(file: str | os.PathLike[str] | BinaryIO, obj: Any, compression: bool = True) -> None:
+    """Save an object to an npz file.
+
+    A file name is used as given (no ``.npz`` is appended) and written atomically: whatever
+    happens, it holds the whole old or the whole new content.
+
+    Parameters
+    ----------
+    file : str, os.PathLike or binary file object
+        Where to write.
+    obj : object or dict
+        Anything with a ``serialize(serializer)`` method; a dictionary from key to array is
+        written as it is.
+    compression : bool, optional
+        Whether to compress, as `numpy.savez_compressed` does.
+
+    Raises
+    ------
+    TypeError
+        If a value is not an array, a number, a string or None.
+    ValueError
+        If a key is ``'file'`` or ``'allow_pickle'``, which `numpy.savez` cannot write.
+
+    See Also
+    --------
+    load_npz : Load the object again.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> from fastadam.link import Link
+    >>> from fastadam.serializers import load_npz, save_npz
+    >>> model, other = Link(W=(2, 3)), Link(W=(2, 3))
+    >>> model.W.array[...] = 7
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "model.npz")
+    ...     save_npz(path, model)
+    ...     load_npz(path, other)
+    >>> bool(np.all(other.W.array == 7))
+    True
+    """
+    values = obj if isinstance(obj, dict) else serialize(obj)
+    arrays = _storable(values)
+    write: Callable[..., None] = np.savez_compressed if compression else np.savez
+    if isinstance(file, str | os.PathLike):
+        with atomic_write(file) as opened:
+            write(opened, **arrays)
+    else:
+        write(file, **arrays)
+
+
+def _storable(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """Check every key and value before the file is touched."""
+    for key in values:
+        if not isinstance(key, str):
+            raise TypeError(f"cannot save the key {key!r}: keys must be strings")
+        if key in _RESERVED_KEYS:
+            raise ValueError(
+                f"cannot save the key {key!r}: it is the name of an argument of numpy.savez; "
+                "rename it"
+            )
+    return {key: storable_array(key, value) for key, value in values.items()}
+
+
+class NpzDeserializer(Deserializer):
+    """Load values from an open npz file.
+
+    Parameters
+    ----------
+    npz : numpy.lib.npyio.NpzFile or mapping
+        An open npz file, or a mapping from key to array. Members are read when they are asked
+        for, and never unpickled.
+    path : str, optional
+        What every key begins with, its last slash included.
+    strict : bool, optional
+        Whether a missing key is an error. If not, the value is left as it is.
+    ignore_names : str, callable, list or tuple of them, optional
+        Keys to leave as they are: full keys such as ``'l1/W'``, or functions that take one and
+        tell.
+
+    Raises
+    ------
+    ValueError
+        If `ignore_names` is none of these.
+    """
+
+    def __init__(
+        self,
+        npz: Any,
+        path: str = "",
+        strict: bool = True,
+        ignore_names: IgnoreNames = None,
+    ) -> None:
+        self.npz = npz
+        self.path = path
+        self.strict = strict
+        self.ignore_names = ignore_names
+        self._ignored = _as_list(ignore_names)
+        self._members = Members(npz)
+
+    def __getitem__(self, key: str) -> NpzDeserializer:
+        """Return the deserializer of a child: the same file, a longer path.
+
+        Parameters
+        ----------
+        key : str
+            Name of the child; slashes around it are dropped.
+
+        Returns
+        -------
+        NpzDeserializer
+            The child's deserializer.
+        """
+        child = NpzDeserializer.__new__(type(self))
+        child.__dict__.update(self.__dict__)
+        child.path = f"{self.path}{key.strip('/')}/"
+        return child
+
+    def __call__(self, key: str, value: Any) -> Any:
+        """Load one value.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value; slashes before it are dropped.
+        value : numpy.ndarray, scalar, str or None
+            An array is written in place; a number or string tells the type to return; None asks
+            for the stored array.
+
+        Returns
+        -------
+        object
+            The loaded value; None if None was stored; `value` if the key is ignored, or missing
+            and not `strict`.
+
+        Raises
+        ------
+        KeyError
+            If there is no such key and `strict` is true.
+        ValueError
+            If the stored array has another shape, or holds Python objects.
+        TypeError
+            If the stored dtype cannot be cast safely.
+        """
+        key = self.path + key.lstrip("/")
+        if any(_matches(ignored, key) for ignored in self._ignored):
+            return value
+        if key not in self._members:
+            if self.strict:
+                raise KeyError(self._missing(key))
+            return value
+        stored = self._members.read(key)
+        if stored is None or value is None:
+            return stored
+        if isinstance(value, np.ndarray):
+            array = check_stored_array(stored, value.shape, value.dtype, key)
+            np.copyto(value, array, casting="same_kind")
+            return value
+        return _as_scalar(stored, type(value), key)
+
+    def _missing(self, key: str) -> str:
+        """Say which key is missing where, and what a likely mistake is."""
+        message = f"there is no key {key!r} in {self._members.description}"
+        with_slash = f"{self.path}/{key[len(self.path) :]}"
+        if self.path and with_slash in self._members:
+            message += f", but there is {with_slash!r}: end the path with a slash"
+        return message
+
+
+def load_npz(
+    file: str | os.PathLike[str] | BinaryIO,
+    obj: Any,
+    path: str = "",
+    strict: bool = True,
+    ignore_names: IgnoreNames = None,
+) -> None:
+    """Load an object from an npz file.
+
+    Files of `save_npz` and of Chainer's are read. Nothing in the file is unpickled. Links and
+    optimizers check everything first, and are unchanged if anything is wrong.
+
+    Parameters
+    ----------
+    file : str, os.PathLike or binary file object
+        Where to read.
+    obj : object
+        Anything with a ``serialize(serializer)`` method.
+    path : str, optional
+        What the object's keys begin with in the file, its last slash included.
+    strict : bool, optional
+        Whether a missing key is an error. If not, the value is left as it is.
+    ignore_names : str, callable, list or tuple of them, optional
+        Keys to leave as they are: full keys such as ``'l1/W'``, or functions that take one and
+        tell.
+
+    Raises
+    ------
+    KeyError
+        If a key is missing and `strict` is true.
+    ValueError
+        If the file is not an npz file, an array has another shape or holds Python objects, or
+        `ignore_names` is none of the above.
+    TypeError
+        If a stored dtype cannot be cast.
+
+    See Also
+    --------
+    save_npz : Save the object.
+    """
+    npz = np.load(file, allow_pickle=False)
+    if not isinstance(npz, np.lib.npyio.NpzFile):
+        raise ValueError(f"{file!r} is not an npz file: it holds a single array")
+    with npz:
+        NpzDeserializer(npz, path=path, strict=strict, ignore_names=ignore_names).load(obj)
+
+
+def _as_list(ignore_names: IgnoreNames) -> list[IgnoreName]:
+    """Return the names to ignore as a list of strings and callables."""
+    if ignore_names is None:
+        return []
+    names = list(ignore_names) if isinstance(ignore_names, list | tuple) else [ignore_names]
+    for name in names:
+        if not (isinstance(name, str) or callable(name)):
+            raise ValueError(
+                "ignore_names must be a string, a callable, or a list or tuple of them, but "
+                f"{name!r} is of type {type(name).__name__}"
+            )
+    return names
+
+
+def _matches(ignored: IgnoreName, key: str) -> bool:
+    """Tell whether a name to ignore means this key."""
+    return key == ignored if isinstance(ignored, str) else bool(ignored(key))
+
+
+def _as_scalar(stored: npt.NDArray[Any], wanted: type[Any], key: str) -> Any:
+    """Return a stored 0-dim array as a Python or NumPy scalar of the wanted type."""
+    if stored.shape != ():
+        raise ValueError(
+            f"{key!r} has shape {stored.shape} in the file, but is a single {wanted.__name__} in "
+            "the object that is loaded"
+        )
+    if not _is_safe(stored.dtype, wanted):
+        raise TypeError(
+            f"{key!r} has dtype {stored.dtype} in the file, which cannot be cast safely to the "
+            f"{wanted.__name__} in the object that is loaded"
+        )
+    return wanted(stored.item())
+
+
+def _is_safe(dtype: np.dtype[Any], wanted: type[Any]) -> bool:
+    """Tell whether a scalar of this dtype fits the type without loss."""
+    if issubclass(wanted, int) and wanted is not bool:
+        # Python's integers are unlimited.
+        return dtype.kind in "iub"
+    if issubclass(wanted, str | bytes):
+        return dtype.kind == ("U" if issubclass(wanted, str) else "S")
+    is_number = issubclass(wanted, bool | float | complex | np.generic)
+    return is_number and np.can_cast(dtype, wanted, "safe")

@@ -1,0 +1,171 @@
+"""How objects and files talk: the base classes, and what every loader checks."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "AbstractSerializer",
+    "Deserializer",
+    "Serializer",
+    "check_stored_array",
+    "entry_name",
+    "is_deserializer",
+]
+
+
+class AbstractSerializer:
+    """Base class of everything an object's ``serialize`` method may be given."""
+
+    def __getitem__(self, key: str) -> Self:
+        """Return the serializer of a child object.
+
+        Parameters
+        ----------
+        key : str
+            Name of the child.
+
+        Returns
+        -------
+        AbstractSerializer
+            A serializer of the same kind whose keys begin with that name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define __getitem__")
+
+    def __call__(self, key: str, value: Any) -> Any:
+        """Save or load one value.
+
+        A serializer stores `value` and returns it. A deserializer takes `value` as the
+        template: into an array it copies the stored elements, for a scalar it returns the stored
+        one in the same type, and for None it returns the stored array. A stored None comes
+        back as None and changes nothing.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value.
+        value : numpy.ndarray, scalar, str or None
+            What to save, or the template to load into.
+
+        Returns
+        -------
+        object
+            The value saved or loaded.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define __call__")
+
+
+class Serializer(AbstractSerializer):
+    """Base class of what saves."""
+
+    def save(self, obj: Any) -> None:
+        """Save an object: call ``obj.serialize(self)``.
+
+        Parameters
+        ----------
+        obj : object
+            Anything with a ``serialize(serializer)`` method.
+        """
+        obj.serialize(self)
+
+
+class Deserializer(AbstractSerializer):
+    """Base class of what loads."""
+
+    def load(self, obj: Any) -> None:
+        """Load an object: call ``obj.serialize(self)``.
+
+        Parameters
+        ----------
+        obj : object
+            Anything with a ``serialize(serializer)`` method.
+        """
+        obj.serialize(self)
+
+
+def is_deserializer(serializer: object) -> bool:
+    """Tell whether a serializer loads, by what it can do.
+
+    Parameters
+    ----------
+    serializer : object
+        One of this package's serializers or of another library's, such as Chainer's.
+
+    Returns
+    -------
+    bool
+        True for a `Deserializer`, and for anything that has a ``load`` method and no ``save``.
+
+    Examples
+    --------
+    >>> from fastadam.serializers import DictionarySerializer, is_deserializer
+    >>> is_deserializer(DictionarySerializer())
+    False
+    """
+    if isinstance(serializer, AbstractSerializer):
+        return isinstance(serializer, Deserializer)
+    return callable(getattr(serializer, "load", None)) and not hasattr(serializer, "save")
+
+
+def entry_name(serializer: object, key: str) -> str:
+    """Return a key as messages name it: with the path of its serializer, where that is known.
+
+    Parameters
+    ----------
+    serializer : object
+        The serializer asked.
+    key : str
+        The key it was asked for.
+
+    Returns
+    -------
+    str
+        For example ``'l1/W'``.
+    """
+    return f"{getattr(serializer, 'path', '')}{key.lstrip('/')}"
+
+
+def check_stored_array(
+    stored: Any, shape: tuple[int, ...] | None, dtype: npt.DTypeLike, entry: str
+) -> npt.NDArray[Any]:
+    """Return a stored value as an array, if it may be copied into one of this shape and dtype.
+
+    Parameters
+    ----------
+    stored : array_like
+        What a deserializer returned.
+    shape : tuple of int or None
+        Shape of the array that is waiting for it; None allows every shape.
+    dtype : dtype-like
+        Dtype of that array. A cast within a kind, such as float64 to float32, or to a wider
+        kind is allowed.
+    entry : str
+        The key, for messages.
+
+    Returns
+    -------
+    numpy.ndarray
+        The stored array, in its own dtype.
+
+    Raises
+    ------
+    ValueError
+        If the shape differs: nothing is broadcast.
+    TypeError
+        If the dtype cannot be cast.
+    """
+    array = np.asarray(stored)
+    if shape is not None and array.shape != shape:
+        raise ValueError(
+            f"{entry!r} has shape {array.shape} in the file, but shape {shape} in the object that "
+            "is loaded"
+        )
+    if not np.can_cast(array.dtype, np.dtype(dtype), "same_kind"):
+        raise TypeError(
+            f"{entry!r} has dtype {array.dtype} in the file, which cannot be cast to "
+            f"{np.dtype(dtype)} in the object that is loaded"
+        )
+    return array

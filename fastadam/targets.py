@@ -1,0 +1,267 @@
+"""What may be a target: links, anything with parameters, and arrays in dicts and lists.
+
+A target is walked anew at every update, so that rebound arrays and parameters that appear late
+are noticed.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.parameter import Parameter
+
+__all__ = ["ArrayTarget", "LinkTarget", "Target", "as_target"]
+
+Array = npt.NDArray[Any]
+
+# The path of the parameter when the target is one array.
+SINGLE = "param"
+
+
+class Target(ABC):
+    """The parameters of what the user gave to ``setup``.
+
+    Attributes
+    ----------
+    parameters : dict of str to Parameter
+        Each parameter once, under the first of its paths.
+    aliases : dict of str to str
+        Further paths of shared parameters, with the path that `parameters` has them under.
+    """
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, Any] = {}
+        self.aliases: dict[str, str] = {}
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Walk the target again and bring `parameters` up to date."""
+
+    @abstractmethod
+    def gradients(self, grads: Any) -> dict[str, Any]:
+        """Return the gradients by path, one for every parameter; None where there is none.
+
+        Raises
+        ------
+        ValueError
+            If gradients are missing or superfluous; it names them.
+        """
+
+
+class LinkTarget(Target):
+    """The parameters of a link, or of anything else with ``params()``."""
+
+    def __init__(self, link: Any) -> None:
+        super().__init__()
+        self.link = link
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Walk the link again; a parameter that it holds twice counts once."""
+        if hasattr(self.link, "namedparams"):
+            named = [(path.strip("/"), param) for path, param in self.link.namedparams()]
+        else:
+            named = [(str(i), param) for i, param in enumerate(self.link.params())]
+        self.parameters, self.aliases = {}, {}
+        first: dict[int, str] = {}
+        for path, param in named:
+            if id(param) in first:
+                self.aliases[path] = first[id(param)]
+            else:
+                first[id(param)] = path
+                self.parameters[path] = param
+
+    def gradients(self, grads: Any) -> dict[str, Any]:
+        """Match a mapping from path to gradient with the parameters."""
+        if not isinstance(grads, Mapping):
+            raise TypeError(
+                "the gradients of a link are a mapping from path to array, such as "
+                f"{{{next(iter(self.parameters), 'l1/W')!r}: ...}}, not {type(grads).__name__}"
+            )
+        _check_keys("the gradients", self.parameters, {str(k).strip("/") for k in grads})
+        return {str(path).strip("/"): grad for path, grad in grads.items()}
+
+
+class ArrayTarget(Target):
+    """The arrays of a dict, a list, a nesting of these, or one array."""
+
+    def __init__(self, tree: Any) -> None:
+        super().__init__()
+        self.tree = tree
+        of_memory: dict[tuple[Any, ...], str] = {}
+        for path, array in _leaves(tree, ""):
+            if path in ("t", "epoch"):
+                raise ValueError(
+                    f"the top-level key {path!r} is taken: state files keep the optimizer's own "
+                    f"{path!r} under it; rename the parameter"
+                )
+            twin = of_memory.setdefault(_memory(array), path)
+            if twin == path:
+                self.parameters[path] = Parameter(array, name=path)
+            else:
+                self.aliases[path] = twin
+        _refuse_overlaps(self.parameters)
+
+    def refresh(self) -> None:
+        """Take over arrays that were put in the place of others, and new keys."""
+        leaves = dict(_leaves(self.tree, ""))
+        for path, array in leaves.items():
+            if path in self.aliases:
+                continue
+            param = self.parameters.get(path)
+            if param is None:
+                self.parameters[path] = Parameter(array, name=path)
+            elif param.array is not array:
+                param.array = array
+        for path in self.parameters.keys() - leaves.keys():
+            del self.parameters[path]
+        for path, first in list(self.aliases.items()):
+            alias = leaves.get(path)
+            twin = self.parameters.get(first)
+            if alias is not None and twin is not None and _memory(alias) == _memory(twin.array):
+                continue
+            del self.aliases[path]
+            if alias is not None:
+                self.parameters[path] = Parameter(alias, name=path)
+
+    def gradients(self, grads: Any) -> dict[str, Any]:
+        """Match gradients in the target's structure; add up those of an array given twice."""
+        found = dict(_matched(self.tree, grads, ""))
+        for path, first in self.aliases.items():
+            more = found.pop(path)
+            if more is not None:
+                found[first] = more if found[first] is None else found[first] + more
+        return found
+
+
+def as_target(obj: Any) -> Target:
+    """Return what the optimizer needs to know of a target.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `obj` cannot be a target; the message says what to give instead.
+    """
+    if callable(getattr(obj, "params", None)):
+        return LinkTarget(obj)
+    if isinstance(obj, (np.ndarray, dict, list, tuple)):
+        target = ArrayTarget(obj)
+        if not target.parameters:
+            raise ValueError("the optimization target holds no array, so there is nothing to train")
+        return target
+    if isinstance(obj, Parameter):
+        raise TypeError(
+            "the optimization target must be a link that holds the parameter, or its array"
+        )
+    raise TypeError(_advice("the optimization target", obj))
+
+
+def _advice(what: str, obj: Any) -> str:
+    """Say what to give instead of something that cannot be trained in place."""
+    kind = f"{type(obj).__module__}.{type(obj).__qualname__}"
+    if isinstance(obj, (bool, int, float, complex, np.generic)):
+        return (
+            f"{what} is the number {obj!r}, which cannot be updated in place; "
+            "make it an array: numpy.array(...)"
+        )
+    if hasattr(obj, "__jax_array__") or kind.startswith("jax"):
+        return (
+            f"{what} is a JAX array, which cannot be updated in place; keep the parameters as "
+            "NumPy arrays, numpy.array(x), and hand these to your JAX functions"
+        )
+    if kind.startswith("torch."):
+        return f"{what} is a {kind}; give its memory as a NumPy array: x.detach().numpy()"
+    return (
+        f"{what} must be a link, an object with params(), a NumPy array, or a dict or list of "
+        f"arrays, not {kind}"
+    )
+
+
+def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Array]]:
+    """Yield (path, array) for every array in a nesting of dicts and lists."""
+    if isinstance(tree, np.ndarray):
+        yield path or SINGLE, tree
+    elif isinstance(tree, dict):
+        for key, child in tree.items():
+            if not isinstance(key, str):
+                raise TypeError(f"keys must be str, and {key!r} in {path or 'the target'!r} is not")
+            if not key or "/" in key:
+                reason = "contains '/', which separates the parts of a path" if key else "is empty"
+                raise ValueError(f"the key {key!r} in {path or 'the target'!r} {reason}; rename it")
+            yield from _leaves(child, f"{path}/{key}" if path else key)
+    elif isinstance(tree, (list, tuple)):
+        for i, child in enumerate(tree):
+            yield from _leaves(child, f"{path}/{i}" if path else str(i))
+    else:
+        raise TypeError(_advice(f"parameter {path!r}", tree))
+
+
+def _matched(tree: Any, grads: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield (path, gradient) for every array of the tree."""
+    where = f"the gradients at {path!r}" if path else "the gradients"
+    if isinstance(tree, np.ndarray):
+        yield path or SINGLE, grads
+    elif grads is None:
+        for child, _ in _leaves(tree, path):
+            yield child, None
+    elif isinstance(tree, dict):
+        if not isinstance(grads, Mapping):
+            raise ValueError(f"{where} must be a dict like the target, not {type(grads).__name__}")
+        _check_keys(where, tree, grads)
+        for key, child in tree.items():
+            yield from _matched(child, grads[key], f"{path}/{key}" if path else key)
+    else:
+        if not isinstance(grads, (list, tuple)):
+            raise ValueError(f"{where} must be a list like the target, not {type(grads).__name__}")
+        if len(grads) != len(tree):
+            raise ValueError(f"{where}: {len(tree)} expected, one per parameter, got {len(grads)}")
+        for i, child in enumerate(tree):
+            yield from _matched(child, grads[i], f"{path}/{i}" if path else str(i))
+
+
+def _check_keys(where: str, expected: Any, given: Any) -> None:
+    """Refuse gradients that lack keys or have others; name all of them."""
+    missing = [key for key in expected if key not in given]
+    extra = sorted(str(key) for key in given if key not in expected)
+    problems = [f"missing {', '.join(map(repr, missing))}"] if missing else []
+    problems += [f"unknown {', '.join(map(repr, extra))}"] if extra else []
+    if problems:
+        raise ValueError(
+            f"{where} do not fit the parameters: {'; '.join(problems)}. "
+            "For a parameter without a gradient, give None"
+        )
+
+
+def _memory(array: Array) -> tuple[Any, ...]:
+    """Equal for two arrays that are the same elements in the same order."""
+    if array.size == 0:
+        return (id(array),)
+    return (array.ctypes.data, array.shape, array.strides, array.dtype.str)
+
+
+def _refuse_overlaps(parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that share part of their memory: a step on one would move the other."""
+    spans = []
+    for path, param in parameters.items():
+        low = high = param.array.ctypes.data
+        for stride, n in zip(param.array.strides, param.array.shape, strict=True):
+            low, high = low + min(stride * (n - 1), 0), high + max(stride * (n - 1), 0)
+        if param.array.size:
+            spans.append((low, high, path))
+    spans.sort()
+    open_spans: list[tuple[int, int, str]] = []
+    for span in spans:
+        open_spans = [other for other in open_spans if other[1] >= span[0]]
+        for other in open_spans:
+            first, second = parameters[other[2]].array, parameters[span[2]].array
+            if np.shares_memory(first, second):
+                raise ValueError(
+                    f"parameters {other[2]!r} and {span[2]!r} share part of their memory, so a "
+                    "step on one would move the other; give one of them a copy"
+                )
+        open_spans.append(span)

@@ -1,0 +1,247 @@
+"""The update rule: how one parameter is updated, with its own count, state and hooks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+
+from fastadam.hookable import Hook, HookTable
+from fastadam.hyperparameter import Hyperparameter
+from fastadam.parameter import Parameter
+from fastadam.serializers.protocol import check_stored_array, entry_name, is_deserializer
+
+__all__ = ["UpdateRule"]
+
+
+class UpdateRule:
+    """Base class of update rules: the state and the hyperparameters of one parameter's updates.
+
+    A rule of your own overrides `update_core` (or `update_core_cpu` and `update_core_gpu`), and
+    `init_state` if it keeps state. It works alone and beside other rules in one target.
+
+    Parameters
+    ----------
+    parent_hyperparam : Hyperparameter, optional
+        Where hyperparameters are looked up that are not set on this rule.
+
+    Attributes
+    ----------
+    enabled : bool
+        Whether `update` does anything.
+    hyperparam : Hyperparameter
+        The rule's own hyperparameters; what it lacks is the parent's.
+    t : int
+        Number of updates made by this rule.
+    path : str or None
+        Where the target holds the parameter (``'l1/W'``), for messages.
+    is_elementwise : bool
+        Whether each element's update depends on that element alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastadam import Parameter, UpdateRule
+    >>> class SGDRule(UpdateRule):
+    ...     def update_core(self, param):
+    ...         param.array -= self.hyperparam.lr * param.grad
+    >>> rule = SGDRule()
+    >>> rule.hyperparam.lr = 0.5
+    >>> param = Parameter(np.ones(2))
+    >>> param.grad = np.array([1.0, 2.0])
+    >>> rule.update(param)
+    >>> param.array
+    array([0.5, 0. ])
+    """
+
+    is_elementwise = False
+
+    def __init__(self, parent_hyperparam: Hyperparameter | None = None) -> None:
+        self._state: dict[str, Any] | None = None
+        self.enabled = True
+        self.hyperparam = Hyperparameter(parent_hyperparam)
+        self.t = 0
+        self.path: str | None = None
+        self._hooks = HookTable()
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """The state by name, such as ``m`` and ``v``; None before the first update."""
+        return self._state
+
+    def add_hook(self, hook: Hook, name: str | None = None, timing: str = "auto") -> None:
+        """Add a function called as ``hook(rule, param)`` before or after each update.
+
+        Parameters
+        ----------
+        hook : callable
+            Takes the rule and the parameter.
+        name : str, optional
+            Default: ``hook.name`` or ``hook.__name__``.
+        timing : {'auto', 'pre', 'post'}
+            'auto' takes ``hook.timing``, or 'pre' without one.
+
+        Raises
+        ------
+        TypeError
+            If the hook cannot be called.
+        ValueError
+            If the timing is unknown or there is no name.
+        KeyError
+            If the name is taken.
+        """
+        self._hooks.add(hook, name, timing)
+
+    def remove_hook(self, name: str) -> None:
+        """Remove the hook of that name; KeyError if there is none."""
+        self._hooks.remove(name)
+
+    def update(self, param: Parameter) -> None:
+        """Make one update of the parameter, with the rule's hooks around it.
+
+        Nothing happens if the rule is disabled or the parameter has no array yet. If anything
+        raises before the update is done, `t` is as it was.
+        """
+        if not self.enabled or param.array is None:
+            return
+        self.t += 1
+        try:
+            self._prepare_state(param)
+            for hook in self._hooks.at("pre"):
+                hook(self, param)
+            self.update_core(param)
+        except Exception:
+            self.t -= 1
+            raise
+        for hook in self._hooks.at("post"):
+            hook(self, param)
+
+    def update_core(self, param: Parameter) -> None:
+        """Update the parameter in place, by default with `update_core_cpu` or `_gpu`."""
+        if isinstance(param.array, np.ndarray):
+            self.update_core_cpu(param)
+        else:
+            self.update_core_gpu(param)
+
+    def update_core_cpu(self, param: Parameter) -> None:
+        """Update a parameter that is a NumPy array."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must override update_core or update_core_cpu"
+        )
+
+    def update_core_gpu(self, param: Parameter) -> None:
+        """Update a parameter that is an array on a GPU."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not know how to update an array of type "
+            f"{type(param.array).__name__}; it must override update_core or update_core_gpu"
+        )
+
+    def init_state(self, param: Parameter) -> None:
+        """Fill ``self.state`` (an empty dict) before the first update; by default with nothing."""
+
+    def batch_key(self) -> Hashable | None:
+        """Tell which rules `update_batch` may take together; None to be updated by itself."""
+        return None
+
+    @classmethod
+    def check_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
+        """Raise what `update_batch` would refuse, and change nothing; by default, accept."""
+
+    @classmethod
+    def update_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
+        """Update many parameters, each by its rule; by default one after the other."""
+        for rule, param in zip(rules, params, strict=True):
+            rule.update(param)
+
+    def serialize(self, serializer: Any) -> None:
+        """Write `t` and the state to a serializer, or read them from a deserializer.
+
+        A read that raises has changed nothing.
+        """
+        if is_deserializer(serializer):
+            self.read_state(serializer)()
+            return
+        serializer("t", self.t)
+        for key, value in (self._state or {}).items():
+            serializer(key, value)
+
+    def read_state(self, serializer: Any, param: Parameter | None = None) -> Callable[[], None]:
+        """Read and check `t` and the state; return a function that makes them the rule's own.
+
+        Parameters
+        ----------
+        serializer : Deserializer
+            Where to read. Nothing is read from it later.
+        param : Parameter, optional
+            The rule's parameter, for shapes and dtypes.
+
+        Raises
+        ------
+        KeyError
+            If the state lacks an entry, unless nothing had been updated when it was saved or
+            the rule is disabled.
+        ValueError, TypeError
+            If an entry has another shape, or a dtype that does not convert.
+        """
+        t = int(serializer("t", self.t))
+        template = self._state if self._state is not None else self._new_state(param)
+        sized = self._state is not None or (param is not None and param.array is not None)
+        loaded: dict[str, Any] = {}
+        for key, current in template.items():
+            try:
+                value = serializer(key, None)
+            except KeyError:
+                # saved before the first update: there is no state to go on from
+                if loaded or (t != 0 and self.enabled):
+                    raise
+                return lambda: self._adopt(t, None)
+            if value is not None:
+                loaded[key] = _checked(entry_name(serializer, key), value, current, sized)
+        if self._state is None and (not loaded or (not sized and len(loaded) < len(template))):
+            return lambda: self._adopt(t, None)
+        return lambda: self._adopt(t, {**template, **loaded})
+
+    def _adopt(self, t: int, state: dict[str, Any] | None) -> None:
+        """Take over what `read_state` has checked, into the arrays that are there already."""
+        self.t = t
+        if state is None or self._state is None:
+            self._state = state
+            return
+        for key, value in state.items():
+            current = self._state[key]
+            if isinstance(current, np.ndarray):
+                np.copyto(current, value)
+            else:
+                self._state[key] = value
+
+    def _prepare_state(self, param: Parameter) -> dict[str, Any]:
+        """Return the state, made on the first call."""
+        if self._state is None:
+            self._state = {}
+            try:
+                self.init_state(param)
+            except Exception:
+                self._state = None
+                raise
+        return self._state
+
+    def _new_state(self, param: Parameter | None) -> dict[str, Any]:
+        """Return a fresh state for a parameter, without touching the rule's own."""
+        if param is None or param.array is None:
+            param = Parameter(np.zeros(1, np.float32))
+        probe = copy.copy(self)
+        probe._state = {}
+        probe.init_state(param)
+        return probe._state
+
+
+def _checked(entry: str, value: Any, current: Any, sized: bool) -> Any:
+    """Return a loaded value in the type of the current one; refuse one that does not fit."""
+    if not isinstance(current, np.ndarray):
+        return type(current)(value)
+    stored = check_stored_array(value, current.shape if sized else None, current.dtype, entry)
+    fitting = np.empty_like(current) if sized else np.empty(stored.shape, stored.dtype)
+    np.copyto(fitting, stored, casting="same_kind")
+    return fitting

@@ -1,0 +1,305 @@
+"""The door into the kernels: layouts, types, overlaps, refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fastadam.kernels import batch, cpu
+from fastadam.kernels.batch import Step, adam_batch, check_batch
+from fastadam.kernels.coefficients import Coefficients, step_coefficients
+from fastadam.kernels.reference import adam_reference
+
+HYPERPARAM = {
+    "alpha": 0.02,
+    "beta1": 0.83,
+    "beta2": 0.971,
+    "eps": 3e-6,
+    "eta": 0.77,
+    "weight_decay_rate": 0.013,
+    "amsgrad": True,
+    "adabound": True,
+    "final_lr": 0.04,
+    "gamma": 0.03,
+}
+SHAPE = (5, 4, 3)
+
+
+def coefficients_at(t: int = 3, **changes: object) -> Coefficients:
+    """The scalars of one step, AMSBound's unless changed."""
+    return step_coefficients({**HYPERPARAM, **changes}, t, 0.05)
+
+
+def some_arrays(dtype: str = "float32", shape: tuple[int, ...] = SHAPE) -> list[np.ndarray]:
+    """Return p, g, m, v, vhat."""
+    random = np.random.default_rng(1)
+    p, g, m, v, vhat = random.standard_normal((5, *shape)).astype(dtype)
+    return [np.asarray(array) for array in (p, g, m, v * v, vhat * vhat)]
+
+
+def misaligned(array: np.ndarray) -> np.ndarray:
+    """The same values at an address that is no multiple of the item size."""
+    memory = np.empty(array.nbytes + 1, np.uint8)[1:]
+    view = memory.view(array.dtype).reshape(array.shape)
+    view[...] = array
+    assert array.size == 0 or not view.flags.aligned
+    return view
+
+
+LAYOUTS = {
+    "C": lambda a: np.ascontiguousarray(a),
+    "F": lambda a: np.asfortranarray(a),
+    "permuted": lambda a: np.ascontiguousarray(a.transpose(2, 0, 1)).transpose(1, 2, 0),
+    "every second": lambda a: np.repeat(a, 2, axis=1)[:, ::2],
+    "reversed": lambda a: np.ascontiguousarray(a[::-1])[::-1],
+    "slice": lambda a: np.pad(a, 1)[1:-1, 1:-1, 1:-1],
+    "misaligned": misaligned,
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("gradient", [*LAYOUTS, "broadcast", "read-only", "byte-swapped"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout_gives_the_same_bits(layout: str, gradient: str, dtype: str) -> None:
+    expected = some_arrays(dtype)
+    if gradient == "broadcast":
+        expected[1] = np.broadcast_to(expected[1][:, :1], SHAPE)
+    p, g, m, v, vhat = expected
+    ours = [LAYOUTS[layout](array.copy()) for array in (p, m, v, vhat)]
+    if gradient in LAYOUTS:
+        g = LAYOUTS[gradient](g)
+    elif gradient == "read-only":
+        g = g.copy()
+        g.flags.writeable = False
+    elif gradient == "byte-swapped":
+        g = g.astype(g.dtype.newbyteorder())
+    before = g.copy()
+    for t in (1, 2, 3):
+        c = coefficients_at(t)
+        adam_batch([Step("p", ours[0], g, *ours[1:], c)])
+        adam_reference(*expected, c)
+    for mine, theirs in zip(ours, [p, m, v, vhat], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(g, before)
+
+
+@pytest.mark.parametrize("state", LAYOUTS)
+def test_states_in_another_layout(state: str) -> None:
+    expected = some_arrays()
+    p, g, *states = (array.copy() for array in expected)
+    states = [LAYOUTS[state](array) for array in states]
+    adam_batch([Step("p", p, g, *states, coefficients_at())])
+    adam_reference(*expected, coefficients_at())
+    for mine, theirs in zip([p, *states], [expected[0], *expected[2:]], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_strided_arrays_of_many_chunks() -> None:
+    expected = some_arrays(shape=(30_001,))
+    ours = [np.repeat(array, 2)[::2] for array in expected]
+    gap = np.repeat(expected[0], 2)[1::2].copy()
+    adam_batch([Step("p", *ours, coefficients_at())])
+    adam_reference(*expected, coefficients_at())
+    for mine, theirs in zip(ours, expected, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(ours[0].base.reshape(-1)[1::2], gap)
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1,), (1, 1, 1), (7, 1)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_zero_dim_empty_and_ones(shape: tuple[int, ...], dtype: str) -> None:
+    expected = some_arrays(dtype, shape)
+    ours = [array.copy() for array in expected]
+    adam_batch([Step("p", *ours, coefficients_at())])
+    adam_reference(*expected, coefficients_at())
+    for mine, theirs in zip(ours, expected, strict=True):
+        assert mine.shape == shape
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("grad_dtype", ["float16", "float32", "float64", "longdouble"])
+def test_gradients_of_any_real_dtype_are_rounded_once(grad_dtype: str, dtype: str) -> None:
+    expected = some_arrays(dtype)
+    ours = [array.copy() for array in expected]
+    g = (expected[1].astype("float64") * 1.1).astype(grad_dtype)
+    expected[1] = g.astype(dtype)
+    ours[1] = g
+    adam_batch([Step("p", *ours, coefficients_at())])
+    adam_reference(*expected, coefficients_at())
+    np.testing.assert_array_equal(ours[0], expected[0])
+
+
+def test_mixed_types_variants_and_layouts_in_one_call() -> None:
+    cases = []
+    for i, dtype in enumerate(["float32", "float64"] * 4):
+        flags = {"amsgrad": bool(i & 2), "adabound": bool(i & 4)}
+        arrays = some_arrays(dtype, (i + 1, 3))
+        if i % 3 == 0:
+            arrays[1] = np.asfortranarray(arrays[1])
+        cases.append((arrays, coefficients_at(i + 1, **flags)))
+    expected = [[array.copy() for array in arrays] for arrays, _ in cases]
+    adam_batch(
+        [
+            Step(f"p{i}", *arrays[:4], arrays[4] if c.amsgrad else None, c)
+            for i, (arrays, c) in enumerate(cases)
+        ]
+    )
+    for (arrays, c), theirs in zip(cases, expected, strict=True):
+        adam_reference(*theirs, c)
+        for mine, their in zip(arrays, theirs, strict=True):
+            np.testing.assert_array_equal(mine, their)
+
+
+def test_no_steps() -> None:
+    adam_batch([])
+    check_batch([])
+
+
+def test_one_call_per_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    real = cpu.run
+    monkeypatch.setattr(cpu, "run", lambda *a: (calls.append(len(a[0])), real(*a)))
+    steps = [
+        Step(f"p{i}", *some_arrays(dtype), coefficients_at())
+        for i, dtype in enumerate(["float32", "float64", "float32"])
+    ]
+    adam_batch(steps)
+    assert calls == [2, 1]
+
+
+def test_gradients_that_are_parameters_are_read_as_they_were() -> None:
+    """The gradients of sum(a*b) are (b, a): the arrays themselves."""
+    a, _, *state_a = some_arrays()
+    b, _, *state_b = some_arrays()
+    b += 1
+    expected_a, expected_b = a.copy(), b.copy()
+    reference_a = [expected_a, b.copy(), *(array.copy() for array in state_a)]
+    reference_b = [expected_b, a.copy(), *(array.copy() for array in state_b)]
+    c = coefficients_at()
+    adam_batch([Step("a", a, b, *state_a, c), Step("b", b, a, *state_b, c)])
+    adam_reference(*reference_a, c)
+    adam_reference(*reference_b, c)
+    np.testing.assert_array_equal(a, expected_a)
+    np.testing.assert_array_equal(b, expected_b)
+
+
+def test_a_gradient_that_is_a_shifted_view_of_its_parameter() -> None:
+    memory = np.linspace(-1, 1, 1001).astype(np.float32)
+    p, g = memory[:1000], memory[1:]
+    expected = [p.copy(), g.copy(), *some_arrays(shape=(1000,))[2:]]
+    state = [array.copy() for array in expected[2:]]
+    adam_batch([Step("p", p, g, *state, coefficients_at())])
+    adam_reference(*expected, coefficients_at())
+    np.testing.assert_array_equal(p, expected[0])
+
+
+@pytest.mark.parametrize("strided", [False, True])
+def test_a_gradient_inside_a_strided_parameter(strided: bool) -> None:
+    memory = np.linspace(-1, 1, 2000)
+    p, g = memory[::2], (memory[1::2] if not strided else memory[:1000])
+    expected = [p.copy(), g.copy(), *some_arrays("float64", (1000,))[2:]]
+    state = [array.copy() for array in expected[2:]]
+    adam_batch([Step("p", p, g, *state, coefficients_at())])
+    adam_reference(*expected, coefficients_at())
+    np.testing.assert_array_equal(p, expected[0])
+
+
+def test_parameters_that_share_memory_are_stepped_in_turn() -> None:
+    memory = np.linspace(-1, 1, 60_000).astype(np.float32)
+    expected = memory.copy()
+    cases = []
+    for part in (slice(0, 40_000), slice(20_000, 60_000)):
+        _, g, m, v, vhat = some_arrays(shape=(40_000,))
+        cases.append((part, g, m, v, vhat))
+    references = [[array.copy() for array in case[1:]] for case in cases]
+    c = coefficients_at()
+    adam_batch([Step("p", memory[part], *rest, c) for part, *rest in cases])
+    for (part, *_), (g, m, v, vhat) in zip(cases, references, strict=True):
+        adam_reference(expected[part], g, m, v, vhat, c)
+    np.testing.assert_array_equal(memory, expected)
+
+
+def replaced(**arrays: object) -> Step:
+    """A good step with some fields replaced."""
+    return Step("l1/W", *some_arrays(), coefficients_at())._replace(**arrays)
+
+
+REFUSED = {
+    "list as parameter": (replaced(p=[1.0]), TypeError, "numpy.ndarray, not list"),
+    "integers": (replaced(p=np.zeros(SHAPE, int)), TypeError, "int64"),
+    "complex": (replaced(p=np.zeros(SHAPE, complex)), TypeError, "complex128"),
+    "half": (replaced(p=np.zeros(SHAPE, "f2")), TypeError, "float16"),
+    "byte-swapped": (replaced(p=np.zeros(SHAPE, ">f4")), TypeError, "byte-swapped"),
+    "gradient is a list": (replaced(g=[1.0]), TypeError, "gradient must be a numpy.ndarray"),
+    "complex gradient": (replaced(g=np.zeros(SHAPE, complex)), TypeError, "real floating"),
+    "integer gradient": (replaced(g=np.zeros(SHAPE, int)), TypeError, "real floating"),
+    "gradient's shape": (replaced(g=np.zeros((4, 5, 3))), ValueError, r"\(4, 5, 3\)"),
+    "state's shape": (replaced(m=np.zeros((60,), "f4")), ValueError, r"state m .* \(60,\)"),
+    "state's dtype": (replaced(v=np.zeros(SHAPE)), TypeError, "state v.* float64"),
+    "state is None": (replaced(m=None), TypeError, "state m"),
+    "no vhat": (replaced(vhat=None), ValueError, "AMSGrad needs"),
+    "eps": (replaced(coefficients=coefficients_at(eps=1e-39)), ValueError, "eps = 1e-39"),
+    "state is the parameter": (
+        (lambda step: step._replace(v=step.p[:]))(replaced(p=np.zeros(SHAPE, "f4")[::-1])),
+        ValueError,
+        "array and its v share memory",
+    ),
+    "zero stride": (
+        replaced(p=np.lib.stride_tricks.as_strided(np.zeros(3, "f4"), SHAPE, (0, 0, 4))),
+        ValueError,
+        "share memory",
+    ),
+    "sliding window": (
+        replaced(p=np.lib.stride_tricks.as_strided(np.zeros(99, "f4"), SHAPE, (4, 4, 4))),
+        ValueError,
+        "share memory",
+    ),
+}
+for _key in ("p", "m", "v", "vhat"):
+    _locked = np.zeros(SHAPE, "f4")
+    _locked.flags.writeable = False
+    REFUSED[f"read-only {_key}"] = (replaced(**{_key: _locked}), ValueError, "read-only")
+
+
+@pytest.mark.parametrize("call", [adam_batch, check_batch])
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals_name_the_parameter_and_change_nothing(case: str, call: object) -> None:
+    step, error, message = REFUSED[case]
+    good = Step("good", *some_arrays(), coefficients_at())
+    before = [array.copy() for array in good[1:6]]
+    begun = []
+    kwds = {"begin": lambda: begun.append(1)} if call is adam_batch else {}
+    with pytest.raises(error, match=message) as info:
+        call([good, step], **kwds)
+    assert "'l1/W'" in str(info.value)
+    assert not begun
+    for array, old in zip(good[1:6], before, strict=True):
+        np.testing.assert_array_equal(array, old)
+
+
+def test_check_batch_changes_nothing() -> None:
+    step = Step("p", *some_arrays(), coefficients_at())
+    before = [array.copy() for array in step[1:6]]
+    check_batch([step])
+    for array, old in zip(step[1:6], before, strict=True):
+        np.testing.assert_array_equal(array, old)
+
+
+def test_subnormal_eps_is_fine_in_float64() -> None:
+    ours = some_arrays("float64")
+    expected = [array.copy() for array in ours]
+    c = coefficients_at(eps=1e-310)
+    adam_batch([Step("p", *ours, c)])
+    adam_reference(*expected, c)
+    np.testing.assert_array_equal(ours[0], expected[0])
+
+
+def test_overflowing_bounds_are_infinite_without_a_warning() -> None:
+    ours = some_arrays()
+    adam_batch([Step("p", *ours, coefficients_at(gamma=1e-45))])
+    assert np.isfinite(ours[0]).all()
+
+
+def test_row_layout_has_no_padding() -> None:
+    assert batch.TENSOR.itemsize == 10 * np.dtype(np.intp).itemsize
