@@ -1,14 +1,9 @@
 """Builds the extensions of fastadam; everything else about the package is in pyproject.toml.
 
 What is built depends on the machine that will run it (the target platform), never on the machine
-that builds. ``FASTADAM_OPENMP`` says what to do about OpenMP:
-
-``auto`` (the default)
-    A small program is compiled and run; where it fails, so does the build, with what to install.
-``on``
-    The OpenMP flags are used and nothing is tried, as a cross build needs.
-``off``
-    The kernels are built to run on one thread.
+that builds. ``FASTADAM_OPENMP`` says what to do about OpenMP: ``auto`` (the default) compiles and
+runs a small program, and where that fails the build fails, with what to install; ``on`` uses the
+flags and tries nothing, as a cross build needs; ``off`` builds kernels for one thread.
 """
 
 from __future__ import annotations
@@ -17,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from sysconfig import get_platform
 
@@ -32,14 +28,12 @@ KERNELS = "fastadam/kernels"
 
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
 # a flag adds the feature to supported() in _cpu_features.pyx.
+FMA = ["-mfma", "-mf16c"]
+AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"]
 BASELINE = {"baseline": ("_cpu", [])}
 X86_64 = BASELINE | {
-    "avx2": ("_cpu_avx2", ["-mavx2", "-mfma", "-mf16c"]),
-    "avx512": (
-        "_cpu_avx512",
-        ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mfma", "-mf16c"]
-        + ["-mprefer-vector-width=512"],
-    ),
+    "avx2": ("_cpu_avx2", ["-mavx2", *FMA]),
+    "avx512": ("_cpu_avx512", [*AVX512, *FMA]),
 }
 
 # Appended last, so that nothing before them changes the numbers: every instruction set and every
@@ -62,25 +56,20 @@ DIRECTIVES = {
 }
 
 PROBE_C = "#include <Python.h>\nint main(void) { return 0; }\n"
-PROBE_OPENMP = """
-#include <omp.h>
-#include <stdio.h>
+PROBE_OPENMP = """#include <omp.h>
 int main(void) {
     int threads = 0;
     #pragma omp parallel num_threads(2) reduction(+:threads)
     threads += 1;
-    return printf("%d threads at most %d\\n", threads, omp_get_max_threads()) < 1 || threads < 1;
+    return threads < 1 || omp_get_max_threads() < 1;
 }
 """
-
-NO_COMPILER = """no C program could be compiled and linked with {compiler} for {python}:
-{reason}
+NO_COMPILER = """no C program could be compiled and linked with {compiler} for {python}: {reason}
 fastadam's kernels need GCC or Clang and Python's headers:
     Debian, Ubuntu:  apt-get install gcc python3-dev
     Fedora, RHEL:    dnf install gcc python3-devel
     macOS:           xcode-select --install"""
-NO_OPENMP = """a program with an OpenMP parallel region could not be compiled and run with {compiler}:
-{reason}
+NO_OPENMP = """no OpenMP program could be compiled and run with {compiler}: {reason}
 fastadam needs OpenMP to use more than one CPU core:
     Debian, Ubuntu:  apt-get install gcc     (for clang: libomp-dev)
     Fedora, RHEL:    dnf install gcc         (for clang: libomp-devel)
@@ -99,7 +88,7 @@ def instruction_sets(platform: str) -> dict[str, tuple[str, list[str]]]:
     return X86_64 if platform.endswith(("-x86_64", "-amd64")) else BASELINE
 
 
-def openmp_choice(environ: os._Environ[str] | dict[str, str]) -> str:
+def openmp_choice(environ: Mapping[str, str]) -> str:
     """Return the value of FASTADAM_OPENMP, checked."""
     choice = environ.get("FASTADAM_OPENMP", "auto")
     if choice not in ("auto", "on", "off"):
@@ -108,31 +97,25 @@ def openmp_choice(environ: os._Environ[str] | dict[str, str]) -> str:
 
 
 def extensions(platform: str) -> list[Extension]:
-    """List the extensions for a target platform; the flags of the machine are added later."""
+    """List the extensions for a target platform, the slowest to compile first."""
     sets = instruction_sets(platform)
-    loops = [
+    flags = {module: [*options, *NUMERICS] for module, options in sets.values()}
+    include = {"_table": [numpy.get_include()]}
+    macros = {
+        "_table": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        "_cpu_features": [("FASTADAM_BUILT", f'"{" ".join(sets)}"')],
+    }
+    return [
         Extension(
             f"fastadam.kernels.{module}",
             [f"{KERNELS}/{module}.pyx"],
             depends=[f"{KERNELS}/_cpu.pyx", f"{KERNELS}/_table.pxd"],
-            extra_compile_args=flags + NUMERICS,
+            extra_compile_args=flags.get(module, []),
+            include_dirs=include.get(module, []),
+            define_macros=macros.get(module, []),
         )
-        for module, flags in sets.values()
+        for module in (*flags, "_table", "_cpu_features", "_openmp")
     ]
-    table = Extension(
-        "fastadam.kernels._table",
-        [f"{KERNELS}/_table.pyx"],
-        depends=[f"{KERNELS}/_table.pxd"],
-        include_dirs=[numpy.get_include()],
-        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-    )
-    features = Extension(
-        "fastadam.kernels._cpu_features",
-        [f"{KERNELS}/_cpu_features.pyx"],
-        define_macros=[("FASTADAM_BUILT", f'"{" ".join(sets)}"')],
-    )
-    openmp = Extension("fastadam.kernels._openmp", [f"{KERNELS}/_openmp.pyx"])
-    return [*loops, table, features, openmp]
 
 
 class BuildModules(build_py):
@@ -146,7 +129,7 @@ class BuildModules(build_py):
 
 
 class BuildExtensions(build_ext):
-    """Probes the compiler, adds the flags and translates the .pyx files into the build folder."""
+    """Probes the compiler, adds its flags and translates the .pyx files into the build folder."""
 
     def finalize_options(self) -> None:
         """Compile as many files at once as there are CPUs, unless told otherwise."""
@@ -154,21 +137,18 @@ class BuildExtensions(build_ext):
         self.parallel = self.parallel or os.cpu_count()
 
     def build_extensions(self) -> None:
-        """Build everything, and everything anew when the flags are not those of the last time."""
-        self.refuse_fast_math()
+        """Build everything, and everything anew when the settings are not those of last time."""
         compile_flags, link_flags = self.openmp_flags()
         for extension in self.extensions:
             if not self.debug:  # build_ext --debug keeps them
-                extension.extra_compile_args = ["-g0", *extension.extra_compile_args]
+                extension.extra_compile_args.insert(0, "-g0")
             if extension.name.rpartition(".")[2] in THREADED:
-                extension.extra_compile_args = compile_flags + extension.extra_compile_args
-                extension.extra_link_args = link_flags + extension.extra_link_args
+                extension.extra_compile_args[:0] = compile_flags
+                extension.extra_link_args[:0] = link_flags
+        now = [cython_version, numpy.__version__, DIRECTIVES, self.compiler.compiler_so]
+        text = "\n".join(map(str, now + [vars(extension) for extension in self.extensions]))
         settings = Path(self.build_temp, "settings.txt")
-        now = "\n".join(
-            [cython_version, numpy.__version__, str(DIRECTIVES), str(self.compiler.compiler_so)]
-            + [str(vars(extension)) for extension in self.extensions]
-        )
-        self.force = self.force or not settings.is_file() or settings.read_text() != now
+        self.force = self.force or not settings.is_file() or settings.read_text() != text
         settings.unlink(missing_ok=True)
         translated = cythonize(
             self.extensions,
@@ -179,52 +159,42 @@ class BuildExtensions(build_ext):
         for extension, c in zip(self.extensions, translated, strict=True):
             extension.sources = c.sources
         super().build_extensions()
-        settings.write_text(now)
+        settings.write_text(text)
 
-    def refuse_fast_math(self) -> None:
-        """Stop where CFLAGS or the like would change results, in this library or process-wide."""
+    def openmp_flags(self) -> tuple[list[str], list[str]]:
+        """Return (compiler flags, linker flags) for OpenMP, by FASTADAM_OPENMP and the probes."""
         found = FORBIDDEN.intersection(self.compiler.compiler_so + self.compiler.linker_so)
         if found:
             raise OptionError(
                 f"{' '.join(sorted(found))} would change the numbers, and flush subnormal numbers "
                 "in the whole process: take it out of CC, CFLAGS and LDFLAGS"
             )
-
-    def openmp_flags(self) -> tuple[list[str], list[str]]:
-        """Return (compiler flags, linker flags) for OpenMP, by FASTADAM_OPENMP and the probes."""
         choice = openmp_choice(os.environ)
         flags = OPENMP_MACOS if get_platform().startswith("macosx") else OPENMP
         if choice == "on":
             return flags
-        self.probe(PROBE_C, ([], []), NO_COMPILER, run=False)
+        self.probe(PROBE_C, ([], []), NO_COMPILER)
         if choice == "off":
             return [], []
-        self.probe(PROBE_OPENMP, flags, NO_OPENMP, run=True)
+        self.probe(PROBE_OPENMP, flags, NO_OPENMP)
         return flags
 
-    def probe(
-        self, source: str, flags: tuple[list[str], list[str]], message: str, *, run: bool
-    ) -> None:
-        """Compile a program, link or run it, and fail with the message if that fails."""
-        compiler = " ".join(self.compiler.compiler_so[:1])
+    def probe(self, source: str, flags: tuple[list[str], list[str]], message: str) -> None:
+        """Compile a program and link it as an extension, or run one that uses OpenMP, or fail."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "probe.c")
             path.write_text(source)
             try:
                 objects = self.compiler.compile(
-                    [str(path)],
-                    output_dir=folder,
-                    include_dirs=self.include_dirs,
-                    extra_postargs=flags[0],
+                    [str(path)], folder, include_dirs=self.include_dirs, extra_postargs=flags[0]
                 )
-                if not run:
+                if source == PROBE_C:
                     self.compiler.link_shared_object(objects, str(Path(folder, "probe.so")))
                     return
-                self.compiler.link_executable(
-                    objects, "probe", output_dir=folder, extra_postargs=flags[1]
-                )
-                subprocess.run([Path(folder, "probe")], check=True, timeout=60, text=True)
+                self.compiler.link_executable(objects, "probe", folder, extra_postargs=flags[1])
+                subprocess.run([Path(folder, "probe")], check=True, timeout=60)
             except (CCompilerError, ExecError, OSError, subprocess.SubprocessError) as error:
+                compiler = self.compiler.compiler_so[0]
                 raise CompileError(
                     message.format(compiler=compiler, python=sys.executable, reason=error)
                 ) from error

@@ -154,7 +154,9 @@ eps_mode, decay_mode : optional
     def batch_key(self) -> Hashable | None:
         """Tell whether this rule is a plain AdamRule without hooks, to be updated in a batch."""
         kind = type(self)
-        if self._hooks or not kind._plain() or not self.__dict__.keys().isdisjoint(_OVERRIDABLE):
+        if kind is not AdamRule and not kind._plain():
+            return None
+        if self._hooks or not self.__dict__.keys().isdisjoint(_OVERRIDABLE):
             return None
         return AdamRule
 

@@ -1,0 +1,145 @@
+"""The checks behind ``selftest``: the published digest, and the formula in array operations."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.cli import fixed_run
+from fastadam.kernels.coefficients import step_coefficients
+from fastadam.kernels.reference import adam_reference
+from fastadam.kernels.step import adam_step
+
+__all__ = ["PUBLISHED", "PUBLISHED_PARTS", "check_digest", "check_reference", "first_difference"]
+
+Array = npt.NDArray[Any]
+
+# SHA-256 over the bytes of all parts, in the order of `fixed_run.VARIANTS`, float32 first in each.
+PUBLISHED = "b0ea4641b2d54f677c085518a23f65eb0d3236cd1c4707acd9164031c0fe0862"
+# The first 16 digits of each part's own, to tell where a difference is.
+PUBLISHED_PARTS = {
+    "adam float32": "3d95fbf9804a09d3",
+    "adam float64": "f84f01eb0a7af94e",
+    "adamw float32": "6ef6464fede1bf0b",
+    "adamw float64": "26a81dcfbe7a3a95",
+    "amsgrad float32": "f9bfec6362ce1354",
+    "amsgrad float64": "da5be2eb4d5d35f2",
+    "adabound float32": "0a983e8c9739ff4f",
+    "adabound float64": "2589fee22dc84021",
+    "amsbound float32": "409855dfbc6240fd",
+    "amsbound float64": "36928f63f1045a2b",
+}
+
+_REFERENCE_STEPS = 12
+# Unlike the fixed run, usual betas: both sides take the same scalars.
+_REFERENCE = {"beta1": 0.9, "beta2": 0.999}
+
+
+def check_digest(report: Callable[[str, bool], object]) -> tuple[str, list[str]]:
+    """Make the fixed run of every variant and dtype and compare it with what is published.
+
+    Parameters
+    ----------
+    report : callable
+        Called after each part with its name and whether it is good.
+
+    Returns
+    -------
+    sha256 : str
+        The digest over all results.
+    differences : list of str
+        What is wrong, a sentence each; empty if nothing is.
+    """
+    whole = hashlib.sha256()
+    differences = []
+    for variant in fixed_run.VARIANTS:
+        for dtype in fixed_run.DTYPES:
+            part = f"{variant} {dtype}"
+            plain = fixed_run.train(variant, dtype, fixed_run.N_STEPS, mixed=False)
+            mixed = fixed_run.train(variant, dtype, fixed_run.N_STEPS, mixed=True)
+            data = fixed_run.serialized(plain)
+            whole.update(data)
+            sha = hashlib.sha256(data).hexdigest()
+            found = []
+            if sha[:16] != PUBLISHED_PARTS[part]:
+                found.append(f"{part}: digest {sha[:16]}, published {PUBLISHED_PARTS[part]}")
+            where = first_difference(mixed, plain)
+            if where:
+                found.append(
+                    f"{part}: threads and calls one by one change the result: {where}"
+                )
+            differences += found
+            report(part, not found)
+    sha = whole.hexdigest()
+    if sha != PUBLISHED and not differences:
+        differences.append(f"the digest over all parts is {sha}, published {PUBLISHED}")
+    return sha, differences
+
+
+def check_reference() -> list[str]:
+    """Compare a shorter run, and `fastadam.adam_step`, with the array formula, bit for bit.
+
+    Returns
+    -------
+    list of str
+        What is wrong, a sentence each; empty if nothing is.
+    """
+    differences = []
+    for variant in fixed_run.VARIANTS:
+        for dtype in fixed_run.DTYPES:
+            ours = fixed_run.train(variant, dtype, _REFERENCE_STEPS, mixed=True, **_REFERENCE)
+            expected, stepped = _reference(variant, dtype)
+            for name, results in (("Optimizer.update", ours), ("adam_step", stepped)):
+                where = first_difference(results, expected)
+                if where:
+                    differences.append(
+                        f"{variant} {dtype}: {name} differs from the array formula: {where}"
+                    )
+    return differences
+
+
+def first_difference(
+    results: fixed_run.Results, expected: fixed_run.Results
+) -> str | None:
+    """Say where two results first differ in a bit; None if they do not."""
+    for parameter, arrays in expected.items():
+        for key, array in arrays.items():
+            bits = np.dtype(f"u{array.itemsize}")
+            ours, theirs = results[parameter][key].ravel(), array.ravel()
+            different = np.flatnonzero(ours.view(bits) != theirs.view(bits))
+            if different.size:
+                i = different[0]
+                return (
+                    f"{key} of {parameter!r}, {different.size} of {array.size} elements, "
+                    f"the first at {i}: {ours[i]!r} instead of {theirs[i]!r}"
+                )
+    return None
+
+
+def _reference(variant: str, dtype: str) -> tuple[fixed_run.Results, fixed_run.Results]:
+    """Make the shorter run with the array formula and with ``adam_step``."""
+    kind, usual = fixed_run.VARIANTS[variant]
+    hyperparam = kind(**{**usual, **_REFERENCE}).hyperparam.get_dict()
+    keys = ("m", "v", "vhat") if hyperparam["amsgrad"] else ("m", "v")
+    both: list[fixed_run.Results] = [
+        {
+            name: {"p": p, **{key: np.zeros_like(p) for key in keys}}
+            for name, p in fixed_run.parameters(dtype).items()
+        }
+        for _ in range(2)
+    ]
+    arguments = {name: value for name, value in hyperparam.items() if name != "amsgrad"}
+    for t, grads in zip(
+        range(1, _REFERENCE_STEPS + 1), fixed_run.gradients(dtype), strict=False
+    ):
+        coefficients = step_coefficients(hyperparam, t)
+        for name, g in grads.items():
+            p, m, v, *vhat = both[0][name].values()
+            adam_reference(p, g, m, v, vhat[0] if vhat else None, coefficients)
+            p, m, v, *vhat = both[1][name].values()
+            adam_step(p, g, m, v, *vhat, t=t, **arguments)
+    return both[0], both[1]

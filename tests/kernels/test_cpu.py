@@ -1,0 +1,117 @@
+"""The choice of the instruction set and of the number of threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastadam.kernels import _cpu_features, cpu, threads
+from fastadam.kernels.batch import TENSOR, Step, adam_batch
+from fastadam.kernels.coefficients import step_coefficients
+
+USABLE = [name for name in cpu.built_instruction_sets() if name in _cpu_features.supported()]
+STEP = step_coefficients(
+    {"alpha": 0.1, "beta1": 0.8, "beta2": 0.9, "eps": 1e-6, "eta": 0.9}
+    | {"weight_decay_rate": 0.1, "amsgrad": False, "adabound": False},
+    1,
+)
+
+
+def imported_with(isa: str) -> subprocess.CompletedProcess[str]:
+    """Import the CPU engine in a new process with FASTADAM_ISA set."""
+    code = "from fastadam.kernels import cpu; print(cpu.instruction_set(), cpu._kernels.__name__)"
+    environ = {**os.environ, "FASTADAM_ISA": isa}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=False
+    )
+
+
+@pytest.mark.parametrize("isa", USABLE)
+def test_forced_instruction_set(isa: str) -> None:
+    module = {"baseline": "_cpu"}.get(isa, f"_cpu_{isa}")
+    assert imported_with(isa).stdout.split() == [isa, f"fastadam.kernels.{module}"]
+
+
+def test_unset_and_empty_mean_automatic() -> None:
+    assert cpu._choose({}) == cpu._choose({"FASTADAM_ISA": ""})
+    assert cpu._choose({}) in USABLE
+
+
+def test_avx512_has_to_be_asked_for() -> None:
+    assert cpu._choose({}) != "avx512"
+
+
+def test_best_of_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cpu_features, "built", lambda: ("baseline", "avx2", "avx512"))
+    for supported, best in [
+        (("baseline",), "baseline"),
+        (("baseline", "avx2"), "avx2"),
+        (("baseline", "avx2", "avx512"), "avx2"),
+    ]:
+        monkeypatch.setattr(_cpu_features, "supported", lambda names=supported: names)
+        assert cpu._choose({}) == best
+
+
+def test_an_instruction_set_that_is_not_built() -> None:
+    result = imported_with("sse9")
+    assert result.returncode == 1
+    assert "ImportError: FASTADAM_ISA=sse9: this build does not have it" in result.stderr
+    assert ", ".join(USABLE) in result.stderr
+
+
+def test_an_instruction_set_that_this_cpu_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cpu_features, "built", lambda: ("baseline", "avx2", "avx512"))
+    monkeypatch.setattr(_cpu_features, "supported", lambda: ("baseline",))
+    with pytest.raises(ImportError, match=r"avx2: this CPU does not run it.*works here: baseline"):
+        cpu._choose({"FASTADAM_ISA": "avx2"})
+
+
+def test_missing_kernels_say_how_to_build_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(cpu._MODULES, "avx2", "_cpu_that_is_not_there")
+    with pytest.raises(ImportError, match=r"cannot be imported from .*kernels.*pip install -e"):
+        cpu._load("avx2")
+
+
+class Recorder:
+    """Stands in for the compiled loops and remembers the number of threads."""
+
+    def __init__(self) -> None:
+        self.n_threads: list[int] = []
+
+    def adam_float32(self, table: object, scalars: object, n_threads: int) -> None:
+        """Remember."""
+        self.n_threads.append(n_threads)
+
+    adam_float64 = adam_float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_models_are_stepped_by_one_thread(
+    monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(cpu, "_kernels", recorder)
+    monkeypatch.setattr(threads, "get_num_threads", lambda: 5)
+    for sizes in [(cpu.SERIAL_BELOW - 1,), (cpu.SERIAL_BELOW,), (cpu.SERIAL_BELOW // 2,) * 2]:
+        table = np.zeros(len(sizes), TENSOR)
+        table["n"] = sizes
+        table["start"] = np.cumsum([0, *sizes[:-1]])
+        cpu.run(table, np.zeros((1, 8), dtype))
+    assert recorder.n_threads == [1, 5, 5]
+
+
+def test_set_num_threads_reaches_the_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(cpu, "_kernels", recorder)
+    p, g, m, v = np.ones((4, cpu.SERIAL_BELOW))
+    try:
+        for n in (1, 3, 7):
+            threads.set_num_threads(n)
+            adam_batch([Step("p", p, g, m, v, None, STEP)])
+    finally:
+        threads.set_num_threads(None)
+    assert recorder.n_threads == [1, 3, 7]

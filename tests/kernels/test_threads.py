@@ -1,0 +1,152 @@
+"""The number of threads: by hand, by OpenMP, by the CPU quota, after a fork."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastadam.kernels import _openmp, cpu, threads
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers(monkeypatch):
+    monkeypatch.setattr(threads, "_set_by_hand", None)
+    monkeypatch.setattr(threads, "_quota", None)
+    monkeypatch.setattr(threads, "_quota_read_at", float("inf"))  # never read unless a test says so
+
+
+def run(code: str, **environ: str) -> str:
+    """Run a program in a new Python and return what it prints."""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environ,
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    ).stdout.strip()
+
+
+def test_a_number_set_by_hand_wins_even_above_the_core_count():
+    threads.set_num_threads(97)
+    assert threads.get_num_threads() == 97
+    assert threads.set_by_hand() == 97
+    threads._quota = 0.5
+    assert threads.get_num_threads() == 97
+
+
+def test_none_goes_back_to_choosing():
+    threads.set_num_threads(97)
+    threads.set_num_threads(None)
+    assert threads.get_num_threads() == _openmp.max_threads()
+    assert threads.set_by_hand() is None
+
+
+def test_any_integer_type_is_taken():
+    threads.set_num_threads(np.int64(3))
+    assert threads.get_num_threads() == 3
+    assert type(threads.get_num_threads()) is int
+
+
+@pytest.mark.parametrize("n", [0, -1, 4097, 10**30])
+def test_a_number_out_of_range_is_refused_and_changes_nothing(n):
+    threads.set_num_threads(5)
+    with pytest.raises(ValueError, match=f"from 1 to 4096.*got {n}"):
+        threads.set_num_threads(n)
+    assert threads.get_num_threads() == 5
+
+
+@pytest.mark.parametrize("n", [2.0, "2", True])
+def test_another_type_is_refused_and_changes_nothing(n):
+    threads.set_num_threads(5)
+    with pytest.raises(TypeError, match=f"number of threads.*{type(n).__name__}"):
+        threads.set_num_threads(n)
+    assert threads.get_num_threads() == 5
+
+
+@pytest.mark.parametrize(
+    ("openmp", "quota", "expected"),
+    [(8, None, 8), (8, 2.0, 2), (8, 2.1, 3), (8, 0.2, 1), (2, 16.0, 2), (8, 0.0, 1), (1, None, 1)],
+)
+def test_the_smaller_of_openmp_and_the_quota_rounded_up(monkeypatch, openmp, quota, expected):
+    monkeypatch.setattr(threads._openmp, "max_threads", lambda: openmp)
+    monkeypatch.setattr(threads, "_quota", quota)
+    assert threads.get_num_threads() == expected
+
+
+def test_the_quota_is_read_again_when_it_is_stale(monkeypatch):
+    answers = iter([4.0, 3.0])
+    now = [100.0]
+    monkeypatch.setattr(threads, "cpu_quota", lambda: next(answers))
+    monkeypatch.setattr(threads.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(threads, "_quota_read_at", float("-inf"))
+    assert threads.quota() == 4.0
+    now[0] += threads._STALE_AFTER_S
+    assert threads.quota() == 4.0
+    now[0] += 0.001
+    assert threads.quota() == 3.0
+
+
+def omp_get_max_threads_of_libgomp() -> ctypes.CDLL:
+    """Return the OpenMP runtime that the kernels have loaded."""
+    with open("/proc/self/maps") as maps:
+        paths = {line.split()[-1] for line in maps if "libgomp" in line or "libomp" in line}
+    return ctypes.CDLL(next(path for path in paths if ".so" in path))
+
+
+@pytest.mark.skipif(not _openmp.version(), reason="this build has no OpenMP")
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="needs Linux's list of libraries")
+def test_openmp_is_asked_every_time():
+    runtime = omp_get_max_threads_of_libgomp()
+    before = runtime.omp_get_max_threads()
+    try:
+        for n in (3, 1, 5):
+            runtime.omp_set_num_threads(n)
+            assert threads.get_num_threads() == n
+    finally:
+        runtime.omp_set_num_threads(before)
+
+
+@pytest.mark.skipif(not _openmp.version(), reason="this build has no OpenMP")
+def test_omp_num_threads_holds():
+    code = "from fastadam.kernels import _openmp; print(_openmp.max_threads())"
+    assert run(code, OMP_NUM_THREADS="3") == "3"
+
+
+def test_without_openmp_there_is_one_thread():
+    if _openmp.version():
+        pytest.skip("this build has OpenMP")
+    assert _openmp.max_threads() == 1
+    assert threads.get_num_threads() == 1
+
+
+# A step of two threads before the fork and another in the child, which must end, with right values.
+FORK = f"""
+import ctypes, os, signal, numpy, fastadam
+from fastadam.kernels import _openmp
+def step():
+    p, g, m, v = (numpy.ones({4 * cpu.SERIAL_BELOW}, numpy.float32) for _ in range(4))
+    fastadam.adam_step(p, g, m, v, t=1)
+    return float(p[0]), float(p[-1])
+fastadam.set_num_threads(2)
+expected = step()
+assert not _openmp.forked() and fastadam.get_num_threads() == 2
+child = FORK_CALL()
+if child == 0:
+    signal.alarm(20)
+    ok = _openmp.forked() and fastadam.get_num_threads() == 1 and step() == expected
+    os._exit(0 if ok else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), _openmp.forked(), step() == expected)
+"""
+
+
+@pytest.mark.parametrize("call", ["os.fork", "ctypes.CDLL(None).fork"])
+def test_a_forked_child_steps_on_one_thread_instead_of_hanging(call):
+    # from C as well: Python's own hooks do not see that fork
+    code = FORK.replace("FORK_CALL", call)
+    assert run(code, PYTHONWARNINGS="ignore::DeprecationWarning") == "0 False True"

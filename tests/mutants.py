@@ -1,0 +1,185 @@
+"""Breaks the library in one place at a time and runs the tests, which must notice each time.
+
+``python tests/mutants.py [NAME ...]`` works on a copy of the checkout; ``tox -e mutants`` runs it
+in an environment of its own. A mutant that no test kills makes the exit status 1.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+LOOPS = "fastadam/kernels/_cpu.pyx"
+SCALARS = "fastadam/kernels/coefficients.py"
+BATCH = "fastadam/kernels/batch.py"
+RULE = "fastadam/optimizers/adam_rule.py"
+METHOD = "fastadam/gradient_method.py"
+BASE = "fastadam/update_rule.py"
+
+
+class Mutant(NamedTuple):
+    """A name, a file, the text that stands there and what replaces it (once)."""
+
+    name: str
+    file: str
+    text: str
+    replacement: str
+
+
+MUTANTS = [
+    # the formula
+    Mutant("m grows", LOOPS, "(g_i - m[i])", "(g_i + m[i])"),
+    Mutant("m by beta2", LOOPS, "one_minus_beta1 * (g_i", "one_minus_beta2 * (g_i"),
+    Mutant("v by beta1", LOOPS, "one_minus_beta2 * (g_i * g_i", "one_minus_beta1 * (g_i * g_i"),
+    Mutant("betas swapped", SCALARS, "one_minus_beta1=1.0 - beta1", "one_minus_beta1=1.0 - beta2"),
+    Mutant("v of g*m", LOOPS, "(g_i * g_i - v[i])", "(g_i * m_i - v[i])"),
+    Mutant("v never decays", LOOPS, "(g_i * g_i - v[i])", "(g_i * g_i)"),
+    Mutant("m not stored", LOOPS, "        m[i] = m_i\n", ""),
+    Mutant("v not stored", LOOPS, "        v[i] = v_i\n", ""),
+    Mutant("vhat is the minimum", LOOPS, "vhat_i >= v_i", "vhat_i <= v_i"),
+    Mutant("vhat drops NaN", LOOPS, "vhat_i if vhat_i != vhat_i else larger", "larger"),
+    Mutant("vhat not flushed", LOOPS, "vhat[i] + zero", "vhat[i]"),
+    Mutant("vhat not stored", LOOPS, "            vhat[i] = vhat_i\n", ""),
+    Mutant("no eps", LOOPS, "sqrtf(vhat_i) + eps", "sqrtf(vhat_i)"),
+    Mutant("no root", LOOPS, "(sqrt(vhat_i) + eps)", "(vhat_i + eps)"),
+    Mutant("no lower bound", LOOPS, "step if step >= lower else lower", "step"),
+    Mutant("no upper bound", LOOPS, "step if step <= upper else upper", "step"),
+    Mutant("clip drops NaN", LOOPS, "step if step != step else smaller", "smaller"),
+    Mutant("no decay", LOOPS, "one_minus_decay * p[i]", "p[i]"),
+    Mutant("no eta", LOOPS, "eta * (step * m_i)", "(step * m_i)"),
+    Mutant("another order", LOOPS, "eta * (step * m_i)", "(eta * step) * m_i"),
+    Mutant("variants swapped", LOOPS, "c, n, True, False)", "c, n, False, True)"),
+    # the ranges, the flushing
+    Mutant("last element left out", LOOPS, "for i in range(n):", "for i in range(n - 1):"),
+    Mutant(
+        "ranges overlap",
+        LOOPS,
+        "max(begin - tensors[k].start, 0)",
+        "max(begin - tensors[k].start - 1, 0)",
+    ),
+    Mutant("one row for all", LOOPS, "tensor.row * N_COEFFICIENTS", "0"),
+    Mutant(
+        "wrong first tensor",
+        LOOPS,
+        "tensors[middle].start <= begin",
+        "tensors[middle].start < begin - 20",
+    ),
+    Mutant("float32 not flushed", LOOPS, "saved | 0x8040u", "saved"),
+    Mutant("results only flushed", LOOPS, "saved | 0x8040u", "saved | 0x8000u"),
+    Mutant(
+        "flushing left on",
+        LOOPS,
+        '"ldmxcsr %0" : : "m"(saved)',
+        '"ldmxcsr %0" : : "m"((unsigned int){0x9fc0u})',
+    ),
+    Mutant("contraction", "setup.py", "-ffp-contract=off", "-ffp-contract=fast"),
+    # the scalars
+    Mutant(
+        "no correction of beta2", SCALARS, "math.sqrt(correction2) / correction1", "1 / correction1"
+    ),
+    Mutant(
+        "no correction of beta1",
+        SCALARS,
+        "math.sqrt(correction2) / correction1",
+        "math.sqrt(correction2)",
+    ),
+    Mutant("eps_mode ignored", SCALARS, 'EPS_MODES) == "paper"', "EPS_MODES) is None"),
+    Mutant("decay_mode ignored", SCALARS, 'DECAY_MODES) == "alpha"', "DECAY_MODES) is None"),
+    Mutant("decay without eta", SCALARS, "decay = eta * float", "decay = float"),
+    Mutant("bounds swapped", SCALARS, "return lower, upper", "return upper, lower"),
+    Mutant(
+        "bounds ignore schedules", SCALARS, "final_lr * alpha / initial_alpha", "final_lr * 1.0"
+    ),
+    # the batch and the order of an update
+    Mutant("aliased gradients", BATCH, "table.copy_gradient(int(i))", "int(i)"),
+    Mutant(
+        "overlaps ignored",
+        BATCH,
+        "serial = _untangle(tables)",
+        "serial = _untangle(tables) and False",
+    ),
+    Mutant("eps unchecked", BATCH, "if eps != 0 and", "if False and"),
+    Mutant(
+        "others left out", BATCH, "            self._run_strided(i)\n", "            continue\n"
+    ),
+    Mutant("t is behind", RULE, "t = rule.t + 1", "t = max(rule.t, 1)"),
+    Mutant("t not counted", RULE, "rule.t += 1", "rule.t += 0"),
+    Mutant("overrides ignored", RULE, "(rule.hyperparam.version, t, start)", "(t, start)"),
+    Mutant("initial alpha follows", RULE, 'if not self.__dict__.get("initial_alpha"):', "if True:"),
+    Mutant("rule hooks forgotten", RULE, "if self._hooks or not", "if not"),
+    Mutant("disabled rules run", METHOD, "elif rule.enabled:", "else:"),
+    Mutant("no zero gradients", METHOD, "param.grad = np.zeros_like(param.array)", "pass"),
+    Mutant("no pre hooks", METHOD, 'self.call_hooks("pre")', "None"),
+    Mutant("no post hooks", METHOD, 'self.call_hooks("post")', "None"),
+    Mutant("epoch's t", METHOD, "        self.t += 1\n", "        self.t += 2\n"),
+    Mutant(
+        "t stays after a refusal", METHOD, "                self.t -= 1\n", "                pass\n"
+    ),
+    Mutant("rule t stays after a refusal", BASE, "            self.t -= 1\n", "            pass\n"),
+    Mutant(
+        "lent gradients kept",
+        METHOD,
+        "param.cleargrad()\n\n    def _update_parameters",
+        "pass\n\n    def _update_parameters",
+    ),
+]
+
+
+def run_tests(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Build what has changed and run the tests up to the first failure."""
+    build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
+    built = subprocess.run(build, cwd=folder, capture_output=True, text=True, check=False)
+    if built.returncode:
+        return built
+    tests = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    command = [*tests, "-m", "not slow", "tests/kernels", "tests"]
+    environ = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    environ.pop("FASTADAM_TEST_INSTALLED", None)
+    return subprocess.run(
+        command, cwd=folder, env=environ, capture_output=True, text=True, check=False, timeout=900
+    )
+
+
+def main(names: list[str]) -> int:
+    """Try the named mutants, or all; print who was killed by which test."""
+    mutants = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    survivors = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary, "fastadam-mutants")
+        ignored = shutil.ignore_patterns(".*", "build", "dist", "*.so", "__pycache__")
+        shutil.copytree(ROOT, folder, ignore=ignored)
+        untouched = run_tests(folder)
+        if untouched.returncode:
+            print(untouched.stdout[-3000:], untouched.stderr[-3000:])
+            print("the tests fail without any mutant")
+            return 1
+        for mutant in mutants:
+            path = folder / mutant.file
+            original = path.read_text()
+            if mutant.text not in original:
+                print(f"{mutant.name}: {mutant.text!r} is not in {mutant.file} any more")
+                survivors.append(mutant.name)
+                continue
+            path.write_text(original.replace(mutant.text, mutant.replacement, 1))
+            result = run_tests(folder)
+            path.write_text(original)
+            failed = [line for line in result.stdout.splitlines() if line.startswith("FAILED")]
+            if result.returncode == 0:
+                survivors.append(mutant.name)
+            verdict = "SURVIVED" if result.returncode == 0 else "killed"
+            witness = failed[0].split(" ")[1] if failed else f"exit status {result.returncode}"
+            print(
+                f"{verdict:9}{mutant.name:32}{witness if verdict == 'killed' else ''}", flush=True
+            )
+    print(f"{len(mutants) - len(survivors)} of {len(mutants)} mutants killed")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,227 @@
+"""The build: what is built for whom, what its errors say, and what came out of it."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastadam
+from fastadam.kernels import _cpu_features, _openmp
+
+SOURCE = Path(__file__).resolve().parents[1]
+INSTALLED = Path(fastadam.__file__).resolve().parent
+SETUP = SOURCE / "setup.py"
+
+
+@pytest.fixture(scope="module")
+def setup():
+    """Return the names that setup.py defines; it builds nothing unless run as a program."""
+    pytest.importorskip("Cython", reason="needs Cython, with which fastadam is built")
+    pytest.importorskip("setuptools", reason="needs setuptools, with which fastadam is built")
+    return runpy.run_path(str(SETUP), run_name="setup")
+
+
+@pytest.fixture
+def build(setup, tmp_path):
+    """Return a function that builds one small extension in a copy of the source tree."""
+    shutil.copy(SETUP, tmp_path)
+    shutil.copytree(SOURCE / "fastadam", tmp_path / "fastadam", ignore=ignore_compiled)
+    shutil.copy(SOURCE / "pyproject.toml", tmp_path)
+    (tmp_path / "README.md").touch()
+
+    def run(**environ: str) -> tuple[int, str]:
+        command = [sys.executable, "setup.py", "build_ext"]
+        names = ("CC", "CFLAGS", "LDFLAGS", "FASTADAM_OPENMP", "PYTHONWARNINGS")
+        clean = {name: value for name, value in os.environ.items() if name not in names}
+        done = subprocess.run(
+            command, cwd=tmp_path, env=clean | environ, capture_output=True, text=True, timeout=120
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def ignore_compiled(folder: str, names: list[str]) -> list[str]:
+    """List what a source tree does not hold."""
+    return [name for name in names if name == "__pycache__" or name.endswith(".so")]
+
+
+def compiler(folder: Path, script: str) -> str:
+    """Write a C compiler of a few lines of shell and return its path."""
+    path = folder / "cc"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "platform", ["linux-x86_64", "macosx-11.0-x86_64", "freebsd-14.1-RELEASE-amd64"]
+)
+def test_every_instruction_set_is_built_for_x86_64(setup, platform):
+    assert list(setup["instruction_sets"](platform)) == ["baseline", "avx2", "avx512"]
+
+
+@pytest.mark.parametrize(
+    "platform", ["linux-aarch64", "macosx-11.0-arm64", "macosx-11.0-universal2", "linux-riscv64"]
+)
+def test_the_baseline_alone_is_built_for_others(setup, platform):
+    assert list(setup["instruction_sets"](platform)) == ["baseline"]
+    modules = [extension.name for extension in setup["extensions"](platform)]
+    assert "fastadam.kernels._cpu" in modules
+    assert not [name for name in modules if "avx" in name]
+
+
+def test_windows_is_refused(setup):
+    with pytest.raises(setup["OptionError"], match="not on Windows"):
+        setup["instruction_sets"]("win-amd64")
+
+
+def test_the_target_counts_and_not_the_machine_that_builds(setup, tmp_path):
+    code = "import runpy, sys; names = runpy.run_path(sys.argv[1], run_name='setup')\n"
+    code += "print([e.name[17:] for e in names['extensions'](names['get_platform']())])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(SETUP)],
+        env=os.environ | {"_PYTHON_HOST_PLATFORM": "linux-aarch64"},
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "['_cpu', '_table', '_cpu_features', '_openmp']"
+
+
+def test_the_flags_that_keep_the_bits_come_last(setup):
+    last = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+    loops = {
+        extension.name: extension.extra_compile_args
+        for extension in setup["extensions"]("linux-x86_64")
+        if "._cpu" in extension.name and "features" not in extension.name
+    }
+    assert len(loops) == 3
+    for flags in loops.values():
+        assert flags[-4:] == last
+        assert not [flag for flag in flags if "fast" in flag or "march" in flag]
+
+
+def test_the_flags_need_no_more_than_what_is_asked_of_the_cpu(setup):
+    # supported() in _cpu_features.pyx asks for these and no others
+    flags = {name: set(flags) for name, (_, flags) in setup["X86_64"].items()}
+    assert flags["baseline"] == set()
+    assert flags["avx2"] == {"-mavx2", "-mfma", "-mf16c"}
+    wide = {"-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"}
+    assert flags["avx512"] == wide | {"-mfma", "-mf16c"}
+
+
+@pytest.mark.parametrize("choice", ["auto", "on", "off"])
+def test_the_three_choices_of_openmp(setup, choice):
+    assert setup["openmp_choice"]({"FASTADAM_OPENMP": choice}) == choice
+    assert setup["openmp_choice"]({}) == "auto"
+
+
+def test_another_choice_of_openmp_is_an_error(build):
+    status, output = build(FASTADAM_OPENMP="yes")
+    assert status != 0
+    assert "FASTADAM_OPENMP='yes': it must be auto, on or off" in output
+
+
+@pytest.mark.parametrize("choice", ["auto", "off"])
+def test_a_missing_compiler_is_an_error_that_says_what_to_install(build, choice):
+    status, output = build(CC="no-such-compiler", FASTADAM_OPENMP=choice)
+    assert status != 0
+    assert "no C program could be compiled and linked with no-such-compiler" in output
+    assert "apt-get install gcc python3-dev" in output
+
+
+def test_a_compiler_without_openmp_is_an_error_that_says_what_to_do(build, tmp_path):
+    script = 'case "$*" in *-fopenmp*) echo "no OpenMP here" >&2; exit 1;; esac; exec cc "$@"'
+    status, output = build(CC=compiler(tmp_path, script))
+    assert status != 0
+    assert "no OpenMP program could be compiled and run" in output
+    assert "FASTADAM_OPENMP=off builds kernels that run on one thread" in output
+
+
+def test_a_program_that_compiles_and_does_not_run_is_no_openmp(build, tmp_path):
+    # as where the runtime is missing: the program is linked, and ends with an error
+    script = 'cc "$@" && case "$*" in *"-o "*probe" "*) printf "#!/bin/sh\\nexit 3\\n" > '
+    script += '"$(echo "$*" | sed "s/.*-o \\([^ ]*\\).*/\\1/")";; esac'
+    status, output = build(CC=compiler(tmp_path, script))
+    assert status != 0
+    assert "no OpenMP program could be compiled and run" in output
+    assert "status 3" in output
+
+
+def test_openmp_on_tries_nothing(build, tmp_path):
+    log = tmp_path / "log"
+    script = f'echo "$*" >> {log}; exit 1'
+    status, output = build(CC=compiler(tmp_path, script), FASTADAM_OPENMP="on")
+    assert status != 0
+    assert "probe" not in log.read_text()
+    assert "-fopenmp" in log.read_text()
+    assert "could not be" not in output
+
+
+@pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast"])
+@pytest.mark.parametrize("variable", ["CFLAGS", "LDFLAGS"])
+def test_fast_math_from_the_environment_is_refused(build, flag, variable):
+    status, output = build(**{variable: f"-g {flag}"})
+    assert status != 0
+    assert f"{flag} would change the numbers" in output
+
+
+def installed_extension(name: str) -> bytes:
+    """Return the contents of an installed extension."""
+    (path,) = (INSTALLED / "kernels").glob(f"{name}.*.so")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["_cpu", "_cpu_avx2", "_cpu_avx512"])
+def test_the_directives_took_effect_in_included_loops_too(name):
+    if name not in ("_cpu", *(f"_cpu_{isa}" for isa in _cpu_features.built())):
+        pytest.skip(f"this build has no {name}")
+    code = installed_extension(name)
+    assert b"adam_float32" in code
+    # what Cython's code says where the directives are not set
+    assert b"Out of bounds on buffer access" not in code  # boundscheck
+    assert b"integer division or modulo by zero" not in code  # cdivision
+
+
+def test_the_wheel_has_openmp_or_not_as_it_was_meant_to():
+    expected = os.environ.get("FASTADAM_TEST_OPENMP")
+    if expected is None:
+        pytest.skip("FASTADAM_TEST_OPENMP does not say what the build was meant to be")
+    assert (_openmp.version() > 0) == (expected == "on")
+    for name in ("_cpu", "_openmp"):
+        code = installed_extension(name)
+        runtime = [
+            call
+            for call in (b"GOMP_parallel", b"omp_get_max_threads", b"__kmpc_fork_call")
+            if call in code
+        ]
+        assert bool(runtime) == (expected == "on"), (name, runtime)
+
+
+@pytest.mark.skipif(
+    os.environ.get("FASTADAM_TEST_INSTALLED") != "1", reason="a source tree is tested in place"
+)
+def test_the_installed_package_holds_the_modules_of_the_source_tree_and_no_others():
+    def modules(package: Path) -> set[str]:
+        return {
+            str(path.relative_to(package))
+            for path in package.rglob("*")
+            if path.suffix in (".py", ".pyi") or path.name == "py.typed"
+        }
+
+    assert modules(INSTALLED) == modules(SOURCE / "fastadam")
+    assert not list(INSTALLED.rglob("*.pyx"))
+    built = {path.name.partition(".")[0] for path in INSTALLED.rglob("*.so")}
+    sources = {path.stem for path in (SOURCE / "fastadam").rglob("*.pyx")}
+    if _cpu_features.machine() == "x86_64":
+        assert built == sources
+    else:
+        assert built == {name for name in sources if "avx" not in name}
