@@ -108,17 +108,14 @@ class GradientMethod(Optimizer):
             self._lend(grads)
             self._update(lent=True)
             return loss
-        if not callable(getattr(loss, "backward", None)):
+        arrays = isinstance(self._targets, ArrayTarget)
+        if arrays or not callable(getattr(loss, "backward", None)):
             raise TypeError(
                 f"the loss function returned {type(loss).__name__} without gradients; return the "
-                "pair (loss, gradients), as value_and_grad does, or a loss with backward()"
+                "pair (loss, gradients), as value_and_grad does"
+                + ("" if arrays else ", or a loss with backward()")
             )
-        if self._use_cleargrads:
-            self.target.cleargrads()
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self.target.zerograds()
+        self._clear_gradients()
         loss.backward(loss_scale=None)
         self._refresh()
         self._update()
@@ -231,6 +228,18 @@ class GradientMethod(Optimizer):
                 rule = param.update_rule = self.create_update_rule()
                 if isinstance(rule, UpdateRule):
                     rule.path = path
+
+    def _clear_gradients(self) -> None:
+        """Make room for the gradients of a backward pass."""
+        if not self._use_cleargrads:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.target.zerograds()
+        elif hasattr(self.target, "cleargrads"):
+            self.target.cleargrads()
+        else:
+            for param in self._set_up().parameters.values():
+                param.cleargrad()
 
     def _lend(self, grads: Any) -> None:
         """Hand a caller's gradients to the parameters."""

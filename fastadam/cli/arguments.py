@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from fastadam.kernels import threads
 
-__all__ = ["positive", "restored_threads"]
+__all__ = ["at_least", "restored_threads"]
 
 
-def positive(text: str) -> int:
-    """Read a whole number of at least 1, for argparse."""
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"it must be a whole number of at least 1, not {text!r}")
-    return number
+def at_least(minimum: int) -> Callable[[str], int]:
+    """Return what reads a whole number for argparse, and refuses smaller ones."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {minimum} on")
+        return number
+
+    return read
 
 
 @contextmanager

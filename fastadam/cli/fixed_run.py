@@ -48,7 +48,7 @@ VARIANTS: dict[str, tuple[type[Adam], dict[str, float]]] = {
     "adamw": (AdamW, {"alpha": 0.002, "weight_decay_rate": 0.011, "eta": 0.7, **_BETAS}),
     "amsgrad": (AMSGrad, {"alpha": 0.005, "eps": 2e-7, **_BETAS}),
     "adabound": (AdaBound, _BOUND),
-    "amsbound": (AMSBound, {**_BOUND, "final_lr": 0.004}),
+    "amsbound": (AMSBound, {**_BOUND, "final_lr": 0.007, "gamma": 0.003}),
 }
 
 # Names and shapes. 'large' alone has more elements than the kernels leave to one thread;
@@ -132,8 +132,8 @@ def train(
     grads = gradients(dtype)
     with restored_threads():
         for t in range(n_steps):
-            set_num_threads(THREADS if mixed and t % 2 else 1)
-            # a rule with a hook of its own is updated by itself: two steps of ten
+            set_num_threads(THREADS if mixed and t % 5 == 0 else 1)
+            # a rule with a hook of its own is updated by itself: in steps 4 and 5 of ten
             if mixed and t % 10 == 4:
                 for rule in rules.values():
                     rule.add_hook(_nothing, "by itself")

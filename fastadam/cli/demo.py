@@ -1,0 +1,207 @@
+"""Train a small network on real data with every variant, and time the steps beside plain NumPy.
+
+The data are the 1797 handwritten digits that scikit-learn brings along, a fifth of them for the
+test; the network has 64 inputs, 32 tanh units and 10 classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fastadam.cli import arguments, demo_network, demo_plot, demo_timing, demo_training, output
+from fastadam.cli.extras import MissingExtra, load
+from fastadam.kernels.threads import get_num_threads, set_num_threads
+
+__all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "train a network on handwritten digits with every variant (some seconds)"
+
+EXAMPLE = """\
+import numpy as np, fastadam
+from sklearn.datasets import load_digits
+X, y = load_digits(return_X_y=True)
+params = {"W": np.zeros((64, 10)), "b": np.zeros(10)}
+opt = fastadam.Adam(alpha=0.01).setup(params)
+for _ in range(300):
+    p = np.exp(X / 16 @ params["W"] + params["b"])
+    d = (p / p.sum(axis=1, keepdims=True) - np.eye(10)[y]) / len(X)
+    opt.apply_gradients({"W": X.T / 16 @ d, "b": d.sum(axis=0)})
+print("right:", np.mean(p.argmax(axis=1) == y))
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's options."""
+    parser.add_argument(
+        "--epochs",
+        type=arguments.at_least(1),
+        default=40,
+        metavar="N",
+        help="how often to go through the training images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed",
+        type=arguments.at_least(0),
+        default=0,
+        metavar="N",
+        help="of the initial weights and the order of the images (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--gradients",
+        choices=("hand", "autograd"),
+        default="hand",
+        help="derived by hand, or by HIPS autograd (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=_png_path,
+        default="fastadam-demo.png",
+        metavar="PNG",
+        help="where to write the picture of the loss curves (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threads",
+        type=arguments.at_least(1),
+        metavar="N",
+        help="how many threads a step on large arrays may use (default: those of the process)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, time, draw and print; return 0, or 1 if the extra is not installed."""
+    try:
+        with arguments.restored_threads():
+            if args.threads is not None:
+                set_num_threads(args.threads)
+            result = _train_all(args)
+    except MissingExtra as missing:
+        if args.json:
+            output.print_json({"error": "the extra is not installed", "install": str(missing)})
+        else:
+            print(missing, file=sys.stderr)
+        return 1
+    if args.json:
+        output.print_json(result)
+    else:
+        _print_result(result)
+    return 0
+
+
+def _png_path(text: str) -> Path:
+    """Read a path that a file can be written to, so that no training is lost at its end."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; give the path of a file")
+    if not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent} that can be written to")
+    return path
+
+
+def _train_all(args: argparse.Namespace) -> dict[str, Any]:
+    """Train with every variant, write the picture, and return all that there is to tell."""
+    started = time.perf_counter()
+    # all of the extra first: what is missing is said before anything else happens
+    progress_bar, _ = load("demo", "tqdm").tqdm, load("demo", "matplotlib.figure")
+    digits = demo_network.load_digits()
+    gradients = demo_network.hand_gradients
+    if args.gradients == "autograd":
+        gradients = demo_network.autograd_gradients()
+    rows = []
+    total = len(demo_training.VARIANTS) * args.epochs
+    with progress_bar(total=total, unit="epoch", file=sys.stderr) as bar:
+        for kind, hyperparameters in demo_training.VARIANTS:
+            bar.set_description(f"{kind.__name__:8}")
+
+            def after_epoch(loss: float) -> None:
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                bar.update()
+
+            trained = demo_training.train(
+                kind, hyperparameters, digits, gradients, args.epochs, args.seed, after_epoch
+            )
+            large = demo_timing.time_large_step(kind, hyperparameters)
+            rows.append(
+                {
+                    "variant": kind.__name__,
+                    "hyperparameters": hyperparameters,
+                    "final_loss": trained.losses[-1],
+                    "test_accuracy": trained.test_accuracy,
+                    "step_us": trained.times._asdict(),
+                    "large_step_us": large._asdict(),
+                    "difference_to_numpy": trained.numpy_difference,
+                    "losses": trained.losses,
+                }
+            )
+    demo_plot.save_loss_curves(
+        args.out,
+        {_label(row): row["losses"] for row in rows},
+        "Handwritten digits, a network of 64-32-10 units",
+    )
+    elements = sum(p.size for p in demo_network.initial_parameters(args.seed).values())
+    return {
+        "variants": rows,
+        "elements": elements,
+        "large_elements": demo_timing.LARGE,
+        "train_images": len(digits.x_train),
+        "test_images": len(digits.x_test),
+        "epochs": args.epochs,
+        "seed": args.seed,
+        "gradients": args.gradients,
+        "threads": get_num_threads(),
+        "picture": str(args.out),
+        "example": EXAMPLE,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+def _label(row: dict[str, Any]) -> str:
+    """Spell the constructor call of a variant."""
+    given = ", ".join(f"{name}={value}" for name, value in row["hyperparameters"].items())
+    return f"{row['variant']}({given})"
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    """Print the table, where the picture is, and the lines to copy."""
+    print(
+        f"{result['train_images']} digits to train on, {result['test_images']} to test; "
+        f"{result['epochs']} epochs; gradients: {result['gradients']}\n"
+    )
+    rows = [("", "final", "test", "µs a step,", "plain", "ms a step,", "plain")]
+    rows.append(
+        (
+            "optimizer",
+            "loss",
+            "accuracy",
+            f"{result['elements']:,}",
+            "NumPy",
+            f"{result['large_elements']:,}",
+            "NumPy",
+        )
+    )
+    for row in result["variants"]:
+        small, large = row["step_us"], row["large_step_us"]
+        rows.append(
+            (
+                _label(row),
+                f"{row['final_loss']:.4f}",
+                f"{row['test_accuracy']:.1%}",
+                f"{small['fastadam_us']:.1f}",
+                f"{small['numpy_us']:.1f}",
+                f"{large['fastadam_us'] / 1000:.2f}",
+                f"{large['numpy_us'] / 1000:.2f}",
+            )
+        )
+    for line in output.table(rows, "lrrrrrr"):
+        print(line)
+    print(
+        f"\nMedian times of a step on the network's {result['elements']:,} parameters, and on one "
+        f"array of {result['large_elements']:,}\n(float32; {result['threads']} threads for the "
+        "large one), in turns with the same step in plain NumPy."
+    )
+    print(f"\nLoss curves: {result['picture']}\nDone in {result['seconds']} s.")
+    print(f"\nTo copy, a classifier of these digits:\n\n{result['example']}", end="")
