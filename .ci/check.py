@@ -53,11 +53,11 @@ def succeeded(tox: Path) -> set[str]:
     if not tox.is_file():
         return set()
     environments = json.loads(tox.read_text())["testenvs"]
-    # an environment that tox skipped has a result, but ran no command
     return {
         name
         for name, environment in environments.items()
-        if environment.get("result", {}).get("success") and environment.get("test")
+        for result in [environment.get("result", {})]
+        if result.get("success") and not result.get("skipped")
     }
 
 

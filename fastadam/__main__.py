@@ -72,9 +72,7 @@ def _overview(as_json: bool) -> int:
     """Say what this is, how it is configured and which commands there are."""
     summaries = {name: command.SUMMARY for name, command in _COMMANDS.items()}
     if as_json:
-        output.print_json(
-            {"fastadam": __version__, "config": get_config(), "commands": summaries}
-        )
+        output.print_json({"fastadam": __version__, "config": get_config(), "commands": summaries})
         return 0
     print(f"fastadam {__version__}: the Adam family of optimizers, fast on the CPU\n")
     show_config()

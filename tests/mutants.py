@@ -68,7 +68,7 @@ MUTANTS = [
         "wrong first tensor",
         LOOPS,
         "tensors[middle].start <= begin",
-        "tensors[middle].start < begin - 20",
+        "tensors[middle].start <= begin + 20",
     ),
     Mutant("float32 not flushed", LOOPS, "saved | 0x8040u", "saved"),
     Mutant("results only flushed", LOOPS, "saved | 0x8040u", "saved | 0x8000u"),

@@ -98,7 +98,7 @@ def _png_path(text: str) -> Path:
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a folder; give the path of a file")
     if not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"there is no folder {path.parent} that can be written to")
+        raise argparse.ArgumentTypeError(f"{text}: no file can be made in {path.parent}")
     return path
 
 
@@ -108,10 +108,10 @@ def _train_all(args: argparse.Namespace) -> dict[str, Any]:
     # all of the extra first: what is missing is said before anything else happens
     progress_bar, _ = load("demo", "tqdm").tqdm, load("demo", "matplotlib.figure")
     digits = demo_network.load_digits()
-    gradients = demo_network.hand_gradients
+    gradients: demo_network.LossAndGradients = demo_network.hand_gradients
     if args.gradients == "autograd":
         gradients = demo_network.autograd_gradients()
-    rows = []
+    rows: list[dict[str, Any]] = []
     total = len(demo_training.VARIANTS) * args.epochs
     with progress_bar(total=total, unit="epoch", file=sys.stderr) as bar:
         for kind, hyperparameters in demo_training.VARIANTS:
@@ -171,37 +171,29 @@ def _print_result(result: dict[str, Any]) -> None:
         f"{result['train_images']} digits to train on, {result['test_images']} to test; "
         f"{result['epochs']} epochs; gradients: {result['gradients']}\n"
     )
-    rows = [("", "final", "test", "µs a step,", "plain", "ms a step,", "plain")]
-    rows.append(
-        (
-            "optimizer",
-            "loss",
-            "accuracy",
-            f"{result['elements']:,}",
-            "NumPy",
-            f"{result['large_elements']:,}",
-            "NumPy",
-        )
-    )
+    small, large = f"{result['elements']:,}", f"{result['large_elements']:,}"
+    rows: list[tuple[str, ...]] = [
+        ("", "final", "test", small, "elements", large, "elements"),
+        ("optimizer", "loss", "accuracy", "fastadam", "NumPy", "fastadam", "NumPy"),
+    ]
     for row in result["variants"]:
-        small, large = row["step_us"], row["large_step_us"]
+        times = [row["step_us"]["fastadam"], row["step_us"]["numpy"]]
+        large_times = [row["large_step_us"]["fastadam"], row["large_step_us"]["numpy"]]
         rows.append(
             (
                 _label(row),
                 f"{row['final_loss']:.4f}",
                 f"{row['test_accuracy']:.1%}",
-                f"{small['fastadam_us']:.1f}",
-                f"{small['numpy_us']:.1f}",
-                f"{large['fastadam_us'] / 1000:.2f}",
-                f"{large['numpy_us'] / 1000:.2f}",
+                *(f"{us:.1f} µs" for us in times),
+                *(f"{us / 1000:.2f} ms" for us in large_times),
             )
         )
     for line in output.table(rows, "lrrrrrr"):
         print(line)
     print(
-        f"\nMedian times of a step on the network's {result['elements']:,} parameters, and on one "
-        f"array of {result['large_elements']:,}\n(float32; {result['threads']} threads for the "
-        "large one), in turns with the same step in plain NumPy."
+        f"\nMedian time of a step on the network's {small} parameters and on one array of {large}, "
+        f"float32,\nin turns with the same step in plain NumPy. Threads: {result['threads']}, "
+        "for large arrays only."
     )
     print(f"\nLoss curves: {result['picture']}\nDone in {result['seconds']} s.")
     print(f"\nTo copy, a classifier of these digits:\n\n{result['example']}", end="")

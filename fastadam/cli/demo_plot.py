@@ -28,10 +28,8 @@ def save_loss_curves(path: Path, curves: dict[str, list[float]], title: str) -> 
     # without pyplot: no display is looked for, and the user's backend is left alone
     figure = load("demo", "matplotlib.figure").Figure(figsize=(7.2, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for i, (label, losses) in enumerate(curves.items()):
-        # the last is drawn dashed: AMSBound often lies on AdaBound
-        style = (0, (4, 3)) if i == len(_COLOURS) - 1 else "-"
-        axes.plot(losses, color=_COLOURS[i], linestyle=style, linewidth=1.8, label=label)
+    for colour, (label, losses) in zip(_COLOURS, curves.items(), strict=False):
+        axes.plot(losses, color=colour, linewidth=1.8, label=label)
     axes.set_yscale("log")
     axes.set_xlim(0, max(map(len, curves.values())) - 1)
     axes.set_xlabel("epoch")

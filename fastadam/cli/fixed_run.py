@@ -43,7 +43,7 @@ _BETAS = {"beta1": 0.75, "beta2": 0.75}
 _BOUND = {"alpha": 0.003, "final_lr": 0.02, "gamma": 0.03, "eps": 3e-6, "eta": 0.9, **_BETAS}
 
 # Variant by name: its class and hyperparameters. No two share all of theirs.
-VARIANTS: dict[str, tuple[type[Adam], dict[str, float]]] = {
+VARIANTS: dict[str, tuple[type[Adam], dict[str, Any]]] = {
     "adam": (Adam, {"alpha": 0.001, **_BETAS}),
     "adamw": (AdamW, {"alpha": 0.002, "weight_decay_rate": 0.011, "eta": 0.7, **_BETAS}),
     "amsgrad": (AMSGrad, {"alpha": 0.005, "eps": 2e-7, **_BETAS}),
@@ -92,9 +92,7 @@ def gradients(dtype: str) -> Iterator[dict[str, Array]]:
         yield from places
 
 
-def train(
-    variant: str, dtype: str, n_steps: int, mixed: bool, **hyperparameters: float
-) -> Results:
+def train(variant: str, dtype: str, n_steps: int, mixed: bool, **hyperparameters: float) -> Results:
     """Make steps of one variant through the public interface.
 
     Parameters
