@@ -14,10 +14,10 @@ from fastadam.kernels import _cpu_features
 
 def main(results: str, command: list[str]) -> int:
     """Run the command for each instruction set; return 1 if any run failed."""
+    runnable = [name for name in _cpu_features.built() if name in _cpu_features.supported()]
+    others = [name for name in _cpu_features.built() if name not in runnable]
     failed = []
-    for name in _cpu_features.built():
-        if name not in _cpu_features.supported():
-            continue
+    for name in runnable:
         print(f"=== FASTADAM_ISA={name}", flush=True)
         run = subprocess.run(
             [*command, "--junit-xml", os.path.join(results, f"isa-{name}.xml")],
@@ -25,9 +25,8 @@ def main(results: str, command: list[str]) -> int:
         )
         if run.returncode:
             failed.append(name)
-    for name in _cpu_features.built():
-        if name not in _cpu_features.supported():
-            print(f"=== not run: {name}, which this CPU does not have")
+    print(f"=== instruction sets run: {', '.join(runnable)}")
+    print(f"=== not run, for this CPU does not have them: {', '.join(others) or 'none'}")
     print(f"=== failed: {', '.join(failed) or 'none'}", flush=True)
     return 1 if failed else 0
 

@@ -38,7 +38,9 @@ def main(folder: Path, target: Path) -> None:
         generated = [name for name in names if name.endswith((".c", ".cpp", ".so", ".o", ".pyc"))]
         if missing or generated:
             raise SystemExit(f"{sdist.name} lacks {missing} and should not hold {generated}")
-        archive.extractall(target.parent, filter="data")
+        # Python before 3.11.4 has no filters
+        archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _path: member)
+        archive.extractall(target.parent)
     target.parent.joinpath(sdist.name.removesuffix(".tar.gz")).rename(target)
     print(f"{sdist.name}: {len(names)} entries, .pyx and no .c; unpacked to {target}")
 

@@ -69,15 +69,22 @@ class Optimizer:
         return self
 
     def update(self, lossfun: Callable[..., Any] | None = None, *args: Any, **kwds: Any) -> Any:
-        """Update the parameters; a subclass says how."""
+        """Update the parameters; a subclass says how.
+
+        Parameters
+        ----------
+        lossfun : callable, optional
+            The loss function; without it the gradients are there already.
+        *args, **kwds
+            What the loss function is called with.
+        """
         raise NotImplementedError(f"{type(self).__name__} must override update")
 
     @property
     def parameters(self) -> ParameterTable:
         """The target's parameters by path: a read-only mapping that prints as a table."""
-        targets = self._set_up()
-        targets.refresh()
-        return ParameterTable(targets.parameters)
+        self._refresh()
+        return ParameterTable(self._set_up().parameters)
 
     def new_epoch(self, auto: bool = False) -> None:
         """Begin a new epoch: ``epoch`` goes up by 1.
@@ -131,16 +138,44 @@ class Optimizer:
         self._set_up_hooks().add(hook, name, timing)
 
     def remove_hook(self, name: str) -> None:
-        """Remove the hook of that name; KeyError if there is none."""
+        """Remove a hook.
+
+        Parameters
+        ----------
+        name : str
+            The name under which it was added.
+
+        Raises
+        ------
+        KeyError
+            If there is no hook of that name.
+        """
         self._set_up_hooks().remove(name)
 
     def call_hooks(self, timing: str = "pre") -> None:
-        """Call the hooks of one timing in the order of registration."""
+        """Call the hooks of one timing in the order of registration.
+
+        Parameters
+        ----------
+        timing : {'pre', 'post'}
+            Which hooks.
+
+        Raises
+        ------
+        ValueError
+            If the timing is another.
+        """
         for hook in self._set_up_hooks().at(timing):
             self.call_hook(hook)
 
     def call_hook(self, hook: Hook) -> None:
-        """Call one hook: with the optimizer, or with the rule and parameter of each parameter."""
+        """Call one hook: with the optimizer, or with the rule and parameter of each parameter.
+
+        Parameters
+        ----------
+        hook : callable
+            Called for each parameter if its attribute ``call_for_each_param`` is true.
+        """
         if getattr(hook, "call_for_each_param", False):
             for param in self._set_up().parameters.values():
                 hook(param.update_rule, param)
@@ -152,9 +187,21 @@ class Optimizer:
 
         The parameters' values are not part of it. A read checks everything first; if it
         raises, nothing has changed.
+
+        Parameters
+        ----------
+        serializer : Serializer or Deserializer
+            fastadam's or another library's, such as Chainer's.
+
+        Raises
+        ------
+        KeyError
+            If an entry is missing.
+        ValueError, TypeError
+            If an entry has another shape, or a dtype that does not convert.
         """
+        self._refresh()
         targets = self._set_up()
-        targets.refresh()
         rules = {
             path: (param, rule)
             for path, param in targets.parameters.items()
@@ -181,6 +228,10 @@ class Optimizer:
         self.t, self.epoch = t, epoch
         for take in takes:
             take()
+
+    def _refresh(self) -> None:
+        """Walk the target again, for arrays and parameters that have changed."""
+        self._set_up().refresh()
 
     def _set_up(self) -> Target:
         """Return the walked target, or say that there is none."""

@@ -11,7 +11,7 @@ import numpy as np
 from fastadam._optimizer import Optimizer
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter
-from fastadam.parameter import Parameter, peek_grad
+from fastadam.parameter import Parameter, peek_grad, unscale_grad
 from fastadam.targets import ArrayTarget
 from fastadam.update_rule import UpdateRule
 
@@ -51,17 +51,30 @@ class GradientMethod(Optimizer):
 
     def __init__(self) -> None:
         self.hyperparam = Hyperparameter()
-        self._known: dict[int, Any] = {}
+        self._known: list[Any] = []
 
     def create_update_rule(self) -> Any:
         """Return the rule that a parameter gets; a subclass says which."""
         raise NotImplementedError(f"{type(self).__name__} must override create_update_rule")
 
     def setup(self, link: Any) -> Self:
-        """Set the target and give every parameter a new rule; see :meth:`Optimizer.setup`."""
+        """Set the target and give every parameter a new rule.
+
+        Parameters
+        ----------
+        link : Link, object with ``params()``, numpy.ndarray, or dict or list of arrays
+            What to train; see :meth:`Optimizer.setup`.
+
+        Returns
+        -------
+        GradientMethod
+            The optimizer itself.
+        """
         super().setup(link)
-        self._known = {}
-        self._refresh(fresh=True)
+        self._known = []
+        for param in self._set_up().parameters.values():
+            param.update_rule = None
+        self._refresh()
         return self
 
     def update(self, lossfun: Callable[..., Any] | None = None, *args: Any, **kwds: Any) -> Any:
@@ -92,9 +105,10 @@ class GradientMethod(Optimizer):
 
         Notes
         -----
-        The order is: loss and gradients; zeros for missing gradients; 'pre' hooks; ``t += 1``;
-        the update; 'post' hooks. Everything is checked before anything is written: a refused
-        update has changed neither parameters nor state nor counts.
+        The order is: loss and gradients; zeros for missing gradients; the division by the loss
+        scale, if a backward pass left one; 'pre' hooks; ``t += 1``; the update; 'post' hooks.
+        Everything is checked before anything is written: a refused update has changed neither
+        parameters nor state nor counts.
         """
         self._set_up()
         if lossfun is None:
@@ -152,12 +166,24 @@ class GradientMethod(Optimizer):
                 param.grad = np.zeros_like(param.array)
 
     def call_hook(self, hook: Hook) -> None:
-        """Call one hook, then give zeros for the gradients that it cleared."""
+        """Call one hook, then give zeros for the gradients that it cleared.
+
+        Parameters
+        ----------
+        hook : callable
+            As for :meth:`Optimizer.call_hook`.
+        """
         super().call_hook(hook)
         self.reallocate_cleared_grads()
 
     def use_cleargrads(self, use: bool = True) -> None:
-        """Choose between clearing gradients and filling them with zeros (deprecated)."""
+        """Choose between clearing gradients and filling them with zeros (deprecated).
+
+        Parameters
+        ----------
+        use : bool
+            Whether ``update(lossfun)`` clears the gradients of a link.
+        """
         warnings.warn(
             "use_cleargrads is deprecated: gradients are cleared by default",
             DeprecationWarning,
@@ -216,15 +242,15 @@ class GradientMethod(Optimizer):
                 setattr(rule.hyperparam, name, value)
         return paths
 
-    def _refresh(self, fresh: bool = False) -> None:
-        """Walk the target; give rules to parameters that are new, and to all after ``setup``."""
-        targets = self._set_up()
-        if not fresh:
-            targets.refresh()
-        known, self._known = self._known, {id(p): p for p in targets.parameters.values()}
-        for path, param in targets.parameters.items():
+    def _refresh(self) -> None:
+        """Walk the target, and give rules to the parameters that are new."""
+        super()._refresh()
+        known = {id(param) for param in self._known}
+        self._known = []
+        for path, param in self._set_up().parameters.items():
+            self._known.append(param)
             # a rule of None in a parameter that is known was set by hand, and stays
-            if fresh or (id(param) not in known and getattr(param, "update_rule", None) is None):
+            if id(param) not in known and getattr(param, "update_rule", None) is None:
                 rule = param.update_rule = self.create_update_rule()
                 if isinstance(rule, UpdateRule):
                     rule.path = path
@@ -245,14 +271,19 @@ class GradientMethod(Optimizer):
         """Hand a caller's gradients to the parameters."""
         targets = self._set_up()
         found = targets.gradients(grads)
-        for path, grad in found.items():
-            param = targets.parameters[path]
-            if grad is None:
-                param.cleargrad()
-            elif isinstance(param, Parameter):
-                param.lend_grad(grad)
-            else:
-                param.grad = np.array(grad, dtype=param.dtype)
+        try:
+            for path, grad in found.items():
+                param = targets.parameters[path]
+                if grad is None:
+                    param.cleargrad()
+                elif isinstance(param, Parameter):
+                    param.lend_grad(grad)
+                else:
+                    param.grad = np.array(grad, dtype=param.dtype)
+        except BaseException:
+            for path in found:
+                targets.parameters[path].cleargrad()
+            raise
 
     def _update(self, lent: bool = False) -> None:
         """Update from the gradients that are there; forget those that were lent."""
@@ -266,6 +297,8 @@ class GradientMethod(Optimizer):
             )
         try:
             self.reallocate_cleared_grads()
+            for param in params:
+                unscale_grad(param)
             self.call_hooks("pre")
             self._update_parameters()
             self.reallocate_cleared_grads()
@@ -284,34 +317,44 @@ class GradientMethod(Optimizer):
             rule = getattr(param, "update_rule", None)
             if rule is None:
                 continue
-            key = rule.batch_key() if isinstance(rule, UpdateRule) else None
+            ours = isinstance(rule, UpdateRule)
+            if ours and not rule.enabled:
+                continue
+            key = rule.batch_key() if ours else None
             # a rule that two parameters share counts its updates one after the other
             if key is None or id(rule) in taken:
                 singles.append(param)
-            elif rule.enabled:
+            else:
                 taken.add(id(rule))
                 rules, params = batches.setdefault(key, ([], []))
                 rules.append(rule)
                 params.append(param)
         self._check_batches(batches, singles)
         self.t += 1
-        done = False
+        done, rule, before = False, None, None
         try:
             for rules, params in batches.values():
-                type(rules[0]).update_batch(rules, params)
+                rule, before = rules[0], rules[0].t
+                type(rule).update_batch(rules, params)
                 done = True
             for param in singles:
+                rule, before = param.update_rule, param.update_rule.t
                 param.update()
                 done = True
-        except Exception:
-            if not done:
+        except BaseException:
+            # a step that no parameter has taken is not counted
+            if not done and (rule is None or rule.t == before):
                 self.t -= 1
             raise
 
     def _check_batches(
         self, batches: dict[Hashable, tuple[list[Any], list[Any]]], singles: Sequence[Any]
     ) -> None:
-        """Let every batch refuse before any of them writes; a single one checks itself."""
-        if len(batches) + len(singles) > 1:
-            for rules, params in batches.values():
-                type(rules[0]).check_batch(rules, params)
+        """Let everybody refuse before anybody writes; a single batch or rule checks itself."""
+        if len(batches) + len(singles) == 1:
+            return
+        for rules, params in batches.values():
+            type(rules[0]).check_batch(rules, params)
+        for param in singles:
+            if isinstance(param.update_rule, UpdateRule):
+                type(param.update_rule).check_batch([param.update_rule], [param])

@@ -327,3 +327,14 @@ def peek_grad(param: Any) -> Any:
     For code that only reads it; any other library's parameters are read through ``grad``.
     """
     return param._grad if isinstance(param, Parameter) else param.grad
+
+
+def unscale_grad(param: Any) -> None:
+    """Divide a gradient by the loss scale that its backward pass left, once and for all."""
+    scale = getattr(param, "_loss_scale", None)
+    if scale is None or param.array is None:
+        return
+    grad = param.grad
+    if grad is not None:
+        param.grad = np.asarray(grad / float(scale), grad.dtype)
+    param._loss_scale = None

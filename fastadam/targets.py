@@ -93,41 +93,40 @@ class ArrayTarget(Target):
     def __init__(self, tree: Any) -> None:
         super().__init__()
         self.tree = tree
+        self._leaves: list[tuple[str, Array]] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over arrays that were put in the place of others, and keys that come and go.
+
+        A path keeps its parameter, with its rule and state, as long as it is there.
+        """
+        leaves = list(_leaves(self.tree, ""))
+        if _same_leaves(leaves, self._leaves):
+            return
+        arrays: dict[str, Array] = {}
+        aliases: dict[str, str] = {}
         of_memory: dict[tuple[Any, ...], str] = {}
-        for path, array in _leaves(tree, ""):
+        for path, array in leaves:
             if path in ("t", "epoch"):
                 raise ValueError(
                     f"the top-level key {path!r} is taken: state files keep the optimizer's own "
                     f"{path!r} under it; rename the parameter"
                 )
-            twin = of_memory.setdefault(_memory(array), path)
-            if twin == path:
-                self.parameters[path] = Parameter(array, name=path)
+            first = of_memory.setdefault(_memory(array), path)
+            if first == path:
+                arrays[path] = array
             else:
-                self.aliases[path] = twin
-        _refuse_overlaps(self.parameters)
-
-    def refresh(self) -> None:
-        """Take over arrays that were put in the place of others, and new keys."""
-        leaves = dict(_leaves(self.tree, ""))
-        for path, array in leaves.items():
-            if path in self.aliases:
-                continue
-            param = self.parameters.get(path)
-            if param is None:
-                self.parameters[path] = Parameter(array, name=path)
-            elif param.array is not array:
+                aliases[path] = first
+        _refuse_overlaps(arrays)
+        old, self.parameters = self.parameters, {}
+        for path, array in arrays.items():
+            param = old.get(path) or Parameter(name=path)
+            if param.array is not array:
                 param.array = array
-        for path in self.parameters.keys() - leaves.keys():
-            del self.parameters[path]
-        for path, first in list(self.aliases.items()):
-            alias = leaves.get(path)
-            twin = self.parameters.get(first)
-            if alias is not None and twin is not None and _memory(alias) == _memory(twin.array):
-                continue
-            del self.aliases[path]
-            if alias is not None:
-                self.parameters[path] = Parameter(alias, name=path)
+            self.parameters[path] = param
+        self.aliases = aliases
+        self._leaves = leaves
 
     def gradients(self, grads: Any) -> dict[str, Any]:
         """Match gradients in the target's structure; add up those of an array given twice."""
@@ -201,6 +200,14 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Array]]:
         raise TypeError(_advice(f"parameter {path!r}", tree))
 
 
+def _same_leaves(leaves: list[tuple[str, Array]], before: list[tuple[str, Array]]) -> bool:
+    """Whether the same arrays, as objects, stand at the same paths."""
+    return len(leaves) == len(before) and all(
+        array is old and path == old_path
+        for (path, array), (old_path, old) in zip(leaves, before, strict=True)
+    )
+
+
 def _matched(tree: Any, grads: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield (path, gradient) for every array of the tree."""
     where = f"the gradients at {path!r}" if path else "the gradients"
@@ -244,22 +251,21 @@ def _memory(array: Array) -> tuple[Any, ...]:
     return (array.ctypes.data, array.shape, array.strides, array.dtype.str)
 
 
-def _refuse_overlaps(parameters: Mapping[str, Any]) -> None:
+def _refuse_overlaps(arrays: Mapping[str, Array]) -> None:
     """Refuse parameters that share part of their memory: a step on one would move the other."""
     spans = []
-    for path, param in parameters.items():
-        low = high = param.array.ctypes.data
-        for stride, n in zip(param.array.strides, param.array.shape, strict=True):
+    for path, array in arrays.items():
+        low = high = array.ctypes.data
+        for stride, n in zip(array.strides, array.shape, strict=True):
             low, high = low + min(stride * (n - 1), 0), high + max(stride * (n - 1), 0)
-        if param.array.size:
+        if array.size:
             spans.append((low, high, path))
     spans.sort()
     open_spans: list[tuple[int, int, str]] = []
     for span in spans:
         open_spans = [other for other in open_spans if other[1] >= span[0]]
         for other in open_spans:
-            first, second = parameters[other[2]].array, parameters[span[2]].array
-            if np.shares_memory(first, second):
+            if np.shares_memory(arrays[other[2]], arrays[span[2]]):
                 raise ValueError(
                     f"parameters {other[2]!r} and {span[2]!r} share part of their memory, so a "
                     "step on one would move the other; give one of them a copy"

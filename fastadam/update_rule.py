@@ -10,7 +10,7 @@ import numpy as np
 
 from fastadam.hookable import Hook, HookTable
 from fastadam.hyperparameter import Hyperparameter
-from fastadam.parameter import Parameter
+from fastadam.parameter import Parameter, unscale_grad
 from fastadam.serializers.protocol import check_stored_array, entry_name, is_deserializer
 
 __all__ = ["UpdateRule"]
@@ -95,7 +95,18 @@ class UpdateRule:
         self._hooks.add(hook, name, timing)
 
     def remove_hook(self, name: str) -> None:
-        """Remove the hook of that name; KeyError if there is none."""
+        """Remove a hook.
+
+        Parameters
+        ----------
+        name : str
+            The name under which it was added.
+
+        Raises
+        ------
+        KeyError
+            If there is no hook of that name.
+        """
         self._hooks.remove(name)
 
     def update(self, param: Parameter) -> None:
@@ -103,43 +114,82 @@ class UpdateRule:
 
         Nothing happens if the rule is disabled or the parameter has no array yet. If anything
         raises before the update is done, `t` is as it was.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter; its array is written.
         """
         if not self.enabled or param.array is None:
             return
+        before = self._state
+        started = False
         self.t += 1
         try:
-            self._prepare_state(param)
+            if self._state is None:
+                self._state = {}
+                self.init_state(param)
+            unscale_grad(param)
             for hook in self._hooks.at("pre"):
                 hook(self, param)
+            started = True
             self.update_core(param)
-        except Exception:
-            self.t -= 1
+        except BaseException as error:
+            # Ctrl-C during a step arrives when its kernel is done: that step counts
+            if not started or isinstance(error, Exception):
+                self.t -= 1
+                if before is None:
+                    self._state = None
             raise
         for hook in self._hooks.at("post"):
             hook(self, param)
 
     def update_core(self, param: Parameter) -> None:
-        """Update the parameter in place, by default with `update_core_cpu` or `_gpu`."""
+        """Update the parameter in place, by default with `update_core_cpu` or `_gpu`.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter, with an array; its gradient may be None.
+        """
         if isinstance(param.array, np.ndarray):
             self.update_core_cpu(param)
         else:
             self.update_core_gpu(param)
 
     def update_core_cpu(self, param: Parameter) -> None:
-        """Update a parameter that is a NumPy array."""
+        """Update a parameter that is a NumPy array.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} must override update_core or update_core_cpu"
         )
 
     def update_core_gpu(self, param: Parameter) -> None:
-        """Update a parameter that is an array on a GPU."""
+        """Update a parameter that is an array on a GPU.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter.
+        """
         raise NotImplementedError(
             f"{type(self).__name__} does not know how to update an array of type "
             f"{type(param.array).__name__}; it must override update_core or update_core_gpu"
         )
 
     def init_state(self, param: Parameter) -> None:
-        """Fill ``self.state`` (an empty dict) before the first update; by default with nothing."""
+        """Fill ``self.state`` (an empty dict) before the first update; by default with nothing.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter, for shape and dtype.
+        """
 
     def batch_key(self) -> Hashable | None:
         """Tell which rules `update_batch` may take together; None to be updated by itself."""
@@ -147,11 +197,25 @@ class UpdateRule:
 
     @classmethod
     def check_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
-        """Raise what `update_batch` would refuse, and change nothing; by default, accept."""
+        """Raise what `update_batch` would refuse, and change nothing; by default, accept.
+
+        Parameters
+        ----------
+        rules, params : sequence
+            As for `update_batch`.
+        """
 
     @classmethod
     def update_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
-        """Update many parameters, each by its rule; by default one after the other."""
+        """Update many parameters, each by its rule; by default one after the other.
+
+        Parameters
+        ----------
+        rules : sequence of UpdateRule
+            Enabled rules of one `batch_key`.
+        params : sequence of Parameter
+            Their parameters, in the same order.
+        """
         for rule, param in zip(rules, params, strict=True):
             rule.update(param)
 
@@ -159,6 +223,11 @@ class UpdateRule:
         """Write `t` and the state to a serializer, or read them from a deserializer.
 
         A read that raises has changed nothing.
+
+        Parameters
+        ----------
+        serializer : Serializer or Deserializer
+            fastadam's or another library's, such as Chainer's.
         """
         if is_deserializer(serializer):
             self.read_state(serializer)()
@@ -193,8 +262,10 @@ class UpdateRule:
             try:
                 value = serializer(key, None)
             except KeyError:
-                # saved before the first update: there is no state to go on from
-                if loaded or (t != 0 and self.enabled):
+                # saved before the first update, or while the parameter had no array yet: there
+                # is no state to go on from
+                lazy = param is not None and param.array is None
+                if loaded or (t != 0 and self.enabled and not lazy):
                     raise
                 return lambda: self._adopt(t, None)
             if value is not None:
@@ -215,17 +286,6 @@ class UpdateRule:
                 np.copyto(current, value)
             else:
                 self._state[key] = value
-
-    def _prepare_state(self, param: Parameter) -> dict[str, Any]:
-        """Return the state, made on the first call."""
-        if self._state is None:
-            self._state = {}
-            try:
-                self.init_state(param)
-            except Exception:
-                self._state = None
-                raise
-        return self._state
 
     def _new_state(self, param: Parameter | None) -> dict[str, Any]:
         """Return a fresh state for a parameter, without touching the rule's own."""

@@ -37,15 +37,16 @@ def row(start: str) -> str:
 
 def problem() -> dict[str, Any]:
     """What the lines of the table are about: the README's example as a function."""
-    X = np.random.default_rng(0).normal(size=(100, 3))
-    y = X @ [2.0, -1.0, 0.5] + 3.0
+    inputs = np.random.default_rng(0).normal(size=(100, 3))
+    outputs = inputs @ [2.0, -1.0, 0.5] + 3.0
     params = {"w": np.zeros(3), "b": np.zeros(())}
 
-    def loss_function(params: Any, X: Any, y: Any) -> Any:
-        return ((X @ params["w"] + params["b"] - y) ** 2).mean()
+    def loss_function(params: Any, inputs: Any, outputs: Any) -> Any:
+        return ((inputs @ params["w"] + params["b"] - outputs) ** 2).mean()
 
     opt = fastadam.Adam(alpha=0.1).setup(params)
-    return {"X": X, "y": y, "params": params, "opt": opt, "loss_function": loss_function}
+    names = {"X": inputs, "y": outputs, "params": params, "opt": opt}
+    return {**names, "loss_function": loss_function}
 
 
 def test_the_example_has_ten_lines() -> None:
@@ -93,7 +94,6 @@ def test_value_and_grad(library: str) -> None:
     namespace = {**problem(), "value_and_grad": module.value_and_grad}
     for _ in range(500):
         exec(code, namespace)
-        # the line binds the name of the loss, not that of the function
     assert float(namespace["loss"]) < 1e-6
     np.testing.assert_allclose(namespace["params"]["w"], [2.0, -1.0, 0.5], atol=1e-3)
 

@@ -11,10 +11,11 @@ cdef bint dense(cnp.ndarray a) noexcept:
     cdef cnp.npy_intp* shape = cnp.PyArray_DIMS(a)
     cdef cnp.npy_intp* strides = cnp.PyArray_STRIDES(a)
     cdef cnp.npy_intp expected = cnp.PyArray_ITEMSIZE(a)
-    cdef int axis, found, step
+    cdef int axis, found, left = ndim
     cdef unsigned long seen = 0
     # find the axes by growing stride; each must step over all the smaller ones together
-    for step in range(ndim):
+    while left:
+        left -= 1
         found = -1
         for axis in range(ndim):
             if seen & (1ul << axis):
@@ -38,7 +39,9 @@ cdef bint same_layout(cnp.ndarray a, cnp.ndarray p) noexcept:
     for axis in range(ndim):
         if cnp.PyArray_DIM(a, axis) != cnp.PyArray_DIM(p, axis):
             return False
-        if cnp.PyArray_DIM(p, axis) != 1 and cnp.PyArray_STRIDE(a, axis) != cnp.PyArray_STRIDE(p, axis):
+        if cnp.PyArray_DIM(p, axis) == 1:
+            continue
+        if cnp.PyArray_STRIDE(a, axis) != cnp.PyArray_STRIDE(p, axis):
             return False
     return True
 
@@ -79,6 +82,9 @@ def describe(list steps, Tensor[::1] table):
             others.append(i)
             continue
         p = step[1]
+        if cnp.PyArray_TYPE(p) not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64):
+            others.append(i)
+            continue
         vhat = step[5]
         p_at = pointer(p, p, True) if dense(p) else 0
         g_at = pointer(step[2], p, False)

@@ -25,11 +25,13 @@ def chunks(p: Array, g: Array, m: Array, v: Array, vhat: Array | None) -> Any:
     To be used in a ``with`` statement, whose end writes the last chunk back to all but ``g``.
     """
     arrays = [p, g, m, v] if vhat is None else [p, g, m, v, vhat]
+    # without axes, NumPy 1.26 leaves the buffer of an array to be cast unfilled
+    arrays = [np.atleast_1d(array) for array in arrays]
     dense: list[Any] = ["contig", "aligned", "nbo"]
     return np.nditer(
         arrays,
         flags=["external_loop", "buffered", "zerosize_ok"],
-        op_flags=[["readonly" if array is g else "readwrite", *dense] for array in arrays],
+        op_flags=[["readonly" if i == 1 else "readwrite", *dense] for i in range(len(arrays))],
         op_dtypes=[p.dtype] * len(arrays),
         casting="same_kind",
         order="K",

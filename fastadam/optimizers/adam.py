@@ -87,11 +87,11 @@ class Adam(GradientMethod):
 
     References
     ----------
-    Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980.
-    Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101.
-    Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
-    Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning Rate",
-    arXiv:1902.09843.
+    * Kingma and Ba, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980.
+    * Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv:1711.05101.
+    * Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", arXiv:1904.09237.
+    * Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning Rate",
+      arXiv:1902.09843.
 
     Examples
     --------

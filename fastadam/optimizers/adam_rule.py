@@ -132,14 +132,26 @@ eps_mode, decay_mode : optional
         )
 
     def init_state(self, param: Any) -> None:
-        """Make the moments: zeros of the parameter's shape and dtype."""
-        state = self.state
+        """Make the moments: zeros of the parameter's shape and dtype.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter.
+        """
+        state = self._state
         assert state is not None
         for key in ("m", "v", "vhat") if self.hyperparam.amsgrad else ("m", "v"):
             state[key] = np.zeros_like(param.array)
 
     def update_core_cpu(self, param: Any) -> None:
-        """Make the step of one parameter; ``t`` already counts it."""
+        """Make the step of one parameter; ``t`` already counts it.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter; nothing happens if its gradient is None.
+        """
         if peek_grad(param) is None:
             return
         hp = self.hyperparam.get_dict()
@@ -149,42 +161,70 @@ eps_mode, decay_mode : optional
         if coefficients.adabound:
             lower, upper = self.bounds
             coefficients = coefficients._replace(lower=float(lower), upper=float(upper))
-        adam_batch([self._step(param, coefficients)])
+        state = self._ready_state(param, coefficients)
+
+        def begin() -> None:
+            self._state = state
+
+        adam_batch([self._step(param, state, coefficients)], begin)
 
     def batch_key(self) -> Hashable | None:
         """Tell whether this rule is a plain AdamRule without hooks, to be updated in a batch."""
-        kind = type(self)
-        if kind is not AdamRule and not kind._plain():
-            return None
-        if self._hooks or not self.__dict__.keys().isdisjoint(_OVERRIDABLE):
+        if self._hooks or not self._keeps(self, *_OVERRIDABLE):
             return None
         return AdamRule
 
     @classmethod
     def check_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
-        """Raise what `update_batch` would refuse, and change nothing."""
-        check_batch(cls._steps(rules, params))
+        """Raise what `update_batch` would refuse, and change nothing.
+
+        Rules that overriding methods make something else than Adam are not checked.
+
+        Parameters
+        ----------
+        rules, params : sequence
+            As for `update_batch`.
+        """
+        if all(cls._keeps(rule, "update", "update_core", "update_core_cpu") for rule in rules):
+            steps, _ = cls._steps(rules, params)
+            check_batch(steps)
 
     @classmethod
     def update_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
-        """Update many parameters in one call of the kernels, with the bits of `update`."""
+        """Update many parameters in one call of the kernels, with the bits of `update`.
 
-        def count() -> None:
+        Parameters
+        ----------
+        rules : sequence of AdamRule
+            Enabled rules of one `batch_key`.
+        params : sequence of Parameter
+            Their parameters, in the same order.
+        """
+        steps, states = cls._steps(rules, params)
+
+        def begin() -> None:
+            for rule, state in states:
+                rule._state = state
             for rule, param in zip(rules, params, strict=True):
                 if param.array is not None:
                     rule.t += 1
 
-        adam_batch(cls._steps(rules, params), begin=count)
+        adam_batch(steps, begin)
+
+    @staticmethod
+    def _keeps(rule: Any, *names: str) -> bool:
+        """Tell whether a rule has AdamRule's own methods under these names."""
+        kind = type(rule)
+        plain = kind is AdamRule or all(getattr(kind, n) is getattr(AdamRule, n) for n in names)
+        return plain and rule.__dict__.keys().isdisjoint(names)
 
     @classmethod
-    def _plain(cls) -> bool:
-        """Whether nothing that makes up an update is overridden in this class."""
-        return all(getattr(cls, name) is getattr(AdamRule, name) for name in _OVERRIDABLE)
-
-    @classmethod
-    def _steps(cls, rules: Sequence[Any], params: Sequence[Any]) -> list[Step]:
-        """Gather what the next update of every parameter reads and writes."""
-        steps = []
+    def _steps(
+        cls, rules: Sequence[Any], params: Sequence[Any]
+    ) -> tuple[list[Step], list[tuple[Any, dict[str, Any]]]]:
+        """Gather what the next update reads and writes, and the states that it must adopt."""
+        steps: list[Step] = []
+        states: list[tuple[Any, dict[str, Any]]] = []
         shared: dict[Hashable, Coefficients] = {}
         for rule, param in zip(rules, params, strict=True):
             if param.array is None or peek_grad(param) is None:
@@ -196,15 +236,22 @@ eps_mode, decay_mode : optional
             if coefficients is None:
                 coefficients = step_coefficients(rule.hyperparam.get_dict(), t, start)
                 shared[key] = coefficients
-            steps.append(rule._step(param, coefficients))
-        return steps
+            state = rule._ready_state(param, coefficients)
+            if state is not rule._state:
+                states.append((rule, state))
+            steps.append(rule._step(param, state, coefficients))
+        return steps, states
 
-    def _step(self, param: Any, coefficients: Coefficients) -> Step:
-        """Name the arrays of one step."""
-        state = self._prepare_state(param)
+    def _ready_state(self, param: Any, coefficients: Coefficients) -> dict[str, Any]:
+        """Return the state for the next step: the rule's own, or one that has what is missing."""
+        state = self._state if self._state is not None else self._new_state(param)
         if coefficients.amsgrad and "vhat" not in state:
             # amsgrad was switched on later: the maximum begins with this step's v
-            state["vhat"] = np.zeros_like(param.array)
+            return {**state, "vhat": np.zeros_like(param.array)}
+        return state
+
+    def _step(self, param: Any, state: dict[str, Any], coefficients: Coefficients) -> Step:
+        """Name the arrays of one step."""
         return Step(
             self.path or param.name or "param",
             param.array,
@@ -216,7 +263,7 @@ eps_mode, decay_mode : optional
         )
 
     def _start_alpha(self) -> float:
-        """The alpha against which AdaBound measures schedules: the first that is not 0."""
+        """Return the alpha against which AdaBound measures schedules: the first that is not 0."""
         hp = self.hyperparam
         if not hp.adabound:
             return float(hp.alpha)

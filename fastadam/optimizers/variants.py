@@ -70,7 +70,7 @@ class AMSGrad(Adam):
     r"""Adam that divides by the running maximum of the second moment.
 
     :math:`\hat v \leftarrow \max(\hat v, v)`, and :math:`\hat v` takes the place of :math:`v` in
-    the step of :class:`fastadam.Adam`, so that step sizes never grow back. As in Chainer, the
+    the step of :class:`fastadam.Adam`: no step grows because :math:`v` falls. As in Chainer, the
     maximum is taken without bias correction.
 
     Parameters
@@ -132,8 +132,8 @@ class AdaBound(Adam):
 
     Notes
     -----
-    Departure from the paper: the bounds grow and shrink with a schedule of `alpha`, as in the
-    authors' own code.
+    Departures from the paper, as in the authors' own code: the bounds grow and shrink with a
+    schedule of `alpha`, and the clipped step is not divided by the square root of `t`.
 
     References
     ----------

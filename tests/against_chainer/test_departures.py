@@ -1,4 +1,4 @@
-"""What docs/departures.rst says of both libraries, checked in each; Chainer's half needs Chainer."""
+"""What docs/departures.rst says of both libraries, checked in each of them."""
 
 from __future__ import annotations
 
@@ -199,13 +199,13 @@ def test_late_parameter_gets_a_rule(library: Library) -> None:
 def test_update_that_raises_is_not_counted(library: Library) -> None:
     class Failing(library.UpdateRule):  # type: ignore[name-defined, misc]
         def update_core(self, param: Any) -> None:
-            raise OSError
+            raise OSError("the disk is on fire")
 
     link = library.link(W=ones())
     opt = library.optimizers.Adam().setup(link)
     link.W.update_rule = Failing()
     fill_gradients(link)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="disk"):
         opt.update()
     counts = library.says(ours=(0, 0), theirs=(1, 1))
     assert (opt.t, link.W.update_rule.t) == counts
@@ -248,6 +248,20 @@ def test_unknown_timing_of_a_rules_hook(library: Library) -> None:
     fill_gradients(link)
     opt.update()
     assert (seen == [1.0]) == library.is_ours  # before the update, or after it
+
+
+def test_scaled_gradient_is_divided_once(library: Library) -> None:
+    link = library.link(W=np.ones(2, np.float32))
+    opt = library.optimizers.Adam(alpha=0.25, eps=0.5).setup(link)
+    seen = []
+    opt.add_hook(lambda opt: seen.append(float(opt.target.W.grad[0])), "look")
+    link.W.grad = np.full(2, 8, np.float32)
+    link.W._loss_scale = 8
+    for _ in range(2):
+        opt.update()
+        seen.append(float(link.W.grad[0]))
+    assert seen == library.says(ours=[1, 1, 1, 1], theirs=[8, 1, 1, 0.125])
+    assert link.W._loss_scale == library.says(ours=None, theirs=8)
 
 
 def test_gradient_of_a_zero_dim_parameter_may_be_a_scalar(library: Library) -> None:
@@ -339,7 +353,7 @@ def test_state_of_another_shape(library: Library) -> None:
 
 def test_one_element_is_not_spread_over_many(library: Library) -> None:
     file = library.save(trained(library, n=1)[1])
-    link, opt = trained(library, n=4)
+    _, opt = trained(library, n=4)
     with pytest.raises(ValueError, match="shape") if library.is_ours else contextlib.nullcontext():
         library.load(file, opt)
 

@@ -117,12 +117,15 @@ def test_zero_dim_empty_and_ones(shape: tuple[int, ...], dtype: str) -> None:
         np.testing.assert_array_equal(mine, theirs)
 
 
+@pytest.mark.parametrize("shape", [SHAPE, (), (1,), (0, 3), (2, 1), (9001,)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("grad_dtype", ["float16", "float32", "float64", "longdouble"])
-def test_gradients_of_any_real_dtype_are_rounded_once(grad_dtype: str, dtype: str) -> None:
-    expected = some_arrays(dtype)
+def test_gradients_of_any_real_dtype_are_rounded_once(
+    grad_dtype: str, dtype: str, shape: tuple[int, ...]
+) -> None:
+    expected = some_arrays(dtype, shape)
     ours = [array.copy() for array in expected]
-    g = (expected[1].astype("float64") * 1.1).astype(grad_dtype)
+    g = np.asarray(expected[1].astype("float64") * 1.1, grad_dtype)
     expected[1] = g.astype(dtype)
     ours[1] = g
     adam_batch([Step("p", *ours, coefficients_at())])

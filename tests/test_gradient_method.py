@@ -1,0 +1,152 @@
+"""What an update leaves when it is refused, and what it makes of loss scales and copies."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import fastadam
+from fastadam.serializers import DictionarySerializer, NpzDeserializer
+
+
+def a_link() -> fastadam.Link:
+    """A link with two parameters that have gradients."""
+    link = fastadam.Link()
+    with link.init_scope():
+        link.W = fastadam.Parameter(np.ones((2, 3), np.float32))
+        link.b = fastadam.Parameter(np.ones(3, np.float32))
+    link.W.grad = np.full((2, 3), 0.5, np.float32)
+    link.b.grad = np.full(3, -2.0, np.float32)
+    return link
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+@pytest.mark.parametrize("dtype", ["e", "g", "F", "D", "i", "?", ">f4", ">f8"])
+def test_unsupported_dtypes_are_refused_by_name(dtype: str, by_itself: bool) -> None:
+    w, good = np.ones(2, dtype), np.ones(2)
+    opt = fastadam.Adam(eps=1e-3).setup({"good": good, "w": w})
+    for path, array in (("good", good), ("w", w)):
+        opt.parameters[path].grad = array.copy()
+    if by_itself:
+        opt.parameters["w"].update_rule.add_hook(lambda rule, param: None, "nothing")
+        opt.parameters["good"].update_rule.add_hook(lambda rule, param: None, "nothing")
+        opt.parameters["good"].update_rule.enabled = False
+    with pytest.raises(TypeError, match="parameter 'w'"):
+        opt.update()
+    assert opt.t == 0
+    np.testing.assert_array_equal(good, 1)
+    np.testing.assert_array_equal(w, np.ones(2, dtype))
+    for param in opt.parameters.values():
+        assert param.update_rule.t == 0
+        assert param.update_rule.state is None
+
+
+def test_a_refused_update_makes_no_vhat_either() -> None:
+    params = {"w": np.ones(2), "z": np.ones(2)}
+    opt = fastadam.Adam().setup(params)
+    opt.apply_gradients(params)
+    opt.amsgrad = True
+    opt.parameters["z"].update_rule.hyperparam.eps = 1e-500 + 5e-324
+    opt.parameters["z"].update_rule.state["m"] = np.zeros(3)
+    with pytest.raises(ValueError, match="'z'"):
+        opt.apply_gradients(params)
+    assert set(opt.parameters["w"].update_rule.state) == {"m", "v"}
+    assert opt.t == 1
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_remembers_rules_that_were_taken_away(copied: object) -> None:
+    link = a_link()
+    opt = fastadam.Adam().setup(link)
+    link.b.update_rule = None
+    again = copied(opt)
+    again.apply_gradients({"W": np.ones((2, 3)), "b": np.ones(3)})
+    assert again.target.b.update_rule is None
+    np.testing.assert_array_equal(again.target.b.array, 1)
+    assert np.all(again.target.W.array != 1)
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_scaled_gradients_are_unscaled_once(by_itself: bool) -> None:
+    scaled, plain = a_link(), a_link()
+    optimizers = [fastadam.Adam(eps=0.1).setup(link) for link in (scaled, plain)]
+    for param in scaled.params():
+        param.grad *= 8
+        param._loss_scale = 8
+        if by_itself:
+            param.update_rule.add_hook(lambda rule, param: None, "nothing")
+    seen = []
+    optimizers[0].add_hook(lambda opt: seen.append(opt.target.b.grad.copy()), "look")
+    for _ in range(3):
+        for opt in optimizers:
+            opt.update()
+    for mine, theirs in zip(scaled.params(), plain.params(), strict=True):
+        np.testing.assert_array_equal(mine.array, theirs.array)
+        np.testing.assert_array_equal(mine.grad, theirs.grad)
+        assert mine._loss_scale is None
+    np.testing.assert_array_equal(seen[0], -2)
+
+
+def test_a_rule_by_itself_unscales_too() -> None:
+    scaled, plain = a_link().b, a_link().b
+    scaled.grad *= 4
+    scaled._loss_scale = 4
+    for param in (scaled, plain):
+        fastadam.AdamRule(eps=0.1).update(param)
+    np.testing.assert_array_equal(scaled.array, plain.array)
+
+
+def test_state_of_an_uninitialised_parameter_may_be_missing() -> None:
+    """Chainer counts updates of uninitialised parameters, and saves no state for them."""
+    link = fastadam.Link()
+    with link.init_scope():
+        link.z = fastadam.Parameter()
+    opt = fastadam.Adam().setup(link)
+    stored = {"t": np.array(3), "epoch": np.array(1), "z/t": np.array(3)}
+    NpzDeserializer(stored).load(opt)
+    assert (opt.t, opt.epoch) == (3, 1)
+    assert link.z.update_rule.state is None
+    link.z.initialize(2)
+    with pytest.raises(KeyError, match="z/m"):
+        NpzDeserializer(stored).load(opt)
+
+
+def test_a_target_with_nothing_but_params() -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.w = fastadam.Parameter(np.ones(2), name="w")
+
+        def params(self) -> list[fastadam.Parameter]:
+            return [self.w]
+
+    class Loss:
+        def __init__(self, model: Model) -> None:
+            self.model = model
+
+        def backward(self, loss_scale: float | None = None) -> None:
+            assert self.model.w._grad is None
+            self.model.w.grad = 2 * self.model.w.array
+
+    model = Model()
+    model.w.grad = np.zeros(2)
+    opt = fastadam.Adam(alpha=0.25).setup(model)
+    loss = opt.update(Loss, model)
+    assert isinstance(loss, Loss)
+    np.testing.assert_allclose(model.w.array, 0.75)
+    target = DictionarySerializer()
+    target.save(opt)
+    assert {"t", "epoch", "0/t", "0/m", "0/v"} == set(target.target)
+
+
+def test_arrays_have_no_backward_pass() -> None:
+    class Loss:
+        def backward(self, loss_scale: float | None = None) -> None:
+            raise AssertionError
+
+    opt = fastadam.Adam().setup(np.ones(2))
+    with pytest.raises(TypeError, match=r"pair \(loss, gradients\)"):
+        opt.update(Loss)
+    assert opt.t == 0
