@@ -274,6 +274,7 @@ class GradientMethod(Optimizer):
         try:
             for path, grad in found.items():
                 param = targets.parameters[path]
+                param._loss_scale = None
                 if grad is None:
                     param.cleargrad()
                 elif isinstance(param, Parameter):
@@ -318,7 +319,7 @@ class GradientMethod(Optimizer):
             if rule is None:
                 continue
             ours = isinstance(rule, UpdateRule)
-            if ours and not rule.enabled:
+            if ours and (not rule.enabled or param.array is None):
                 continue
             key = rule.batch_key() if ours else None
             # a rule that two parameters share counts its updates one after the other

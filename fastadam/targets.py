@@ -128,6 +128,10 @@ class ArrayTarget(Target):
         self.aliases = aliases
         self._leaves = leaves
 
+    def __getstate__(self) -> dict[str, Any]:
+        # in a copy, views of one memory have become arrays of their own: it is to walk the tree
+        return {**self.__dict__, "_leaves": []}
+
     def gradients(self, grads: Any) -> dict[str, Any]:
         """Match gradients in the target's structure; add up those of an array given twice."""
         found = dict(_matched(self.tree, grads, ""))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -255,13 +254,17 @@ class UpdateRule:
             If an entry has another shape, or a dtype that does not convert.
         """
         t = int(serializer("t", self.t))
-        template = self._state if self._state is not None else self._new_state(param)
-        sized = self._state is not None or (param is not None and param.array is not None)
+        current = self._state or {}
+        late = self._late_state(param, current) if current else {}
+        template = {**current, **late} if current else self._new_state(param)
+        sized = bool(current) or (param is not None and param.array is not None)
         loaded: dict[str, Any] = {}
-        for key, current in template.items():
+        for key, like in template.items():
             try:
                 value = serializer(key, None)
             except KeyError:
+                if key in late:
+                    continue
                 # saved before the first update, or while the parameter had no array yet: there
                 # is no state to go on from
                 lazy = param is not None and param.array is None
@@ -269,10 +272,11 @@ class UpdateRule:
                     raise
                 return lambda: self._adopt(t, None)
             if value is not None:
-                loaded[key] = _checked(entry_name(serializer, key), value, current, sized)
-        if self._state is None and (not loaded or (not sized and len(loaded) < len(template))):
+                loaded[key] = _checked(entry_name(serializer, key), value, like, sized)
+        partial = not sized and len(loaded) < len(template)
+        if (not loaded and t == 0) or (not current and (not loaded or partial)):
             return lambda: self._adopt(t, None)
-        return lambda: self._adopt(t, {**template, **loaded})
+        return lambda: self._adopt(t, {**(current or template), **loaded})
 
     def _adopt(self, t: int, state: dict[str, Any] | None) -> None:
         """Take over what `read_state` has checked, into the arrays that are there already."""
@@ -281,20 +285,26 @@ class UpdateRule:
             self._state = state
             return
         for key, value in state.items():
-            current = self._state[key]
+            current = self._state.get(key)
             if isinstance(current, np.ndarray):
                 np.copyto(current, value)
             else:
                 self._state[key] = value
 
+    def _late_state(self, param: Parameter | None, state: dict[str, Any]) -> dict[str, Any]:
+        """Return what a state lacks because a flag was switched on since; by default nothing."""
+        return {}
+
     def _new_state(self, param: Parameter | None) -> dict[str, Any]:
         """Return a fresh state for a parameter, without touching the rule's own."""
         if param is None or param.array is None:
             param = Parameter(np.zeros(1, np.float32))
-        probe = copy.copy(self)
-        probe._state = {}
-        probe.init_state(param)
-        return probe._state
+        before, self._state = self._state, {}
+        try:
+            self.init_state(param)
+            return self._state
+        finally:
+            self._state = before
 
 
 def _checked(entry: str, value: Any, current: Any, sized: bool) -> Any:

@@ -113,7 +113,7 @@ MUTANTS = [
     Mutant("overrides ignored", RULE, "(rule.hyperparam.version, t, start)", "(t, start)"),
     Mutant("initial alpha follows", RULE, 'if not self.__dict__.get("initial_alpha"):', "if True:"),
     Mutant("rule hooks forgotten", RULE, "if self._hooks or not", "if not"),
-    Mutant("disabled rules run", METHOD, "if ours and not rule.enabled:", "if False:"),
+    Mutant("disabled rules run", METHOD, "not rule.enabled or", "False or"),
     Mutant("no zero gradients", METHOD, "param.grad = np.zeros_like(param.array)", "pass"),
     Mutant("no pre hooks", METHOD, 'self.call_hooks("pre")', "None"),
     Mutant("no post hooks", METHOD, 'self.call_hooks("post")', "None"),

@@ -150,3 +150,59 @@ def test_arrays_have_no_backward_pass() -> None:
     with pytest.raises(TypeError, match=r"pair \(loss, gradients\)"):
         opt.update(Loss)
     assert opt.t == 0
+
+
+def test_lent_gradients_are_not_divided_by_an_old_scale() -> None:
+    link, plain = a_link(), a_link()
+    link.W._loss_scale = 8
+    for target in (link, plain):
+        fastadam.Adam(eps=0.1).setup(target).apply_gradients({"W": np.ones((2, 3)), "b": None})
+    np.testing.assert_array_equal(link.W.array, plain.W.array)
+
+
+def test_repr_of_an_optimizer_whose_target_has_gone_wrong() -> None:
+    params: dict[str, object] = {"w": np.ones(3)}
+    opt = fastadam.Adam().setup(params)
+    params["w"] = 1.5
+    assert "1 parameter, 3 elements" in repr(opt)
+    with pytest.raises(TypeError, match="'w'"):
+        opt.update(lambda: (0.0, {"w": 1.0}))
+
+
+@pytest.mark.parametrize("name", ["update_batch", "check_batch"])
+def test_a_subclass_with_a_batch_of_its_own(name: str) -> None:
+    calls = []
+
+    def mine(cls: type, rules: list[object], params: list[object]) -> None:
+        calls.append((cls.__name__, len(rules)))
+        getattr(super(rule_class, cls), name)(rules, params)
+
+    rule_class = type("Rule", (fastadam.AdamRule,), {name: classmethod(mine)})
+    params = {"a": np.ones(2), "b": np.ones(3), "c": np.ones(4)}
+    opt = fastadam.Adam().setup(params)
+    for path in ("b", "c"):
+        opt.parameters[path].update_rule = rule_class(opt.hyperparam)
+    opt.apply_gradients(params)
+    assert calls == [("Rule", 2)]
+    assert all(param.update_rule.t == 1 for param in opt.parameters.values())
+
+
+def test_loading_makes_no_state_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = a_link()
+    opt = fastadam.Adam().setup(link)
+    opt.update()
+    saved = DictionarySerializer()
+    saved.save(opt)
+    monkeypatch.setattr(fastadam.AdamRule, "init_state", None)
+    NpzDeserializer(saved.target).load(opt)
+
+
+def test_a_file_from_before_the_first_update_takes_the_state_away() -> None:
+    stored = {"t": np.array(0), "epoch": np.array(0), "W/t": np.array(0), "b/t": np.array(0)}
+    for strict in (True, False):
+        link = a_link()
+        opt = fastadam.Adam().setup(link)
+        opt.update()
+        NpzDeserializer(stored, strict=strict).load(opt)
+        assert [param.update_rule.t for param in link.params()] == [0, 0]
+        assert [param.update_rule.state for param in link.params()] == [None, None]

@@ -55,7 +55,7 @@ class TestErrors:
 
     def test_removing_what_is_not_there(self, owner: Any) -> None:
         owner.add_hook(hook, name="other")
-        with pytest.raises(KeyError, match="'nobody'.*'other'"):
+        with pytest.raises(KeyError, match=r"'nobody'.*'other'"):
             owner.remove_hook("nobody")
         owner.remove_hook("other")
         with pytest.raises(KeyError, match="'other'"):

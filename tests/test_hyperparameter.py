@@ -41,7 +41,7 @@ def test_deleting_restores_the_parents_value() -> None:
 
 def test_unknown_attribute_is_an_error_that_tells_the_known_ones() -> None:
     *_, child = family()
-    with pytest.raises(AttributeError, match="'foo'.*alpha, eta"):
+    with pytest.raises(AttributeError, match=r"'foo'.*alpha, eta"):
         child.foo  # noqa: B018
     assert not hasattr(Hyperparameter(), "alpha")
 

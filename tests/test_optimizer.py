@@ -445,6 +445,15 @@ class TestHooks:
         opt.apply_gradients({"a": np.ones(5), "l1": None})
         assert seen == [[[1] * 5, [0] * 3, [0] * 4], [[0] * 5, [0] * 3, [0] * 4]]
 
+    def test_post_hooks_see_zeros_for_what_rules_have_cleared(self) -> None:
+        opt = Adam().setup(tree())
+        for param in opt.parameters.values():
+            param.update_rule.add_hook(lambda rule, param: param.cleargrad(), "clear", "post")
+        seen: list[Any] = []
+        opt.add_hook(lambda opt: seen.append(opt.parameters["a"].grad.tolist()), "see", "post")
+        opt.apply_gradients(gradients(0))
+        assert seen == [[0] * 5]
+
     def test_pre_hook_that_replaces_the_gradient(self) -> None:
         target, other = tree(), tree()
         opt, twin = Adam(**ARGUMENTS).setup(target), Adam(**ARGUMENTS).setup(other)
@@ -640,14 +649,7 @@ class TestWhatAnExceptionLeaves:
         elif fault == "state shape":
             rule.state["m"] = np.zeros(9)
         else:
-            opt.set_hyperparam(
-                "l1/c",
-                **(
-                    {"eps": 1e-400 or 5e-324 / 2, "eps_mode": "bad"}
-                    if fault == "eps"
-                    else {"beta1": 1.0}
-                ),
-            )
+            opt.set_hyperparam("l1/c", **{fault: "bad" if fault == "eps_mode" else 1.0})
         error = ZeroDivisionError if fault == "beta1" else ValueError
         with pytest.raises(error):
             opt.apply_gradients(gradients(2))
@@ -657,6 +659,21 @@ class TestWhatAnExceptionLeaves:
         if fault in ("eps_mode", "beta1"):
             delattr(rule.hyperparam, fault)
         self.goes_on(opt)
+
+    @pytest.mark.parametrize("hooked", [False, True])
+    def test_no_step_is_counted_if_only_a_lazy_parameter_came_first(self, hooked: bool) -> None:
+        opt = Adam(**ARGUMENTS).setup(make_link(a=None, w=values(3)))
+
+        def fail(rule: Any, param: Any) -> None:
+            raise RuntimeError("in the hook")
+
+        if hooked:
+            opt.target.a.update_rule.add_hook(lambda rule, param: None, "hook")
+        opt.target.w.update_rule.add_hook(fail)
+        before = snapshot(opt)
+        with pytest.raises(RuntimeError, match="in the hook"):
+            opt.apply_gradients({"a": None, "w": np.ones(3)})
+        assert snapshot(opt) == before
 
     @pytest.mark.parametrize("kind", ["users rule in a batch", "users rule alone"])
     def test_users_rule_that_fails_at_the_second_parameter(self, kind: str) -> None:
@@ -749,6 +766,30 @@ class TestOwnRules:
         assert rule.t == 2
 
 
+@pytest.mark.parametrize("names", ["a", "ab"])
+@pytest.mark.parametrize("hooked", [False, True])
+def test_state_is_made_once(names: str, hooked: bool) -> None:
+    """A rule's own init_state may draw random numbers."""
+    made: list[Any] = []
+
+    class Rule(fastadam.AdamRule):
+        def init_state(self, param: Any) -> None:
+            made.append(param.name)
+            super().init_state(param)
+
+    class Mine(Adam):
+        def create_update_rule(self) -> fastadam.AdamRule:
+            return Rule(self.hyperparam)
+
+    opt = Mine(**ARGUMENTS).setup({name: np.ones(2) for name in names})
+    if hooked:
+        for param in opt.parameters.values():
+            param.update_rule.add_hook(lambda rule, param: None, "hook")
+    for _ in range(3):
+        opt.apply_gradients({name: np.ones(2) for name in names})
+    assert made == list(names)
+
+
 class TestCopies:
     @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
     @pytest.mark.parametrize("kind", ["arrays", "link"])
@@ -796,6 +837,23 @@ class TestCopies:
         other.apply_gradients(gradients(1))
         assert not np.array_equal(new, start)
         assert other.parameters["a"].update_rule.t == 2
+
+    @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+    @pytest.mark.parametrize("views", [False, True])
+    def test_array_given_twice(self, way: str, views: bool) -> None:
+        """Views of one array become arrays of their own in a copy, and no key is left behind."""
+        a = values(3)
+        opt = Adam(**ARGUMENTS).setup({"x": a[:], "y": a.view()} if views else {"x": a, "y": a})
+        opt.apply_gradients({"x": np.ones(3), "y": np.ones(3)})
+        other = copy.deepcopy(opt) if way == "deepcopy" else pickle.loads(pickle.dumps(opt))
+        before = {key: array.copy() for key, array in other.target.items()}
+        other.apply_gradients({"x": np.ones(3), "y": np.ones(3)})
+        for key, array in other.target.items():
+            assert not np.array_equal(array, before[key])
+        if not views:
+            assert other.target["x"] is other.target["y"]
+            opt.apply_gradients({"x": np.ones(3), "y": np.ones(3)})
+            assert snapshot(other) == snapshot(opt)
 
     @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
     @pytest.mark.parametrize("kind", ["arrays", "link"])
@@ -873,7 +931,7 @@ class TestSetHyperparam:
 
     def test_unknown_name_changes_nothing(self) -> None:
         opt = Adam().setup(tree())
-        with pytest.raises(TypeError, match="'aplha'.*alpha"):
+        with pytest.raises(TypeError, match=r"'aplha'.*alpha"):
             opt.set_hyperparam("*", alpha=3, aplha=1)
         with pytest.raises(TypeError, match="name=value"):
             opt.set_hyperparam("*")

@@ -44,7 +44,7 @@ def test_read_only_mapping(opt: fastadam.Adam) -> None:
 
 
 def test_unknown_path_names_the_known_ones(opt: fastadam.Adam) -> None:
-    with pytest.raises(KeyError, match="'l1/w'.*'l1/W', 'l1/b'"):
+    with pytest.raises(KeyError, match=r"'l1/w'.*'l1/W', 'l1/b'"):
         opt.parameters["l1/w"]
     assert opt.parameters.get("nothing") is None
 

@@ -165,21 +165,12 @@ def test_goes_on_with_the_same_bits(way: str, variant: str, kind: str, used: boo
     train(opt, 0, 5)
     opt.new_epoch()
     load = WAYS[way](opt)
-    other = Adam(**arguments).setup(tree(50) if used else copied(opt.target))
+    other = Adam(**arguments).setup(tree(50) if kind == "arrays" else link(50))
     other.set_hyperparam("W", alpha=0.01, weight_decay_rate=0.1)
     if used:
         train(other, 20, 22)
-        for path, param in other.parameters.items():
-            param.array[...] = opt.parameters[path].array if path in opt.parameters else 0
-        if kind == "link":
-            other = Adam(**arguments).setup(copied(opt.target))
-            other.set_hyperparam("W", alpha=0.01, weight_decay_rate=0.1)
-            for path, param in other.parameters.items():
-                before = param.array.copy()
-                other.apply_gradients(grads_like(other.target, 77)) if path == "W" else None
-                del before
-            for path, param in other.parameters.items():
-                param.array[...] = opt.parameters[path].array
+    for path, param in other.parameters.items():
+        param.array[...] = opt.parameters[path].array
     states = [dict(p.update_rule.state or {}) for p in other.parameters.values()]
     load(other)
     assert snapshot(other) == snapshot(opt)
@@ -252,16 +243,16 @@ class TestKeys:
             one.W = two.W = Parameter(np.ones(2))
         chain = fastadam.Chain(one=one, two=two)
         opt = Adam(**ARGUMENTS).setup(chain)
-        train_like = {"one/W": np.array([1.0, 2.0])}
-        opt.apply_gradients(train_like)
+        opt.apply_gradients({"one/W": np.array([1.0, 2.0])})
         saved = serialize(opt)
+        assert len(saved) == 8
         for key in "tmv":
             np.testing.assert_array_equal(saved[f"one/W/{key}"], saved[f"two/W/{key}"])
+        load = through_npz()(opt)
         before = snapshot(opt)
-        opt.apply_gradients(train_like)
-        one.W.array[...] = np.frombuffer(before[3]["one/W"])
-        through_dictionary(opt)  # saving changes nothing
-        assert opt.t == 2
+        opt.apply_gradients({"one/W": np.array([3.0, 4.0])})
+        load(opt)
+        assert snapshot(opt)[:3] == before[:3]
 
     def test_npz_needs_no_pickle(self) -> None:
         opt = Adam().setup(link(lazy=True))

@@ -306,9 +306,9 @@ class TestGradientsThatDoNotFit:
         link = fastadam.Chain(l1=fastadam.Link(W=3))
         link.l1.W.array[...] = 1
         opt = adam(link)
-        with pytest.raises(TypeError, match="'l1/W'.*list"):
+        with pytest.raises(TypeError, match=r"'l1/W'.*list"):
             opt.apply_gradients([np.ones(3)])
-        with pytest.raises(ValueError, match="missing 'l1/W'.*unknown 'W'"):
+        with pytest.raises(ValueError, match=r"missing 'l1/W'.*unknown 'W'"):
             opt.apply_gradients({"W": np.ones(3)})
         np.testing.assert_array_equal(link.l1.W.array, np.ones(3))
         opt.apply_gradients({"/l1/W": np.ones(3)})
@@ -427,7 +427,7 @@ class TestCallersGradientIsNeverWritten:
         opt = adam(tree)
         opt.apply_gradients({"a": g})
         assert opt.parameters["a"].grad is None
-        with pytest.raises(ValueError, match="no gradients.*apply_gradients"):
+        with pytest.raises(ValueError, match=r"no gradients.*apply_gradients"):
             opt.update()
         np.testing.assert_array_equal(tree["a"], stepped(A, GA))
         assert opt.t == 1
@@ -537,7 +537,7 @@ class TestOverlaps:
     @pytest.mark.parametrize("first", [0, 1])
     def test_refused(self, views: Any, first: int) -> None:
         pair = views(np.arange(6.0))
-        with pytest.raises(ValueError, match="'one'.*'two'|'two'.*'one'"):
+        with pytest.raises(ValueError, match=r"'one'.*'two'|'two'.*'one'"):
             adam({"one": pair[first], "mid": np.zeros(3), "two": pair[1 - first]})
 
     def test_parts_that_do_not_overlap_are_fine(self) -> None:
@@ -661,7 +661,7 @@ class TestChangesBetweenUpdates:
         tree: dict[str, Any] = {"a": A.copy()}
         opt = adam(tree)
         tree["a"] = 1.5
-        with pytest.raises(TypeError, match="'a'.*numpy.array"):
+        with pytest.raises(TypeError, match=r"'a'.*numpy.array"):
             opt.apply_gradients({"a": 1.0})
         assert opt.t == 0
 

@@ -77,7 +77,7 @@ def test_fresh_rule() -> None:
 def test_base_rule_says_what_to_override() -> None:
     rule, param = UpdateRule(), parameter()
     before = everything(rule, param)
-    with pytest.raises(NotImplementedError, match="UpdateRule.*update_core"):
+    with pytest.raises(NotImplementedError, match=r"UpdateRule.*update_core"):
         rule.update(param)
     assert everything(rule, param)[:2] == before[:2]
 
@@ -253,7 +253,7 @@ def test_array_that_is_not_on_the_cpu_says_what_to_override() -> None:
         array = object()
         grad = None
 
-    with pytest.raises(NotImplementedError, match="SomeRule.*object.*update_core"):
+    with pytest.raises(NotImplementedError, match=r"SomeRule.*object.*update_core"):
         type("SomeRule", (UpdateRule,), {})().update(Elsewhere())
 
 

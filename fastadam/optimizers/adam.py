@@ -181,7 +181,8 @@ class Adam(GradientMethod):
         head = f"{type(self).__name__}({', '.join(changed)})"
         if self.target is None:
             return f"<{head}, not set up>"
-        arrays = [param.array for param in self.parameters.values()]
+        parameters = {} if self._targets is None else self._targets.parameters
+        arrays = [param.array for param in parameters.values()]
         ready = [array for array in arrays if array is not None]
         facts = [
             f"{len(arrays)} parameter{'' if len(arrays) == 1 else 's'}",

@@ -172,7 +172,12 @@ eps_mode, decay_mode : optional
         """Tell whether this rule is a plain AdamRule without hooks, to be updated in a batch."""
         if self._hooks or not self._keeps(self, *_OVERRIDABLE):
             return None
-        return AdamRule
+        kind: type[Any] = type(self)
+        shares = kind is AdamRule or all(
+            getattr(kind, name).__func__ is getattr(AdamRule, name).__func__
+            for name in ("update_batch", "check_batch")
+        )
+        return (AdamRule if shares else kind,)
 
     @classmethod
     def check_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
@@ -186,7 +191,7 @@ eps_mode, decay_mode : optional
             As for `update_batch`.
         """
         if all(cls._keeps(rule, "update", "update_core", "update_core_cpu") for rule in rules):
-            steps, _ = cls._steps(rules, params)
+            steps, _ = cls._steps(rules, params, trial=True)
             check_batch(steps)
 
     @classmethod
@@ -220,9 +225,12 @@ eps_mode, decay_mode : optional
 
     @classmethod
     def _steps(
-        cls, rules: Sequence[Any], params: Sequence[Any]
+        cls, rules: Sequence[Any], params: Sequence[Any], trial: bool = False
     ) -> tuple[list[Step], list[tuple[Any, dict[str, Any]]]]:
-        """Gather what the next update reads and writes, and the states that it must adopt."""
+        """Gather what the next update reads and writes, and the states that it must adopt.
+
+        For a trial, zeros stand in for states that are not there yet.
+        """
         steps: list[Step] = []
         states: list[tuple[Any, dict[str, Any]]] = []
         shared: dict[Hashable, Coefficients] = {}
@@ -236,19 +244,31 @@ eps_mode, decay_mode : optional
             if coefficients is None:
                 coefficients = step_coefficients(rule.hyperparam.get_dict(), t, start)
                 shared[key] = coefficients
-            state = rule._ready_state(param, coefficients)
+            state = rule._ready_state(param, coefficients, trial)
             if state is not rule._state:
                 states.append((rule, state))
             steps.append(rule._step(param, state, coefficients))
         return steps, states
 
-    def _ready_state(self, param: Any, coefficients: Coefficients) -> dict[str, Any]:
+    def _ready_state(
+        self, param: Any, coefficients: Coefficients, trial: bool = False
+    ) -> dict[str, Any]:
         """Return the state for the next step: the rule's own, or one that has what is missing."""
-        state = self._state if self._state is not None else self._new_state(param)
-        if coefficients.amsgrad and "vhat" not in state:
-            # amsgrad was switched on later: the maximum begins with this step's v
-            return {**state, "vhat": np.zeros_like(param.array)}
-        return state
+        state = self._state
+        if state is None:
+            state = (
+                {key: np.zeros_like(param.array) for key in ("m", "v", "vhat")}
+                if trial
+                else self._new_state(param)
+            )
+        late = self._late_state(param, state) if coefficients.amsgrad else {}
+        return {**state, **late} if late else state
+
+    def _late_state(self, param: Any, state: dict[str, Any]) -> dict[str, Any]:
+        """Return vhat if amsgrad was switched on later: zeros, so it begins with the next v."""
+        if not self.hyperparam.amsgrad or "vhat" in state or param is None or param.array is None:
+            return {}
+        return {"vhat": np.zeros_like(param.array)}
 
     def _step(self, param: Any, state: dict[str, Any], coefficients: Coefficients) -> Step:
         """Name the arrays of one step."""

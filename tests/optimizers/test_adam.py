@@ -331,6 +331,27 @@ class TestBounds:
             opt.apply_gradients(np.array([1.0, -1e-3]))
         np.testing.assert_allclose(w, before - 0.25 * np.array([1.0, -1e-3]), rtol=1e-8)
 
+    def test_rules_that_began_at_different_alphas(self) -> None:
+        """They are at the same step with the same numbers, but not with the same bounds."""
+        tree = {"old": values(5, 1)}
+        opt = Adam(**ODD, adabound=True).setup(tree)
+        opt.parameters["old"].update_rule.enabled = False
+        opt.apply_gradients({"old": None})
+        opt.alpha = 0.5
+        tree["new"] = values(5, 1)
+        formulas = {key: Formula(array, **ODD, adabound=True) for key, array in tree.items()}
+        opt.parameters["old"].update_rule.enabled = True
+        for key, formula in formulas.items():
+            formula.alpha = 0.5
+            formula.initial_alpha = {"old": 0.03, "new": 0.5}[key]
+        for seed in range(4):
+            g = values(5, 40 + seed) / 100
+            opt.apply_gradients({"old": g, "new": g})
+            for key, formula in formulas.items():
+                formula.step(g)
+                formula.check(opt.parameters[key].update_rule, tree[key])
+        assert not np.array_equal(tree["old"], tree["new"])
+
     def test_only_rules_made_with_adabound_have_an_initial_alpha(self) -> None:
         assert not hasattr(AdamRule(alpha=0.5), "initial_alpha")
         assert AdamRule(alpha=0.5, adabound=True).initial_alpha == 0.5
@@ -541,7 +562,7 @@ class TestSwitches:
     def test_eps_that_would_be_zero_names_the_parameter(self, dtype: str, eps: float) -> None:
         tree = {"fine": np.ones(3), "w": np.ones(3, dtype)}
         opt = Adam(eps=eps).setup(tree)
-        with pytest.raises(ValueError, match="'w'.*eps.*float32"):
+        with pytest.raises(ValueError, match=r"'w'.*eps.*float32"):
             opt.apply_gradients({"fine": np.ones(3), "w": np.ones(3)})
         np.testing.assert_array_equal(tree["fine"], np.ones(3))
         assert opt.t == 0
@@ -776,7 +797,7 @@ class TestSubclassing:
         for step in range(6):
             g = values(5, 5 + step)
             formula.eta = min(1.0, (step + 1) / 4)
-            assert opt.update(lambda g=g: (step, g)) == step
+            assert opt.update(lambda loss=step, g=g: (loss, g)) == step
             formula.step(g)
         formula.check(opt.parameters["param"].update_rule, p)
         assert (opt.warmup, opt.betas) == (4, "mine")
