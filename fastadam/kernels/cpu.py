@@ -66,9 +66,8 @@ def _load(name: str) -> ModuleType:
         return importlib.import_module(module)
     except ImportError as error:
         raise ImportError(
-            f"{module}, the compiled kernels for {name}, cannot be imported from "
-            f"{os.path.dirname(__file__)} ({error}). If that is a source tree, build it with "
-            "'pip install -e .', or start Python in another folder to use the installed package."
+            f"{module}, the compiled kernels for {name}, cannot be imported ({error}); install "
+            "fastadam again"
         ) from error
 
 

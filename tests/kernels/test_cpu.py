@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fastadam
 from fastadam.kernels import _cpu_features, cpu, threads
 from fastadam.kernels.batch import TENSOR, Step, adam_batch
 from fastadam.kernels.coefficients import step_coefficients
@@ -70,10 +73,27 @@ def test_an_instruction_set_that_this_cpu_lacks(monkeypatch: pytest.MonkeyPatch)
         cpu._choose({"FASTADAM_ISA": "avx2"})
 
 
-def test_missing_kernels_say_how_to_build_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_kernels_of_an_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cpu._MODULES, "avx2", "_cpu_that_is_not_there")
-    with pytest.raises(ImportError, match=r"cannot be imported from .*kernels.*pip install -e"):
+    with pytest.raises(ImportError, match=r"_cpu_that_is_not_there.*install fastadam again"):
         cpu._load("avx2")
+
+
+def test_a_source_tree_that_is_not_built_says_what_to_do(tmp_path: Path) -> None:
+    package = Path(fastadam.__file__).parent
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    shutil.copytree(package, tmp_path / "fastadam", ignore=ignored)
+    result = subprocess.run(
+        [sys.executable, "-c", "import fastadam"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert f"missing from {tmp_path}" in result.stderr
+    assert "pip install -e ." in result.stderr
 
 
 class Recorder:
