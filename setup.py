@@ -26,6 +26,9 @@ from setuptools.errors import CCompilerError, CompileError, ExecError, OptionErr
 
 KERNELS = "fastadam/kernels"
 
+# Sources that others include: a change in one of them compiles everything anew.
+INCLUDED = ("_cpu.pyx", "_half.pxi", "_norm.pxi", "_table.pxd")
+
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
 # a flag adds the feature to supported() in _cpu_features.pyx.
 FMA = ["-mfma", "-mf16c"]
@@ -109,7 +112,7 @@ def extensions(platform: str) -> list[Extension]:
         Extension(
             f"fastadam.kernels.{module}",
             [f"{KERNELS}/{module}.pyx"],
-            depends=[f"{KERNELS}/_cpu.pyx", f"{KERNELS}/_table.pxd"],
+            depends=[f"{KERNELS}/{name}" for name in INCLUDED],
             extra_compile_args=flags.get(module, []),
             include_dirs=include.get(module, []),
             define_macros=macros.get(module, []),

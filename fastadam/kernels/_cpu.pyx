@@ -6,17 +6,26 @@ in the order in which ``reference.py`` spells it.
 """
 
 from cython.parallel cimport prange
-from libc.math cimport sqrt, sqrtf
+from libc.float cimport FLT_MIN
+from libc.math cimport copysignf, fabsf, sqrt, sqrtf
 
-from fastadam.kernels._table cimport Tensor
+from fastadam.kernels._table cimport BFLOAT16, FLOAT16, Gradient, Tensor
+
+include "_half.pxi"
 
 # Pointers that the C compiler may take as not overlapping, so that it can vectorize without
-# run-time checks; and the switch that flushes subnormal numbers. The inline assembly names memory
-# as clobbered: no load or store of the loop can move across the switch.
+# run-time checks; void for functions that it must inline (or the flags of a loop are not known in
+# it) and must not (or there are too many loops in one place to inline all); and the switch that
+# flushes subnormal numbers. The inline assembly names memory as clobbered: no load or store of the
+# loop can move across the switch.
 cdef extern from *:
     """
     typedef float *__restrict float_restrict;
     typedef double *__restrict double_restrict;
+    typedef short *__restrict float16_restrict;
+    typedef unsigned short *__restrict bfloat16_restrict;
+    #define inlined_void __attribute__((always_inline)) void
+    #define called_void __attribute__((noinline)) void
 
     #if defined(__x86_64__)
     typedef unsigned int fastadam_mode;
@@ -48,6 +57,10 @@ cdef extern from *:
     """
     ctypedef float* float_restrict
     ctypedef double* double_restrict
+    ctypedef short* float16_restrict
+    ctypedef unsigned short* bfloat16_restrict
+    ctypedef void inlined_void
+    ctypedef void called_void
     ctypedef unsigned long fastadam_mode
     fastadam_mode fastadam_flush_on() noexcept nogil
     void fastadam_flush_restore(fastadam_mode saved) noexcept nogil
@@ -59,6 +72,20 @@ ctypedef fused real:
 ctypedef fused real_restrict:
     float_restrict
     double_restrict
+
+# What a parameter and its gradient may be stored as. The patterns of the half types are a signed and
+# an unsigned short, because Cython tells fused types apart by their C types.
+ctypedef fused p_restrict:
+    float_restrict
+    double_restrict
+    float16_restrict
+    bfloat16_restrict
+
+ctypedef fused g_restrict:
+    float_restrict
+    double_restrict
+    float16_restrict
+    bfloat16_restrict
 
 # A maximum or minimum that keeps NaN, as NumPy's, is written as two selections, each of one
 # comparison: GCC turns these into masks, but gives up on a loop that has an "or" in it.
@@ -75,14 +102,14 @@ cdef enum:
     UPPER
     N_COEFFICIENTS
 
-# A thread's range begins at a multiple of this many elements: 64 bytes of float32.
+# A thread's range begins at a multiple of this many elements: 64 bytes of a half type.
 cdef enum:
-    CUT = 16
+    CUT = 32
 
 
-cdef inline void adam_span(
-    real_restrict p,           # IN, OUT
-    real_restrict g,           # IN
+cdef inline inlined_void adam_span(
+    p_restrict p,              # IN, OUT
+    g_restrict g,              # IN
     real_restrict m,           # IN, OUT
     real_restrict v,           # IN, OUT
     real_restrict vhat,        # IN, OUT with amsgrad; not touched without
@@ -93,7 +120,7 @@ cdef inline void adam_span(
 ) noexcept nogil:
     """One step on n neighbouring elements; the flags are literals, so each call is one loop."""
     cdef Py_ssize_t i
-    cdef real g_i, m_i, v_i, vhat_i, step, larger, smaller
+    cdef real p_i, g_i, m_i, v_i, vhat_i, step, larger, smaller
     cdef real alpha_t = c[ALPHA_T]
     cdef real one_minus_beta1 = c[ONE_MINUS_BETA1]
     cdef real one_minus_beta2 = c[ONE_MINUS_BETA2]
@@ -104,7 +131,18 @@ cdef inline void adam_span(
     cdef real upper = c[UPPER]
     cdef real zero = 0
     for i in range(n):
-        g_i = g[i]
+        if g_restrict is float16_restrict:
+            g_i = from_float16(g[i])
+        elif g_restrict is bfloat16_restrict:
+            g_i = from_bfloat16(g[i])
+        else:
+            g_i = g[i]
+        if p_restrict is float16_restrict:
+            p_i = from_float16(p[i])
+        elif p_restrict is bfloat16_restrict:
+            p_i = from_bfloat16(p[i])
+        else:
+            p_i = p[i]
         # m += (1 - beta1) * (g - m)
         m_i = m[i] + one_minus_beta1 * (g_i - m[i])
         # v += (1 - beta2) * (g*g - v)
@@ -130,12 +168,18 @@ cdef inline void adam_span(
             smaller = step if step <= upper else upper
             step = step if step != step else smaller
         # p = (1 - decay) * p - eta * (step * m)
-        p[i] = one_minus_decay * p[i] - eta * (step * m_i)
+        p_i = one_minus_decay * p_i - eta * (step * m_i)
+        if p_restrict is float16_restrict:
+            p[i] = to_float16(p_i)
+        elif p_restrict is bfloat16_restrict:
+            p[i] = to_bfloat16(p_i)
+        else:
+            p[i] = p_i
 
 
-cdef inline void adam_variant(
-    real_restrict p,
-    real_restrict g,
+cdef inline inlined_void adam_variant(
+    p_restrict p,
+    g_restrict g,
     real_restrict m,
     real_restrict v,
     real_restrict vhat,
@@ -147,38 +191,84 @@ cdef inline void adam_variant(
     """Go to the loop of the variant."""
     if amsgrad:
         if adabound:
-            adam_span(p, g, m, v, vhat, c, n, True, True)
+            adam_span[p_restrict, g_restrict, real_restrict, real](
+                p, g, m, v, vhat, c, n, True, True
+            )
         else:
-            adam_span(p, g, m, v, vhat, c, n, True, False)
+            adam_span[p_restrict, g_restrict, real_restrict, real](
+                p, g, m, v, vhat, c, n, True, False
+            )
     elif adabound:
-        adam_span(p, g, m, v, vhat, c, n, False, True)
+        adam_span[p_restrict, g_restrict, real_restrict, real](
+            p, g, m, v, vhat, c, n, False, True
+        )
     else:
-        adam_span(p, g, m, v, vhat, c, n, False, False)
+        adam_span[p_restrict, g_restrict, real_restrict, real](
+            p, g, m, v, vhat, c, n, False, False
+        )
+
+
+cdef called_void adam_typed(
+    p_restrict p,              # only their types matter: the pointers are the tensor's
+    g_restrict g,
+    real_restrict state,
+    const Tensor* tensor,
+    const real* coefficients,
+    Py_ssize_t begin,
+    Py_ssize_t end,
+) noexcept nogil:
+    """The elements [begin, end) of one tensor of these types."""
+    adam_variant[p_restrict, g_restrict, real_restrict, real](
+        <p_restrict> tensor.p + begin,
+        <g_restrict> tensor.g + begin,
+        <real_restrict> tensor.m + begin,
+        <real_restrict> tensor.v + begin,
+        <real_restrict> tensor.vhat + (begin if tensor.amsgrad else 0),
+        coefficients + tensor.row * N_COEFFICIENTS,
+        end - begin,
+        tensor.amsgrad,
+        tensor.adabound,
+    )
 
 
 cdef void adam_tensor(
     const Tensor* tensor, const real* coefficients, Py_ssize_t begin, Py_ssize_t end
 ) noexcept nogil:
-    """The elements [begin, end) of one tensor."""
-    cdef const real* c = coefficients + tensor.row * N_COEFFICIENTS
-    cdef Py_ssize_t n = end - begin
+    """The elements [begin, end) of one tensor: go to the loop of its types."""
     if real is float:
-        adam_variant(
-            <float_restrict> tensor.p + begin,
-            <float_restrict> tensor.g + begin,
-            <float_restrict> tensor.m + begin,
-            <float_restrict> tensor.v + begin,
-            <float_restrict> tensor.vhat + (begin if tensor.amsgrad else 0),
-            c, n, tensor.amsgrad, tensor.adabound,
-        )
+        if tensor.p_type == FLOAT16:
+            if tensor.g_type == FLOAT16:
+                adam_typed[float16_restrict, float16_restrict, float_restrict, float](
+                    NULL, NULL, NULL, tensor, coefficients, begin, end
+                )
+            else:
+                adam_typed[float16_restrict, float_restrict, float_restrict, float](
+                    NULL, NULL, NULL, tensor, coefficients, begin, end
+                )
+        elif tensor.p_type == BFLOAT16:
+            if tensor.g_type == BFLOAT16:
+                adam_typed[bfloat16_restrict, bfloat16_restrict, float_restrict, float](
+                    NULL, NULL, NULL, tensor, coefficients, begin, end
+                )
+            else:
+                adam_typed[bfloat16_restrict, float_restrict, float_restrict, float](
+                    NULL, NULL, NULL, tensor, coefficients, begin, end
+                )
+        elif tensor.g_type == FLOAT16:
+            adam_typed[float_restrict, float16_restrict, float_restrict, float](
+                NULL, NULL, NULL, tensor, coefficients, begin, end
+            )
+        elif tensor.g_type == BFLOAT16:
+            adam_typed[float_restrict, bfloat16_restrict, float_restrict, float](
+                NULL, NULL, NULL, tensor, coefficients, begin, end
+            )
+        else:
+            adam_typed[float_restrict, float_restrict, float_restrict, float](
+                NULL, NULL, NULL, tensor, coefficients, begin, end
+            )
     else:
-        adam_variant(
-            <double_restrict> tensor.p + begin,
-            <double_restrict> tensor.g + begin,
-            <double_restrict> tensor.m + begin,
-            <double_restrict> tensor.v + begin,
-            <double_restrict> tensor.vhat + (begin if tensor.amsgrad else 0),
-            c, n, tensor.amsgrad, tensor.adabound,
+        adam_typed[double_restrict, double_restrict, double_restrict, double](
+            NULL, NULL, NULL, tensor, coefficients, begin, end
         )
 
 
@@ -246,3 +336,6 @@ def adam_float64(const Tensor[::1] tensors, const double[:, ::1] coefficients, i
         return
     with nogil:
         adam_threads(&tensors[0], tensors.shape[0], &coefficients[0, 0], n_threads)
+
+
+include "_norm.pxi"

@@ -13,5 +13,15 @@ def adam_float64(
     coefficients: npt.NDArray[np.float64],
     n_threads: int,
 ) -> None: ...
+def squares_float32(
+    gradients: npt.NDArray[np.void],
+    sums: npt.NDArray[np.float64],
+    n_threads: int,
+) -> None: ...
+def squares_float64(
+    gradients: npt.NDArray[np.void],
+    sums: npt.NDArray[np.float64],
+    n_threads: int,
+) -> None: ...
 
 __test__: dict[Any, Any]

@@ -14,3 +14,22 @@ cdef struct Tensor:
     Py_ssize_t row        # this tensor's row in the table of coefficients
     Py_ssize_t amsgrad
     Py_ssize_t adabound
+    Py_ssize_t p_type     # a Stored
+    Py_ssize_t g_type     # a Stored
+
+
+# One row of the table of gradients whose squares are summed; norm.py spells it for NumPy.
+cdef struct Gradient:
+    size_t g
+    size_t out            # where the unscaled gradient is written, 0 for nowhere
+    double scale
+    Py_ssize_t n          # elements
+    Py_ssize_t start      # chunks of the gradients before this one
+    Py_ssize_t g_type     # a Stored
+
+
+# How the elements of a parameter or gradient are stored; dtypes.py spells the same.
+cdef enum Stored:
+    COMPUTING             # in the type of the computation: float32 or float64
+    FLOAT16
+    BFLOAT16

@@ -2,6 +2,8 @@
 
 cimport numpy as cnp
 
+from fastadam.kernels._table cimport BFLOAT16, COMPUTING, FLOAT16, Tensor
+
 cnp.import_array()
 
 
@@ -41,18 +43,22 @@ cdef bint same_layout(cnp.ndarray a, cnp.ndarray p) noexcept:
             return False
         if cnp.PyArray_DIM(p, axis) == 1:
             continue
-        if cnp.PyArray_STRIDE(a, axis) != cnp.PyArray_STRIDE(p, axis):
+        # in elements, since the sizes of their types may differ
+        if (
+            cnp.PyArray_STRIDE(a, axis) * cnp.PyArray_ITEMSIZE(p)
+            != cnp.PyArray_STRIDE(p, axis) * cnp.PyArray_ITEMSIZE(a)
+        ):
             return False
     return True
 
 
-cdef size_t pointer(object array, cnp.ndarray p, bint written) noexcept:
+cdef size_t pointer(object array, int wanted, cnp.ndarray p, bint written) noexcept:
     """The address of an array that the loops can walk beside p, 0 for any other."""
     cdef cnp.ndarray a
     if not cnp.PyArray_Check(array):
         return 0
     a = <cnp.ndarray> array
-    if cnp.PyArray_TYPE(a) != cnp.PyArray_TYPE(p):
+    if cnp.PyArray_TYPE(a) != wanted:
         return 0
     if not (cnp.PyArray_ISBEHAVED(a) if written else cnp.PyArray_ISBEHAVED_RO(a)):
         return 0
@@ -61,14 +67,43 @@ cdef size_t pointer(object array, cnp.ndarray p, bint written) noexcept:
     return <size_t> cnp.PyArray_DATA(a)
 
 
-def describe(list steps, Tensor[::1] table):
-    """Fill the rows of a table from steps ``(name, p, g, m, v, vhat, coefficients)`` of one dtype.
+cdef Py_ssize_t stored(int type_number, int computing, int bfloat16) noexcept:
+    """How an array of this type is stored, a Stored; -1 where there is no loop for it."""
+    if type_number == computing:
+        return COMPUTING
+    if computing != cnp.NPY_FLOAT32:
+        return -1
+    if type_number == cnp.NPY_FLOAT16:
+        return FLOAT16
+    return BFLOAT16 if type_number == bfloat16 else -1
 
-    Returns the indices of the steps whose arrays do not share one dense, aligned, native and
-    writable layout. Their rows stay empty (``n == 0``): the loops pass over them.
+
+cdef size_t gradient(Tensor* tensor, object array, int computing, int bfloat16, cnp.ndarray p):
+    """The address of a gradient and, in the row, how it is stored; 0 where there is no loop."""
+    cdef int type_number
+    if not cnp.PyArray_Check(array):
+        return 0
+    type_number = cnp.PyArray_TYPE(<cnp.ndarray> array)
+    tensor.g_type = stored(type_number, computing, bfloat16)
+    if tensor.g_type < 0:
+        return 0
+    # two different half types have no loop of their own
+    if tensor.p_type != COMPUTING and tensor.g_type not in (COMPUTING, tensor.p_type):
+        return 0
+    return pointer(array, type_number, p, False)
+
+
+def describe(list steps, Tensor[::1] table, int bfloat16):
+    """Fill the rows of a table from steps ``(name, p, g, m, v, vhat, coefficients)``.
+
+    The steps are computed in one type, float32 or float64; ``bfloat16`` is NumPy's number of that
+    type, -1 if it is not there. Returns the indices of the steps whose arrays do not share one
+    dense, aligned, native and writable layout. Their rows stay empty (``n == 0``): the loops pass
+    over them.
     """
     cdef Py_ssize_t i, start = 0
     cdef size_t p_at, g_at, m_at, v_at, vhat_at
+    cdef int p_number, computing
     cdef tuple step
     cdef cnp.ndarray p
     cdef object vhat
@@ -78,19 +113,24 @@ def describe(list steps, Tensor[::1] table):
         step = <tuple> steps[i]  # a named tuple, of which Cython need not know
         table[i].start = start
         table[i].n = 0
+        table[i].g_type = COMPUTING
+        table[i].p_type = COMPUTING
         if not cnp.PyArray_Check(step[1]):
             others.append(i)
             continue
         p = step[1]
-        if cnp.PyArray_TYPE(p) not in (cnp.NPY_FLOAT32, cnp.NPY_FLOAT64):
+        p_number = cnp.PyArray_TYPE(p)
+        computing = cnp.NPY_FLOAT64 if p_number == cnp.NPY_FLOAT64 else cnp.NPY_FLOAT32
+        table[i].p_type = stored(p_number, computing, bfloat16)
+        if table[i].p_type < 0:
             others.append(i)
             continue
         vhat = step[5]
-        p_at = pointer(p, p, True) if dense(p) else 0
-        g_at = pointer(step[2], p, False)
-        m_at = pointer(step[3], p, True)
-        v_at = pointer(step[4], p, True)
-        vhat_at = 0 if vhat is None else pointer(vhat, p, True)
+        p_at = pointer(p, p_number, p, True) if dense(p) else 0
+        g_at = gradient(&table[i], step[2], computing, bfloat16, p)
+        m_at = pointer(step[3], computing, p, True)
+        v_at = pointer(step[4], computing, p, True)
+        vhat_at = 0 if vhat is None else pointer(vhat, computing, p, True)
         needs_vhat = vhat is not None or step[6].amsgrad
         if not (p_at and g_at and m_at and v_at) or (needs_vhat and not vhat_at):
             others.append(i)

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fastadam.kernels import _table, cpu, strided
 from fastadam.kernels.coefficients import Coefficients
+from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
 
 __all__ = ["TENSOR", "Step", "adam_batch", "check_batch"]
 
@@ -20,6 +21,7 @@ TENSOR = np.dtype(
     [
         *((name, np.uintp) for name in ("p", "g", "m", "v", "vhat")),
         *((name, np.intp) for name in ("n", "start", "row", "amsgrad", "adabound")),
+        *((name, np.intp) for name in ("p_type", "g_type")),
     ]
 )
 
@@ -63,29 +65,32 @@ def adam_batch(steps: Sequence[Step], begin: Callable[[], object] | None = None)
 
 
 def _tables(steps: Sequence[Step]) -> list[_Table]:
-    """Group the steps by dtype, one table and so one call each, and check them."""
+    """Group the steps by what they compute in, one table and so one call each; check them."""
     groups: dict[object, list[Step]] = {}
     for step in steps:
-        groups.setdefault(getattr(step.p, "dtype", None), []).append(step)
+        dtype = getattr(step.p, "dtype", None)
+        groups.setdefault(dtype and computing_dtype(dtype), []).append(step)
     return [_Table(group) for group in groups.values()]
 
 
 class _Table:
-    """The checked descriptor table of steps that share a dtype."""
+    """The checked descriptor table of steps that are computed in one dtype."""
 
     def __init__(self, steps: list[Step]) -> None:
         self.steps = steps
         self.table = np.empty(len(steps), TENSOR)
-        self.others = _table.describe(steps, self.table)
+        self.others = _table.describe(steps, self.table, bfloat16_number())
         for i in self.others:
             cpu.check_arrays(*steps[i][:6], amsgrad=steps[i].coefficients.amsgrad)
+        computing = computing_dtype(steps[0].p.dtype)
+        assert computing is not None
         # by identity: the steps that share their coefficients share the object
         sets = {id(step.coefficients): step for step in steps}
         rows = {key: row for row, key in enumerate(sets)}
         with np.errstate(over="ignore", under="ignore"):
             self.coefficients = np.array(
                 [step.coefficients[:8] for step in sets.values()], np.float64
-            ).astype(steps[0].p.dtype)
+            ).astype(computing)
         for step, rounded in zip(sets.values(), self.coefficients, strict=True):
             _check_eps(step, rounded[Coefficients._fields.index("eps")])
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
@@ -95,7 +100,9 @@ class _Table:
     def extents(self, key: str) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
         """First byte and last byte plus one of every ``p`` or every ``g``."""
         low = self.table[key].copy()
-        high = low + self.table["n"].astype(np.uintp) * np.uintp(self.coefficients.itemsize)
+        half = self.table[f"{key}_type"] != 0
+        itemsize = np.where(half, 2, self.coefficients.itemsize).astype(np.uintp)
+        high = low + self.table["n"].astype(np.uintp) * itemsize
         for i in self.others:
             low[i], high[i] = _extent(getattr(self.steps[i], key))
         return low, high
@@ -126,7 +133,7 @@ class _Table:
         with strided.chunks(p, g, m, v, vhat) as iterator:
             for chunk in iterator:
                 arrays = chunk if vhat is not None else (*chunk, None)
-                _table.describe([(name, *arrays, coefficients)], row)
+                _table.describe([(name, *arrays, coefficients)], row, bfloat16_number())
                 cpu.run(row, self.coefficients)
 
 

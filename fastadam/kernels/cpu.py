@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels import _cpu_features, threads
+from fastadam.kernels.dtypes import computing_dtype, is_floating
 
 __all__ = [
     "SERIAL_BELOW",
@@ -23,6 +24,7 @@ __all__ = [
     "check_arrays",
     "instruction_set",
     "run",
+    "run_squares",
 ]
 
 # Module of each instruction set, from the plainest to the widest.
@@ -76,7 +78,7 @@ _kernels = _load(_chosen)
 
 
 def run(table: npt.NDArray[np.void], coefficients: Array) -> None:
-    """Make one step over a filled descriptor table; the dtype is that of the coefficients.
+    """Make one step over a filled descriptor table, computed in the dtype of the coefficients.
 
     Parameters
     ----------
@@ -91,6 +93,27 @@ def run(table: npt.NDArray[np.void], coefficients: Array) -> None:
         _kernels.adam_float32(table, coefficients, n_threads)
     else:
         _kernels.adam_float64(table, coefficients, n_threads)
+
+
+def run_squares(
+    table: npt.NDArray[np.void], sums: npt.NDArray[np.float64], computing: np.dtype[Any]
+) -> None:
+    """Make the gradient pass over a filled table of gradients.
+
+    Parameters
+    ----------
+    table : numpy.ndarray of norm.GRADIENT, shape (n,)
+        One row per gradient: dense and aligned, with ``start`` the running sum of its chunks.
+    sums : numpy.ndarray of float64
+        Receives the sum of squares of every chunk.
+    computing : numpy.dtype
+        float32 or float64: what the gradients of this table are computed in.
+    """
+    n_threads = threads.get_num_threads() if table["n"].sum() >= SERIAL_BELOW else 1
+    if computing == np.float32:
+        _kernels.squares_float32(table, sums, n_threads)
+    else:
+        _kernels.squares_float64(table, sums, n_threads)
 
 
 def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: bool) -> None:
@@ -113,16 +136,17 @@ def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: 
             f"{where} has byte-swapped dtype {p.dtype.str!r}; convert it to the native byte "
             f"order, as with astype({p.dtype.newbyteorder('=').str!r})"
         )
-    if p.dtype not in (np.float32, np.float64):
+    computing = computing_dtype(p.dtype)
+    if computing is None:
         raise TypeError(
-            f"{where} has dtype {p.dtype}; the steps are made in float32 or float64: "
-            "convert the array, as with astype(numpy.float32)"
+            f"{where} has dtype {p.dtype}; there are steps for float16, bfloat16, float32 and "
+            "float64: convert the array, as with astype(numpy.float32)"
         )
     if amsgrad and vhat is None:
         raise ValueError(f"{where}: AMSGrad needs the array vhat, and it is None")
     if not isinstance(g, np.ndarray):
         raise TypeError(f"{where}: its gradient must be a numpy.ndarray, not {type(g).__name__}")
-    if g.dtype.kind != "f":
+    if not is_floating(g.dtype):
         raise TypeError(f"{where}: its gradient has dtype {g.dtype}; it must be real floating")
     if g.shape != p.shape:
         raise ValueError(f"{where} has shape {p.shape}, but its gradient has shape {g.shape}")
@@ -132,10 +156,10 @@ def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: 
             raise TypeError(
                 f"{where}: its state {key} must be a numpy.ndarray, not {type(array).__name__}"
             )
-        if array.dtype != p.dtype:
+        if array.dtype != computing:
             raise TypeError(
-                f"{where} has dtype {p.dtype}, but its state {key} has {array.dtype}; "
-                "after a change of dtype, set the optimizer up again"
+                f"{where} has dtype {p.dtype}, whose state is {computing}, but its state {key} "
+                f"has {array.dtype}; after a change of dtype, set the optimizer up again"
             )
         if array.shape != p.shape:
             raise ValueError(

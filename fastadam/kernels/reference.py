@@ -1,7 +1,8 @@
 """The formula in array operations: the specification that every kernel equals bit for bit.
 
-Each operation is rounded once to the parameter's type, in the order written here. float32 steps
-flush subnormal numbers, operands and results, to zero of the same sign, as the kernels do.
+Each operation is rounded once to the computing type, in the order written here: float64 for
+float64, float32 for everything else. float32 steps flush subnormal numbers, operands and results,
+to zero of the same sign, as the kernels do.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels.coefficients import Coefficients
+from fastadam.kernels.dtypes import computing_dtype
 
-__all__ = ["adam_reference"]
+__all__ = ["adam_reference", "squares_reference"]
 
 Array = npt.NDArray[Any]
 
@@ -25,21 +27,23 @@ def adam_reference(
 
     Parameters
     ----------
-    p, m, v : numpy.ndarray
-        Parameter and moments: one shape, one dtype (float32 or float64). Written.
+    p : numpy.ndarray
+        The parameter: float16, bfloat16, float32 or float64. Written.
+    m, v : numpy.ndarray
+        The moments: the shape of ``p``, and the dtype in which its steps are computed. Written.
     g : numpy.ndarray
-        The gradient: the same shape. Read, and rounded to the dtype of ``p``.
+        The gradient: the same shape. Read, and rounded to the dtype of ``m``.
     vhat : numpy.ndarray or None
         The running maximum of ``v``; written with AMSGrad, not looked at without.
     coefficients : Coefficients
         The scalars of the step, in float64.
     """
-    dtype = p.dtype.type
+    dtype = m.dtype.type
     with np.errstate(all="ignore"):
         alpha_t, one_minus_beta1, one_minus_beta2, eps, eta, one_minus_decay, lower, upper = (
             _flush(dtype(scalar)) for scalar in coefficients[:8]
         )
-        p_, g_, m_, v_ = _flush(p), _flush(g.astype(dtype)), _flush(m), _flush(v)
+        p_, g_, m_, v_ = _flush(p.astype(dtype)), _flush(g.astype(dtype)), _flush(m), _flush(v)
         # m += (1 - beta1) * (g - m)
         m_ = _flush(m_ + _flush(one_minus_beta1 * _flush(g_ - m_)))
         # v += (1 - beta2) * (g*g - v)
@@ -58,9 +62,43 @@ def adam_reference(
             step = np.minimum(np.maximum(step, lower), upper)
         # p = (1 - decay) * p - eta * (step * m)
         p_ = _flush(_flush(one_minus_decay * p_) - _flush(eta * _flush(step * m_)))
-    p[...] = p_
+    with np.errstate(over="ignore"):
+        p[...] = p_.astype(p.dtype)
     m[...] = m_
     v[...] = v_
+
+
+def squares_reference(g: Array, scale: float | None = None) -> float:
+    """Return the sum of squares of a gradient, or of its quotient by a loss scale.
+
+    The order of the additions is defined: chunks of 4096 elements in the order of memory; in a
+    chunk, lane i of 256 adds the squares of the elements i, i + 256, ...; the lanes fold by
+    halves; the chunks are added one after the other. Everything in float64, of elements in the
+    computing type.
+
+    Parameters
+    ----------
+    g : numpy.ndarray
+        The gradient; one that is neither C- nor Fortran-contiguous counts in C order.
+    scale : float, optional
+        What it is divided by.
+    """
+    whole = g.flags.c_contiguous or g.flags.f_contiguous
+    x = g.ravel("K" if whole else "C")
+    with np.errstate(all="ignore"):
+        x = _flush(x.astype(computing_dtype(g.dtype) or np.float64))
+        if scale is not None:
+            x = _flush(x / x.dtype.type(scale))
+        total = 0.0
+        for begin in range(0, x.size, 4096):
+            lanes = np.zeros(256)
+            for row in range(begin, min(begin + 4096, x.size), 256):
+                elements = x[row : min(row + 256, begin + 4096)].astype(np.float64)
+                lanes[: elements.size] += elements * elements
+            while lanes.size > 1:
+                lanes = lanes[: lanes.size // 2] + lanes[lanes.size // 2 :]
+            total += float(lanes[0])
+    return total
 
 
 def _flush(x: Any) -> Any:

@@ -52,13 +52,13 @@ def adam_step(
 
     Parameters
     ----------
-    param : numpy.ndarray of float32 or float64, any shape and layout
+    param : numpy.ndarray of float16, bfloat16, float32 or float64, any shape and layout
         The parameter. Written.
     grad : numpy.ndarray of a real floating dtype, the shape of `param`
-        The gradient. Only read; rounded to the dtype of `param`.
-    m, v : numpy.ndarray, shape and dtype of `param`
+        The gradient. Only read; rounded to the dtype of `m`.
+    m, v : numpy.ndarray, shape of `param`, float64 if that is float64, float32 otherwise
         First and second moment, zeros before the first step. Written.
-    vhat : numpy.ndarray, shape and dtype of `param`, optional
+    vhat : numpy.ndarray, shape of `param`, dtype of `m`, optional
         Running maximum of `v`, zeros before the first step. Written. To give it is to ask for
         AMSGrad.
     t : int
@@ -79,7 +79,7 @@ def adam_step(
         If an array has a dtype or type that cannot be stepped.
     ValueError
         If shapes differ, an array to write is read-only, arrays share memory, `t` is below 1,
-        or `eps` would be 0 in the dtype of `param`.
+        or `eps` would be 0 in the dtype of `m`.
 
     References
     ----------

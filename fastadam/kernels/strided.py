@@ -20,8 +20,9 @@ Array = npt.NDArray[Any]
 
 
 def chunks(p: Array, g: Array, m: Array, v: Array, vhat: Array | None) -> Any:
-    """Iterate over the elements as tuples of dense 1-d arrays of the dtype of ``p``.
+    """Iterate over the elements as tuples of dense 1-d arrays.
 
+    The chunks of ``p`` are in its own dtype, the others in the dtype of the state.
     To be used in a ``with`` statement, whose end writes the last chunk back to all but ``g``.
     """
     arrays = [p, g, m, v] if vhat is None else [p, g, m, v, vhat]
@@ -32,7 +33,7 @@ def chunks(p: Array, g: Array, m: Array, v: Array, vhat: Array | None) -> Any:
         arrays,
         flags=["external_loop", "buffered", "zerosize_ok"],
         op_flags=[["readonly" if i == 1 else "readwrite", *dense] for i in range(len(arrays))],
-        op_dtypes=[p.dtype] * len(arrays),
+        op_dtypes=[p.dtype] + [m.dtype] * (len(arrays) - 1),
         casting="same_kind",
         order="K",
         buffersize=CHUNK,

@@ -232,7 +232,12 @@ REFUSED = {
     "list as parameter": (replaced(p=[1.0]), TypeError, "numpy.ndarray, not list"),
     "integers": (replaced(p=np.zeros(SHAPE, int)), TypeError, "int64"),
     "complex": (replaced(p=np.zeros(SHAPE, complex)), TypeError, "complex128"),
-    "half": (replaced(p=np.zeros(SHAPE, "f2")), TypeError, "float16"),
+    "longdouble": (replaced(p=np.zeros(SHAPE, "g")), TypeError, "longdouble|float128|float96"),
+    "half with states of another dtype": (
+        replaced(p=np.zeros(SHAPE, "f2"), v=np.zeros(SHAPE, "f2")),
+        TypeError,
+        "float16, whose state is float32, but its state v has float16",
+    ),
     "byte-swapped": (replaced(p=np.zeros(SHAPE, ">f4")), TypeError, "byte-swapped"),
     "gradient is a list": (replaced(g=[1.0]), TypeError, "gradient must be a numpy.ndarray"),
     "complex gradient": (replaced(g=np.zeros(SHAPE, complex)), TypeError, "real floating"),
@@ -305,4 +310,4 @@ def test_overflowing_bounds_are_infinite_without_a_warning() -> None:
 
 
 def test_row_layout_has_no_padding() -> None:
-    assert batch.TENSOR.itemsize == 10 * np.dtype(np.intp).itemsize
+    assert batch.TENSOR.itemsize == 12 * np.dtype(np.intp).itemsize

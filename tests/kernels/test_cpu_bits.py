@@ -13,11 +13,23 @@ import pytest
 from fastadam.kernels import _cpu_features, cpu
 from fastadam.kernels.batch import TENSOR, Step, adam_batch
 from fastadam.kernels.coefficients import Coefficients, step_coefficients
+from fastadam.kernels.dtypes import computing_dtype, stored
 from fastadam.kernels.reference import adam_reference
 
 MODULES = {"baseline": "_cpu", "avx2": "_cpu_avx2", "avx512": "_cpu_avx512"}
 SIZES = (0, 1, 2, 3, 7, 15, 16, 17, 31, 33, 63, 100, 1023, 16383)
 DTYPES = (np.float32, np.float64)
+# Parameter and gradient, of every loop there is.
+PAIRS = (
+    ("float32", "float32"),
+    ("float64", "float64"),
+    ("float16", "float16"),
+    ("float16", "float32"),
+    ("bfloat16", "bfloat16"),
+    ("bfloat16", "float32"),
+    ("float32", "float16"),
+    ("float32", "bfloat16"),
+)
 VARIANTS = {"adam": {}, "amsgrad": {"amsgrad": True}, "adabound": {"adabound": True}}
 VARIANTS["amsbound"] = {"amsgrad": True, "adabound": True}
 
@@ -40,14 +52,25 @@ def coefficients_at(t: int, variant: str, **changes: float) -> Coefficients:
     return step_coefficients({**HYPERPARAM, **VARIANTS[variant], **changes}, t, 0.05)
 
 
-def some_arrays(n: int, dtype: type, start: int = 0, seed: int = 0) -> list[np.ndarray]:
+def dtype_of(name: str) -> np.dtype:
+    """The dtype of a name, or a skip where bfloat16 is not to be had."""
+    if name == "bfloat16":
+        reason = "needs ml_dtypes, which has bfloat16"
+        return np.dtype(pytest.importorskip("ml_dtypes", reason=reason).bfloat16)
+    return np.dtype(name)
+
+
+def some_arrays(
+    n: int, pair: tuple[str, str] | type, start: int = 0, seed: int = 0
+) -> list[np.ndarray]:
     """Return p, g, m, v, vhat in the middle of a run, each `start` elements into its memory."""
+    p_dtype, g_dtype = map(dtype_of, pair) if isinstance(pair, tuple) else [np.dtype(pair)] * 2
     random = np.random.default_rng(seed)
     scale = 10.0 ** random.uniform(-3, 1, (5, n + start))
-    p, g, m, v, vhat = (random.standard_normal((5, n + start)) * scale).astype(dtype)
-    v, vhat = v * v, vhat * vhat
+    p, g, m, v, vhat = random.standard_normal((5, n + start)) * scale
+    state = [array.astype(computing_dtype(p_dtype)) for array in (m, v * v, vhat * vhat)]
     g[::5] = 0
-    return [array[start:] for array in (p, g, m, v, vhat)]
+    return [array[start:] for array in (p.astype(p_dtype), g.astype(g_dtype), *state)]
 
 
 def kernels(isa: str) -> object:
@@ -68,8 +91,9 @@ def run(module: object, steps: list[Step], n_threads: int) -> None:
             row[key] = getattr(step, key).ctypes.data
         row["n"], row["start"], start = step.p.size, start, start + step.p.size
         row["amsgrad"], row["adabound"] = step.coefficients[8:]
+        row["p_type"], row["g_type"] = stored(step.p.dtype), stored(step.g.dtype)
     table["row"] = np.arange(len(steps))
-    dtype = steps[0].p.dtype
+    dtype = steps[0].m.dtype
     scalars = np.array([step.coefficients[:8] for step in steps]).astype(dtype)
     getattr(module, f"adam_{dtype.name}")(table, scalars, n_threads)
 
@@ -77,19 +101,21 @@ def run(module: object, steps: list[Step], n_threads: int) -> None:
 def same_bits(ours: list[np.ndarray], expected: list[np.ndarray]) -> None:
     """Compare every bit but the sign and payload of NaN."""
     for mine, theirs in zip(ours, expected, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+        assert mine.dtype == theirs.dtype
         numbers = ~np.isnan(theirs)
-        np.testing.assert_array_equal(np.signbit(mine[numbers]), np.signbit(theirs[numbers]))
+        np.testing.assert_array_equal(np.isnan(mine), ~numbers)
+        bits = f"u{mine.itemsize}"
+        np.testing.assert_array_equal(mine.view(bits)[numbers], theirs.view(bits)[numbers])
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("isa", MODULES)
-def test_every_size_and_start(isa: str, variant: str, dtype: type) -> None:
+def test_every_size_and_start(isa: str, variant: str, pair: tuple[str, str]) -> None:
     module = kernels(isa)
     for n in SIZES:
         for start in (0, 1, 3):
-            ours = some_arrays(n, dtype, start)
+            ours = some_arrays(n, pair, start)
             expected = [array.copy() for array in ours]
             for t in (1, 2, 9):
                 c = coefficients_at(t, variant)
@@ -99,13 +125,19 @@ def test_every_size_and_start(isa: str, variant: str, dtype: type) -> None:
 
 
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 7])
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pair", [*PAIRS, "all float32"], ids=str)
 @pytest.mark.parametrize("isa", MODULES)
-def test_any_number_of_threads_and_mixed_variants(isa: str, dtype: type, n_threads: int) -> None:
+def test_any_number_of_threads_and_mixed_variants(
+    isa: str, pair: tuple[str, str] | str, n_threads: int
+) -> None:
     module = kernels(isa)
-    sizes = [5000, 0, 1, 16, 40000, 3, 0, 777, 64, 9]
+    sizes = [5000, 0, 1, 16, 40000, 3, 0, 777, 64, 9, 31]
     variants = [list(VARIANTS)[i % 4] for i in range(len(sizes))]
-    ours = [some_arrays(n, dtype, start=i % 3, seed=i) for i, n in enumerate(sizes)]
+    # every pair that is computed in float32 in one table, or one pair alone
+    mixed = [PAIRS[0], *PAIRS[2:]] if pair == "all float32" else [pair]
+    ours = [
+        some_arrays(n, mixed[i % len(mixed)], start=i % 3, seed=i) for i, n in enumerate(sizes)
+    ]
     expected = [[array.copy() for array in arrays] for arrays in ours]
     for t in (1, 2, 30):
         scalars = [coefficients_at(t + i, variant) for i, variant in enumerate(variants)]
@@ -127,15 +159,21 @@ def test_more_threads_than_elements() -> None:
     same_bits(ours, expected)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("isa", MODULES)
-def test_non_finite_numbers_propagate_as_in_numpy(isa: str, variant: str, dtype: type) -> None:
+def test_non_finite_numbers_propagate_as_in_numpy(
+    isa: str, variant: str, pair: tuple[str, str]
+) -> None:
     module = kernels(isa)
-    bad = np.array([np.nan, np.inf, -np.inf, 0.0, -0.0, np.finfo(dtype).max, 1.0], dtype)
+    dtypes = [array.dtype for array in some_arrays(1, pair)]
     # every combination of special numbers in the five arrays
-    grid = np.array(np.meshgrid(*[bad] * 5, indexing="ij"), dtype).reshape(5, -1)
-    ours = [np.ascontiguousarray(array) for array in grid]
+    index = np.indices((7,) * 5).reshape(5, -1)
+    ours = []
+    for positions, dtype in zip(index, dtypes, strict=True):
+        largest = np.nextafter(dtype.type(np.inf), dtype.type(0))
+        bad = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, largest]
+        ours.append(np.array(bad, dtype)[positions])
     expected = [array.copy() for array in ours]
     c = coefficients_at(3, variant)
     run(module, [Step("p", *ours, c)], 1)
@@ -190,22 +228,24 @@ def test_float64_keeps_subnormal_numbers() -> None:
     assert np.all(ours[2] < np.finfo(np.float64).tiny)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_untouched_neighbours(dtype: type) -> None:
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_untouched_neighbours(pair: tuple[str, str]) -> None:
     """Nothing outside the arrays is written, and never the gradient."""
     for isa in cpu.built_instruction_sets():
         if isa not in _cpu_features.supported():
             continue
         module = kernels(isa)
         for n in (1, 7, 16, 17, 63):
-            memory = np.full((5, n + 64), 12345.0, dtype)
+            new = some_arrays(n, pair)
+            memory = [np.full(n + 64, 12288.0, array.dtype) for array in new]
             arrays = [row[32 : 32 + n] for row in memory]
-            for array, values in zip(arrays, some_arrays(n, dtype), strict=True):
+            for array, values in zip(arrays, new, strict=True):
                 array[:] = values
             g = arrays[1].copy()
             run(module, [Step("p", *arrays, coefficients_at(2, "amsbound"))], 2)
-            assert np.all(memory[:, :32] == 12345)
-            assert np.all(memory[:, 32 + n :] == 12345)
+            for row in memory:
+                assert np.all(row[:32] == 12288)
+                assert np.all(row[32 + n :] == 12288)
             np.testing.assert_array_equal(arrays[1], g)
 
 

@@ -1,0 +1,132 @@
+# The gradient pass: sums of squares in one defined order, which neither the number of threads nor
+# the instruction set changes, and on the way the division by a loss scale.
+#
+# The order: a gradient is cut into chunks of 4096 elements; in a chunk, lane i of 256 adds the
+# squares of the elements i, i + 256, ... in float64; the lanes fold by halves; whoever asked adds
+# the chunks up, one after the other. reference.py spells the same in array operations.
+
+cdef enum:
+    CHUNK = 4096
+    LANES = 256
+
+
+cdef inline real flushed(real x) noexcept nogil:
+    """Zero of its sign for a subnormal float32, as in the step; float64 as it is; NaN stays."""
+    if real is float:
+        return copysignf(0, x) if fabsf(x) < FLT_MIN else x
+    else:
+        return x
+
+
+cdef double chunk_squares(
+    g_restrict g,          # IN
+    real* out,             # OUT if unscale
+    real scale,
+    Py_ssize_t n,          # at most CHUNK
+    const bint unscale,
+) noexcept nogil:
+    """The sum of the squares of one chunk, of g or of g / scale."""
+    cdef double lanes[LANES]
+    cdef Py_ssize_t i, begin, width
+    cdef real g_i
+    for i in range(LANES):
+        lanes[i] = 0
+    begin = 0
+    while begin < n:
+        for i in range(min(n - begin, <Py_ssize_t> LANES)):
+            if g_restrict is float16_restrict:
+                g_i = from_float16(g[begin + i])
+            elif g_restrict is bfloat16_restrict:
+                g_i = flushed(from_bfloat16(g[begin + i]))
+            else:
+                g_i = flushed(g[begin + i])
+            if unscale:
+                # the true gradient: g / scale
+                g_i = flushed(g_i / scale)
+                out[begin + i] = g_i
+            # lane += g * g
+            lanes[i] = lanes[i] + <double> g_i * <double> g_i
+        begin += LANES
+    width = LANES // 2
+    while width:
+        for i in range(width):
+            lanes[i] = lanes[i] + lanes[i + width]
+        width = width // 2
+    return lanes[0]
+
+
+cdef double typed_squares(
+    g_restrict g_type, real* out_type, const Gradient* gradient, Py_ssize_t chunk
+) noexcept nogil:
+    """One chunk of one gradient of this type; the pointers given only name the types."""
+    cdef Py_ssize_t begin = chunk * CHUNK
+    cdef Py_ssize_t n = min(gradient.n - begin, <Py_ssize_t> CHUNK)
+    cdef g_restrict g = <g_restrict> gradient.g + begin
+    if gradient.out:
+        return chunk_squares[g_restrict, real](
+            g, <real*> gradient.out + begin, <real> gradient.scale, n, True
+        )
+    return chunk_squares[g_restrict, real](g, <real*> NULL, 1, n, False)
+
+
+cdef double gradient_squares(
+    const Gradient* gradients, Py_ssize_t n_gradients, Py_ssize_t k, real* computing
+) noexcept nogil:
+    """Chunk k of all gradients laid end to end."""
+    cdef Py_ssize_t low = 0, high = n_gradients, middle
+    cdef const Gradient* gradient
+    # the last gradient that starts at or before chunk k
+    while low + 1 < high:
+        middle = (low + high) // 2
+        if gradients[middle].start <= k:
+            low = middle
+        else:
+            high = middle
+    gradient = &gradients[low]
+    k -= gradient.start
+    if real is double:
+        return typed_squares[double_restrict, double](NULL, NULL, gradient, k)
+    elif gradient.g_type == FLOAT16:
+        return typed_squares[float16_restrict, float](NULL, NULL, gradient, k)
+    elif gradient.g_type == BFLOAT16:
+        return typed_squares[bfloat16_restrict, float](NULL, NULL, gradient, k)
+    else:
+        return typed_squares[float_restrict, float](NULL, NULL, gradient, k)
+
+
+cdef void squares_threads(
+    const Gradient* gradients,
+    Py_ssize_t n_gradients,
+    double* sums,
+    Py_ssize_t n_chunks,
+    int n_threads,
+    real* computing,
+) noexcept nogil:
+    """Every chunk's sum into its own place."""
+    cdef Py_ssize_t k
+    if n_threads == 1:
+        for k in range(n_chunks):
+            sums[k] = gradient_squares[real](gradients, n_gradients, k, computing)
+        return
+    for k in prange(n_chunks, num_threads=n_threads, schedule="static"):
+        sums[k] = gradient_squares[real](gradients, n_gradients, k, computing)
+
+
+def squares_float32(const Gradient[::1] gradients, double[::1] sums, int n_threads):
+    """Sum the squares of every chunk of gradients that are computed in float32."""
+    if sums.shape[0] == 0:
+        return
+    with nogil:
+        squares_threads[float](
+            &gradients[0], gradients.shape[0], &sums[0], sums.shape[0], n_threads, <float*> NULL
+        )
+
+
+def squares_float64(const Gradient[::1] gradients, double[::1] sums, int n_threads):
+    """Sum the squares of every chunk of float64 gradients."""
+    if sums.shape[0] == 0:
+        return
+    with nogil:
+        squares_threads[double](
+            &gradients[0], gradients.shape[0], &sums[0], sums.shape[0], n_threads, <double*> NULL
+        )
