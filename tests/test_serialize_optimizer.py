@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,9 @@ from fastadam import Adam, AMSBound, AMSGrad, GradientMethod, Link, Parameter, U
 from fastadam.serializers import (
     DictionarySerializer,
     NpzDeserializer,
+    load_hdf5,
     load_npz,
+    save_hdf5,
     save_npz,
     serialize,
 )
@@ -114,6 +117,23 @@ def through_npz(compression: bool = True) -> Callable[[Any], Callable[[Any], Non
     return save
 
 
+def hdf5_file(obj: Any) -> io.BytesIO:
+    pytest.importorskip("h5py", reason="h5py is not installed")
+    file = io.BytesIO()
+    save_hdf5(file, obj)
+    return file
+
+
+def through_hdf5(obj: Any) -> Callable[[Any], None]:
+    file = hdf5_file(obj)
+
+    def load(other: Any) -> None:
+        file.seek(0)
+        load_hdf5(file, other)
+
+    return load
+
+
 def through_dictionary(obj: Any) -> Callable[[Any], None]:
     saved = {key: np.array(value, copy=True) for key, value in serialize(obj).items()}
     return lambda other: NpzDeserializer(saved).load(other)
@@ -134,12 +154,31 @@ def below_a_path(obj: Any) -> Callable[[Any], None]:
     return load
 
 
+def below_an_hdf5_path(obj: Any) -> Callable[[Any], None]:
+    target: dict[str, Any] = {}
+    DictionarySerializer(target)["updater"]["optimizer:main"].save(obj)
+    file = hdf5_file(target)
+
+    def load(other: Any) -> None:
+        file.seek(0)
+        load_hdf5(file, other, path="updater/optimizer:main/")
+
+    return load
+
+
 WAYS = {
     "npz": through_npz(),
     "npz without compression": through_npz(False),
     "dictionary": through_dictionary,
     "below a path": below_a_path,
+    "hdf5": through_hdf5,
+    "below an HDF5 path": below_an_hdf5_path,
 }
+
+
+@pytest.fixture(params=["npz", "hdf5"])
+def through(request: Any) -> Callable[[Any], Callable[[Any], None]]:
+    return WAYS[request.param]
 
 
 def copied(target: Any) -> Any:
@@ -205,7 +244,7 @@ class TestKeys:
         ("make", "keys"),
         [
             (AMSGrad, {"t", "m", "v", "vhat"}),
-            (AMSBound, {"t", "m", "v", "vhat"}),
+            (AMSBound, {"t", "m", "v", "vhat", "initial_alpha"}),
             (Adam, {"t", "m", "v"}),
         ],
     )
@@ -275,11 +314,11 @@ class TestLoadingWhatWasSavedEarly:
             train(one, 0, 3)
         assert snapshot(other) == snapshot(opt)
 
-    def test_before_the_first_update_into_a_used_one(self) -> None:
+    def test_before_the_first_update_into_a_used_one(self, through: Any) -> None:
         """Back to the beginning: the old state is gone."""
         target = tree()
         opt, other = Adam(**ARGUMENTS).setup(target), Adam(**ARGUMENTS).setup(copied(target))
-        load = through_npz()(opt)
+        load = through(opt)
         train(other, 20, 23)
         other.new_epoch()
         load(other)
@@ -290,14 +329,14 @@ class TestLoadingWhatWasSavedEarly:
             train(one, 0, 3)
         assert snapshot(other) == snapshot(opt)
 
-    def test_some_parameters_never_updated(self) -> None:
+    def test_some_parameters_never_updated(self, through: Any) -> None:
         target = tree()
         opt, other = Adam(**ARGUMENTS).setup(target), Adam(**ARGUMENTS).setup(copied(target))
         for one in (opt, other):
             one.parameters["W"].update_rule.enabled = False
             one.parameters["l1/b"].update_rule = None
         train(opt, 0, 3)
-        through_npz()(opt)(other)
+        through(opt)(other)
         assert snapshot(other)[:3] == snapshot(opt)[:3]
         assert other.parameters["W"].update_rule.state is None
         for path, param in other.parameters.items():
@@ -308,21 +347,21 @@ class TestLoadingWhatWasSavedEarly:
         assert snapshot(other) == snapshot(opt)
         assert opt.parameters["W"].update_rule.t == 3
 
-    def test_disabled_later(self) -> None:
+    def test_disabled_later(self, through: Any) -> None:
         target = tree()
         opt, other = Adam(**ARGUMENTS).setup(target), Adam(**ARGUMENTS).setup(copied(target))
         train(opt, 0, 3)
         for one in (opt, other):
             one.parameters["W"].update_rule.enabled = False
-        through_npz()(opt)(other)
+        through(opt)(other)
         assert snapshot(other)[:3] == snapshot(opt)[:3]
         assert other.parameters["W"].update_rule.t == 3
 
-    def test_uninitialised_when_saved(self) -> None:
+    def test_uninitialised_when_saved(self, through: Any) -> None:
         opt = Adam(**ARGUMENTS).setup(link(lazy=True))
         other = Adam(**ARGUMENTS).setup(copied(opt.target))
         train(opt, 0, 3)
-        through_npz()(opt)(other)
+        through(opt)(other)
         for path, param in other.parameters.items():
             if param.array is not None:
                 param.array[...] = opt.parameters[path].array
@@ -333,14 +372,14 @@ class TestLoadingWhatWasSavedEarly:
         assert snapshot(other) == snapshot(opt)
         assert opt.target.lazy.update_rule.t == 3
 
-    def test_initialised_when_saved_but_not_when_loaded(self) -> None:
+    def test_initialised_when_saved_but_not_when_loaded(self, through: Any) -> None:
         opt = Adam(**ARGUMENTS, amsgrad=True).setup(link(lazy=True))
         opt.target.lazy.initialize((2, 2))
         train(opt, 0, 3)
         other = Adam(**ARGUMENTS, amsgrad=True).setup(link(lazy=True))
-        through_npz()(opt)(other)
+        through(opt)(other)
         assert snapshot(other)[:3] == snapshot(opt)[:3]
-        through_npz()(opt.target)(other.target)
+        through(opt.target)(other.target)
         assert snapshot(other) == snapshot(opt)
         for one in (opt, other):
             train(one, 3, 6)
@@ -381,11 +420,16 @@ class TestAllOrNothing:
         ]
         file = io.BytesIO()
         save_npz(file, saved)
-        for load in (
-            lambda: load_npz(io.BytesIO(file.getvalue()), opt, **options),
-            lambda: NpzDeserializer(saved, **options).load(opt),
-        ):
-            with pytest.raises(error, match=words):
+        loads: list[tuple[Any, Callable[[], None]]] = [
+            (error, lambda: load_npz(io.BytesIO(file.getvalue()), opt, **options)),
+            (error, lambda: NpzDeserializer(saved, **options).load(opt)),
+        ]
+        if importlib.util.find_spec("h5py") is not None:
+            hdf5 = io.BytesIO(hdf5_file(saved).getvalue())
+            # where a whole group is missing, HDF5's error is a ValueError, as Chainer's
+            loads.append(((error, ValueError), lambda: load_hdf5(hdf5, opt, **options)))
+        for errors, load in loads:
+            with pytest.raises(errors, match=words):
                 load()
             assert snapshot(opt) == before
         for state, param in zip(states, opt.parameters.values(), strict=True):

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from fastadam.serializers._members import Members
+from fastadam.serializers._templates import IgnoredNames, IgnoreNames, fill_template
 from fastadam.serializers.atomic import atomic_write
 from fastadam.serializers.dictionary import serialize, storable_array
-from fastadam.serializers.protocol import Deserializer, check_stored_array
+from fastadam.serializers.protocol import Deserializer
 
 __all__ = ["NpzDeserializer", "load_npz", "save_npz"]
-
-IgnoreName: TypeAlias = str | Callable[[str], bool]
-IgnoreNames: TypeAlias = IgnoreName | list[IgnoreName] | tuple[IgnoreName, ...] | None
 
 # Names of numpy.savez's own arguments, which it cannot also take as keys.
 _RESERVED_KEYS = frozenset({"file", "allow_pickle"})
@@ -121,7 +119,7 @@ class NpzDeserializer(Deserializer):
         self.path = path
         self.strict = strict
         self.ignore_names = ignore_names
-        self._ignored = _as_list(ignore_names)
+        self._ignored = IgnoredNames(ignore_names)
         self._members = Members(npz)
 
     def __getitem__(self, key: str) -> NpzDeserializer:
@@ -169,20 +167,13 @@ class NpzDeserializer(Deserializer):
             If the stored dtype cannot be cast safely.
         """
         key = self.path + key.lstrip("/")
-        if any(_matches(ignored, key) for ignored in self._ignored):
+        if key in self._ignored:
             return value
         if key not in self._members:
             if self.strict:
                 raise KeyError(self._missing(key))
             return value
-        stored = self._members.read(key)
-        if stored is None or value is None:
-            return stored
-        if isinstance(value, np.ndarray):
-            array = check_stored_array(stored, value.shape, value.dtype, key)
-            np.copyto(value, array, casting="same_kind")
-            return value
-        return _as_scalar(stored, type(value), key)
+        return fill_template(self._members.read(key), value, key)
 
     def _missing(self, key: str) -> str:
         """Say which key is missing where, and what a likely mistake is."""
@@ -238,48 +229,3 @@ def load_npz(
         raise ValueError(f"{file!r} is not an npz file: it holds a single array")
     with npz:
         NpzDeserializer(npz, path=path, strict=strict, ignore_names=ignore_names).load(obj)
-
-
-def _as_list(ignore_names: IgnoreNames) -> list[IgnoreName]:
-    """Return the names to ignore as a list of strings and callables."""
-    if ignore_names is None:
-        return []
-    names = list(ignore_names) if isinstance(ignore_names, list | tuple) else [ignore_names]
-    for name in names:
-        if not (isinstance(name, str) or callable(name)):
-            raise ValueError(
-                "ignore_names must be a string, a callable, or a list or tuple of them, but "
-                f"{name!r} is of type {type(name).__name__}"
-            )
-    return names
-
-
-def _matches(ignored: IgnoreName, key: str) -> bool:
-    """Tell whether a name to ignore means this key."""
-    return key == ignored if isinstance(ignored, str) else bool(ignored(key))
-
-
-def _as_scalar(stored: npt.NDArray[Any], wanted: type[Any], key: str) -> Any:
-    """Return a stored 0-dim array as a Python or NumPy scalar of the wanted type."""
-    if stored.shape != ():
-        raise ValueError(
-            f"{key!r} has shape {stored.shape} in the file, but is a single {wanted.__name__} in "
-            "the object that is loaded"
-        )
-    if not _is_safe(stored.dtype, wanted):
-        raise TypeError(
-            f"{key!r} has dtype {stored.dtype} in the file, which cannot be cast safely to the "
-            f"{wanted.__name__} in the object that is loaded"
-        )
-    return wanted(stored.item())
-
-
-def _is_safe(dtype: np.dtype[Any], wanted: type[Any]) -> bool:
-    """Tell whether a scalar of this dtype fits the type without loss."""
-    if issubclass(wanted, int) and wanted is not bool:
-        # Python's integers are unlimited.
-        return dtype.kind in "iub"
-    if issubclass(wanted, str | bytes):
-        return dtype.kind == ("U" if issubclass(wanted, str) else "S")
-    is_number = issubclass(wanted, bool | float | complex | np.generic)
-    return is_number and np.can_cast(dtype, wanted, "safe")

@@ -7,6 +7,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.dtypes import is_bfloat16
+
 __all__ = [
     "AbstractSerializer",
     "Deserializer",
@@ -14,6 +16,8 @@ __all__ = [
     "check_stored_array",
     "entry_name",
     "is_deserializer",
+    "optional_child",
+    "optional_entry",
 ]
 
 
@@ -158,6 +162,9 @@ def check_stored_array(
         If the dtype cannot be cast.
     """
     array = np.asarray(stored)
+    if array.dtype == np.dtype("V2") and is_bfloat16(np.dtype(dtype)):
+        # npz files hold bfloat16, which NumPy does not know, as raw bytes
+        array = array.view(dtype)
     if shape is not None and array.shape != shape:
         raise ValueError(
             f"{entry!r} has shape {array.shape} in the file, but shape {shape} in the object that "
@@ -169,3 +176,48 @@ def check_stored_array(
             f"{np.dtype(dtype)} in the object that is loaded"
         )
     return array
+
+
+def optional_child(serializer: Any, key: str) -> Any:
+    """Return the deserializer of a child that a file may not have; None where it has none.
+
+    Parameters
+    ----------
+    serializer : Deserializer
+        The deserializer, of this library or another. HDF5's ask for the group at once.
+    key : str
+        Name of the child.
+
+    Returns
+    -------
+    Deserializer or None
+        The child's.
+    """
+    try:
+        return serializer[key]
+    except (KeyError, ValueError):
+        return None
+
+
+def optional_entry(serializer: Any, key: str) -> Any:
+    """Return what a file has under a key that it need not have, such as one Chainer never wrote.
+
+    Parameters
+    ----------
+    serializer : Deserializer or None
+        The deserializer, strict or not; None has no entries.
+    key : str
+        The key.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        The stored value, None where there is none.
+    """
+    # an HDF5 file's deserializer of a group that is not there
+    if serializer is None or getattr(serializer, "group", serializer) is None:
+        return None
+    try:
+        return serializer(key, None)
+    except KeyError:
+        return None

@@ -572,3 +572,32 @@ def test_every_value_survives(dtype, shape, order):
     loaded(written(source), target)
     assert target.W.array.tobytes() == source.W.array.tobytes()
     assert target.W.array.dtype == np.dtype(dtype)
+
+
+class TestBfloat16:
+    """NumPy saves it as raw bytes, which are bfloat16 again only where that is waited for."""
+
+    def test_comes_back(self) -> None:
+        bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+        values = np.array([[1.0, -2.5, 3e38], [0.0, np.inf, 1e-40]]).astype(bfloat16)
+        buffer = io.BytesIO()
+        save_npz(buffer, {"W": values})
+        other = Link()
+        with other.init_scope():
+            other.W = Parameter(np.zeros((2, 3), bfloat16))
+        buffer.seek(0)
+        load_npz(buffer, other)
+        assert other.W.array.tobytes() == values.tobytes()
+
+    @pytest.mark.parametrize("dtype", ["f2", "f4", "i2"])
+    def test_is_nothing_else(self, dtype: str) -> None:
+        bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
+        buffer = io.BytesIO()
+        save_npz(buffer, {"W": np.ones(3, bfloat16)})
+        other = Link()
+        with other.init_scope():
+            other.W = Parameter(np.full(3, 7, dtype))
+        buffer.seek(0)
+        with pytest.raises(TypeError, match="'W' has dtype"):
+            load_npz(buffer, other)
+        assert np.all(other.W.array == 7)

@@ -1,0 +1,208 @@
+"""Read and write single HDF5 datasets, each with a digest of its values."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.serializers._hdf5_types import Stored, decoded, encoded, import_h5py, memory_types
+
+__all__ = ["DIGEST", "file_name", "read_dataset", "read_digest", "stored_digest", "write_dataset"]
+
+# The attribute that holds the SHA-256 digest of a dataset, or of all that is in a file.
+DIGEST = "fastadam_sha256"
+
+
+def file_name(item: Any) -> str:
+    """Return the name of the file of a group or dataset, for messages.
+
+    Parameters
+    ----------
+    item : h5py.Group or h5py.Dataset
+        Something in the file.
+
+    Returns
+    -------
+    str
+        The quoted name; words where there is no name.
+    """
+    file = item.file
+    return "the HDF5 file" if file.driver in {"core", "fileobj"} else repr(file.filename)
+
+
+def write_dataset(
+    group: Any, name: str, array: npt.NDArray[Any] | None, compression: int | None, key: str
+) -> None:
+    """Write one array, with its digest.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        Where to write.
+    name : str
+        Name of the dataset in the group.
+    array : numpy.ndarray or None
+        What to write.
+    compression : int or None
+        The gzip level of arrays with more than one element.
+    key : str
+        The full key, for messages.
+
+    Raises
+    ------
+    TypeError
+        If the dtype has no counterpart in HDF5 files.
+    ValueError
+        If a string has no UTF-8 encoding.
+    """
+    h5py = import_h5py()
+    if array is None:
+        dataset = group.create_dataset(name, data=h5py.Empty("f"))
+        dataset.attrs[DIGEST] = np.bytes_(_digest(None))
+        return
+    try:
+        stored, file_type = encoded(array)
+    except (TypeError, UnicodeEncodeError) as error:
+        refusal = TypeError if isinstance(error, TypeError) else ValueError
+        raise refusal(f"cannot save {key!r}: {error}") from error
+    filters: dict[str, Any] = {}
+    if array.shape != () and array.size > 0:
+        # Filters need chunks, which single values and empty arrays do not have.
+        filters["fletcher32"] = True
+        if array.size > 1:
+            filters["compression"] = compression
+    data_type = h5py.Datatype(file_type)
+    dataset = group.create_dataset(name, shape=array.shape, dtype=data_type, **filters)
+    if array.size:
+        dataset.id.write(h5py.h5s.ALL, h5py.h5s.ALL, stored.array, file_type)
+    dataset.attrs[DIGEST] = np.bytes_(_digest(stored))
+
+
+def read_dataset(group: Any, name: str, key: str) -> npt.NDArray[Any] | None:
+    """Read one array, and compare it with its digest if it has one.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        Where to read.
+    name : str
+        Name of the dataset in the group.
+    key : str
+        The full key, for messages.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        The array; None for a stored None.
+
+    Raises
+    ------
+    ValueError
+        If it is a group, the values are not those that were saved, or they are no numbers and
+        no strings.
+    OSError
+        If it cannot be read.
+    """
+    stored, _ = _read(group, name, key)
+    try:
+        return None if stored is None else decoded(stored)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{key!r} in {file_name(group)} cannot be loaded: {error}") from error
+
+
+def read_digest(group: Any, name: str, key: str) -> str:
+    """Read one array, and return the digest of what was read.
+
+    Parameters
+    ----------
+    group, name, key
+        As for `read_dataset`.
+
+    Returns
+    -------
+    str
+        The SHA-256 digest, hexadecimal.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `read_dataset` does.
+    """
+    return _read(group, name, key)[1]
+
+
+def stored_digest(item: Any, key: str) -> str | None:
+    """Return the digest that is stored with a dataset or a file.
+
+    Parameters
+    ----------
+    item : h5py.Dataset or h5py.Group
+        Where to look.
+    key : str
+        Its full key, for messages.
+
+    Returns
+    -------
+    str or None
+        The SHA-256 digest, hexadecimal; None if there is none.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    try:
+        if DIGEST not in item.attrs:
+            return None
+        return bytes(item.attrs[DIGEST]).decode("latin-1")
+    except Exception as error:  # whatever libhdf5 meets in a damaged file
+        raise _unreadable(item, key, error) from error
+
+
+def _read(group: Any, name: str, key: str) -> tuple[Stored | None, str]:
+    """Read what is stored in a dataset, and its digest, which has to be the one stored with it."""
+    h5py = import_h5py()
+    stored: Stored | None = None
+    try:
+        dataset = group[name]
+        is_dataset = isinstance(dataset, h5py.Dataset)
+        if is_dataset and dataset.shape is not None:
+            kind, dtype, memory_type = memory_types(dataset)
+            array = np.empty(dataset.shape, dtype)
+            if array.size:
+                dataset.id.read(h5py.h5s.ALL, h5py.h5s.ALL, array, memory_type)
+            if h5py.check_string_dtype(dtype) is not None and dtype.hasobject:
+                # Strings without a fixed length, as other programs write them.
+                array = np.array(array.ravel().tolist(), dtype="S").reshape(array.shape)
+            stored = Stored(kind, array)
+    except Exception as error:  # whatever libhdf5 meets in a damaged file
+        raise _unreadable(group, key, error) from error
+    if not is_dataset:
+        raise ValueError(f"{key!r} in {file_name(group)} is a group, not an array")
+    if stored is not None and stored.array.dtype.hasobject:
+        raise ValueError(f"{key!r} in {file_name(group)} holds objects, not numbers or strings")
+    digest = _digest(stored)
+    if stored_digest(dataset, key) not in {None, digest}:
+        raise ValueError(
+            f"{key!r} in {file_name(group)} is damaged: its SHA-256 digest is not the one that "
+            "was saved with it"
+        )
+    return stored, digest
+
+
+def _digest(stored: Stored | None) -> str:
+    """Return the SHA-256 digest of kind, shape and elements."""
+    if stored is None:
+        return hashlib.sha256(b"None\n").hexdigest()
+    digest = hashlib.sha256(f"{stored.kind} {stored.array.shape}\n".encode())
+    if stored.array.size:
+        digest.update(stored.array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _unreadable(item: Any, key: str, error: Exception) -> OSError:
+    """Return an error that names the place of libhdf5's."""
+    return OSError(f"{key!r} in {file_name(item)} cannot be read: {error}")

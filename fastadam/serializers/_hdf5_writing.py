@@ -1,0 +1,156 @@
+"""Write to open HDF5 files, in Chainer's layout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy.typing as npt
+
+from fastadam.serializers._hdf5_datasets import file_name, write_dataset
+from fastadam.serializers._hdf5_types import import_h5py
+from fastadam.serializers.dictionary import DictionarySerializer
+from fastadam.serializers.protocol import Serializer
+
+__all__ = ["HDF5Serializer"]
+
+
+class HDF5Serializer(Serializer):
+    """Write values to an open HDF5 file, or to a group of one.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        Where to write.
+    compression : int, optional
+        The gzip level of arrays with more than one element, from 0 to 9; None for no
+        compression.
+
+    Attributes
+    ----------
+    group : h5py.Group
+        Where it writes.
+    compression : int or None
+        The gzip level.
+    path : str
+        What comes before the keys, for messages.
+
+    Raises
+    ------
+    RuntimeError
+        If h5py is not installed.
+    ValueError
+        If there is no such level.
+
+    Examples
+    --------
+    >>> import io
+    >>> import h5py
+    >>> from fastadam.link import Link
+    >>> from fastadam.serializers import HDF5Serializer
+    >>> with h5py.File(io.BytesIO(), "w") as file:
+    ...     HDF5Serializer(file)["model"].save(Link(W=(2, 3), b=2))
+    ...     file["model/W"].shape
+    (2, 3)
+    """
+
+    def __init__(self, group: Any, compression: int | None = 4) -> None:
+        import_h5py()
+        if compression is not None and compression not in range(10):
+            raise ValueError(
+                f"compression must be a gzip level from 0 to 9, or None, but is {compression!r}"
+            )
+        self.group = group
+        self.compression = compression
+        self.path = ""
+
+    def __getitem__(self, key: str) -> HDF5Serializer:
+        """Return the serializer for a child: a group in this one.
+
+        Parameters
+        ----------
+        key : str
+            Name of the child; slashes around it are dropped.
+
+        Returns
+        -------
+        HDF5Serializer
+            The child's serializer.
+
+        Raises
+        ------
+        ValueError
+            If there is an array of that name.
+        """
+        name = key.strip("/")
+        self._check_groups(name.split("/"))
+        child = HDF5Serializer(
+            self.group.require_group(name) if name else self.group, self.compression
+        )
+        child.path = f"{self.path}{name}/"
+        return child
+
+    def __call__(self, key: str, value: Any) -> Any:
+        """Write a value.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value; slashes before it are dropped.
+        value : numpy.ndarray, scalar, str or None
+            What to write.
+
+        Returns
+        -------
+        object
+            `value` itself.
+
+        Raises
+        ------
+        TypeError
+            If the value is something else, or its dtype has no counterpart in HDF5 files.
+        ValueError
+            If there is already something of that name, or the name is empty.
+        """
+        collected = DictionarySerializer(path=self.path)
+        collected(key, value)
+        self.write_array(key, *collected.target.values())
+        return value
+
+    def write_array(self, key: str, array: npt.NDArray[Any]) -> None:
+        """Write an array, or the 0-dim object array that stands for None.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value; slashes before it are dropped.
+        array : numpy.ndarray
+            What `storable_array` returns.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As when the serializer is called.
+        """
+        name = key.lstrip("/")
+        *groups, last = name.split("/")
+        if last in {"", "."} or "\0" in name:
+            raise ValueError(f"cannot save {self.path + name!r}: it is no name for a dataset")
+        self._check_groups(groups)
+        if name in self.group:
+            raise ValueError(
+                f"cannot save {self.path + name!r}: {file_name(self.group)} holds a "
+                f"{type(self.group[name]).__name__.lower()} of that name already"
+            )
+        stored = None if array.dtype.hasobject else array
+        write_dataset(self.group, name, stored, self.compression, self.path + name)
+
+    def _check_groups(self, names: list[str]) -> None:
+        """Raise ValueError if one of these nested groups cannot be made."""
+        for count in range(1, len(names) + 1):
+            name = "/".join(names[:count])
+            found = self.group.get(name, getclass=True) if name else None
+            if found is not None and not issubclass(found, import_h5py().Group):
+                raise ValueError(
+                    f"cannot save below {self.path + name!r}: {file_name(self.group)} holds an "
+                    "array of that name, so it cannot be a group"
+                )
