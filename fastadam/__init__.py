@@ -20,6 +20,7 @@ from fastadam.link import Chain, ChainList, Link
 from fastadam.optimizer import GradientMethod, Optimizer
 from fastadam.optimizers import AdaBound, Adam, AdamRule, AdamW, AMSBound, AMSGrad
 from fastadam.parameter import Parameter
+from fastadam.update_report import UpdateReport
 from fastadam.update_rule import UpdateRule
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Link",
     "Optimizer",
     "Parameter",
+    "UpdateReport",
     "UpdateRule",
     "__version__",
     "adam_step",

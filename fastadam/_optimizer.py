@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Self
 
+from fastadam.comparison import Comparable
 from fastadam.hookable import Hook, HookTable
 from fastadam.parameter_table import ParameterTable
 from fastadam.serializers.protocol import is_deserializer
@@ -15,7 +16,7 @@ from fastadam.update_rule import UpdateRule
 __all__ = ["Optimizer"]
 
 
-class Optimizer:
+class Optimizer(Comparable):
     """Base class of optimizers: target, counters, hooks and serialization.
 
     A subclass overrides `update`. For methods that need one gradient, derive from
@@ -174,11 +175,14 @@ class Optimizer:
         Parameters
         ----------
         hook : callable
-            Called for each parameter if its attribute ``call_for_each_param`` is true.
+            Called for each parameter if its attribute ``call_for_each_param`` is true; not for
+            those that have no rule or a disabled one, which no update touches.
         """
         if getattr(hook, "call_for_each_param", False):
             for param in self._set_up().parameters.values():
-                hook(param.update_rule, param)
+                rule = getattr(param, "update_rule", None)
+                if rule is not None and getattr(rule, "enabled", True):
+                    hook(rule, param)
         else:
             hook(self)
 
@@ -221,7 +225,7 @@ class Optimizer:
         takes: list[Callable[[], None]] = []
         for path, (param, rule) in rules.items():
             child = serializer[path]
-            if getattr(type(rule), "serialize", None) is UpdateRule.serialize:
+            if _reads_in_two_phases(rule):
                 takes.append(rule.read_state(child, param))
             else:
                 takes.append(partial(rule.serialize, child))
@@ -246,3 +250,10 @@ class Optimizer:
         self._set_up()
         assert self._hooks is not None
         return self._hooks
+
+
+def _reads_in_two_phases(rule: Any) -> bool:
+    """Whether a rule's `serialize` is fastadam's own, so that `read_state` does what it does."""
+    serialize = getattr(type(rule), "serialize", None)
+    owner = getattr(serialize, "__module__", "") or ""
+    return isinstance(rule, UpdateRule) and owner.startswith("fastadam.")

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
 
-from fastadam._optimizer import Optimizer
+from fastadam.dispatch import Dispatch
 from fastadam.hookable import Hook
-from fastadam.hyperparameter import Hyperparameter
-from fastadam.parameter import Parameter, peek_grad, unscale_grad
+from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
+from fastadam.loss_scaling import LossScaling
+from fastadam.parameter import Parameter, peek_grad
+from fastadam.serializers.protocol import is_deserializer
 from fastadam.targets import ArrayTarget
+from fastadam.update_report import UpdateReport
 from fastadam.update_rule import UpdateRule
 
 __all__ = ["GradientMethod"]
 
 
-class GradientMethod(Optimizer):
+class GradientMethod(LossScaling):
     """Base class of optimizers that update every parameter from its gradient, by a rule.
 
     A subclass overrides `create_update_rule`.
@@ -27,6 +30,11 @@ class GradientMethod(Optimizer):
     ----------
     hyperparam : Hyperparameter
         The hyperparameters that the rules of all parameters fall back on.
+    last_update : UpdateReport or None
+        What the last update did.
+    monitor : bool
+        Whether every update looks at the gradients, so that ``last_update`` has their norm and
+        names those that are not finite.
 
     Examples
     --------
@@ -47,7 +55,9 @@ class GradientMethod(Optimizer):
     array([0.5, 0. ])
     """
 
+    last_update: UpdateReport | None = None
     _use_cleargrads = True
+    _use_fp32_update = False
 
     def __init__(self) -> None:
         self.hyperparam = Hyperparameter()
@@ -71,6 +81,7 @@ class GradientMethod(Optimizer):
             The optimizer itself.
         """
         super().setup(link)
+        self.last_update = None
         self._known = []
         for param in self._set_up().parameters.values():
             param.update_rule = None
@@ -102,13 +113,25 @@ class GradientMethod(Optimizer):
             be stepped.
         ValueError
             If gradients are missing, superfluous or misshaped, or a parameter is read-only.
+        FloatingPointError
+            If a gradient is not finite and ``on_nonfinite`` is 'raise'.
 
         Notes
         -----
-        The order is: loss and gradients; zeros for missing gradients; the division by the loss
-        scale, if a backward pass left one; 'pre' hooks; ``t += 1``; the update; 'post' hooks.
+        The order is:
+
+        1. loss and gradients, of a loss multiplied by `loss_scale` if it has a ``backward``;
+        2. zeros for missing gradients; division by the loss scale, and a look at what is not
+           finite, where asked for;
+        3. 'pre' hooks, which see the true gradients;
+        4. ``t += 1``; if a gradient is not finite, what `on_nonfinite` says;
+        5. the update of every parameter whose rule is enabled;
+        6. 'post' hooks, which see `last_update`; a new loss scale, if it is dynamic.
+
         Everything is checked before anything is written: a refused update has changed neither
-        parameters nor state nor counts.
+        parameters nor state nor counts. A loss function or 'pre' hook that raises leaves these as
+        they were, too. When a rule's hook or a 'post' hook raises, every parameter is wholly
+        before or wholly after its step, and ``last_update.applied`` names those that are after.
         """
         self._set_up()
         if lossfun is None:
@@ -130,12 +153,12 @@ class GradientMethod(Optimizer):
                 + ("" if arrays else ", or a loss with backward()")
             )
         self._clear_gradients()
-        loss.backward(loss_scale=None)
+        loss.backward(loss_scale=self._loss_scale)
         self._refresh()
         self._update()
         return loss
 
-    def apply_gradients(self, grads: Any) -> None:
+    def apply_gradients(self, grads: Any, loss_scale: float | None = None) -> None:
         """Make one update from gradients computed elsewhere, which are only read.
 
         Parameters
@@ -144,15 +167,20 @@ class GradientMethod(Optimizer):
             The gradients in the target's structure; for a link, a mapping from path to
             gradient. Each is anything that `numpy.asarray` takes with the parameter's shape and
             a real floating dtype, or None for no gradient (which counts as zeros).
+        loss_scale : float, optional
+            What the loss was multiplied by before the gradients were computed, and what they are
+            divided by: usually this optimizer's `loss_scale`.
 
         Raises
         ------
-        TypeError, ValueError
+        TypeError, ValueError, FloatingPointError
             As `update`.
         """
+        if loss_scale is not None and not 0 < loss_scale < float("inf"):
+            raise ValueError(f"a loss scale must be a finite number above 0, not {loss_scale!r}")
         self._set_up()
         self._refresh()
-        self._lend(grads)
+        self._lend(grads, loss_scale)
         self._update(lent=True)
 
     def reallocate_cleared_grads(self) -> None:
@@ -191,6 +219,58 @@ class GradientMethod(Optimizer):
         )
         self._use_cleargrads = use
 
+    def use_fp32_update(self, flag: bool = True) -> None:
+        """Keep float32 masters of half-precision parameters, and update these.
+
+        Each step is made on the float32 master and rounded to the parameter, so that small steps
+        add up instead of being rounded away. Float32 and float64 parameters are unaffected. May be
+        called before or after `setup`, at any time.
+
+        Parameters
+        ----------
+        flag : bool
+            False ends it: the masters are dropped.
+
+        See Also
+        --------
+        UpdateRule.use_fp32_update : The same for one parameter.
+        """
+        self._use_fp32_update = bool(flag)
+        if self._targets is not None:
+            for param in self._targets.parameters.values():
+                rule = getattr(param, "update_rule", None)
+                if rule is not None:
+                    rule.use_fp32_update(flag)
+
+    def serialize(self, serializer: Any) -> None:
+        """Write ``t``, ``epoch``, the rules' states and the loss scale, or read them.
+
+        The parameters' values are not part of it. A read checks everything first; if it
+        raises, nothing has changed. What Chainer does not know (the loss scale, float32
+        masters, AdaBound's first alpha) is under keys of its own, which Chainer ignores and
+        whose absence is no error.
+
+        Parameters
+        ----------
+        serializer : Serializer or Deserializer
+            fastadam's or another library's, such as Chainer's.
+
+        Raises
+        ------
+        KeyError
+            If an entry is missing.
+        ValueError, TypeError
+            If an entry has another shape, or a dtype that does not convert.
+        """
+        if is_deserializer(serializer):
+            self._set_up()
+            take_loss_scale = self._read_loss_scaling(serializer)
+            super().serialize(serializer)
+            take_loss_scale()
+        else:
+            super().serialize(serializer)
+            self._write_loss_scaling(serializer)
+
     def set_hyperparam(self, which: str | Callable[[str, Any], object], **values: Any) -> list[str]:
         """Override hyperparameters for some of the parameters.
 
@@ -225,7 +305,8 @@ class GradientMethod(Optimizer):
         """
         known = self.hyperparam.get_dict()
         for name in values:
-            if name not in known:
+            alias = isinstance(getattr(type(self), name, None), HyperparameterProxy)
+            if name not in known and not alias:
                 raise TypeError(
                     f"{type(self).__name__} has no hyperparameter {name!r}; "
                     f"there are: {', '.join(known)}"
@@ -254,6 +335,8 @@ class GradientMethod(Optimizer):
                 rule = param.update_rule = self.create_update_rule()
                 if isinstance(rule, UpdateRule):
                     rule.path = path
+                if self._use_fp32_update:
+                    rule.use_fp32_update()
 
     def _clear_gradients(self) -> None:
         """Make room for the gradients of a backward pass."""
@@ -267,20 +350,20 @@ class GradientMethod(Optimizer):
             for param in self._set_up().parameters.values():
                 param.cleargrad()
 
-    def _lend(self, grads: Any) -> None:
+    def _lend(self, grads: Any, loss_scale: float | None = None) -> None:
         """Hand a caller's gradients to the parameters."""
         targets = self._set_up()
         found = targets.gradients(grads)
         try:
             for path, grad in found.items():
                 param = targets.parameters[path]
-                param._loss_scale = None
                 if grad is None:
                     param.cleargrad()
                 elif isinstance(param, Parameter):
                     param.lend_grad(grad)
                 else:
                     param.grad = np.array(grad, dtype=param.dtype)
+                param._loss_scale = loss_scale
         except BaseException:
             for path in found:
                 targets.parameters[path].cleargrad()
@@ -298,64 +381,45 @@ class GradientMethod(Optimizer):
             )
         try:
             self.reallocate_cleared_grads()
-            for param in params:
-                unscale_grad(param)
+            self._unscale_and_look()
+            self.check_nan_in_grads()
             self.call_hooks("pre")
+            self._refuse_nonfinite()
             self._update_parameters()
             self.reallocate_cleared_grads()
             self.call_hooks("post")
+            self.update_loss_scale()
         finally:
+            self._facts = None
             if lent:
                 for param in params:
                     param.cleargrad()
 
     def _update_parameters(self) -> None:
-        """Count the step and run the rules: one batch per kind, the others one by one."""
-        batches: dict[Hashable, tuple[list[Any], list[Any]]] = {}
-        singles: list[Any] = []
-        taken: set[int] = set()
-        for param in self._set_up().parameters.values():
-            rule = getattr(param, "update_rule", None)
-            if rule is None:
-                continue
-            ours = isinstance(rule, UpdateRule)
-            if ours and (not rule.enabled or param.array is None):
-                continue
-            key = rule.batch_key() if ours else None
-            # a rule that two parameters share counts its updates one after the other
-            if key is None or id(rule) in taken:
-                singles.append(param)
-            else:
-                taken.add(id(rule))
-                rules, params = batches.setdefault(key, ([], []))
-                rules.append(rule)
-                params.append(param)
-        self._check_batches(batches, singles)
+        """Count the step, run the rules unless it is to be skipped, and report."""
+        safe = self.is_safe_to_update()
+        work = Dispatch(self._set_up().parameters if safe else {})
+        work.check()
         self.t += 1
-        done, rule, before = False, None, None
         try:
-            for rules, params in batches.values():
-                rule, before = rules[0], rules[0].t
-                type(rule).update_batch(rules, params)
-                done = True
-            for param in singles:
-                rule, before = param.update_rule, param.update_rule.t
-                param.update()
-                done = True
+            work.run()
         except BaseException:
             # a step that no parameter has taken is not counted
-            if not done and (rule is None or rule.t == before):
+            if not work.applied:
                 self.t -= 1
+            else:
+                self._report(skipped=False, applied=work.applied)
             raise
+        self._report(skipped=not safe, applied=work.applied)
 
-    def _check_batches(
-        self, batches: dict[Hashable, tuple[list[Any], list[Any]]], singles: Sequence[Any]
-    ) -> None:
-        """Let everybody refuse before anybody writes; a single batch or rule checks itself."""
-        if len(batches) + len(singles) == 1:
-            return
-        for rules, params in batches.values():
-            type(rules[0]).check_batch(rules, params)
-        for param in singles:
-            if isinstance(param.update_rule, UpdateRule):
-                type(param.update_rule).check_batch([param.update_rule], [param])
+    def _report(self, skipped: bool, applied: tuple[str, ...]) -> None:
+        """Set `last_update`."""
+        facts = self._facts
+        self.last_update = UpdateReport(
+            t=self.t,
+            skipped=skipped,
+            nonfinite=None if facts is None else facts.nonfinite,
+            grad_norm=None if facts is None else facts.norm,
+            loss_scale=self._loss_scale,
+            applied=applied,
+        )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fastadam._lazy_array import LazyArray
 from fastadam.initializer import Array, Initializer, Shape
+from fastadam.kernels.dtypes import computing_dtype, is_floating, is_half
 
 __all__ = ["Parameter"]
 
@@ -95,7 +96,9 @@ class Parameter(LazyArray):
         """The gradient: an array of the parameter's shape and dtype, or None.
 
         A gradient that was lent (see `lend_grad`) is replaced by a private copy in the
-        parameter's dtype when it is first read here, so the returned array may be written.
+        parameter's dtype when it is first read here, so the returned array may be written. For
+        a half-precision parameter, the copy of a wider gradient is float32, and so is the
+        gradient that an update has divided by its loss scale.
 
         Raises
         ------
@@ -178,7 +181,7 @@ class Parameter(LazyArray):
             raise TypeError(
                 f"the gradient of {self._label} cannot be made an array of numbers: {error}"
             ) from error
-        if lent.dtype.kind != "f":
+        if not is_floating(lent.dtype):
             raise TypeError(
                 f"the gradient of {self._label} has dtype {lent.dtype}; it must be a real "
                 f"floating dtype such as {array.dtype.name}"
@@ -217,7 +220,8 @@ class Parameter(LazyArray):
         """Add another parameter's gradient to this one's.
 
         Nothing happens if `var` has no gradient. If this parameter has none, it shares the
-        other's gradient array. An uninitialised parameter is initialised first.
+        other's gradient array. An uninitialised parameter is initialised first. Gradients that
+        backward passes have left multiplied by different loss scales are divided by them first.
 
         Parameters
         ----------
@@ -237,10 +241,22 @@ class Parameter(LazyArray):
         if self._array is None:
             self.initialize(var.shape)
         mine = self.grad
-        if mine is not None:
-            self._check_grad_shape(theirs, mine)
-            theirs = mine + theirs
-        self.grad = theirs
+        if mine is None:
+            self.grad = theirs
+            self._loss_scale = var._loss_scale
+            return
+        self._check_grad_shape(theirs, mine)
+        if self._loss_scale == var._loss_scale:
+            total = mine + theirs
+            if mine.dtype == self.dtype:
+                self.grad = total
+            else:
+                replace_grad(self, total)
+            return
+        # true gradients: what is scaled differently cannot be added
+        true = _unscaled(mine, self._loss_scale) + _unscaled(theirs, var._loss_scale)
+        self._loss_scale = None
+        replace_grad(self, true)
 
     def copydata(self, var: Parameter) -> None:
         """Copy another parameter's array into this one's.
@@ -306,11 +322,16 @@ class Parameter(LazyArray):
             )
 
     def _own_grad(self) -> None:
-        """Replace a lent gradient by a private copy in the parameter's dtype and layout."""
+        """Replace a lent gradient by a private copy in the parameter's dtype and layout.
+
+        What is wider than a half-precision parameter is copied to float32.
+        """
         lent = self._grad
         assert lent is not None
         like = lent if self._array is None else self._array
-        own: Array = np.empty_like(like, shape=lent.shape, subok=False)
+        wider = is_half(like.dtype) and not is_half(lent.dtype)
+        dtype = computing_dtype(like.dtype) if wider else like.dtype
+        own: Array = np.empty_like(like, dtype, shape=lent.shape, subok=False)
         np.copyto(own, lent, casting="same_kind")
         self._grad = own
         self._grad_borrowed = False
@@ -321,6 +342,12 @@ def _filled_like(array: Array, value: float) -> Array | None:
     return np.full_like(array, value) if np.issubdtype(array.dtype, np.inexact) else None
 
 
+def _unscaled(grad: Array, scale: float | None) -> Array:
+    """Return the true gradient, in the computing dtype, of one multiplied by a loss scale."""
+    wide = grad.astype(computing_dtype(grad.dtype) or grad.dtype, copy=False)
+    return wide if scale is None else np.asarray(wide / wide.dtype.type(scale))
+
+
 def peek_grad(param: Any) -> Any:
     """Return a gradient as it is, without the private copy that reading ``grad`` may make.
 
@@ -329,12 +356,22 @@ def peek_grad(param: Any) -> Any:
     return param._grad if isinstance(param, Parameter) else param.grad
 
 
-def unscale_grad(param: Any) -> None:
-    """Divide a gradient by the loss scale that its backward pass left, once and for all."""
-    scale = getattr(param, "_loss_scale", None)
-    if scale is None or param.array is None:
-        return
-    grad = param.grad
-    if grad is not None:
-        param.grad = np.asarray(grad / float(scale), grad.dtype)
-    param._loss_scale = None
+def replace_grad(param: Any, grad: Array) -> None:
+    """Put another array in the place of a gradient: in the parameter's dtype, or wider.
+
+    A gradient wider than its half-precision parameter is not what the setter of ``grad`` takes,
+    in this library or in Chainer: it is for true gradients on their way to the update.
+    """
+    dtype = param.array.dtype
+    wide = computing_dtype(dtype) or dtype
+    if grad.dtype not in (dtype, wide):
+        grad = grad.astype(wide)
+    if isinstance(param, Parameter):
+        param._grad = grad
+        param._grad_borrowed = False
+    elif grad.dtype == dtype:
+        param.grad = grad
+    elif hasattr(param, "_set_grad_without_check"):
+        param._set_grad_without_check(grad)
+    else:
+        param.grad = grad.astype(dtype)

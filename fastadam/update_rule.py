@@ -7,10 +7,18 @@ from typing import Any
 
 import numpy as np
 
+from fastadam.fp32_update import follow, round_to
+from fastadam.gradient_pass import is_scaled, unscale_gradients
 from fastadam.hookable import Hook, HookTable
 from fastadam.hyperparameter import Hyperparameter
-from fastadam.parameter import Parameter, unscale_grad
-from fastadam.serializers.protocol import check_stored_array, entry_name, is_deserializer
+from fastadam.kernels.dtypes import computing_dtype, is_half
+from fastadam.parameter import Parameter
+from fastadam.serializers.protocol import (
+    check_stored_array,
+    entry_name,
+    is_deserializer,
+    optional_entry,
+)
 
 __all__ = ["UpdateRule"]
 
@@ -64,6 +72,9 @@ class UpdateRule:
         self.t = 0
         self.path: str | None = None
         self._hooks = HookTable()
+        self._use_fp32_update = False
+        # the float32 master of a half-precision parameter, once there is one
+        self._fp32_param: Parameter | None = None
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -108,11 +119,29 @@ class UpdateRule:
         """
         self._hooks.remove(name)
 
+    def use_fp32_update(self, flag: bool = True) -> None:
+        """Keep a float32 master of a half-precision parameter, and update that.
+
+        Each step is made on the master and rounded to the parameter's array, in place. What is
+        written to the array between updates goes over to the master, element by element. The
+        rule's hooks, `init_state` and `update_core` are given the master as their parameter.
+        Float32 and float64 parameters are unaffected.
+
+        Parameters
+        ----------
+        flag : bool
+            False ends it: the master is dropped.
+        """
+        self._use_fp32_update = bool(flag)
+        if not flag:
+            self._fp32_param = None
+
     def update(self, param: Parameter) -> None:
         """Make one update of the parameter, with the rule's hooks around it.
 
         Nothing happens if the rule is disabled or the parameter has no array yet. If anything
-        raises before the update is done, `t` is as it was.
+        raises before the update is done, `t` is as it was. A gradient that a backward pass has
+        left multiplied by a loss scale is divided by it first.
 
         Parameters
         ----------
@@ -121,27 +150,35 @@ class UpdateRule:
         """
         if not self.enabled or param.array is None:
             return
+        if is_scaled(param):
+            unscale_gradients([param])
+        stepped = self._stepped(param)
+        if stepped is not param:
+            grad = param.grad
+            stepped.grad = None if grad is None else grad.astype(np.float32)
         before = self._state
         started = False
         self.t += 1
         try:
-            if self._state is None:
-                self._state = {}
-                self.init_state(param)
-            unscale_grad(param)
-            for hook in self._hooks.at("pre"):
-                hook(self, param)
-            started = True
-            self.update_core(param)
-        except BaseException as error:
-            # Ctrl-C during a step arrives when its kernel is done: that step counts
-            if not started or isinstance(error, Exception):
-                self.t -= 1
-                if before is None:
-                    self._state = None
-            raise
-        for hook in self._hooks.at("post"):
-            hook(self, param)
+            try:
+                if self._state is None:
+                    self._state = {}
+                    self.init_state(stepped)
+                for hook in self._hooks.at("pre"):
+                    hook(self, stepped)
+                started = True
+                self.update_core(stepped)
+            except BaseException as error:
+                # Ctrl-C during a step arrives when its kernel is done: that step counts
+                if not started or isinstance(error, Exception):
+                    self.t -= 1
+                    if before is None:
+                        self._state = None
+                raise
+            for hook in self._hooks.at("post"):
+                hook(self, stepped)
+        finally:
+            self._finish(param, stepped)
 
     def update_core(self, param: Parameter) -> None:
         """Update the parameter in place, by default with `update_core_cpu` or `_gpu`.
@@ -234,6 +271,8 @@ class UpdateRule:
         serializer("t", self.t)
         for key, value in (self._state or {}).items():
             serializer(key, value)
+        if self._fp32_param is not None:
+            serializer("fp32_param", self._fp32_param.array)
 
     def read_state(self, serializer: Any, param: Parameter | None = None) -> Callable[[], None]:
         """Read and check `t` and the state; return a function that makes them the rule's own.
@@ -254,6 +293,7 @@ class UpdateRule:
             If an entry has another shape, or a dtype that does not convert.
         """
         t = int(serializer("t", self.t))
+        master = self._read_master(serializer, param)
         current = self._state or {}
         late = self._late_state(param, current) if current else {}
         template = {**current, **late} if current else self._new_state(param)
@@ -270,17 +310,18 @@ class UpdateRule:
                 lazy = param is not None and param.array is None
                 if loaded or (t != 0 and self.enabled and not lazy):
                     raise
-                return lambda: self._adopt(t, None)
+                return lambda: self._adopt(t, None, master)
             if value is not None:
                 loaded[key] = _checked(entry_name(serializer, key), value, like, sized)
         partial = not sized and len(loaded) < len(template)
         if (not loaded and t == 0) or (not current and (not loaded or partial)):
-            return lambda: self._adopt(t, None)
-        return lambda: self._adopt(t, {**(current or template), **loaded})
+            return lambda: self._adopt(t, None, master)
+        return lambda: self._adopt(t, {**(current or template), **loaded}, master)
 
-    def _adopt(self, t: int, state: dict[str, Any] | None) -> None:
+    def _adopt(self, t: int, state: dict[str, Any] | None, master: Parameter | None) -> None:
         """Take over what `read_state` has checked, into the arrays that are there already."""
         self.t = t
+        self._fp32_param = master
         if state is None or self._state is None:
             self._state = state
             return
@@ -290,6 +331,27 @@ class UpdateRule:
                 np.copyto(current, value)
             else:
                 self._state[key] = value
+
+    def _read_master(self, serializer: Any, param: Parameter | None) -> Parameter | None:
+        """Read and check a float32 master, if the file has one."""
+        stored = optional_entry(serializer, "fp32_param")
+        if stored is None:
+            return None
+        shape = None if param is None or param.array is None else param.array.shape
+        entry = entry_name(serializer, "fp32_param")
+        return Parameter(np.array(check_stored_array(stored, shape, np.float32, entry), np.float32))
+
+    def _stepped(self, param: Any) -> Any:
+        """Return what the step is made on: the parameter, or its up-to-date float32 master."""
+        if not self._use_fp32_update or not is_half(param.array.dtype):
+            return param
+        self._fp32_param = follow(self._fp32_param, param)
+        return self._fp32_param
+
+    def _finish(self, param: Any, stepped: Any) -> None:
+        """Round a master that has been stepped to its parameter."""
+        if stepped is not param:
+            round_to(param, stepped)
 
     def _late_state(self, param: Parameter | None, state: dict[str, Any]) -> dict[str, Any]:
         """Return what a state lacks because a flag was switched on since; by default nothing."""
@@ -312,6 +374,8 @@ def _checked(entry: str, value: Any, current: Any, sized: bool) -> Any:
     if not isinstance(current, np.ndarray):
         return type(current)(value)
     stored = check_stored_array(value, current.shape if sized else None, current.dtype, entry)
-    fitting = np.empty_like(current) if sized else np.empty(stored.shape, stored.dtype)
+    # state is kept in the type that steps are computed in, whatever a file has
+    wide = computing_dtype(stored.dtype) or stored.dtype
+    fitting = np.empty_like(current) if sized else np.empty(stored.shape, wide)
     np.copyto(fitting, stored, casting="same_kind")
     return fitting

@@ -24,7 +24,7 @@ def a_link() -> fastadam.Link:
 
 
 @pytest.mark.parametrize("by_itself", [False, True])
-@pytest.mark.parametrize("dtype", ["e", "g", "F", "D", "i", "?", ">f4", ">f8"])
+@pytest.mark.parametrize("dtype", ["g", "F", "D", "i", "?", ">f2", ">f4", ">f8"])
 def test_unsupported_dtypes_are_refused_by_name(dtype: str, by_itself: bool) -> None:
     w, good = np.ones(2, dtype), np.ones(2)
     opt = fastadam.Adam(eps=1e-3).setup({"good": good, "w": w})

@@ -18,7 +18,21 @@ from fastadam.optimizers.names import (
 
 __all__ = ["Adam", "AdamRule"]
 
-_NAMES = tuple(DEFAULTS.get_dict())
+_MODES = {"eps_mode": EPS_MODES, "decay_mode": DECAY_MODES}
+_NAMES = (*DEFAULTS.get_dict(), *_MODES)
+
+
+class _Mode(HyperparameterProxy):
+    """A mode: a hyperparameter that is there only where somebody has set it.
+
+    So the bag of hyperparameters holds what Chainer's does, numbers alone.
+    """
+
+    def __get__(self, obj: Any, owner: type | None = None) -> Any:
+        if obj is None:
+            return self
+        name = self._attr_name
+        return obj.hyperparam.get_dict().get(name, _MODES[name][0])
 
 
 class Adam(GradientMethod):
@@ -123,8 +137,8 @@ class Adam(GradientMethod):
     adabound = HyperparameterProxy("adabound")
     final_lr = HyperparameterProxy("final_lr")
     gamma = HyperparameterProxy("gamma")
-    eps_mode = HyperparameterProxy("eps_mode")
-    decay_mode = HyperparameterProxy("decay_mode")
+    eps_mode = _Mode("eps_mode")
+    decay_mode = _Mode("decay_mode")
 
     @explain_foreign_arguments
     def __init__(
@@ -140,19 +154,19 @@ class Adam(GradientMethod):
         final_lr: float = DEFAULTS.final_lr,
         gamma: float = DEFAULTS.gamma,
         *,
-        eps_mode: str = DEFAULTS.eps_mode,
-        decay_mode: str = DEFAULTS.decay_mode,
+        eps_mode: str = EPS_MODES[0],
+        decay_mode: str = DECAY_MODES[0],
     ) -> None:
         super().__init__()
-        if eps_mode not in EPS_MODES:
-            raise ValueError(f"eps_mode must be one of {EPS_MODES}, not {eps_mode!r}")
-        if decay_mode not in DECAY_MODES:
-            raise ValueError(f"decay_mode must be one of {DECAY_MODES}, not {decay_mode!r}")
-        given = (alpha, beta1, beta2, eps, eta, weight_decay_rate, amsgrad, adabound, final_lr)
-        for name, value in zip(_NAMES, (*given, gamma, eps_mode, decay_mode), strict=True):
-            if name not in ("eps_mode", "decay_mode"):
-                _check_number(type(self).__name__, name, value)
+        numbers = (alpha, beta1, beta2, eps, eta, weight_decay_rate, amsgrad, adabound, final_lr)
+        for name, value in zip(DEFAULTS.get_dict(), (*numbers, gamma), strict=True):
+            _check_number(type(self).__name__, name, value)
             setattr(self.hyperparam, name, value)
+        for name, mode in (("eps_mode", eps_mode), ("decay_mode", decay_mode)):
+            if mode not in _MODES[name]:
+                raise ValueError(f"{name} must be one of {_MODES[name]}, not {mode!r}")
+            if mode != _MODES[name][0]:
+                setattr(self.hyperparam, name, mode)
 
     def create_update_rule(self) -> AdamRule:
         """Return a new :class:`fastadam.AdamRule` that follows this optimizer."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from fastadam.hyperparameter import Hyperparameter
 from fastadam.kernels.batch import Step, adam_batch, check_batch
 from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_coefficients
+from fastadam.kernels.dtypes import is_half, state_like
 from fastadam.parameter import peek_grad
+from fastadam.serializers.protocol import is_deserializer, optional_entry
 from fastadam.update_rule import UpdateRule
 
 __all__ = ["DEFAULTS", "AdamRule"]
@@ -27,8 +29,6 @@ DEFAULTS.amsgrad = False
 DEFAULTS.adabound = False
 DEFAULTS.final_lr = 0.1
 DEFAULTS.gamma = 0.001
-DEFAULTS.eps_mode = "hat"
-DEFAULTS.decay_mode = "eta"
 
 # A rule for which one of these is its own business is updated by itself, not in a batch.
 _OVERRIDABLE = (
@@ -132,7 +132,7 @@ eps_mode, decay_mode : optional
         )
 
     def init_state(self, param: Any) -> None:
-        """Make the moments: zeros of the parameter's shape and dtype.
+        """Make the moments: zeros of the parameter's shape and dtype, float32 for half types.
 
         Parameters
         ----------
@@ -142,7 +142,41 @@ eps_mode, decay_mode : optional
         state = self._state
         assert state is not None
         for key in ("m", "v", "vhat") if self.hyperparam.amsgrad else ("m", "v"):
-            state[key] = np.zeros_like(param.array)
+            state[key] = state_like(param.array)
+
+    def serialize(self, serializer: Any) -> None:
+        """Write or read `t`, the state and, with AdaBound, the first alpha.
+
+        Parameters
+        ----------
+        serializer : Serializer or Deserializer
+            fastadam's or another library's, such as Chainer's.
+        """
+        super().serialize(serializer)
+        start = self.__dict__.get("initial_alpha")
+        if not is_deserializer(serializer) and start is not None:
+            serializer("initial_alpha", float(start))
+
+    def read_state(self, serializer: Any, param: Any = None) -> Callable[[], None]:
+        """Read and check `t`, the state and the first alpha; return what takes them over.
+
+        Parameters
+        ----------
+        serializer : Deserializer
+            Where to read. Nothing is read from it later.
+        param : Parameter, optional
+            The rule's parameter, for shapes and dtypes.
+        """
+        take = super().read_state(serializer, param)
+        start = optional_entry(serializer, "initial_alpha")
+        if start is None:
+            return take
+
+        def take_both() -> None:
+            take()
+            self.initial_alpha = float(start)
+
+        return take_both
 
     def update_core_cpu(self, param: Any) -> None:
         """Make the step of one parameter; ``t`` already counts it.
@@ -166,7 +200,7 @@ eps_mode, decay_mode : optional
         def begin() -> None:
             self._state = state
 
-        adam_batch([self._step(param, state, coefficients)], begin)
+        adam_batch([self._step(param, peek_grad(param), state, coefficients)], begin)
 
     def batch_key(self) -> Hashable | None:
         """Tell whether this rule is a plain AdamRule without hooks, to be updated in a batch."""
@@ -191,7 +225,7 @@ eps_mode, decay_mode : optional
             As for `update_batch`.
         """
         if all(cls._keeps(rule, "update", "update_core", "update_core_cpu") for rule in rules):
-            steps, _ = cls._steps(rules, params, trial=True)
+            steps, _ = cls._steps(rules, params, cls._masters(rules, params), trial=True)
             check_batch(steps)
 
     @classmethod
@@ -205,7 +239,8 @@ eps_mode, decay_mode : optional
         params : sequence of Parameter
             Their parameters, in the same order.
         """
-        steps, states = cls._steps(rules, params)
+        stepped = cls._masters(rules, params)
+        steps, states = cls._steps(rules, params, stepped)
 
         def begin() -> None:
             for rule, state in states:
@@ -214,7 +249,11 @@ eps_mode, decay_mode : optional
                 if param.array is not None:
                     rule.t += 1
 
-        adam_batch(steps, begin)
+        try:
+            adam_batch(steps, begin)
+        finally:
+            for rule, param, master in zip(rules, params, stepped, strict=True):
+                rule._finish(param, master)
 
     @staticmethod
     def _keeps(rule: Any, *names: str) -> bool:
@@ -223,9 +262,21 @@ eps_mode, decay_mode : optional
         plain = kind is AdamRule or all(getattr(kind, n) is getattr(AdamRule, n) for n in names)
         return plain and rule.__dict__.keys().isdisjoint(names)
 
+    @staticmethod
+    def _masters(rules: Sequence[Any], params: Sequence[Any]) -> list[Any]:
+        """Return what each step is made on: the parameter or its float32 master."""
+        return [
+            rule._stepped(param) if rule._use_fp32_update and param.array is not None else param
+            for rule, param in zip(rules, params, strict=True)
+        ]
+
     @classmethod
     def _steps(
-        cls, rules: Sequence[Any], params: Sequence[Any], trial: bool = False
+        cls,
+        rules: Sequence[Any],
+        params: Sequence[Any],
+        stepped: Sequence[Any],
+        trial: bool = False,
     ) -> tuple[list[Step], list[tuple[Any, dict[str, Any]]]]:
         """Gather what the next update reads and writes, and the states that it must adopt.
 
@@ -234,8 +285,9 @@ eps_mode, decay_mode : optional
         steps: list[Step] = []
         states: list[tuple[Any, dict[str, Any]]] = []
         shared: dict[Hashable, Coefficients] = {}
-        for rule, param in zip(rules, params, strict=True):
-            if param.array is None or peek_grad(param) is None:
+        for rule, param, target in zip(rules, params, stepped, strict=True):
+            grad = None if param.array is None else peek_grad(param)
+            if grad is None:
                 continue
             t = rule.t + 1
             start = rule._start_alpha()
@@ -244,10 +296,10 @@ eps_mode, decay_mode : optional
             if coefficients is None:
                 coefficients = step_coefficients(rule.hyperparam.get_dict(), t, start)
                 shared[key] = coefficients
-            state = rule._ready_state(param, coefficients, trial)
+            state = rule._ready_state(target, coefficients, trial)
             if state is not rule._state:
                 states.append((rule, state))
-            steps.append(rule._step(param, state, coefficients))
+            steps.append(rule._step(target, grad, state, coefficients))
         return steps, states
 
     def _ready_state(
@@ -257,9 +309,9 @@ eps_mode, decay_mode : optional
         state = self._state
         if state is None:
             state = (
-                {key: np.zeros_like(param.array) for key in ("m", "v", "vhat")}
+                {key: state_like(param.array) for key in ("m", "v", "vhat")}
                 if trial
-                else self._new_state(param)
+                else {key: _widened(value) for key, value in self._new_state(param).items()}
             )
         late = self._late_state(param, state) if coefficients.amsgrad else {}
         return {**state, **late} if late else state
@@ -268,14 +320,16 @@ eps_mode, decay_mode : optional
         """Return vhat if amsgrad was switched on later: zeros, so it begins with the next v."""
         if not self.hyperparam.amsgrad or "vhat" in state or param is None or param.array is None:
             return {}
-        return {"vhat": np.zeros_like(param.array)}
+        return {"vhat": state_like(param.array)}
 
-    def _step(self, param: Any, state: dict[str, Any], coefficients: Coefficients) -> Step:
+    def _step(
+        self, param: Any, grad: Any, state: dict[str, Any], coefficients: Coefficients
+    ) -> Step:
         """Name the arrays of one step."""
         return Step(
             self.path or param.name or "param",
             param.array,
-            peek_grad(param),
+            grad,
             state["m"],
             state["v"],
             state["vhat"] if coefficients.amsgrad else None,
@@ -290,3 +344,10 @@ eps_mode, decay_mode : optional
         if not self.__dict__.get("initial_alpha"):
             self.initial_alpha = hp.alpha
         return float(self.initial_alpha)
+
+
+def _widened(value: Any) -> Any:
+    """Return state in float32 that a subclass has made in its parameter's half type."""
+    if isinstance(value, np.ndarray) and is_half(value.dtype):
+        return value.astype(np.float32)
+    return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from fastadam.kernels.coefficients import DECAY_MODES, EPS_MODES
 from fastadam.optimizers.adam import Adam
 from fastadam.optimizers.adam_rule import DEFAULTS
 from fastadam.optimizers.names import explain_foreign_arguments
@@ -51,8 +52,8 @@ class AdamW(Adam):
         eta: float = DEFAULTS.eta,
         weight_decay_rate: float = DEFAULTS.weight_decay_rate,
         *,
-        eps_mode: str = DEFAULTS.eps_mode,
-        decay_mode: str = DEFAULTS.decay_mode,
+        eps_mode: str = EPS_MODES[0],
+        decay_mode: str = DECAY_MODES[0],
     ) -> None:
         super().__init__(
             alpha=alpha,
@@ -105,7 +106,7 @@ class AMSGrad(Adam):
         eps: float = DEFAULTS.eps,
         eta: float = DEFAULTS.eta,
         *,
-        eps_mode: str = DEFAULTS.eps_mode,
+        eps_mode: str = EPS_MODES[0],
     ) -> None:
         super().__init__(
             alpha=alpha,
@@ -165,7 +166,7 @@ class AdaBound(Adam):
         eps: float = DEFAULTS.eps,
         eta: float = DEFAULTS.eta,
         *,
-        eps_mode: str = DEFAULTS.eps_mode,
+        eps_mode: str = EPS_MODES[0],
     ) -> None:
         super().__init__(
             alpha=alpha,
@@ -216,7 +217,7 @@ class AMSBound(Adam):
         eps: float = DEFAULTS.eps,
         eta: float = DEFAULTS.eta,
         *,
-        eps_mode: str = DEFAULTS.eps_mode,
+        eps_mode: str = EPS_MODES[0],
     ) -> None:
         super().__init__(
             alpha=alpha,

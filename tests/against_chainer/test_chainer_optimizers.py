@@ -347,8 +347,26 @@ class TestEvents:
             r.link.a.update_rule.enabled = True
             r.opt.update(r.lossfun)
 
-        events = self.compare(recorders, scenario)
-        assert ("each", None, "param b", 1, [1, 1, 1], [True, True, True]) in events
+        for recorder in recorders.values():
+            recorder.events.clear()
+            scenario(recorder)
+        # hooks called for each parameter leave out those that no update touches
+        left_out = [
+            (label, rule, f"param {name}")
+            for label in ("each", "each post")
+            for rule, name in (("rule a", "a"), (None, "b"))
+        ]
+        second, third = (
+            [i for i, event in enumerate(recorders["chainer"].events) if event[0] == "loss"][k]
+            for k in (1, 2)
+        )
+        expected = [
+            event[:3]
+            for i, event in enumerate(recorders["chainer"].events)
+            if event[:3] not in left_out or i < second or (i > third and event[2] == "param a")
+        ]
+        assert [event[:3] for event in recorders["fastadam"].events] == expected
+        assert len(expected) == len(recorders["chainer"].events) - 6
 
     def test_calling_hooks_by_hand(self, recorders: dict[str, Recorder]) -> None:
         def scenario(r: Recorder) -> None:
@@ -617,8 +635,11 @@ class TestSnapshots:
             for save in LIBRARIES.values():
                 ours = saved_keys(save, prepared("fastadam", state))
                 theirs = saved_keys(save, prepared("chainer", state))
-                assert ours == theirs
-                assert len(ours) > 6
+                # AdaBound's first alpha is what Chainer forgets
+                more = {key for key in ours if key.endswith("/initial_alpha")}
+                assert bool(more) == variant.endswith("Bound")
+                assert {key: ours[key] for key in ours if key not in more} == theirs
+                assert len(theirs) > 6
 
     def test_same_keys_of_a_shared_parameter(self) -> None:
         keys = []

@@ -319,8 +319,13 @@ def test_hyperparameter_that_is_no_number(library: Library) -> None:
 
 
 def test_two_hyperparameters_more(library: Library) -> None:
-    names = set(library.optimizers.Adam().hyperparam.get_dict())
-    assert ({"eps_mode", "decay_mode"} < names) == library.is_ours
+    opt = library.optimizers.Adam()
+    assert len(opt.hyperparam.get_dict()) == 10
+    assert getattr(opt, "eps_mode", None) == ("hat" if library.is_ours else None)
+    assert getattr(opt, "decay_mode", None) == ("eta" if library.is_ours else None)
+    if library.is_ours:
+        modes = {"eps_mode": "paper", "decay_mode": "alpha"}
+        assert modes.items() < library.optimizers.Adam(**modes).hyperparam.get_dict().items()
 
 
 # Files

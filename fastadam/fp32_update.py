@@ -1,0 +1,60 @@
+"""Float32 masters of half-precision parameters: how they follow, and how they are rounded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.parameter import Parameter
+
+__all__ = ["follow", "round_to"]
+
+Array = npt.NDArray[Any]
+
+
+def follow(master: Parameter | None, param: Any) -> Parameter:
+    """Return a master that is up to date with its half-precision parameter.
+
+    An element of the parameter that is not its master's, rounded, has been written from outside
+    (loaded, copied, assigned) and goes over to the master; the others keep the digits that the
+    parameter cannot hold.
+
+    Parameters
+    ----------
+    master : Parameter or None
+        The master so far; one is made if there is none, or the shape has changed.
+    param : Parameter
+        The parameter: float16 or bfloat16.
+    """
+    half = param.array
+    if not half.flags.writeable:
+        raise ValueError(
+            f"parameter {param.name!r}: its array is read-only and cannot be updated in place; "
+            "give the optimizer a writable copy"
+        )
+    if master is None or master.array is None or master.array.shape != half.shape:
+        return Parameter(half.astype(np.float32), name=param.name)
+    written = _bits(_rounded(master.array, half)) != _bits(half)
+    if written.any():
+        master.array[written] = half[written]
+    return master
+
+
+def round_to(param: Any, master: Parameter) -> None:
+    """Write a master, rounded, to its parameter's array, and drop the master's gradient."""
+    param.array[...] = _rounded(master.array, param.array)
+    master.cleargrad()
+
+
+def _rounded(master: Array | None, half: Array) -> Array:
+    """Return a master in the dtype of its parameter."""
+    assert master is not None
+    with np.errstate(over="ignore"):
+        return np.asarray(master.astype(half.dtype))
+
+
+def _bits(array: Array) -> npt.NDArray[np.uint16]:
+    """Return the patterns, since NaN is not equal to itself."""
+    return np.asarray(array).view(np.uint16)

@@ -1,0 +1,268 @@
+"""Loss scaling, static and dynamic, and what happens when a gradient is not finite."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from fastadam._optimizer import Optimizer
+from fastadam.gradient_pass import GradientFacts, gradient_pass, is_scaled, unscale_gradients
+from fastadam.serializers.protocol import optional_child, optional_entry
+
+__all__ = ["ON_NONFINITE", "LossScaling"]
+
+ON_NONFINITE = ("propagate", "skip", "raise")
+
+# Half-precision gradients are often too small for their type. A loss multiplied by a scale gives
+# gradients multiplied by it; the update divides them again, in float32.
+
+
+class LossScaling(Optimizer):
+    """The part of :class:`fastadam.GradientMethod` that scales losses and looks at gradients.
+
+    Attributes
+    ----------
+    monitor : bool
+        Whether every update looks at the gradients, so that ``last_update`` has their norm and
+        names those that are not finite.
+    """
+
+    monitor: bool = False
+
+    # Chainer's names, which its users' subclasses and trainers read.
+    _loss_scale: float | None = None
+    _loss_scale_max: float = 65504  # the largest float16
+    _loss_scaling_is_dynamic: bool = False
+    _loss_scaling_multiplier: float = 1.0
+    _loss_scaling_isnan: bool = False
+    _loss_scaling_isnan_ever: bool = False
+
+    _on_nonfinite: str = "propagate"
+    # What the pass of the update that is running found.
+    _facts: GradientFacts | None = None
+
+    def loss_scaling(self, interval: int = 1000, scale: float | None = None) -> None:
+        """Multiply losses before the backward pass, and divide the gradients again.
+
+        Without a `scale`, the scale is dynamic: it begins at 1 and doubles at every update until
+        a gradient is not finite for the first time. An update whose gradients are not finite is
+        skipped, and the scale halved. After the first of these the scale grows by the factor
+        ``2**(1 / interval)`` at every update. It stays between 1 and 65504, the largest
+        float16.
+
+        Parameters
+        ----------
+        interval : int
+            Updates in which a dynamic scale doubles; at least 1.
+        scale : float, optional
+            A static scale, above 0. A dynamic one that was there ends.
+
+        Raises
+        ------
+        ValueError
+            If `interval` is below 1, or `scale` is not a finite number above 0.
+
+        Notes
+        -----
+        ``update(lossfun)`` with a link calls ``loss.backward(loss_scale=...)``. Where you compute
+        gradients yourself, multiply the loss by `loss_scale` and hand the gradients on with
+        ``apply_gradients(gradients, loss_scale=...)``.
+
+        References
+        ----------
+        Micikevicius et al., "Mixed Precision Training", arXiv:1710.03740.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastadam
+        >>> opt = fastadam.Adam().setup({'w': np.zeros(2, np.float16)})
+        >>> opt.loss_scaling(interval=10)
+        >>> for _ in range(3):
+        ...     scaled = {'w': np.full(2, 1e-3 * opt.loss_scale, np.float16)}
+        ...     opt.apply_gradients(scaled, loss_scale=opt.loss_scale)
+        >>> opt.loss_scale
+        8.0
+        """
+        if scale is None:
+            if not interval >= 1:
+                raise ValueError(
+                    f"interval is the number of updates in which the loss scale doubles; it must "
+                    f"be at least 1, not {interval!r}"
+                )
+            self._loss_scale = 1.0
+            self._loss_scaling_is_dynamic = True
+            self._loss_scaling_multiplier = math.pow(2.0, 1.0 / interval)
+        else:
+            if not 0 < scale < math.inf:
+                raise ValueError(
+                    f"a loss scale must be a finite number above 0, not {scale!r}; for dynamic "
+                    "scaling give none, to switch scaling off set loss_scale = None"
+                )
+            self._loss_scale = scale
+            self._loss_scaling_is_dynamic = False
+        self._loss_scaling_isnan = False
+        self._loss_scaling_isnan_ever = False
+
+    def set_loss_scale(self, loss_scale: float) -> None:
+        """Multiply losses by a fixed scale: ``loss_scaling(scale=loss_scale)``.
+
+        Parameters
+        ----------
+        loss_scale : float
+            The scale, above 0.
+
+        Raises
+        ------
+        ValueError
+            If it is not a finite number above 0.
+        """
+        self.loss_scaling(scale=loss_scale)
+
+    @property
+    def loss_scale(self) -> float | None:
+        """The factor of the next loss; None without scaling. To set it is to make it static."""
+        return self._loss_scale
+
+    @loss_scale.setter
+    def loss_scale(self, scale: float | None) -> None:
+        if scale is not None:
+            self.loss_scaling(scale=scale)
+            return
+        self._loss_scale = None
+        self._loss_scaling_is_dynamic = False
+        self._loss_scaling_isnan = self._loss_scaling_isnan_ever = False
+
+    @property
+    def on_nonfinite(self) -> str:
+        """What an update does when a gradient holds NaN or infinity.
+
+        'propagate', the default and Chainer's way: nothing, so the parameter becomes NaN. 'skip':
+        no parameter is touched; the update is counted, the hooks run. 'raise': FloatingPointError
+        that names the parameters; nothing has changed but gradients. Dynamic loss scaling skips
+        in any case.
+        """
+        return self._on_nonfinite
+
+    @on_nonfinite.setter
+    def on_nonfinite(self, mode: str) -> None:
+        if mode not in ON_NONFINITE:
+            raise ValueError(
+                f"on_nonfinite must be one of {', '.join(map(repr, ON_NONFINITE))}, not {mode!r}"
+            )
+        self._on_nonfinite = mode
+
+    def check_nan_in_grads(self) -> None:
+        """Look for gradients that are not finite, if the loss scale is dynamic.
+
+        Every update calls it. It warns once for each such gradient, and `is_safe_to_update` and
+        `update_loss_scale` then know. Only parameters that are to be updated count.
+        """
+        self._loss_scaling_isnan = False
+        if not self._loss_scaling_is_dynamic:
+            return
+        facts = self._facts if self._facts is not None else self._look()
+        for path in facts.nonfinite:
+            self._loss_scaling_isnan = self._loss_scaling_isnan_ever = True
+            warnings.warn(
+                f"the gradient of {path!r} is not finite at t = {self.t} with loss scale "
+                f"{self._loss_scale}: this update is skipped, the loss scale halved",
+                UserWarning,
+                stacklevel=2,
+            )
+
+    def is_safe_to_update(self) -> bool:
+        """Tell whether the gradients that were looked at last may be used for an update.
+
+        False after `check_nan_in_grads` has found one that is not finite, and during an update
+        that ``on_nonfinite='skip'`` skips.
+        """
+        if self._on_nonfinite == "skip" and self._facts is not None and self._facts.nonfinite:
+            return False
+        return not self._loss_scaling_isnan
+
+    def update_loss_scale(self) -> None:
+        """Adapt a dynamic loss scale to what the last update found; every update calls it.
+
+        The scale is halved if a gradient was not finite. Otherwise it is multiplied by
+        ``2**(1 / interval)`` if one ever was, and doubled if not. It is kept within 1 and
+        65504.
+        """
+        if not self._loss_scaling_is_dynamic or self._loss_scale is None:
+            return
+        if self._loss_scaling_isnan:
+            factor = 0.5
+        elif self._loss_scaling_isnan_ever:
+            factor = self._loss_scaling_multiplier
+        else:
+            factor = 2.0
+        self._loss_scale = max(1.0, min(float(self._loss_scale_max), self._loss_scale * factor))
+
+    def _unscale_and_look(self) -> None:
+        """Make the gradient pass: unscale what is scaled; look at everything if anybody asks."""
+        params = self._set_up().parameters.values()
+        asked = (
+            self.monitor
+            or self._loss_scaling_is_dynamic
+            or self._on_nonfinite != "propagate"
+            or any(is_scaled(param) for param in params)
+        )
+        squares = unscale_gradients(params)
+        self._facts = gradient_pass(self._to_update(), squares) if asked else None
+
+    def _look(self) -> GradientFacts:
+        """Look at the gradients as they are, between updates; they stay as they are."""
+        return gradient_pass(self._to_update(), {})
+
+    def _to_update(self) -> dict[str, Any]:
+        """Return the parameters that an update would touch, by path."""
+        return {
+            path: param
+            for path, param in self._set_up().parameters.items()
+            if param.array is not None
+            and (rule := getattr(param, "update_rule", None)) is not None
+            and getattr(rule, "enabled", True)
+        }
+
+    def _refuse_nonfinite(self) -> None:
+        """Raise if ``on_nonfinite`` says so."""
+        facts = self._facts
+        if facts is None or not facts.nonfinite or self._loss_scaling_is_dynamic:
+            return
+        if self._on_nonfinite == "raise":
+            names = ", ".join(map(repr, facts.nonfinite))
+            raise FloatingPointError(
+                f"the gradients of {names} are not finite at t = {self.t}; nothing has been "
+                "updated. on_nonfinite = 'skip' would pass over such updates"
+            )
+
+    def _write_loss_scaling(self, serializer: Any) -> None:
+        """Write the loss scale, where there is one, under keys that Chainer does not read."""
+        if self._loss_scale is None:
+            return
+        child = serializer["fastadam"]
+        child("loss_scale", float(self._loss_scale))
+        child("loss_scale_dynamic", bool(self._loss_scaling_is_dynamic))
+        child("loss_scale_multiplier", float(self._loss_scaling_multiplier))
+        child("loss_scale_nonfinite_ever", bool(self._loss_scaling_isnan_ever))
+
+    def _read_loss_scaling(self, serializer: Any) -> Callable[[], None]:
+        """Read the loss scale, if the file has one; return what makes it the optimizer's own."""
+        child = optional_child(serializer, "fastadam")
+        scale = optional_entry(child, "loss_scale")
+        if scale is None:
+            return lambda: None
+        dynamic = optional_entry(child, "loss_scale_dynamic")
+        multiplier = optional_entry(child, "loss_scale_multiplier")
+        ever = optional_entry(child, "loss_scale_nonfinite_ever")
+
+        def take() -> None:
+            self._loss_scale = float(scale)
+            self._loss_scaling_is_dynamic = bool(dynamic)
+            self._loss_scaling_multiplier = 1.0 if multiplier is None else float(multiplier)
+            self._loss_scaling_isnan_ever = bool(ever)
+            self._loss_scaling_isnan = False
+
+        return take
