@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from fastadam.device import CpuDevice, check_device
 from fastadam.initializer import Array, Initializer, Shape, as_initializer, new_array
 
 __all__ = ["LazyArray"]
@@ -152,6 +153,46 @@ class LazyArray:
     def xp(self) -> ModuleType:
         """The array module: numpy."""
         return np
+
+    @property
+    def device(self) -> CpuDevice:
+        """The device of the array: the CPU."""
+        return CpuDevice()
+
+    def to_device(self, device: Any) -> None:
+        """Move the array and the gradient to a device.
+
+        Parameters
+        ----------
+        device : CpuDevice, str or int
+            ``'@numpy'``, or a negative number: the CPU, where they are.
+
+        Raises
+        ------
+        RuntimeError
+            If it is a GPU: there are no GPU updates yet.
+        ValueError
+            If there is no such device.
+        """
+        check_device(device)
+
+    def to_cpu(self) -> None:
+        """Move the array and the gradient to the CPU, where they are."""
+
+    def to_gpu(self, device: int | None = None) -> None:
+        """Move the array and the gradient to a GPU.
+
+        Parameters
+        ----------
+        device : int, optional
+            The GPU's number.
+
+        Raises
+        ------
+        RuntimeError
+            Always: there are no GPU updates yet.
+        """
+        self.to_device(f"@cupy:{device or 0}")
 
     def initialize(self, shape: Shape) -> None:
         """Make the array and fill it with the initializer.

@@ -13,6 +13,7 @@ import numpy as np
 
 from fastadam._registry import Registry
 from fastadam._restore import Commit, read_param, read_persistent
+from fastadam.device import CpuDevice, check_device
 from fastadam.serializers.protocol import is_deserializer
 
 if TYPE_CHECKING:
@@ -84,6 +85,61 @@ class Link(Registry):
     def xp(self) -> ModuleType:
         """The array module of this link: numpy."""
         return np
+
+    @property
+    def device(self) -> CpuDevice:
+        """The device of this link: the CPU."""
+        return CpuDevice()
+
+    def to_device(self, device: Any) -> Self:
+        """Move the link's arrays to a device.
+
+        Parameters
+        ----------
+        device : CpuDevice, str or int
+            ``'@numpy'``, or a negative number: the CPU, where they are.
+
+        Returns
+        -------
+        Link
+            The link itself.
+
+        Raises
+        ------
+        RuntimeError
+            If it is a GPU: there are no GPU updates yet.
+        ValueError
+            If there is no such device.
+        """
+        check_device(device)
+        return self
+
+    def to_cpu(self) -> Self:
+        """Move the link's arrays to the CPU, where they are (deprecated: use `to_device`)."""
+        warnings.warn(
+            "Link.to_cpu() is deprecated: use to_device('@numpy')", DeprecationWarning, stacklevel=2
+        )
+        return self
+
+    def to_gpu(self, device: int | None = None) -> Self:
+        """Move the link's arrays to a GPU (deprecated: use `to_device`).
+
+        Parameters
+        ----------
+        device : int, optional
+            The GPU's number.
+
+        Raises
+        ------
+        RuntimeError
+            Always: there are no GPU updates yet.
+        """
+        warnings.warn(
+            f"Link.to_gpu() is deprecated: use to_device('@cupy:{device or 0}')",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.to_device(f"@cupy:{device or 0}")
 
     @property
     def update_enabled(self) -> bool:

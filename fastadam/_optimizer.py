@@ -175,16 +175,17 @@ class Optimizer(Comparable):
         Parameters
         ----------
         hook : callable
-            Called for each parameter if its attribute ``call_for_each_param`` is true; not for
-            those that have no rule or a disabled one, which no update touches.
+            Called for each parameter if its attribute ``call_for_each_param`` is true.
         """
         if getattr(hook, "call_for_each_param", False):
-            for param in self._set_up().parameters.values():
-                rule = getattr(param, "update_rule", None)
-                if rule is not None and getattr(rule, "enabled", True):
-                    hook(rule, param)
+            for param in self._hooked_parameters():
+                hook(getattr(param, "update_rule", None), param)
         else:
             hook(self)
+
+    def _hooked_parameters(self) -> list[Any]:
+        """Return the parameters that hooks are called for."""
+        return list(self._set_up().parameters.values())
 
     def serialize(self, serializer: Any) -> None:
         """Write ``t``, ``epoch`` and the rules' states to a serializer, or read them.

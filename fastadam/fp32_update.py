@@ -9,12 +9,22 @@ import numpy.typing as npt
 
 from fastadam.parameter import Parameter
 
-__all__ = ["follow", "round_to"]
+__all__ = ["follow", "new_master", "round_to"]
 
 Array = npt.NDArray[Any]
 
 
-def follow(master: Parameter | None, param: Any) -> Parameter:
+def new_master(array: Array, param: Any) -> Any:
+    """Return a parameter of an array, of the library that the half-precision parameter is of.
+
+    Chainer's rules and hooks want Chainer's parameters.
+    """
+    ours = param is None or isinstance(param, Parameter)
+    kind = Parameter if ours else type(param)
+    return kind(array, name=getattr(param, "name", None))
+
+
+def follow(master: Any, param: Any) -> Any:
     """Return a master that is up to date with its half-precision parameter.
 
     An element of the parameter that is not its master's, rounded, has been written from outside
@@ -35,14 +45,14 @@ def follow(master: Parameter | None, param: Any) -> Parameter:
             "give the optimizer a writable copy"
         )
     if master is None or master.array is None or master.array.shape != half.shape:
-        return Parameter(half.astype(np.float32), name=param.name)
+        return new_master(half.astype(np.float32), param)
     written = _bits(_rounded(master.array, half)) != _bits(half)
     if written.any():
         master.array[written] = half[written]
     return master
 
 
-def round_to(param: Any, master: Parameter) -> None:
+def round_to(param: Any, master: Any) -> None:
     """Write a master, rounded, to its parameter's array, and drop the master's gradient."""
     param.array[...] = _rounded(master.array, param.array)
     master.cleargrad()

@@ -199,7 +199,8 @@ class GradientMethod(LossScaling):
         Parameters
         ----------
         hook : callable
-            As for :meth:`Optimizer.call_hook`.
+            As for :meth:`Optimizer.call_hook`. A hook that is called for each parameter is not
+            called for those without a rule or with a disabled one, which no update touches.
         """
         super().call_hook(hook)
         self.reallocate_cleared_grads()
@@ -322,6 +323,15 @@ class GradientMethod(LossScaling):
             for name, value in values.items():
                 setattr(rule.hyperparam, name, value)
         return paths
+
+    def _hooked_parameters(self) -> list[Any]:
+        """Return the parameters whose rule is there and enabled."""
+        return [
+            param
+            for param in super()._hooked_parameters()
+            if (rule := getattr(param, "update_rule", None)) is not None
+            and getattr(rule, "enabled", True)
+        ]
 
     def _refresh(self) -> None:
         """Walk the target, and give rules to the parameters that are new."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.fp32_update import follow, round_to
+from fastadam.fp32_update import follow, new_master, round_to
 from fastadam.gradient_pass import is_scaled, unscale_gradients
 from fastadam.hookable import Hook, HookTable
 from fastadam.hyperparameter import Hyperparameter
@@ -74,7 +74,7 @@ class UpdateRule:
         self._hooks = HookTable()
         self._use_fp32_update = False
         # the float32 master of a half-precision parameter, once there is one
-        self._fp32_param: Parameter | None = None
+        self._fp32_param: Any = None
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -318,7 +318,7 @@ class UpdateRule:
             return lambda: self._adopt(t, None, master)
         return lambda: self._adopt(t, {**(current or template), **loaded}, master)
 
-    def _adopt(self, t: int, state: dict[str, Any] | None, master: Parameter | None) -> None:
+    def _adopt(self, t: int, state: dict[str, Any] | None, master: Any) -> None:
         """Take over what `read_state` has checked, into the arrays that are there already."""
         self.t = t
         self._fp32_param = master
@@ -332,14 +332,15 @@ class UpdateRule:
             else:
                 self._state[key] = value
 
-    def _read_master(self, serializer: Any, param: Parameter | None) -> Parameter | None:
+    def _read_master(self, serializer: Any, param: Parameter | None) -> Any:
         """Read and check a float32 master, if the file has one."""
         stored = optional_entry(serializer, "fp32_param")
         if stored is None:
             return None
         shape = None if param is None or param.array is None else param.array.shape
         entry = entry_name(serializer, "fp32_param")
-        return Parameter(np.array(check_stored_array(stored, shape, np.float32, entry), np.float32))
+        array = check_stored_array(stored, shape, np.float32, entry)
+        return new_master(np.array(array, np.float32), param)
 
     def _stepped(self, param: Any) -> Any:
         """Return what the step is made on: the parameter, or its up-to-date float32 master."""

@@ -26,16 +26,18 @@ optimizer
 gradient_method
 loss_scaling dispatch
 _optimizer
+comparison divergence
+description difference
 update_rule
 fp32_update gradient_pass
-targets parameter_table hookable hyperparameter update_report
+targets parameter_table hookable hyperparameter array_difference update_report
 link
 chain
 _link
 _registry _restore
 parameter
 _lazy_array
-initializer
+device initializer
 serializers
 kernels
 _version
@@ -170,7 +172,7 @@ def test_the_kernels_know_nothing_of_the_objects() -> None:
 
 
 def test_the_loops_know_nothing_of_the_objects() -> None:
-    sources = sorted(Path(__file__).parents[1].glob("fastadam/kernels/*.p[yx][xd]"))
+    sources = sorted(Path(__file__).parents[1].glob("fastadam/kernels/*.p[yx][xdi]"))
     assert sources, "the tests come with the sources of the extensions"
     for path in sources:
         for name in re.findall(r"^\s*(?:from|c?import)\s+(fastadam[\w.]*)", path.read_text(), re.M):

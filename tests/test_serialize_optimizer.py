@@ -244,7 +244,7 @@ class TestKeys:
         ("make", "keys"),
         [
             (AMSGrad, {"t", "m", "v", "vhat"}),
-            (AMSBound, {"t", "m", "v", "vhat", "initial_alpha"}),
+            (AMSBound, {"t", "m", "v", "vhat"}),
             (Adam, {"t", "m", "v"}),
         ],
     )

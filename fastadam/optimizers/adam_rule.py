@@ -145,7 +145,7 @@ eps_mode, decay_mode : optional
             state[key] = state_like(param.array)
 
     def serialize(self, serializer: Any) -> None:
-        """Write or read `t`, the state and, with AdaBound, the first alpha.
+        """Write or read `t`, the state and, with AdaBound, a first alpha that is not today's.
 
         Parameters
         ----------
@@ -154,7 +154,8 @@ eps_mode, decay_mode : optional
         """
         super().serialize(serializer)
         start = self.__dict__.get("initial_alpha")
-        if not is_deserializer(serializer) and start is not None:
+        # a schedule has moved alpha since: without this, setup would take today's for the first
+        if not is_deserializer(serializer) and start and start != self.hyperparam.alpha:
             serializer("initial_alpha", float(start))
 
     def read_state(self, serializer: Any, param: Any = None) -> Callable[[], None]:

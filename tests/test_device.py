@@ -1,0 +1,80 @@
+"""Devices: there is one, the CPU, under every name that programs call it by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastadam import Chain, Link, Parameter
+from fastadam.device import CpuDevice, check_device
+
+
+class ChainersCpu:
+    """What Chainer's devices look like from outside."""
+
+    name = "@numpy"
+
+
+@pytest.fixture(params=["link", "chain", "parameter", "uninitialised parameter"])
+def movable(request: pytest.FixtureRequest) -> Any:
+    made = {
+        "link": lambda: Link(W=(2, 3)),
+        "chain": lambda: Chain(l1=Link(W=(2, 3))),
+        "parameter": lambda: Parameter(np.ones(3, np.float32)),
+        "uninitialised parameter": lambda: Parameter(),
+    }
+    return made[request.param]()
+
+
+@pytest.mark.parametrize("device", ["@numpy", -1, "-1", CpuDevice(), ChainersCpu()])
+def test_the_cpu_is_where_everything_is(movable: Any, device: Any) -> None:
+    moved = movable.to_device(device)
+    assert moved is (movable if isinstance(movable, Link) else None)
+    assert movable.device == CpuDevice()
+    assert movable.xp is np
+
+
+@pytest.mark.parametrize("device", [0, 3, "0", "@cupy:0", "cuda:1"])
+def test_a_gpu_is_refused_by_name(movable: Any, device: Any) -> None:
+    with pytest.raises(RuntimeError, match="on the CPU only"):
+        movable.to_device(device)
+
+
+@pytest.mark.parametrize("device", ["gpu0", "", None, True, 1.5])
+def test_nonsense_is_refused(movable: Any, device: Any) -> None:
+    with pytest.raises(ValueError, match="no device"):
+        movable.to_device(device)
+
+
+def test_parameters_old_methods() -> None:
+    array = np.ones(3)
+    param = Parameter(array)
+    assert param.to_cpu() is None
+    assert param.array is array
+    with pytest.raises(RuntimeError, match="@cupy:2"):
+        param.to_gpu(2)
+
+
+def test_links_old_methods_are_deprecated() -> None:
+    link = Link(W=(2, 3))
+    with pytest.warns(DeprecationWarning, match="to_device"):
+        assert link.to_cpu() is link
+    with (
+        pytest.warns(DeprecationWarning, match="to_device"),
+        pytest.raises(RuntimeError, match="@cupy:0"),
+    ):
+        link.to_gpu()
+
+
+def test_cpu_device() -> None:
+    device = CpuDevice()
+    assert device == check_device("@numpy")
+    assert device != "@numpy"
+    assert len({device, CpuDevice()}) == 1
+    assert repr(device) == "<CpuDevice (numpy)>"
+    array = np.ones(2)
+    assert device.send(array) is array
+    assert device.send(None) is None
+    assert device.send(1.5) == np.float64(1.5)
