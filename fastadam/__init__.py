@@ -13,6 +13,8 @@ True
 from fastadam import link, optimizer, optimizers, serializers
 from fastadam._version import __version__
 from fastadam.configuration import get_config, show_config
+from fastadam.description import snapshot
+from fastadam.divergence import compare
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.kernels.step import adam_step
 from fastadam.kernels.threads import get_num_threads, set_num_threads
@@ -42,6 +44,7 @@ __all__ = [
     "UpdateRule",
     "__version__",
     "adam_step",
+    "compare",
     "get_config",
     "get_num_threads",
     "link",
@@ -50,4 +53,5 @@ __all__ = [
     "serializers",
     "set_num_threads",
     "show_config",
+    "snapshot",
 ]

@@ -6,6 +6,8 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 __all__ = ["Hyperparameter", "HyperparameterProxy"]
 
 # Versions are unique in the process: a number seen once never stands for other contents.
@@ -33,9 +35,13 @@ class Hyperparameter:
     >>> bias.alpha = 0.01
     >>> bias
     Hyperparameter(alpha=0.01, eta=1.0)
+    >>> bias == common
+    False
     >>> del bias.alpha
     >>> bias.alpha
     0.001
+    >>> bias == common
+    True
     """
 
     __slots__ = ("__dict__", "__weakref__", "_parent", "_version")
@@ -87,6 +93,27 @@ class Hyperparameter:
         entries.update(self.__dict__)
         return entries
 
+    def __eq__(self, other: object) -> bool:
+        """Tell whether two bags have the same values in effect, wherever they come from.
+
+        Parameters
+        ----------
+        other : Hyperparameter
+            Another bag. Numbers count by value, whatever their type, and NaN equals NaN.
+        """
+        if self is other:
+            return True
+        if type(self) is not type(other) or not isinstance(other, Hyperparameter):
+            return NotImplemented
+        mine, theirs = self.get_dict(), other.get_dict()
+        return mine.keys() == theirs.keys() and all(
+            same_value(value, theirs[name]) for name, value in mine.items()
+        )
+
+    def __hash__(self) -> int:
+        """Return the hash of the class, which does not change with the values."""
+        return hash(type(self))
+
     def __repr__(self) -> str:
         entries = ", ".join(f"{name}={value!r}" for name, value in sorted(self.get_dict().items()))
         return f"{type(self).__name__}({entries})"
@@ -100,6 +127,35 @@ class Hyperparameter:
         self.__dict__.update(entries)
         # versions of another process mean nothing here
         object.__setattr__(self, "_version", _next_version() if entries else 0)
+
+
+def same_value(a: Any, b: Any) -> bool:
+    """Tell whether two values are equal: numbers whatever their type, NaN equal to NaN.
+
+    Arrays are equal if their shapes and elements are. A float32 number equals the Python float
+    that it stands for, not the one that it was rounded from.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastadam.hyperparameter import same_value
+    >>> same_value(np.float32(0.5), 0.5), same_value(np.float32(0.1), 0.1)
+    (True, False)
+    """
+    if a is b:
+        return True
+    a, b = _plain(a), _plain(b)
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.shape == b.shape and bool(np.all((a == b) | ((a != a) & (b != b))))
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return False
+    return bool(a == b or (a != a and b != b))
+
+
+def _plain(value: Any) -> Any:
+    """Return the number that a NumPy scalar, or any library's 0-dim array, holds."""
+    single = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
+    return value.item() if single else value
 
 
 class HyperparameterProxy:

@@ -14,7 +14,7 @@ class UpdateReport:
     It is there when 'post' hooks run, and after an update that raised when some parameters had
     been updated already.
 
-    Attributes
+    Parameters
     ----------
     t : int
         The number of the update.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 
+import numpy as np
 import pytest
 
 from fastadam import GradientMethod, Hyperparameter, HyperparameterProxy
@@ -141,3 +142,78 @@ def test_proxy_of_a_class_is_the_proxy_itself() -> None:
 
 def test_proxy_of_what_was_never_set() -> None:
     assert not hasattr(Method(), "rate")
+
+
+def bag(parent: Hyperparameter | None = None, **entries: object) -> Hyperparameter:
+    """A bag with these entries."""
+    made = Hyperparameter(parent)
+    for name, value in entries.items():
+        setattr(made, name, value)
+    return made
+
+
+def test_equality_is_by_the_values_in_effect() -> None:
+    top = bag(alpha=0.5, eta=1)
+    assert top == bag(eta=1, alpha=0.5)
+    assert top == bag(bag(alpha=9, eta=1), alpha=0.5)
+    assert top == Hyperparameter(top)
+    assert top != bag(alpha=0.5, eta=2)
+    assert top != bag(alpha=0.5)
+    assert bag(alpha=0.5) != top
+    assert top != bag(alpha=0.5, eta=1, gamma=1)
+    assert Hyperparameter() == Hyperparameter()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "equal"),
+    [
+        (0.5, np.float32(0.5), True),
+        (0.5, np.array(0.5, "f2"), True),
+        (np.float32(0.1), np.float64(np.float32(0.1)), True),
+        (np.float32(0.1), 0.1, False),
+        (np.longdouble(1) / 3, 1 / 3, False),
+        (1, True, True),
+        (1, np.array(True), True),
+        (2**53 + 1, float(2**53), False),
+        (np.nan, np.array(np.nan, "f4"), True),
+        (np.nan, 0.0, False),
+        (0.0, -0.0, True),
+        ("hat", "hat", True),
+        ("hat", "paper", False),
+        ("hat", 1.0, False),
+        (None, None, True),
+        (None, 0, False),
+        (np.array([1.0, np.nan]), np.array([1.0, np.nan], "f4"), True),
+        (np.array([1.0, 2.0]), np.array([1.0, 3.0]), False),
+        (np.array([1.0, 1.0]), np.array([1.0]), False),
+        (np.array([1.0]), 1.0, False),
+        (np.array(["a", "b"]), np.array(["a", "b"]), True),
+    ],
+)
+def test_values_are_compared_whatever_their_type(a: object, b: object, equal: bool) -> None:
+    assert (bag(x=a) == bag(x=b)) == equal
+    assert (bag(x=b) == bag(x=a)) == equal
+    assert (bag(x=a) != bag(x=b)) == (not equal)
+    assert bag(x=a) == bag(x=a)
+
+
+class OtherBag(Hyperparameter):
+    pass
+
+
+@pytest.mark.parametrize("other", [None, 1, {"alpha": 0.5}, OtherBag()])
+def test_other_types_are_not_equal(other: object) -> None:
+    mine = bag(alpha=0.5)
+    assert mine.__eq__(other) is NotImplemented
+    assert mine != other
+    assert other != mine
+
+
+def test_a_bag_can_be_hashed_and_keeps_its_hash() -> None:
+    mine = bag(alpha=0.5)
+    before = hash(mine)
+    names = {mine: "mine"}
+    mine.alpha = 1
+    assert hash(mine) == before == hash(Hyperparameter())
+    assert names[bag(alpha=1)] == "mine"
+    assert hash(OtherBag()) != before

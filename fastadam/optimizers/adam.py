@@ -34,6 +34,11 @@ class _Mode(HyperparameterProxy):
         name = self._attr_name
         return obj.hyperparam.get_dict().get(name, _MODES[name][0])
 
+    def __set__(self, obj: Any, value: Any) -> None:
+        super().__set__(obj, value)
+        if value == _MODES[self._attr_name][0]:
+            delattr(obj.hyperparam, self._attr_name)
+
 
 class Adam(GradientMethod):
     r"""Adam, with decoupled weight decay, and AMSGrad and AdaBound as flags.
@@ -165,8 +170,7 @@ class Adam(GradientMethod):
         for name, mode in (("eps_mode", eps_mode), ("decay_mode", decay_mode)):
             if mode not in _MODES[name]:
                 raise ValueError(f"{name} must be one of {_MODES[name]}, not {mode!r}")
-            if mode != _MODES[name][0]:
-                setattr(self.hyperparam, name, mode)
+            setattr(self, name, mode)
 
     def create_update_rule(self) -> AdamRule:
         """Return a new :class:`fastadam.AdamRule` that follows this optimizer."""
