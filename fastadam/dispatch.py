@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any
 
 from fastadam.update_rule import UpdateRule
@@ -20,51 +21,57 @@ class Dispatch:
     """
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
-        self._batches: dict[Hashable, tuple[list[Any], list[Any]]] = {}
-        self._singles: list[Any] = []
-        # for `applied`: path, rule, and the rule's count before
-        self._before: list[tuple[str, Any, int | None]] = []
-        self._finished = False
+        self._batches: dict[Hashable, tuple[list[str], list[Any], list[Any]]] = {}
+        self._singles: list[tuple[str, Any]] = []
+        self._paths: list[str] = []
+        self._applied: set[str] = set()
         taken: set[int] = set()
         for path, param in parameters.items():
             rule = getattr(param, "update_rule", None)
-            if rule is None:
+            if rule is None or param.array is None or not getattr(rule, "enabled", True):
                 continue
-            ours = isinstance(rule, UpdateRule)
-            if ours and (not rule.enabled or param.array is None):
-                continue
-            self._before.append((path, rule, getattr(rule, "t", None)))
-            key = rule.batch_key() if ours else None
+            self._paths.append(path)
+            key = rule.batch_key() if isinstance(rule, UpdateRule) else None
             # a rule that two parameters share counts its updates one after the other
             if key is None or id(rule) in taken:
-                self._singles.append(param)
+                self._singles.append((path, param))
             else:
                 taken.add(id(rule))
-                rules, params = self._batches.setdefault(key, ([], []))
+                paths, rules, params = self._batches.setdefault(key, ([], [], []))
+                paths.append(path)
                 rules.append(rule)
                 params.append(param)
 
     @property
     def applied(self) -> tuple[str, ...]:
         """Paths of the parameters that have been updated so far."""
-        if self._finished:
-            return tuple(path for path, _, _ in self._before)
-        return tuple(path for path, rule, t in self._before if getattr(rule, "t", None) != t)
+        return tuple(path for path in self._paths if path in self._applied)
 
     def check(self) -> None:
         """Let everybody refuse before anybody writes; a single batch or rule checks itself."""
         if len(self._batches) + len(self._singles) == 1:
             return
-        for rules, params in self._batches.values():
+        for _, rules, params in self._batches.values():
             type(rules[0]).check_batch(rules, params)
-        for param in self._singles:
+        for _, param in self._singles:
             if isinstance(param.update_rule, UpdateRule):
                 type(param.update_rule).check_batch([param.update_rule], [param])
 
     def run(self) -> None:
         """Update the parameters: the batches first, then the others in the order of their paths."""
-        for rules, params in self._batches.values():
-            type(rules[0]).update_batch(rules, params)
-        for param in self._singles:
-            param.update()
-        self._finished = True
+        for paths, rules, params in self._batches.values():
+            self._note(paths, rules, partial(type(rules[0]).update_batch, rules, params))
+        for path, param in self._singles:
+            self._note([path], [param.update_rule], param.update)
+
+    def _note(self, paths: list[str], rules: list[Any], update: Callable[[], None]) -> None:
+        """Make an update and note whom it reached, by the rules' counts if it raises."""
+        before = [getattr(rule, "t", None) for rule in rules]
+        try:
+            update()
+        except BaseException:
+            after = [getattr(rule, "t", None) for rule in rules]
+            reached = zip(paths, before, after, strict=True)
+            self._applied.update(path for path, old, new in reached if old != new)
+            raise
+        self._applied.update(paths)

@@ -12,7 +12,7 @@ from fastadam.dispatch import Dispatch
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.loss_scaling import LossScaling
-from fastadam.parameter import Parameter, peek_grad
+from fastadam.parameter import Parameter, peek_grad, replace_grad
 from fastadam.serializers.protocol import is_deserializer
 from fastadam.targets import ArrayTarget
 from fastadam.update_report import UpdateReport
@@ -372,11 +372,15 @@ class GradientMethod(LossScaling):
                 elif isinstance(param, Parameter):
                     param.lend_grad(grad)
                 else:
-                    param.grad = np.array(grad, dtype=param.dtype)
+                    ours = Parameter(param.array, name=getattr(param, "name", None))
+                    ours.lend_grad(grad)
+                    replace_grad(param, ours.grad)
                 param._loss_scale = loss_scale
         except BaseException:
             for path in found:
-                targets.parameters[path].cleargrad()
+                param = targets.parameters[path]
+                param.cleargrad()
+                param._loss_scale = None
             raise
 
     def _update(self, lent: bool = False) -> None:

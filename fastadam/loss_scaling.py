@@ -9,7 +9,7 @@ from typing import Any
 
 from fastadam._optimizer import Optimizer
 from fastadam.gradient_pass import GradientFacts, gradient_pass, is_scaled, unscale_gradients
-from fastadam.serializers.protocol import optional_child, optional_entry
+from fastadam.serializers.protocol import optional_child, optional_number
 
 __all__ = ["ON_NONFINITE", "LossScaling"]
 
@@ -251,17 +251,19 @@ class LossScaling(Optimizer):
     def _read_loss_scaling(self, serializer: Any) -> Callable[[], None]:
         """Read the loss scale, if the file has one; return what makes it the optimizer's own."""
         child = optional_child(serializer, "fastadam")
-        scale = optional_entry(child, "loss_scale")
+        scale = optional_number(child, "loss_scale")
         if scale is None:
             return lambda: None
-        dynamic = optional_entry(child, "loss_scale_dynamic")
-        multiplier = optional_entry(child, "loss_scale_multiplier")
-        ever = optional_entry(child, "loss_scale_nonfinite_ever")
+        if not scale > 0:
+            raise ValueError(f"the loss scale in the file is {scale}; it must be above 0")
+        dynamic = optional_number(child, "loss_scale_dynamic")
+        multiplier = optional_number(child, "loss_scale_multiplier")
+        ever = optional_number(child, "loss_scale_nonfinite_ever")
 
         def take() -> None:
-            self._loss_scale = float(scale)
+            self._loss_scale = scale
             self._loss_scaling_is_dynamic = bool(dynamic)
-            self._loss_scaling_multiplier = 1.0 if multiplier is None else float(multiplier)
+            self._loss_scaling_multiplier = 1.0 if multiplier is None else multiplier
             self._loss_scaling_isnan_ever = bool(ever)
             self._loss_scaling_isnan = False
 

@@ -97,8 +97,8 @@ class Parameter(LazyArray):
 
         A gradient that was lent (see `lend_grad`) is replaced by a private copy in the
         parameter's dtype when it is first read here, so the returned array may be written. For
-        a half-precision parameter, the copy of a wider gradient is float32, and so is the
-        gradient that an update has divided by its loss scale.
+        a half-precision parameter, the copy of a gradient of another dtype is float32, and so
+        is the gradient that an update has divided by its loss scale.
 
         Raises
         ------
@@ -206,6 +206,7 @@ class Parameter(LazyArray):
         """Set the gradient to None; an uninitialised parameter then starts without one."""
         self._grad = None
         self._grad_borrowed = False
+        self._loss_scale = None
         if self._array is None:
             self._grad_fill = None
 
@@ -242,21 +243,16 @@ class Parameter(LazyArray):
             self.initialize(var.shape)
         mine = self.grad
         if mine is None:
-            self.grad = theirs
+            self._take_grad(theirs)
             self._loss_scale = var._loss_scale
             return
         self._check_grad_shape(theirs, mine)
         if self._loss_scale == var._loss_scale:
-            total = mine + theirs
-            if mine.dtype == self.dtype:
-                self.grad = total
-            else:
-                replace_grad(self, total)
+            self._take_grad(mine + theirs)
             return
         # true gradients: what is scaled differently cannot be added
-        true = _unscaled(mine, self._loss_scale) + _unscaled(theirs, var._loss_scale)
+        self._take_grad(_unscaled(mine, self._loss_scale) + _unscaled(theirs, var._loss_scale))
         self._loss_scale = None
-        replace_grad(self, true)
 
     def copydata(self, var: Parameter) -> None:
         """Copy another parameter's array into this one's.
@@ -295,8 +291,18 @@ class Parameter(LazyArray):
         if self.update_rule is not None:
             self.update_rule.update(self)
 
+    def _take_grad(self, grad: Array) -> None:
+        """Set a gradient in the parameter's dtype; for a half type, float32 will do, too."""
+        array = self._array_for_grad()
+        if is_half(array.dtype) and grad.dtype == computing_dtype(array.dtype):
+            self._check_grad_shape(grad, array)
+            replace_grad(self, np.asarray(grad))
+        else:
+            self.grad = grad
+
     def _zero_grad(self) -> None:
         """Fill the gradient with zeros, or remember to."""
+        self._loss_scale = None
         if self._array is None:
             self._grad_fill = 0.0
         elif self._grad is None or self._grad_borrowed:
@@ -324,12 +330,12 @@ class Parameter(LazyArray):
     def _own_grad(self) -> None:
         """Replace a lent gradient by a private copy in the parameter's dtype and layout.
 
-        What is wider than a half-precision parameter is copied to float32.
+        What a half-precision parameter's dtype may not hold is copied to float32.
         """
         lent = self._grad
         assert lent is not None
         like = lent if self._array is None else self._array
-        wider = is_half(like.dtype) and not is_half(lent.dtype)
+        wider = is_half(like.dtype) and lent.dtype != like.dtype
         dtype = computing_dtype(like.dtype) if wider else like.dtype
         own: Array = np.empty_like(like, dtype, shape=lent.shape, subok=False)
         np.copyto(own, lent, casting="same_kind")

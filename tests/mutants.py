@@ -18,8 +18,14 @@ ROOT = Path(__file__).resolve().parent.parent
 LOOPS = "fastadam/kernels/_cpu.pyx"
 SCALARS = "fastadam/kernels/coefficients.py"
 BATCH = "fastadam/kernels/batch.py"
+HALF = "fastadam/kernels/_half.pxi"
+NORM = "fastadam/kernels/_norm.pxi"
+TABLE = "fastadam/kernels/_table.pyx"
+DTYPES = "fastadam/kernels/dtypes.py"
+PASS = "fastadam/kernels/norm.py"
 RULE = "fastadam/optimizers/adam_rule.py"
 METHOD = "fastadam/gradient_method.py"
+DISPATCH = "fastadam/dispatch.py"
 BASE = "fastadam/update_rule.py"
 
 
@@ -51,10 +57,10 @@ MUTANTS = [
     Mutant("no lower bound", LOOPS, "step if step >= lower else lower", "step"),
     Mutant("no upper bound", LOOPS, "step if step <= upper else upper", "step"),
     Mutant("clip drops NaN", LOOPS, "step if step != step else smaller", "smaller"),
-    Mutant("no decay", LOOPS, "one_minus_decay * p[i]", "p[i]"),
+    Mutant("no decay", LOOPS, "one_minus_decay * p_i", "p_i"),
     Mutant("no eta", LOOPS, "eta * (step * m_i)", "(step * m_i)"),
     Mutant("another order", LOOPS, "eta * (step * m_i)", "(eta * step) * m_i"),
-    Mutant("variants swapped", LOOPS, "c, n, True, False)", "c, n, False, True)"),
+    Mutant("variants swapped", LOOPS, "c, n, True, False", "c, n, False, True"),
     # the ranges, the flushing
     Mutant("last element left out", LOOPS, "for i in range(n):", "for i in range(n - 1):"),
     Mutant(
@@ -79,6 +85,98 @@ MUTANTS = [
         '"ldmxcsr %0" : : "m"((unsigned int){0x9fc0u})',
     ),
     Mutant("contraction", "setup.py", "-ffp-contract=off", "-ffp-contract=fast"),
+    # half-precision numbers
+    Mutant("float16 truncated", HALF, " + 0xfff + ((finite >> 13) & 1)", ""),
+    Mutant("float16 ties go up", HALF, "0xfff + ((finite >> 13) & 1)", "0x1000"),
+    Mutant("bfloat16 truncated", HALF, " + 0x7fff + ((magnitude >> 16) & 1)", ""),
+    Mutant("bfloat16 ties go up", HALF, "0x7fff + ((magnitude >> 16) & 1)", "0x8000"),
+    Mutant("float16 wraps around", HALF, "min(magnitude, <int> FLOAT16_INFINITE)", "magnitude"),
+    Mutant(
+        "float16 NaN becomes infinity",
+        HALF,
+        "rounded | (<int> (magnitude > INFINITE) << 9)",
+        "rounded",
+    ),
+    Mutant(
+        "float16 infinity becomes NaN",
+        HALF,
+        "<int> (magnitude > INFINITE)",
+        "<int> (magnitude >= INFINITE)",
+    ),
+    Mutant(
+        "bfloat16 NaN wraps around",
+        HALF,
+        "choose(magnitude > INFINITE, 0x7fc0, rounded)",
+        "rounded",
+    ),
+    Mutant("narrow subnormals as normals", HALF, "magnitude < FLOAT16_NORMAL", "magnitude < 0"),
+    Mutant("subnormals begin late", HALF, "113 << 23", "112 << 23"),
+    Mutant("widen subnormals as normals", HALF, "magnitude < 0x400", "magnitude < 0"),
+    Mutant("widen the greatest subnormal", HALF, "magnitude < 0x400", "magnitude <= 0x3fe"),
+    Mutant("widen infinity as a number", HALF, "magnitude >= 0x7c00", "magnitude > 0x7fff"),
+    Mutant("widen without sign", HALF, "fastadam_float(sign | bits)", "fastadam_float(bits)"),
+    Mutant("narrow without sign", HALF, "<short> (sign | rounded)", "<short> rounded"),
+    Mutant(
+        "narrow bfloat16 without sign",
+        HALF,
+        "<unsigned short> (sign | rounded)",
+        "<unsigned short> rounded",
+    ),
+    # which loop for which types
+    Mutant("bfloat16 as float16", TABLE, "return BFLOAT16 if", "return FLOAT16 if"),
+    Mutant("gradient as the parameter", LOOPS, "elif tensor.g_type == FLOAT16", "elif False"),
+    Mutant(
+        "mixed half types in one loop",
+        TABLE,
+        "tensor.g_type not in (COMPUTING, tensor.p_type)",
+        "False",
+    ),
+    Mutant("half gradients of float64", TABLE, "if computing != cnp.NPY_FLOAT32:", "if False:"),
+    Mutant("layout in bytes", TABLE, "* cnp.PyArray_ITEMSIZE(p)\n", "* 1\n"),
+    Mutant("misaligned pointers", TABLE, "cnp.PyArray_ISBEHAVED_RO(a)", "True"),
+    Mutant("extents of half types", BATCH, 'self.table[f"{key}_type"] != 0', "False"),
+    Mutant(
+        "state of the parameter's dtype",
+        DTYPES,
+        "return _FLOAT32 if is_half(native)",
+        "return native if is_half(native)",
+    ),
+    Mutant("byte order matters", DTYPES, 'native = dtype.newbyteorder("=")', "native = dtype"),
+    # the gradient pass
+    Mutant("a lane too few", NORM, "LANES = 256", "LANES = 128"),
+    Mutant("shorter chunks", NORM, "CHUNK = 4096", "CHUNK = 2048"),
+    Mutant("squares in float32", NORM, "<double> g_i * <double> g_i", "g_i * g_i"),
+    Mutant(
+        "folded by neighbours",
+        NORM,
+        "lanes[i] + lanes[i + width]",
+        "lanes[2 * i] + lanes[2 * i + 1]",
+    ),
+    Mutant("subnormal squares", NORM, "flushed(g[begin + i])", "g[begin + i]"),
+    Mutant(
+        "subnormal bfloat16 squares",
+        NORM,
+        "flushed(from_bfloat16(g[begin + i]))",
+        "from_bfloat16(g[begin + i])",
+    ),
+    Mutant("subnormal quotients", NORM, "flushed(g_i / scale)", "g_i / scale"),
+    Mutant("flushed without sign", NORM, "copysignf(0, x) if", "0 if"),
+    Mutant("by the reciprocal", NORM, "g_i / scale", "g_i * (1 / scale)"),
+    Mutant("quotient not written", NORM, "                out[begin + i] = g_i\n", ""),
+    Mutant(
+        "squares of the scaled gradient",
+        NORM,
+        "g_i = flushed(g_i / scale)\n                out[begin + i] = g_i",
+        "out[begin + i] = flushed(g_i / scale)",
+    ),
+    Mutant(
+        "wrong first gradient", NORM, "gradients[middle].start <= k", "gradients[middle].start < k"
+    ),
+    Mutant("norm of bfloat16 as float32", NORM, "gradient.g_type == BFLOAT16", "False"),
+    Mutant("one scale for all", PASS, "float(scales[i])", "float(scales[0])"),
+    Mutant("chunks added backwards", PASS, "end - n : end]", "end - n : end][::-1]"),
+    Mutant("strided in the order of memory", PASS, 'order="K" if whole else "C"', 'order="K"'),
+    Mutant("infinite norm", PASS, "if total == math.inf and", "if False and"),
     # the scalars
     Mutant(
         "no correction of beta2", SCALARS, "math.sqrt(correction2) / correction1", "1 / correction1"
@@ -116,7 +214,7 @@ MUTANTS = [
     Mutant("overrides ignored", RULE, "(rule.hyperparam.version, t, start)", "(t, start)"),
     Mutant("initial alpha follows", RULE, 'if not self.__dict__.get("initial_alpha"):', "if True:"),
     Mutant("rule hooks forgotten", RULE, "if self._hooks or not", "if not"),
-    Mutant("disabled rules run", METHOD, "not rule.enabled or", "False or"),
+    Mutant("disabled rules run", DISPATCH, "not rule.enabled or", "False or"),
     Mutant("no zero gradients", METHOD, "param.grad = np.zeros_like(param.array)", "pass"),
     Mutant("no pre hooks", METHOD, 'self.call_hooks("pre")', "None"),
     Mutant("no post hooks", METHOD, 'self.call_hooks("post")', "None"),

@@ -77,6 +77,13 @@ def test_the_baseline_alone_is_built_for_others(setup, platform):
     assert not [name for name in modules if "avx" in name]
 
 
+def test_a_change_of_an_included_source_compiles_everything_anew(setup):
+    folder = SOURCE / "fastadam" / "kernels"
+    included = {path.name for pattern in ("*.pxi", "*.pxd") for path in folder.glob(pattern)}
+    for extension in setup["extensions"]("linux-x86_64"):
+        assert {Path(name).name for name in extension.depends} == {*included, "_cpu.pyx"}
+
+
 def test_windows_is_refused(setup):
     with pytest.raises(setup["OptionError"], match="not on Windows"):
         setup["instruction_sets"]("win-amd64")

@@ -73,8 +73,8 @@ ctypedef fused real_restrict:
     float_restrict
     double_restrict
 
-# What a parameter and its gradient may be stored as. The patterns of the half types are a signed and
-# an unsigned short, because Cython tells fused types apart by their C types.
+# What a parameter and its gradient may be stored as. The patterns of the half types are a signed
+# and an unsigned short, because Cython tells fused types apart by their C types.
 ctypedef fused p_restrict:
     float_restrict
     double_restrict

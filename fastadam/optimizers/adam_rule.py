@@ -13,7 +13,7 @@ from fastadam.kernels.batch import Step, adam_batch, check_batch
 from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_coefficients
 from fastadam.kernels.dtypes import is_half, state_like
 from fastadam.parameter import peek_grad
-from fastadam.serializers.protocol import is_deserializer, optional_entry
+from fastadam.serializers.protocol import is_deserializer, optional_number
 from fastadam.update_rule import UpdateRule
 
 __all__ = ["DEFAULTS", "AdamRule"]
@@ -169,13 +169,13 @@ eps_mode, decay_mode : optional
             The rule's parameter, for shapes and dtypes.
         """
         take = super().read_state(serializer, param)
-        start = optional_entry(serializer, "initial_alpha")
+        start = optional_number(serializer, "initial_alpha")
         if start is None:
             return take
 
         def take_both() -> None:
             take()
-            self.initial_alpha = float(start)
+            self.initial_alpha = start
 
         return take_both
 
@@ -197,6 +197,8 @@ eps_mode, decay_mode : optional
             lower, upper = self.bounds
             coefficients = coefficients._replace(lower=float(lower), upper=float(upper))
         state = self._ready_state(param, coefficients)
+        if any(is_half(value.dtype) for value in state.values() if isinstance(value, np.ndarray)):
+            state = {key: _widened(value) for key, value in state.items()}
 
         def begin() -> None:
             self._state = state
@@ -312,10 +314,14 @@ eps_mode, decay_mode : optional
             state = (
                 {key: state_like(param.array) for key in ("m", "v", "vhat")}
                 if trial
-                else {key: _widened(value) for key, value in self._new_state(param).items()}
+                else self._new_state(param)
             )
         late = self._late_state(param, state) if coefficients.amsgrad else {}
         return {**state, **late} if late else state
+
+    def _new_state(self, param: Any) -> dict[str, Any]:
+        """Return a fresh state, in float32 for half types whatever a subclass makes."""
+        return {key: _widened(value) for key, value in super()._new_state(param).items()}
 
     def _late_state(self, param: Any, state: dict[str, Any]) -> dict[str, Any]:
         """Return vhat if amsgrad was switched on later: zeros, so it begins with the next v."""

@@ -18,6 +18,7 @@ __all__ = [
     "is_deserializer",
     "optional_child",
     "optional_entry",
+    "optional_number",
 ]
 
 
@@ -221,3 +222,33 @@ def optional_entry(serializer: Any, key: str) -> Any:
         return serializer(key, None)
     except KeyError:
         return None
+
+
+def optional_number(serializer: Any, key: str) -> float | None:
+    """Return a number that a file need not have.
+
+    Parameters
+    ----------
+    serializer : Deserializer or None
+        The deserializer, strict or not; None has no entries.
+    key : str
+        The key.
+
+    Returns
+    -------
+    float or None
+        The stored number, None where there is none.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If what is stored there is not one finite number.
+    """
+    stored = optional_entry(serializer, key)
+    if stored is None:
+        return None
+    array = check_stored_array(stored, (), np.float64, entry_name(serializer, key))
+    number = float(array)
+    if not np.isfinite(number):
+        raise ValueError(f"{entry_name(serializer, key)!r} is {number} in the file")
+    return number

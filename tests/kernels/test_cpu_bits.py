@@ -135,9 +135,7 @@ def test_any_number_of_threads_and_mixed_variants(
     variants = [list(VARIANTS)[i % 4] for i in range(len(sizes))]
     # every pair that is computed in float32 in one table, or one pair alone
     mixed = [PAIRS[0], *PAIRS[2:]] if pair == "all float32" else [pair]
-    ours = [
-        some_arrays(n, mixed[i % len(mixed)], start=i % 3, seed=i) for i, n in enumerate(sizes)
-    ]
+    ours = [some_arrays(n, mixed[i % len(mixed)], start=i % 3, seed=i) for i, n in enumerate(sizes)]
     expected = [[array.copy() for array in arrays] for arrays in ours]
     for t in (1, 2, 30):
         scalars = [coefficients_at(t + i, variant) for i, variant in enumerate(variants)]

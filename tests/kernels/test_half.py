@@ -63,9 +63,10 @@ def patterns(dtype: np.dtype) -> np.ndarray:
 
 
 def widened(x: np.ndarray) -> np.ndarray:
-    """Half-precision numbers as float32, signalling NaN too."""
+    """Half-precision numbers as float32, signalling NaN as quiet ones."""
     with np.errstate(invalid="ignore"):
-        return x.astype(np.float32)
+        wide = x.astype(np.float32)
+    return np.where(np.isnan(wide), np.float32(np.nan), wide)
 
 
 def around(x: np.ndarray) -> np.ndarray:

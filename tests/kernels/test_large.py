@@ -14,7 +14,8 @@ import pytest
 from fastadam.kernels import cpu
 from fastadam.kernels.batch import TENSOR
 from fastadam.kernels.coefficients import step_coefficients
-from fastadam.kernels.reference import adam_reference
+from fastadam.kernels.norm import CHUNK, sum_of_squares
+from fastadam.kernels.reference import adam_reference, squares_reference
 
 pytestmark = [
     pytest.mark.slow,
@@ -78,6 +79,18 @@ def test_one_tensor_of_more_than_two_to_the_31_elements(endless: list[np.ndarray
     for mine, theirs in zip((p, g, m, v), expected, strict=True):
         np.testing.assert_array_equal(mine[PAGE - few : PAGE], theirs)
         np.testing.assert_array_equal(mine[-few:], theirs)
+
+
+def test_the_norm_of_more_than_two_to_the_31_elements(endless: list[np.ndarray]) -> None:
+    """The chunks of the repeated memory, added one after the other."""
+    g = endless[0]
+    g[:PAGE] = np.random.default_rng(2).standard_normal(PAGE)
+    chunks = [squares_reference(g[k : k + CHUNK]) for k in range(0, PAGE, CHUNK)]
+    total = 0.0
+    for _ in range(REPEATS):
+        for chunk in chunks:
+            total += chunk
+    assert sum_of_squares([g]) == [total]
 
 
 def test_more_than_two_to_the_31_elements_in_a_table() -> None:
