@@ -10,7 +10,7 @@
 True
 """
 
-from fastadam import link, optimizer, optimizers, serializers
+from fastadam import link, optimizer, optimizer_hooks, optimizers, serializers
 from fastadam._version import __version__
 from fastadam.configuration import get_config, show_config
 from fastadam.description import snapshot
@@ -49,6 +49,7 @@ __all__ = [
     "get_num_threads",
     "link",
     "optimizer",
+    "optimizer_hooks",
     "optimizers",
     "serializers",
     "set_num_threads",

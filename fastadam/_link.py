@@ -156,8 +156,11 @@ class Link(Registry):
         warnings.warn(
             "Link.zerograds() is deprecated: use cleargrads()", DeprecationWarning, stacklevel=2
         )
-        for param in self.params():
-            param._zero_grad()
+        with warnings.catch_warnings():
+            # one warning says it; a subclass of Parameter may override zerograd()
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for param in self.params():
+                param.zerograd()
 
     def addgrads(self, link: Link) -> None:
         """Add another link's gradients to this one's.

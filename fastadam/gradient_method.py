@@ -374,7 +374,7 @@ class GradientMethod(LossScaling):
                 else:
                     ours = Parameter(param.array, name=getattr(param, "name", None))
                     ours.lend_grad(grad)
-                    replace_grad(param, ours.grad)
+                    replace_grad(param, np.asarray(ours.grad))
                 param._loss_scale = loss_scale
         except BaseException:
             for path in found:

@@ -218,6 +218,18 @@ class UpdateRule:
             f"{type(param.array).__name__}; it must override update_core or update_core_gpu"
         )
 
+    def update_core_chainerx(self, param: Parameter) -> None:
+        """Update a parameter that is a ChainerX array; nobody calls it unless a subclass does.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not update ChainerX arrays; NumPy arrays are updated"
+        )
+
     def init_state(self, param: Parameter) -> None:
         """Fill ``self.state`` (an empty dict) before the first update; by default with nothing.
 

@@ -23,7 +23,7 @@ __init__
 configuration
 optimizers
 optimizer
-gradient_method
+optimizer_hooks gradient_method
 loss_scaling dispatch
 _optimizer
 comparison divergence
@@ -66,6 +66,11 @@ variants
 adam
 adam_rule names
 """
+OPTIMIZER_HOOKS = """
+__init__
+weight_decay lasso gradient_clipping gradient_hard_clipping gradient_noise gradient_lars
+_gradient
+"""
 SERIALIZERS = """
 __init__
 npz hdf5
@@ -77,6 +82,7 @@ _pickled_none protocol
 PACKAGES = {
     "cli": CLI,
     "kernels": KERNELS,
+    "optimizer_hooks": OPTIMIZER_HOOKS,
     "optimizers": OPTIMIZERS,
     "serializers": SERIALIZERS,
 }

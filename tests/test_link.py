@@ -327,6 +327,23 @@ def test_cleargrads_and_zerograds():
     assert all(param.grad is None for param in model.params())
 
 
+def test_zerograds_calls_what_a_parameters_class_overrides():
+    class Counting(Parameter):
+        calls = 0
+
+        def zerograd(self):
+            self.calls += 1
+            super().zerograd()
+
+    link = Link()
+    with link.init_scope():
+        link.W = Counting(np.ones(2))
+    with pytest.warns(DeprecationWarning, match="cleargrads"):
+        link.zerograds()
+    assert link.W.calls == 1
+    np.testing.assert_array_equal(link.W.grad, [0, 0])
+
+
 def test_addgrads():
     def model():
         return Chain(l1=linear(2, 1), l2=ChainList(linear(1, 1)))

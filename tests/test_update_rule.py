@@ -257,6 +257,11 @@ def test_array_that_is_not_on_the_cpu_says_what_to_override() -> None:
         type("SomeRule", (UpdateRule,), {})().update(Elsewhere())
 
 
+def test_chainerx_is_refused_in_words() -> None:
+    with pytest.raises(NotImplementedError, match=r"AdamRule.*ChainerX"):
+        AdamRule().update_core_chainerx(Parameter(np.ones(1)))
+
+
 def test_update_batch_of_a_users_rule_is_its_update_for_each() -> None:
     class Batched(MomentumRule):
         def batch_key(self) -> str:

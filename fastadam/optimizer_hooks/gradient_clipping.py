@@ -1,0 +1,93 @@
+"""Clipping of gradients by their common norm, as a hook."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastadam._optimizer import Optimizer
+from fastadam.gradient_pass import unscale_gradients
+from fastadam.kernels.norm import global_norm
+from fastadam.optimizer_hooks._gradient import gradient_of, non_negative
+
+__all__ = ["GradientClipping"]
+
+
+class GradientClipping:
+    r"""Hook that scales all gradients down so that their common norm is at most a threshold.
+
+    .. math::
+        n &= \sqrt{\textstyle\sum_i \|g_i\|^2} \\
+        g_i &\leftarrow \min\left(1, \frac{\text{threshold}}{n}\right) g_i
+
+    The norm is of the parameters that are to be updated, and summed in float64, so that no
+    half-precision gradient makes it overflow. Gradients whose norm is not finite are left as
+    they are: what happens then is for ``on_nonfinite`` and loss scaling to say.
+
+    Parameters
+    ----------
+    threshold : float
+        The largest norm; not below 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no number, or below 0.
+
+    Attributes
+    ----------
+    threshold : float
+        The largest norm; may be changed at any time.
+    name : str
+        'GradientClipping'.
+    timing : str
+        'pre'.
+
+    References
+    ----------
+    Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks",
+    arXiv:1211.5063.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastadam
+    >>> opt = fastadam.Adam().setup({'w': np.ones(2)})
+    >>> opt.add_hook(fastadam.optimizer_hooks.GradientClipping(1.0))
+    """
+
+    name = "GradientClipping"
+    timing = "pre"
+
+    def __init__(self, threshold: float) -> None:
+        non_negative(self, threshold=threshold)
+        self.threshold = threshold
+
+    def __call__(self, opt: Any) -> None:
+        """Change the gradients of an optimizer's parameters, in place.
+
+        Parameters
+        ----------
+        opt : Optimizer
+            A set-up optimizer, fastadam's or another library's with ``target.params()``.
+        """
+        params = _hooked_parameters(opt)
+        unscale_gradients(params)
+        found = [gradient for param in params if (gradient := gradient_of(param)) is not None]
+        # n = sqrt(sum of all squares)
+        norm = global_norm([gradient.stored for gradient in found])
+        if not self.threshold < norm < math.inf:
+            return
+        rate = self.threshold / norm
+        for gradient in found:
+            g = gradient.g
+            # g *= threshold / n
+            g *= gradient.scalar(rate)
+            gradient.put(g)
+
+
+def _hooked_parameters(opt: Any) -> list[Any]:
+    """Return the parameters that an optimizer calls its hooks for, each once."""
+    if isinstance(opt, Optimizer):
+        return opt._hooked_parameters()
+    return list({id(param): param for param in opt.target.params()}.values())

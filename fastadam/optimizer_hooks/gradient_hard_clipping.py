@@ -1,0 +1,78 @@
+"""Clipping of gradients, element by element, as a hook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastadam.optimizer_hooks._gradient import gradient_of
+
+__all__ = ["GradientHardClipping"]
+
+
+class GradientHardClipping:
+    r"""Hook that keeps every element of the gradients between two bounds.
+
+    .. math:: g \leftarrow \min(\max(g, \text{lower\_bound}), \text{upper\_bound})
+
+    NaN stays NaN.
+
+    Parameters
+    ----------
+    lower_bound, upper_bound : float
+        The bounds; infinite ones do nothing.
+
+    Raises
+    ------
+    ValueError
+        If the lower bound is not below or equal to the upper one.
+
+    Attributes
+    ----------
+    lower_bound, upper_bound : float
+        The bounds; may be changed at any time.
+    name : str
+        'GradientHardClipping'.
+    call_for_each_param : bool
+        True: the hook may be added to an optimizer or to the rule of one parameter.
+    timing : str
+        'pre'.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastadam
+    >>> opt = fastadam.Adam().setup({'w': np.ones(2)})
+    >>> opt.add_hook(fastadam.optimizer_hooks.GradientHardClipping(-1, 1))
+    """
+
+    name = "GradientHardClipping"
+    call_for_each_param = True
+    timing = "pre"
+
+    def __init__(self, lower_bound: float, upper_bound: float) -> None:
+        if not lower_bound <= upper_bound:
+            raise ValueError(
+                f"GradientHardClipping: lower_bound {lower_bound!r} must not be above "
+                f"upper_bound {upper_bound!r}"
+            )
+        self.lower_bound = lower_bound
+        self.upper_bound = upper_bound
+
+    def __call__(self, rule: Any, param: Any) -> None:
+        """Change the gradient of one parameter, in place.
+
+        Parameters
+        ----------
+        rule : UpdateRule or None
+            Unused.
+        param : Parameter
+            Nothing happens if its array or its gradient is missing.
+        """
+        if (found := gradient_of(param)) is None:
+            return
+        g, scalar = found.g, found.scalar
+        # g = clip(g, lower_bound, upper_bound)
+        np.clip(g, scalar(self.lower_bound), scalar(self.upper_bound), out=g)
+        found.put(g)

@@ -1,0 +1,97 @@
+"""Layer-wise adaptive rate scaling as a hook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastadam.kernels.norm import global_norm
+from fastadam.optimizer_hooks._gradient import gradient_of, non_negative
+
+__all__ = ["GradientLARS"]
+
+
+class GradientLARS:
+    r"""Hook that scales each gradient by the size of its parameter (LARS).
+
+    .. math::
+        r &= \begin{cases}
+            \dfrac{\|p\|}{\varepsilon + \|g\| + \text{weight\_decay} \cdot \|p\|}
+            & \text{if } \|p\| > \text{threshold} \\
+            1 & \text{otherwise}
+        \end{cases} \\
+        g &\leftarrow r \, (g + \text{weight\_decay} \cdot p)
+
+    The norms are summed in float64.
+
+    Parameters
+    ----------
+    threshold : float
+        Parameters whose norm is not above it are not scaled.
+    weight_decay : float
+        The coefficient of an L2 penalty that is added to the gradient.
+    eps : float
+        Keeps the quotient finite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is no number, or below 0.
+
+    Attributes
+    ----------
+    threshold, weight_decay, eps : float
+        The arguments; may be changed at any time.
+    name : str
+        'GradientLARS'.
+    call_for_each_param : bool
+        True: the hook may be added to an optimizer or to the rule of one parameter.
+    timing : str
+        'pre'.
+
+    References
+    ----------
+    You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks",
+    arXiv:1708.03888.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastadam
+    >>> opt = fastadam.Adam().setup({'w': np.ones(2)})
+    >>> opt.add_hook(fastadam.optimizer_hooks.GradientLARS(weight_decay=1e-4))
+    """
+
+    name = "GradientLARS"
+    call_for_each_param = True
+    timing = "pre"
+
+    def __init__(
+        self, threshold: float = 1e-2, weight_decay: float = 0.0, eps: float = 1e-9
+    ) -> None:
+        non_negative(self, threshold=threshold, weight_decay=weight_decay, eps=eps)
+        self.threshold = threshold
+        self.weight_decay = weight_decay
+        self.eps = eps
+
+    def __call__(self, rule: Any, param: Any) -> None:
+        """Change the gradient of one parameter, in place.
+
+        Parameters
+        ----------
+        rule : UpdateRule or None
+            Unused.
+        param : Parameter
+            Nothing happens if its array or its gradient is missing.
+        """
+        if (found := gradient_of(param)) is None:
+            return
+        p, g, _ = found
+        p_norm, g_norm = global_norm([p]), global_norm([g])
+        # r = |p| / (eps + |g| + weight_decay * |p|)
+        size = self.eps + g_norm + self.weight_decay * p_norm
+        # where all three are 0, so is the gradient, and any rate will do
+        rate = p_norm / size if p_norm > self.threshold and size != 0 else 1.0
+        # g = r * (g + weight_decay * p)
+        g += found.scalar(self.weight_decay) * p
+        g *= found.scalar(rate)
+        found.put(g)

@@ -1,0 +1,148 @@
+"""Noise on gradients as a hook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.optimizer_hooks._gradient import gradient_of, non_negative
+
+__all__ = ["GradientNoise", "exponential_decay_noise"]
+
+Array = npt.NDArray[Any]
+
+
+def exponential_decay_noise(
+    xp: Any, shape: tuple[int, ...], dtype: Any, hook: GradientNoise, rule: Any
+) -> Array:
+    r"""Return normal noise whose variance falls with the rule's count.
+
+    .. math:: \mathcal{N}\left(0, \frac{\eta}{(1 + t)^{0.55}}\right)
+
+    Parameters
+    ----------
+    xp : module
+        The array library, ``numpy``; its ``random.normal`` is drawn from, so that its seed decides.
+    shape : tuple of int
+        The gradient's shape.
+    dtype : dtype
+        The gradient's dtype, to which the noise is rounded.
+    hook : GradientNoise
+        The hook, whose ``eta`` is used.
+    rule : UpdateRule
+        The parameter's rule, whose ``t`` is used. For a hook on an optimizer it is the count
+        before the update; for one on a rule, that of the update being made.
+
+    Returns
+    -------
+    array
+        The noise.
+
+    References
+    ----------
+    Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks",
+    arXiv:1511.06807.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastadam import AdamRule
+    >>> from fastadam.optimizer_hooks import GradientNoise, exponential_decay_noise
+    >>> exponential_decay_noise(np, (2, 3), np.float32, GradientNoise(0.01), AdamRule()).shape
+    (2, 3)
+    """
+    std = np.sqrt(hook.eta / np.power(1 + rule.t, 0.55))
+    noise: Array = np.asarray(xp.random.normal(0, std, shape)).astype(dtype)
+    return noise
+
+
+class GradientNoise:
+    r"""Hook that adds noise to the gradients.
+
+    .. math:: g \leftarrow g + \text{noise\_func}(\dots)
+
+    Parameters
+    ----------
+    eta : float
+        The variance of the default noise at the first update; not below 0. The paper tries
+        0.01, 0.3 and 1.
+    noise_func : callable
+        Called as ``noise_func(xp, shape, dtype, hook, rule)``; returns the noise. The default is
+        `exponential_decay_noise`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `eta` is no number, or below 0; if `noise_func` cannot be called.
+
+    Attributes
+    ----------
+    eta : float
+        The variance at the first update.
+    noise_func : callable
+        What makes the noise.
+    name : str
+        'GradientNoise'.
+    call_for_each_param : bool
+        True: the hook may be added to an optimizer or to the rule of one parameter.
+    timing : str
+        'pre'.
+
+    References
+    ----------
+    Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks",
+    arXiv:1511.06807.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastadam
+    >>> opt = fastadam.Adam().setup({'w': np.ones(2)})
+    >>> opt.add_hook(fastadam.optimizer_hooks.GradientNoise(0.3))
+    """
+
+    name = "GradientNoise"
+    call_for_each_param = True
+    timing = "pre"
+
+    def __init__(
+        self, eta: float, noise_func: Callable[..., Any] = exponential_decay_noise
+    ) -> None:
+        non_negative(self, eta=eta)
+        if not callable(noise_func):
+            raise TypeError(
+                f"GradientNoise: noise_func must be callable, and {noise_func!r} is not"
+            )
+        self.eta = eta
+        self.noise_func = noise_func
+
+    def __call__(self, rule: Any, param: Any) -> None:
+        """Change the gradient of one parameter, in place.
+
+        Parameters
+        ----------
+        rule : UpdateRule
+            The parameter's rule, whose ``t`` the default noise falls with.
+        param : Parameter
+            Nothing happens if its array or its gradient is missing.
+
+        Raises
+        ------
+        ValueError
+            If the noise has another shape than the gradient.
+        """
+        if (found := gradient_of(param)) is None:
+            return
+        g, stored = found.g, found.stored
+        noise = np.asarray(self.noise_func(np, stored.shape, stored.dtype, self, rule))
+        if noise.shape not in ((), g.shape):
+            raise ValueError(
+                f"GradientNoise: noise_func returned an array of shape {noise.shape} for the "
+                f"gradient of {param.name!r}, whose shape is {g.shape}"
+            )
+        # g += noise
+        g += noise.astype(g.dtype, copy=False)
+        found.put(g)

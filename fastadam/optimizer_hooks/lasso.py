@@ -1,0 +1,70 @@
+"""The derivative of an L1 penalty as a hook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastadam.optimizer_hooks._gradient import gradient_of
+
+__all__ = ["Lasso"]
+
+
+class Lasso:
+    r"""Hook that adds the derivative of an L1 penalty to the gradients.
+
+    .. math:: g \leftarrow g + \text{rate} \cdot \operatorname{sign}(p)
+
+    Parameters
+    ----------
+    rate : float
+        The coefficient.
+
+    Attributes
+    ----------
+    rate : float
+        The coefficient; may be changed at any time.
+    name : str
+        'Lasso'.
+    call_for_each_param : bool
+        True: the hook may be added to an optimizer or to the rule of one parameter.
+    timing : str
+        'pre'.
+
+    References
+    ----------
+    Tibshirani, "Regression Shrinkage and Selection via the Lasso", Journal of the Royal
+    Statistical Society B 58 (1996), doi:10.1111/j.2517-6161.1996.tb02080.x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastadam
+    >>> opt = fastadam.Adam().setup({'w': np.ones(2)})
+    >>> opt.add_hook(fastadam.optimizer_hooks.Lasso(1e-4))
+    """
+
+    name = "Lasso"
+    call_for_each_param = True
+    timing = "pre"
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, rule: Any, param: Any) -> None:
+        """Change the gradient of one parameter, in place.
+
+        Parameters
+        ----------
+        rule : UpdateRule or None
+            Unused.
+        param : Parameter
+            Nothing happens if its array or its gradient is missing.
+        """
+        if (found := gradient_of(param)) is None:
+            return
+        p, g, _ = found
+        # g += rate * sign(p)
+        g += found.scalar(self.rate) * np.sign(p)
+        found.put(g)

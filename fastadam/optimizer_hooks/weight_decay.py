@@ -1,0 +1,67 @@
+"""Weight decay as a hook."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastadam.optimizer_hooks._gradient import gradient_of
+
+__all__ = ["WeightDecay"]
+
+
+class WeightDecay:
+    r"""Hook that adds the derivative of an L2 penalty to the gradients.
+
+    .. math:: g \leftarrow g + \text{rate} \cdot p
+
+    The gradient is changed before Adam divides it by its own size, so the penalty is not
+    a decay of the weights by `rate`; that is what `weight_decay_rate` is for, see
+    :class:`fastadam.AdamW`.
+
+    Parameters
+    ----------
+    rate : float
+        The coefficient.
+
+    Attributes
+    ----------
+    rate : float
+        The coefficient; may be changed at any time.
+    name : str
+        'WeightDecay'.
+    call_for_each_param : bool
+        True: the hook may be added to an optimizer or to the rule of one parameter.
+    timing : str
+        'pre'.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastadam
+    >>> opt = fastadam.Adam().setup({'w': np.ones(2)})
+    >>> opt.add_hook(fastadam.optimizer_hooks.WeightDecay(1e-4))
+    """
+
+    name = "WeightDecay"
+    call_for_each_param = True
+    timing = "pre"
+
+    def __init__(self, rate: float) -> None:
+        self.rate = rate
+
+    def __call__(self, rule: Any, param: Any) -> None:
+        """Change the gradient of one parameter, in place.
+
+        Parameters
+        ----------
+        rule : UpdateRule or None
+            Unused.
+        param : Parameter
+            Nothing happens if its array or its gradient is missing.
+        """
+        if (found := gradient_of(param)) is None:
+            return
+        p, g, _ = found
+        # g += rate * p
+        g += found.scalar(self.rate) * p
+        found.put(g)
