@@ -11,8 +11,9 @@ import numpy as np
 from fastadam.dispatch import Dispatch
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
+from fastadam.lending import lend_gradients
 from fastadam.loss_scaling import LossScaling
-from fastadam.parameter import Parameter, peek_grad, replace_grad
+from fastadam.parameter import peek_grad
 from fastadam.serializers.protocol import is_deserializer
 from fastadam.targets import ArrayTarget
 from fastadam.update_report import UpdateReport
@@ -142,7 +143,7 @@ class GradientMethod(LossScaling):
         self._refresh()
         if isinstance(loss, tuple) and len(loss) == 2:
             loss, grads = loss
-            self._lend(grads)
+            lend_gradients(self._set_up(), grads)
             self._update(lent=True)
             return loss
         arrays = isinstance(self._targets, ArrayTarget)
@@ -180,7 +181,7 @@ class GradientMethod(LossScaling):
             raise ValueError(f"a loss scale must be a finite number above 0, not {loss_scale!r}")
         self._set_up()
         self._refresh()
-        self._lend(grads, loss_scale)
+        lend_gradients(self._set_up(), grads, loss_scale)
         self._update(lent=True)
 
     def reallocate_cleared_grads(self) -> None:
@@ -359,29 +360,6 @@ class GradientMethod(LossScaling):
         else:
             for param in self._set_up().parameters.values():
                 param.cleargrad()
-
-    def _lend(self, grads: Any, loss_scale: float | None = None) -> None:
-        """Hand a caller's gradients to the parameters."""
-        targets = self._set_up()
-        found = targets.gradients(grads)
-        try:
-            for path, grad in found.items():
-                param = targets.parameters[path]
-                if grad is None:
-                    param.cleargrad()
-                elif isinstance(param, Parameter):
-                    param.lend_grad(grad)
-                else:
-                    ours = Parameter(param.array, name=getattr(param, "name", None))
-                    ours.lend_grad(grad)
-                    replace_grad(param, np.asarray(ours.grad))
-                param._loss_scale = loss_scale
-        except BaseException:
-            for path in found:
-                param = targets.parameters[path]
-                param.cleargrad()
-                param._loss_scale = None
-            raise
 
     def _update(self, lent: bool = False) -> None:
         """Update from the gradients that are there; forget those that were lent."""

@@ -24,7 +24,7 @@ configuration
 optimizers
 optimizer
 optimizer_hooks gradient_method
-loss_scaling dispatch
+loss_scaling dispatch lending
 _optimizer
 comparison divergence
 description difference
