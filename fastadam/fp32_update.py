@@ -25,7 +25,7 @@ def new_master(array: Array, param: Any) -> Any:
 
 
 def follow(master: Any, param: Any) -> Any:
-    """Return a master that is up to date with its half-precision parameter.
+    """Return a master that is up to date with its half-precision parameter; change none.
 
     An element of the parameter that is not its master's, rounded, has been written from outside
     (loaded, copied, assigned) and goes over to the master; the others keep the digits that the
@@ -34,7 +34,7 @@ def follow(master: Any, param: Any) -> Any:
     Parameters
     ----------
     master : Parameter or None
-        The master so far; one is made if there is none, or the shape has changed.
+        The master so far; another is returned if there is none, or it is not up to date.
     param : Parameter
         The parameter: float16 or bfloat16.
     """
@@ -47,9 +47,11 @@ def follow(master: Any, param: Any) -> Any:
     if master is None or master.array is None or master.array.shape != half.shape:
         return new_master(half.astype(np.float32), param)
     written = _bits(_rounded(master.array, half)) != _bits(half)
-    if written.any():
-        master.array[written] = half[written]
-    return master
+    if not written.any():
+        return master
+    array = master.array.copy()
+    array[written] = half[written]
+    return new_master(array, param)
 
 
 def round_to(param: Any, master: Any) -> None:

@@ -98,7 +98,8 @@ class Parameter(LazyArray):
         A gradient that was lent (see `lend_grad`) is replaced by a private copy in the
         parameter's dtype when it is first read here, so the returned array may be written. For
         a half-precision parameter, the copy of a gradient of another dtype is float32, and so
-        is the gradient that an update has divided by its loss scale.
+        is the gradient that an update has divided by its loss scale. Float32 may be assigned to
+        one, too.
 
         Raises
         ------
@@ -132,7 +133,9 @@ class Parameter(LazyArray):
                 f"the gradient of {self._label} must be a numpy.ndarray or None, "
                 f"not {type(grad).__name__}"
             )
-        if grad.dtype != array.dtype:
+        # hooks change and set what an update has made of a half-precision gradient
+        wider = is_half(array.dtype) and grad.dtype == computing_dtype(array.dtype)
+        if grad.dtype != array.dtype and not wider:
             raise TypeError(
                 f"the gradient of {self._label} has dtype {grad.dtype}, the parameter "
                 f"{array.dtype}: convert it with grad.astype({array.dtype.name!r})"
@@ -243,15 +246,16 @@ class Parameter(LazyArray):
             self.initialize(var.shape)
         mine = self.grad
         if mine is None:
-            self._take_grad(theirs)
+            self.grad = theirs
             self._loss_scale = var._loss_scale
             return
         self._check_grad_shape(theirs, mine)
         if self._loss_scale == var._loss_scale:
-            self._take_grad(mine + theirs)
+            self.grad = np.asarray(mine + theirs)
             return
         # true gradients: what is scaled differently cannot be added
-        self._take_grad(_unscaled(mine, self._loss_scale) + _unscaled(theirs, var._loss_scale))
+        ours = _unscaled(mine, self._loss_scale)
+        self.grad = np.asarray(ours + _unscaled(theirs, var._loss_scale))
         self._loss_scale = None
 
     def copydata(self, var: Parameter) -> None:
@@ -290,15 +294,6 @@ class Parameter(LazyArray):
         """Let the update rule, if there is one, update the array."""
         if self.update_rule is not None:
             self.update_rule.update(self)
-
-    def _take_grad(self, grad: Array) -> None:
-        """Set a gradient in the parameter's dtype; for a half type, float32 will do, too."""
-        array = self._array_for_grad()
-        if is_half(array.dtype) and grad.dtype == computing_dtype(array.dtype):
-            self._check_grad_shape(grad, array)
-            replace_grad(self, np.asarray(grad))
-        else:
-            self.grad = grad
 
     def _zero_grad(self) -> None:
         """Fill the gradient with zeros, or remember to."""

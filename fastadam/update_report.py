@@ -24,9 +24,10 @@ class UpdateReport:
         Paths of the parameters whose gradient holds NaN or infinity. None if nobody asked: see
         `grad_norm`.
     grad_norm : float or None
-        The 2-norm of all gradients together, true ones (not multiplied by a loss scale), before
-        the hooks. None unless the gradients were looked at: with loss scaling, with an
-        ``on_nonfinite`` other than 'propagate', or with ``monitor = True``.
+        The 2-norm of all gradients together, of the parameters that are to be updated: true ones
+        (not multiplied by a loss scale), before the hooks. None unless the gradients were looked
+        at: with loss scaling, with an ``on_nonfinite`` other than 'propagate', or with
+        ``monitor = True``.
     loss_scale : float or None
         The optimizer's loss scale during this update.
     applied : tuple of str

@@ -157,7 +157,7 @@ class UpdateRule:
             grad = param.grad
             stepped.grad = None if grad is None else grad.astype(np.float32)
         before = self._state
-        started = False
+        started = counted = False
         self.t += 1
         try:
             try:
@@ -168,9 +168,11 @@ class UpdateRule:
                     hook(self, stepped)
                 started = True
                 self.update_core(stepped)
+                counted = True
             except BaseException as error:
                 # Ctrl-C during a step arrives when its kernel is done: that step counts
-                if not started or isinstance(error, Exception):
+                counted = started and not isinstance(error, Exception)
+                if not counted:
                     self.t -= 1
                     if before is None:
                         self._state = None
@@ -178,7 +180,10 @@ class UpdateRule:
             for hook in self._hooks.at("post"):
                 hook(self, stepped)
         finally:
-            self._finish(param, stepped)
+            if counted:
+                self._finish(param, stepped)
+            elif stepped is not param:
+                stepped.cleargrad()
 
     def update_core(self, param: Parameter) -> None:
         """Update the parameter in place, by default with `update_core_cpu` or `_gpu`.
@@ -308,7 +313,7 @@ class UpdateRule:
         master = self._read_master(serializer, param)
         current = self._state or {}
         late = self._late_state(param, current) if current else {}
-        template = {**current, **late} if current else self._new_state(param)
+        template = {**current, **late} if current else self._new_state(self._template(param))
         sized = bool(current) or (param is not None and param.array is not None)
         loaded: dict[str, Any] = {}
         for key, like in template.items():
@@ -358,12 +363,19 @@ class UpdateRule:
         """Return what the step is made on: the parameter, or its up-to-date float32 master."""
         if not self._use_fp32_update or not is_half(param.array.dtype):
             return param
-        self._fp32_param = follow(self._fp32_param, param)
-        return self._fp32_param
+        return follow(self._fp32_param, param)
+
+    def _template(self, param: Any) -> Any:
+        """Return what state is made for: the parameter, or a master with its shape."""
+        if param is None or param.array is None or not self._use_fp32_update:
+            return param
+        array = param.array
+        return new_master(array.astype(np.float32), param) if is_half(array.dtype) else param
 
     def _finish(self, param: Any, stepped: Any) -> None:
-        """Round a master that has been stepped to its parameter."""
+        """Keep a master that has been stepped, and round it to its parameter."""
         if stepped is not param:
+            self._fp32_param = stepped
             round_to(param, stepped)
 
     def _late_state(self, param: Parameter | None, state: dict[str, Any]) -> dict[str, Any]:

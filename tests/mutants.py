@@ -27,6 +27,11 @@ RULE = "fastadam/optimizers/adam_rule.py"
 METHOD = "fastadam/gradient_method.py"
 DISPATCH = "fastadam/dispatch.py"
 BASE = "fastadam/update_rule.py"
+SCALING = "fastadam/loss_scaling.py"
+LOOK = "fastadam/gradient_pass.py"
+MASTER = "fastadam/fp32_update.py"
+PARAMETER = "fastadam/parameter.py"
+HOOKS = "fastadam/optimizer_hooks/"
 
 
 class Mutant(NamedTuple):
@@ -214,7 +219,7 @@ MUTANTS = [
     Mutant("overrides ignored", RULE, "(rule.hyperparam.version, t, start)", "(t, start)"),
     Mutant("initial alpha follows", RULE, 'if not self.__dict__.get("initial_alpha"):', "if True:"),
     Mutant("rule hooks forgotten", RULE, "if self._hooks or not", "if not"),
-    Mutant("disabled rules run", DISPATCH, "not rule.enabled or", "False or"),
+    Mutant("disabled rules run", DISPATCH, 'not getattr(rule, "enabled", True)', "False"),
     Mutant("no zero gradients", METHOD, "param.grad = np.zeros_like(param.array)", "pass"),
     Mutant("no pre hooks", METHOD, 'self.call_hooks("pre")', "None"),
     Mutant("no post hooks", METHOD, 'self.call_hooks("post")', "None"),
@@ -229,6 +234,313 @@ MUTANTS = [
         "param.cleargrad()\n\n    def _update_parameters",
         "pass\n\n    def _update_parameters",
     ),
+    # who is updated, and who is said to have been
+    Mutant("a shared rule in the batch", DISPATCH, " or id(rule) in taken", ""),
+    Mutant("batches unchecked", DISPATCH, "type(rules[0]).check_batch(rules, params)", "pass"),
+    Mutant(
+        "singles unchecked",
+        DISPATCH,
+        "type(param.update_rule).check_batch([param.update_rule], [param])",
+        "pass",
+    ),
+    Mutant("checked twice", DISPATCH, "== 1:\n            return", "== -1:\n            return"),
+    Mutant("all are said to be done", DISPATCH, " if old != new)", ")"),
+    Mutant(
+        "nobody is said to be done",
+        DISPATCH,
+        "            self._applied.update(path for path, old, new in reached if old != new)\n",
+        "",
+    ),
+    Mutant(
+        "done in any order",
+        DISPATCH,
+        "for path in self._paths if",
+        "for path in sorted(self._paths)[::-1] if",
+    ),
+    # loss scaling
+    Mutant(
+        "static stays dynamic",
+        SCALING,
+        "self._loss_scale = scale\n            self._loss_scaling_is_dynamic = False\n",
+        "self._loss_scale = scale\n",
+    ),
+    Mutant(
+        "none stays dynamic",
+        SCALING,
+        "self._loss_scale = None\n        self._loss_scaling_is_dynamic = False\n",
+        "self._loss_scale = None\n",
+    ),
+    Mutant("interval ignored", SCALING, "math.pow(2.0, 1.0 / interval)", "2.0"),
+    Mutant("interval of NaN", SCALING, "if not interval >= 1:", "if interval < 1:"),
+    Mutant(
+        "infinite scale",
+        SCALING,
+        "if not 0 < scale < math.inf:\n                raise",
+        "if not 0 < scale:\n                raise",
+    ),
+    Mutant("negative scale in a file", SCALING, "if not scale > 0:", "if False:"),
+    Mutant(
+        "a new scale remembers",
+        SCALING,
+        "        self._loss_scaling_isnan_ever = False\n\n    def set_loss_scale",
+        "\n    def set_loss_scale",
+    ),
+    Mutant(
+        "no memory of bad gradients",
+        SCALING,
+        "self._loss_scaling_isnan = self._loss_scaling_isnan_ever = True",
+        "self._loss_scaling_isnan = True",
+    ),
+    Mutant(
+        "bad for ever",
+        SCALING,
+        "        self._loss_scaling_isnan = False\n        if not self._loss_scaling_is_dynamic:",
+        "        if not self._loss_scaling_is_dynamic:",
+    ),
+    Mutant(
+        "static scales skip",
+        SCALING,
+        "if not self._loss_scaling_is_dynamic:\n            return",
+        "if self._loss_scale is None:\n            return",
+    ),
+    Mutant("skip does not", SCALING, 'if self._on_nonfinite == "skip" and', "if False and"),
+    Mutant("raise does not", SCALING, 'if self._on_nonfinite == "raise":', "if False:"),
+    Mutant(
+        "raise under a dynamic scale",
+        SCALING,
+        "nonfinite or self._loss_scaling_is_dynamic:",
+        "nonfinite:",
+    ),
+    Mutant("doubled for ever", SCALING, "elif self._loss_scaling_isnan_ever:", "elif False:"),
+    Mutant("not halved", SCALING, "factor = 0.5", "factor = 1.0"),
+    Mutant("no floor", SCALING, "max(1.0, min(", "max(0.0, min("),
+    Mutant(
+        "no ceiling",
+        SCALING,
+        "min(float(self._loss_scale_max), self._loss_scale * factor)",
+        "self._loss_scale * factor",
+    ),
+    Mutant("monitor ignored", SCALING, "            self.monitor\n", "            False\n"),
+    Mutant(
+        "nobody asks for scaled ones",
+        SCALING,
+        "            or any(is_scaled(param) for param in params)\n",
+        "",
+    ),
+    Mutant("disabled rules count", SCALING, '            and getattr(rule, "enabled", True)\n', ""),
+    Mutant(
+        "memory not saved",
+        SCALING,
+        'child("loss_scale_nonfinite_ever", bool(self._loss_scaling_isnan_ever))',
+        "pass",
+    ),
+    Mutant("growth not saved", SCALING, "self._loss_scaling_multiplier = 1.0 if", "_ = 1.0 if"),
+    Mutant("kind not saved", SCALING, "self._loss_scaling_is_dynamic = bool(dynamic)", "pass"),
+    Mutant("no look", METHOD, "            self._unscale_and_look()\n", ""),
+    Mutant("scale never adapted", METHOD, "            self.update_loss_scale()\n", ""),
+    Mutant("skipped all the same", METHOD, "parameters if safe else {}", "parameters"),
+    Mutant("facts kept", METHOD, "            self._facts = None\n", ""),
+    Mutant(
+        "raised before the hooks",
+        METHOD,
+        '            self.call_hooks("pre")\n            self._refuse_nonfinite()\n',
+        '            self._refuse_nonfinite()\n            self.call_hooks("pre")\n',
+    ),
+    Mutant(
+        "no report of what raised",
+        METHOD,
+        "                self._report(skipped=False, applied=work.applied)\n",
+        "                pass\n",
+    ),
+    # gradients and their loss scales
+    Mutant("divided at every update", LOOK, "        param._loss_scale = None\n", "        pass\n"),
+    Mutant("summed again", LOOK, "if id(parameters[path]) not in squares]", "]"),
+    Mutant(
+        "what overflows is not finite",
+        LOOK,
+        " if not np.all(np.isfinite(grads[path])))",
+        ")",
+    ),
+    Mutant(
+        "scale without a gradient stays",
+        LOOK,
+        "    for param in scaled:\n",
+        "    for param in with_grad:\n",
+    ),
+    Mutant(
+        "a rule does not divide",
+        BASE,
+        "            unscale_gradients([param])\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "cleared with its scale",
+        PARAMETER,
+        "None\n        if self._array is None:\n            self._grad_fill = None",
+        "self._loss_scale\n        if self._array is None:\n            self._grad_fill = None",
+    ),
+    Mutant(
+        "zeros with their scale",
+        PARAMETER,
+        "None\n        if self._array is None:\n            self._grad_fill = 0.0",
+        "self._loss_scale\n        if self._array is None:\n            self._grad_fill = 0.0",
+    ),
+    Mutant("any scales added", PARAMETER, "if self._loss_scale == var._loss_scale:", "if True:"),
+    Mutant(
+        "a sum keeps a scale",
+        PARAMETER,
+        "        self._loss_scale = None\n\n    def copydata",
+        "\n    def copydata",
+    ),
+    Mutant("shared without its scale", PARAMETER, "self._loss_scale = var._loss_scale\n", "pass\n"),
+    Mutant(
+        "added in half precision",
+        PARAMETER,
+        "grad.astype(computing_dtype(grad.dtype) or grad.dtype, copy=False)",
+        "grad",
+    ),
+    Mutant(
+        "float32 not to be set", PARAMETER, "wider = is_half(array.dtype) and", "wider = False and"
+    ),
+    Mutant("native float32 for any", PARAMETER, "wider = is_half(array.dtype) and", "wider ="),
+    Mutant(
+        "lent gradients made half",
+        PARAMETER,
+        "computing_dtype(like.dtype) if wider else like.dtype",
+        "like.dtype",
+    ),
+    # float32 masters
+    Mutant(
+        "masters do not follow",
+        MASTER,
+        "written = _bits(_rounded(master.array, half)) != _bits(half)",
+        "written = np.zeros(half.shape, bool)",
+    ),
+    Mutant(
+        "masters follow wholly",
+        MASTER,
+        "array[written] = half[written]",
+        "array[...] = half",
+    ),
+    Mutant(
+        "writes told by value",
+        MASTER,
+        "_bits(_rounded(master.array, half)) != _bits(half)",
+        "np.asarray(_rounded(master.array, half) != half)",
+    ),
+    Mutant("another array", MASTER, "param.array[...] = _rounded", "param.array = _rounded"),
+    Mutant("the master's gradient stays", MASTER, "    master.cleargrad()\n", ""),
+    Mutant("read-only parameters", MASTER, "if not half.flags.writeable:", "if False:"),
+    Mutant("False switches it on", METHOD, "rule.use_fp32_update(flag)", "rule.use_fp32_update()"),
+    Mutant(
+        "no master for late parameters",
+        METHOD,
+        "                if self._use_fp32_update:\n",
+        "                if False:\n",
+    ),
+    Mutant("masters kept", BASE, "        if not flag:\n            self._fp32_param = None\n", ""),
+    Mutant(
+        "masters not rounded", BASE, "            round_to(param, stepped)\n", "            pass\n"
+    ),
+    Mutant(
+        "masters not saved",
+        BASE,
+        'serializer("fp32_param", self._fp32_param.array)',
+        "pass",
+    ),
+    Mutant(
+        "no masters in batches",
+        RULE,
+        "rule._stepped(param) if rule._use_fp32_update and",
+        "rule._stepped(param) if False and",
+    ),
+    Mutant(
+        "batches not rounded",
+        RULE,
+        "                rule._finish(param, master)\n",
+        "                pass\n",
+    ),
+    # the hooks
+    Mutant(
+        "decay of the gradient", HOOKS + "weight_decay.py", "(self.rate) * p", "(self.rate) * g"
+    ),
+    Mutant("decay not written", HOOKS + "weight_decay.py", "        found.put(g)\n", ""),
+    Mutant("lasso by size", HOOKS + "lasso.py", "np.sign(p)", "p"),
+    Mutant("lasso not written", HOOKS + "lasso.py", "        found.put(g)\n", ""),
+    Mutant(
+        "clipped below only",
+        HOOKS + "gradient_hard_clipping.py",
+        "scalar(self.upper_bound), out",
+        "scalar(np.inf), out",
+    ),
+    Mutant(
+        "hard bounds unchecked",
+        HOOKS + "gradient_hard_clipping.py",
+        "if not lower_bound <= upper_bound:",
+        "if False:",
+    ),
+    Mutant(
+        "clipping is not finite",
+        HOOKS + "gradient_clipping.py",
+        "if not self.threshold < norm < math.inf:",
+        "if not self.threshold < norm:",
+    ),
+    Mutant(
+        "clipping makes larger",
+        HOOKS + "gradient_clipping.py",
+        "if not self.threshold < norm < math.inf:",
+        "if not 0 < norm < math.inf:",
+    ),
+    Mutant(
+        "clipping by all parameters",
+        HOOKS + "gradient_clipping.py",
+        "return opt._hooked_parameters()",
+        "return list(opt.parameters.values())",
+    ),
+    Mutant(
+        "foreign parameters twice",
+        HOOKS + "gradient_clipping.py",
+        "list({id(param): param for param in opt.target.params()}.values())",
+        "list(opt.target.params())",
+    ),
+    Mutant(
+        "noise instead of the gradient",
+        HOOKS + "gradient_noise.py",
+        "g += noise.astype(",
+        "g[...] = noise.astype(",
+    ),
+    Mutant(
+        "noise of any shape",
+        HOOKS + "gradient_noise.py",
+        "if noise.shape not in ((), g.shape):",
+        "if False:",
+    ),
+    Mutant("no threshold", HOOKS + "gradient_lars.py", "p_norm > self.threshold and", "True and"),
+    Mutant(
+        "decay after the rate",
+        HOOKS + "gradient_lars.py",
+        "g += found.scalar(self.weight_decay)",
+        "g += found.scalar(self.weight_decay / rate)",
+    ),
+    Mutant(
+        "decay not in the rate", HOOKS + "gradient_lars.py", " + self.weight_decay * p_norm\n", "\n"
+    ),
+    Mutant(
+        "hooks see scaled gradients", HOOKS + "_gradient.py", "if is_scaled(param):", "if False:"
+    ),
+    Mutant(
+        "read-only gradients written",
+        HOOKS + "_gradient.py",
+        "if not stored.flags.writeable:",
+        "if False:",
+    ),
+    Mutant(
+        "half hooks",
+        HOOKS + "_gradient.py",
+        "stored.astype(T, copy=False), stored)",
+        "stored, stored)",
+    ),
+    Mutant("rates below 0", HOOKS + "_gradient.py", "if not number >= 0:", "if False:"),
 ]
 
 

@@ -26,7 +26,12 @@ PAGES = sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.rst")
 
 PUBLIC = [
     (module.__name__, name)
-    for module in (fastadam, fastadam.optimizers, fastadam.serializers)
+    for module in (
+        fastadam,
+        fastadam.optimizers,
+        fastadam.optimizer_hooks,
+        fastadam.serializers,
+    )
     for name in module.__all__
 ]
 CALLABLES: list[Any] = sorted(
@@ -195,6 +200,6 @@ def test_the_architecture_names_every_module() -> None:
     for name in source_modules():
         part = name.removeprefix("fastadam").lstrip(".")
         package, _, last = part.rpartition(".")
-        if package in ("cli", "optimizers", "serializers") or not part:
+        if package in ("cli", "optimizers", "optimizer_hooks", "serializers") or not part:
             continue
         assert f"``{last}``" in text or f"``{last}/``" in text, name

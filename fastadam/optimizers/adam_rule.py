@@ -244,8 +244,11 @@ eps_mode, decay_mode : optional
         """
         stepped = cls._masters(rules, params)
         steps, states = cls._steps(rules, params, stepped)
+        begun = False
 
         def begin() -> None:
+            nonlocal begun
+            begun = True
             for rule, state in states:
                 rule._state = state
             for rule, param in zip(rules, params, strict=True):
@@ -255,7 +258,7 @@ eps_mode, decay_mode : optional
         try:
             adam_batch(steps, begin)
         finally:
-            for rule, param, master in zip(rules, params, stepped, strict=True):
+            for rule, param, master in zip(rules, params, stepped, strict=True) if begun else ():
                 rule._finish(param, master)
 
     @staticmethod

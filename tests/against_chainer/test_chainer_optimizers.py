@@ -635,6 +635,9 @@ class TestSnapshots:
             for save in LIBRARIES.values():
                 ours = saved_keys(save, prepared("fastadam", state))
                 theirs = saved_keys(save, prepared("chainer", state))
+                if "Bound" in variant:
+                    # what Chainer forgets: one parameter's alpha is not its first
+                    assert ours.pop("l1/b/initial_alpha") == ((), "<f8")
                 assert ours == theirs
                 assert len(ours) > 6
 

@@ -291,7 +291,6 @@ class TestSameLog:
         assert_same(runs[1], runs[0], bounds(name))
         assert_same(runs[2], runs[0])
 
-
     @two_optimizers
     def test_clipping(self, both: Any, name: str) -> None:
         """The hooks' import may stay as it is; Chainer's norm is summed in BLAS's own order."""
