@@ -9,6 +9,7 @@ import numpy as np
 
 from fastadam.device import CpuDevice, check_device
 from fastadam.initializer import Array, Initializer, Shape, as_initializer, new_array
+from fastadam.kernels.dtypes import type_name
 
 __all__ = ["LazyArray"]
 
@@ -95,7 +96,7 @@ class LazyArray:
         else:
             raise TypeError(
                 f"the array of {self._label} must be a numpy.ndarray or None, "
-                f"not {type(array).__name__}"
+                f"not {type_name(array)}"
             )
 
     @property

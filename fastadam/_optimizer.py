@@ -176,7 +176,13 @@ class Optimizer(Comparable):
         ----------
         hook : callable
             Called for each parameter if its attribute ``call_for_each_param`` is true.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is not set up.
         """
+        self._set_up()
         if getattr(hook, "call_for_each_param", False):
             for param in self._hooked_parameters():
                 hook(getattr(param, "update_rule", None), param)

@@ -104,10 +104,17 @@ class Registry:
         ------
         AttributeError
             If the link has an attribute of that name.
+        ValueError
+            If there is a shape, an integer dtype and no initializer.
         """
         self._check_init()
         self._check_free("parameter", name)
         if initializer is None:
+            if shape is not None and np.dtype(dtype).kind in "iu":
+                raise ValueError(
+                    f"parameter {name!r} needs an initializer: without one it is filled with NaN, "
+                    f"which {np.dtype(dtype)} cannot hold"
+                )
             initializer = Constant(float("nan"), dtype)
         with self.init_scope():
             setattr(self, name, Parameter(initializer, shape))

@@ -116,7 +116,8 @@ class ChainList(Link, MutableSequence[Link]):
     """A link whose children are the items of a list.
 
     It is a `collections.abc.MutableSequence`: indices, slices, ``append``, ``insert``,
-    ``extend``, ``pop``, ``remove``, ``reverse``, ``index`` and so on work. An empty one is false.
+    ``extend``, ``pop``, ``remove``, ``clear``, ``reverse``, ``index`` and ``count`` work. An empty
+    one is false.
 
     Parameters
     ----------

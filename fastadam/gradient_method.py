@@ -9,10 +9,11 @@ from typing import Any, Self
 import numpy as np
 
 from fastadam.dispatch import Dispatch
+from fastadam.exclusive import exclusive
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.lending import lend_gradients
-from fastadam.loss_scaling import LossScaling
+from fastadam.loss_scaling import LossScaling, refuse_no_number
 from fastadam.parameter import peek_grad
 from fastadam.serializers.protocol import is_deserializer
 from fastadam.targets import ArrayTarget
@@ -89,6 +90,7 @@ class GradientMethod(LossScaling):
         self._refresh()
         return self
 
+    @exclusive
     def update(self, lossfun: Callable[..., Any] | None = None, *args: Any, **kwds: Any) -> Any:
         """Make one update of every parameter.
 
@@ -108,7 +110,7 @@ class GradientMethod(LossScaling):
         Raises
         ------
         RuntimeError
-            If the optimizer is not set up.
+            If the optimizer is not set up, or another thread is updating it.
         TypeError
             If the loss carries no gradients; if a parameter or gradient has a dtype that cannot
             be stepped.
@@ -159,6 +161,7 @@ class GradientMethod(LossScaling):
         self._update()
         return loss
 
+    @exclusive
     def apply_gradients(self, grads: Any, loss_scale: float | None = None) -> None:
         """Make one update from gradients computed elsewhere, which are only read.
 
@@ -174,11 +177,17 @@ class GradientMethod(LossScaling):
 
         Raises
         ------
+        RuntimeError
+            If the optimizer is not set up, or another thread is updating it.
         TypeError, ValueError, FloatingPointError
             As `update`.
         """
-        if loss_scale is not None and not 0 < loss_scale < float("inf"):
-            raise ValueError(f"a loss scale must be a finite number above 0, not {loss_scale!r}")
+        if loss_scale is not None:
+            refuse_no_number("a loss scale", loss_scale)
+            if not 0 < loss_scale < float("inf"):
+                raise ValueError(
+                    f"a loss scale must be a finite number above 0, not {loss_scale!r}"
+                )
         self._set_up()
         self._refresh()
         lend_gradients(self._set_up(), grads, loss_scale)
@@ -294,7 +303,8 @@ class GradientMethod(LossScaling):
         ValueError
             If nothing matched, or a matching parameter has no rule.
         TypeError
-            If a name is no hyperparameter, or none is given.
+            If a name is no hyperparameter, or none is given; if Adam is given a value that is no
+            number.
 
         Examples
         --------
@@ -306,13 +316,14 @@ class GradientMethod(LossScaling):
         ['l1/b']
         """
         known = self.hyperparam.get_dict()
-        for name in values:
+        for name, value in values.items():
             alias = isinstance(getattr(type(self), name, None), HyperparameterProxy)
             if name not in known and not alias:
                 raise TypeError(
                     f"{type(self).__name__} has no hyperparameter {name!r}; "
                     f"there are: {', '.join(known)}"
                 )
+            self._check_hyperparam(name, value)
         if not values:
             raise TypeError("set_hyperparam needs a hyperparameter to set, as name=value")
         parameters = self.parameters
@@ -324,6 +335,9 @@ class GradientMethod(LossScaling):
             for name, value in values.items():
                 setattr(rule.hyperparam, name, value)
         return paths
+
+    def _check_hyperparam(self, name: str, value: Any) -> None:
+        """Refuse a value that a hyperparameter cannot have; any is good here."""
 
     def _hooked_parameters(self) -> list[Any]:
         """Return the parameters whose rule is there and enabled."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from fastadam.kernels.dtypes import type_name
 from fastadam.parameter import Parameter, replace_grad
 from fastadam.targets import Target
 
@@ -13,7 +15,7 @@ __all__ = ["lend_gradients"]
 
 
 def lend_gradients(targets: Target, grads: Any, loss_scale: float | None = None) -> None:
-    """Give every parameter its gradient; if one is refused, leave none behind.
+    """Give every parameter its gradient; if one is refused, all keep what they had.
 
     Parameters
     ----------
@@ -29,23 +31,28 @@ def lend_gradients(targets: Target, grads: Any, loss_scale: float | None = None)
     TypeError, ValueError
         If gradients are missing, superfluous or misshaped, or are no real floating numbers.
     """
-    found = targets.gradients(grads)
-    try:
-        for path, grad in found.items():
-            param = targets.parameters[path]
-            if grad is None:
-                param.cleargrad()
-            elif isinstance(param, Parameter):
-                param.lend_grad(grad)
-            else:
-                # another library's parameter is given a copy, which its users may write
-                ours = Parameter(param.array, name=getattr(param, "name", None))
-                ours.lend_grad(grad)
-                replace_grad(param, np.asarray(ours.grad))
-            param._loss_scale = loss_scale
-    except BaseException:
-        for path in found:
-            param = targets.parameters[path]
+    ready = [
+        (param := targets.parameters[path], None if grad is None else _checked(param, grad))
+        for path, grad in targets.gradients(grads).items()
+    ]
+    for param, checked in ready:
+        if checked is None:
             param.cleargrad()
-            param._loss_scale = None
-        raise
+        elif isinstance(param, Parameter):
+            param._lend(checked)
+        else:
+            replace_grad(param, checked)
+        param._loss_scale = loss_scale
+
+
+def _checked(param: Any, grad: Any) -> npt.NDArray[Any]:
+    """Return a gradient as an array that fits, in a copy for another library's parameter."""
+    if isinstance(param, Parameter):
+        return param._lendable(grad)
+    name, array = getattr(param, "name", None), param.array
+    if array is not None and not isinstance(array, np.ndarray):
+        raise TypeError(f"parameter {name!r} must be a numpy.ndarray, not {type_name(array)}")
+    ours = Parameter(array, name=name)
+    ours.lend_grad(grad)
+    # its users may write it
+    return np.asarray(ours.grad)

@@ -11,12 +11,24 @@ from fastadam._optimizer import Optimizer
 from fastadam.gradient_pass import GradientFacts, gradient_pass, is_scaled, unscale_gradients
 from fastadam.serializers.protocol import optional_child, optional_number
 
-__all__ = ["ON_NONFINITE", "LossScaling"]
+__all__ = ["ON_NONFINITE", "LossScaling", "refuse_no_number"]
 
 ON_NONFINITE = ("propagate", "skip", "raise")
 
 # Half-precision gradients are often too small for their type. A loss multiplied by a scale gives
 # gradients multiplied by it; the update divides them again, in float32.
+
+
+def refuse_no_number(what: str, value: Any) -> None:
+    """Raise TypeError for a setting that is no real number, whatever library's."""
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        number = False
+    else:
+        number = not isinstance(value, str)
+    if not number:
+        raise TypeError(f"{what} must be a number, not {value!r}")
 
 
 class LossScaling(Optimizer):
@@ -63,6 +75,8 @@ class LossScaling(Optimizer):
         ------
         ValueError
             If `interval` is below 1, or `scale` is not a finite number above 0.
+        TypeError
+            If they are no numbers.
 
         Notes
         -----
@@ -87,6 +101,7 @@ class LossScaling(Optimizer):
         8.0
         """
         if scale is None:
+            refuse_no_number("interval", interval)
             if not interval >= 1:
                 raise ValueError(
                     f"interval is the number of updates in which the loss scale doubles; it must "
@@ -96,6 +111,7 @@ class LossScaling(Optimizer):
             self._loss_scaling_is_dynamic = True
             self._loss_scaling_multiplier = math.pow(2.0, 1.0 / interval)
         else:
+            refuse_no_number("a loss scale", scale)
             if not 0 < scale < math.inf:
                 raise ValueError(
                     f"a loss scale must be a finite number above 0, not {scale!r}; for dynamic "

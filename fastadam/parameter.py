@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fastadam._lazy_array import LazyArray
 from fastadam.initializer import Array, Initializer, Shape
-from fastadam.kernels.dtypes import computing_dtype, is_floating, is_half
+from fastadam.kernels.dtypes import computing_dtype, is_floating, is_half, type_name
 
 __all__ = ["Parameter"]
 
@@ -131,7 +131,7 @@ class Parameter(LazyArray):
         if not isinstance(grad, np.ndarray):
             raise TypeError(
                 f"the gradient of {self._label} must be a numpy.ndarray or None, "
-                f"not {type(grad).__name__}"
+                f"not {type_name(grad)}"
             )
         # hooks change and set what an update has made of a half-precision gradient
         wider = is_half(array.dtype) and grad.dtype == computing_dtype(array.dtype)
@@ -177,21 +177,7 @@ class Parameter(LazyArray):
         >>> w.grad, mine
         (array([2., 2., 2.], dtype=float32), array([1., 1., 1.]))
         """
-        array = self._array_for_grad()
-        try:
-            lent: Array = np.asarray(grad)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"the gradient of {self._label} cannot be made an array of numbers: {error}"
-            ) from error
-        if not is_floating(lent.dtype):
-            raise TypeError(
-                f"the gradient of {self._label} has dtype {lent.dtype}; it must be a real "
-                f"floating dtype such as {array.dtype.name}"
-            )
-        self._check_grad_shape(lent, array)
-        self._grad = lent
-        self._grad_borrowed = True
+        self._lend(self._lendable(grad))
 
     def initialize_with(self, array: Array) -> None:
         """Adopt an array as `initialize` would, without calling the initializer.
@@ -294,6 +280,28 @@ class Parameter(LazyArray):
         """Let the update rule, if there is one, update the array."""
         if self.update_rule is not None:
             self.update_rule.update(self)
+
+    def _lendable(self, grad: npt.ArrayLike) -> Array:
+        """Return a caller's gradient as an array that fits, or raise; nothing is changed."""
+        array = self._array_for_grad()
+        try:
+            lent: Array = np.asarray(grad)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"the gradient of {self._label} cannot be made an array of numbers: {error}"
+            ) from error
+        if not is_floating(lent.dtype):
+            raise TypeError(
+                f"the gradient of {self._label} has dtype {lent.dtype}; it must be a real "
+                f"floating dtype such as {array.dtype.name}"
+            )
+        self._check_grad_shape(lent, array)
+        return lent
+
+    def _lend(self, lent: Array) -> None:
+        """Take what `_lendable` has returned."""
+        self._grad = lent
+        self._grad_borrowed = True
 
     def _zero_grad(self) -> None:
         """Fill the gradient with zeros, or remember to."""

@@ -51,9 +51,16 @@ class ParameterTable(Mapping[str, Any]):
         ------
         ValueError
             If there are none.
+        TypeError
+            If it is neither.
         """
         if callable(which):
             paths = [path for path, param in self.items() if which(path, param)]
+        elif not isinstance(which, str):
+            raise TypeError(
+                "parameters are chosen by a glob such as '*/b', or by a predicate of path and "
+                f"parameter, not by {type(which).__name__} {which!r}"
+            )
         else:
             paths = [path for path in self if fnmatch.fnmatchcase(path, which)]
         if not paths:

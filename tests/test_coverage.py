@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -16,8 +17,9 @@ from fastadam import optimizer, optimizer_hooks, serializers
 TESTS = Path(__file__).parent
 DOCS = TESTS.parent / "docs"
 TABLE = (DOCS / "coverage.rst").read_text(encoding="utf-8")
-ROW = r"^   \* - ``(\w+)``\n     - :doc:`(\w+)`\n     - ``(\w+\.py)::(\w+)``$"
-ROWS = re.findall(ROW, TABLE, re.M)
+ROW = r"^   \* - ``([\w.]+)``\n     - :doc:`(\w+)`\n     - ``(\w+\.py)::(\w+)``$"
+TABLES = TABLE.partition("\n.. _not-here:\n")[0]
+ROWS = re.findall(ROW, TABLES, re.M)
 NAMES = [row[0] for row in ROWS]
 
 # What Chainer 7.8.1 documents: class, and its constructor as inspect.signature prints it.
@@ -115,6 +117,22 @@ HOLDERS = (
     fastadam.Hyperparameter(),
     optimizer_hooks.WeightDecay(0),
 )
+# a hook's arguments, by name
+HOOKS: dict[str, dict[str, Any]] = {
+    "WeightDecay": {"rate": 0.25},
+    "Lasso": {"rate": 0.25},
+    "GradientClipping": {"threshold": 0.25},
+    "GradientHardClipping": {"lower_bound": -0.25, "upper_bound": 0.5},
+    "GradientNoise": {"eta": 0.25, "noise_func": lambda xp, shape, dtype, hook, rule: 0.0},
+    "GradientLARS": {"threshold": 0.25, "weight_decay": 0.5, "eps": 0.125},
+}
+# what the constructors of others need
+MADE_WITH: dict[str, Any] = {
+    "Parameter": (0.5, (2,)),
+    "NpzDeserializer": ({},),
+    "HDF5Serializer": (None,),
+    "HDF5Deserializer": (None,),
+}
 # what is there only after a step, or under AdaBound
 LATE = {"initial_alpha", "alpha_t", "lr", "bounds"}
 
@@ -164,16 +182,70 @@ def test_public_names(module: Any) -> None:
 
 
 def test_names_are_in_one_row() -> None:
-    assert len(ROWS) == TABLE.count("   * - ``") > 120
+    assert len(ROWS) == TABLES.count("   * - ``") > 160
     assert len(NAMES) == len(set(NAMES))
+
+
+def there(name: str) -> bool:
+    """Whether a name of a row exists; one with a dot is that class's or module's."""
+    owner, _, last = name.rpartition(".")
+    if not owner:
+        return name in LATE or any(hasattr(holder, name) for holder in HOLDERS)
+    if owner in HOOKS:
+        return hasattr(getattr(optimizer_hooks, owner)(**HOOKS[owner]), last)
+    (found,) = {vars(holder)[owner] for holder in (fastadam, serializers) if hasattr(holder, owner)}
+    return hasattr(found(*MADE_WITH.get(owner, ())) if inspect.isclass(found) else found, last)
+
+
+SECTION = r"^(?:Parameters|Attributes)\n-+\n(.*?)(?=^\S+\n-+\n|\Z)"
+
+
+def reference() -> set[str]:
+    """The names that the page of reference shows: entries, their members, described attributes."""
+    text = (DOCS / "reference.rst").read_text(encoding="utf-8")
+    directive = r"^\.\. auto(class|function|module):: ([\w.]+)\n((?:   :.*\n)*)"
+    shown = set()
+    for kind, full, options in re.findall(directive, text, re.M):
+        module, _, name = full.rpartition(".")
+        if kind == "module":
+            shown |= set(importlib.import_module(full).__all__)
+            continue
+        obj = getattr(importlib.import_module(module), name)
+        shown.add(name)
+        text = inspect.getdoc(obj) or ""
+        for section in re.findall(SECTION, text, re.M | re.S):
+            shown |= set(re.findall(r"\w+", " ".join(re.findall(r"^\S.*", section, re.M))))
+        shown |= set(re.findall(r"``(\w+)``", text))
+        if kind == "class" and ":members:" in options:
+            inherited = ":inherited-members:" in options
+            shown |= {
+                attribute
+                for attribute in (dir(obj) if inherited else vars(obj))
+                if inspect.getdoc(getattr(obj, attribute))
+            }
+    return shown
+
+
+REFERENCE = reference()
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_hooks_keep_their_arguments(name: str) -> None:
+    hook = getattr(optimizer_hooks, name)(**HOOKS[name])
+    for argument, value in HOOKS[name].items():
+        assert getattr(hook, argument) is value
+        assert f"{name}.{argument}" in NAMES
 
 
 @pytest.mark.parametrize(("name", "page", "file", "test"), ROWS, ids=NAMES)
 def test_rows(name: str, page: str, file: str, test: str) -> None:
-    assert name in LATE or any(hasattr(holder, name) for holder in HOLDERS)
-    text = (DOCS / f"{page}.rst").read_text(encoding="utf-8")
-    # the reference is filled from docstrings
-    assert page == "reference" or re.search(rf"\b{name}\b", text) or name.startswith("__")
+    assert there(name)
+    last = name.rpartition(".")[2]
+    if page == "reference":
+        assert last in REFERENCE
+    else:
+        text = (DOCS / f"{page}.rst").read_text(encoding="utf-8")
+        assert re.search(rf"\b{last}\b", text) or name.startswith("__")
     (path,) = TESTS.rglob(file)
     tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     assert test in {node.name for node in tree if isinstance(node, ast.FunctionDef)}

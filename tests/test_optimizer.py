@@ -649,7 +649,7 @@ class TestWhatAnExceptionLeaves:
         elif fault == "state shape":
             rule.state["m"] = np.zeros(9)
         else:
-            opt.set_hyperparam("l1/c", **{fault: "bad" if fault == "eps_mode" else 1.0})
+            setattr(rule.hyperparam, fault, "bad" if fault == "eps_mode" else 1.0)
         error = ZeroDivisionError if fault == "beta1" else ValueError
         with pytest.raises(error):
             opt.apply_gradients(gradients(2))

@@ -45,6 +45,8 @@ def alpha_t(alpha: float, beta1: float, beta2: float, t: int) -> float:
         If ``t`` is 0: no step has been made yet.
     ZeroDivisionError
         If ``beta1`` is 1: the first moment would never move away from 0.
+    ValueError
+        If ``beta2`` is so far above 1 that the root is of a negative number.
     """
     if t == 0:
         raise RuntimeError(
@@ -55,6 +57,10 @@ def alpha_t(alpha: float, beta1: float, beta2: float, t: int) -> float:
     if correction1 == 0:
         raise ZeroDivisionError(
             f"beta1 = {beta1} leaves 1 - beta1**t = 0 at t = {t}; beta1 must be below 1"
+        )
+    if correction2 < 0:
+        raise ValueError(
+            f"beta2 = {beta2} makes 1 - beta2**t negative at t = {t}; beta2 must be below 1"
         )
     return alpha * math.sqrt(correction2) / correction1
 
@@ -96,15 +102,36 @@ def step_coefficients(
     PyTorch's) eps outside the bias-corrected root; ``decay_mode='alpha'`` multiplies the decay
     by alpha too. ``initial_alpha`` is the alpha against which AdaBound measures schedules; None
     stands for the current one.
+
+    Raises
+    ------
+    TypeError
+        If a hyperparameter is no number.
+    ValueError
+        If a mode is unknown, ``beta2`` is above 1, or ``eps`` is 0 in float64 only.
+    ZeroDivisionError
+        If ``beta1`` is 1, or ``beta2`` is with ``eps_mode='paper'``, which divides by its
+        correction.
     """
-    alpha = float(hyperparam["alpha"])
-    beta1 = float(hyperparam["beta1"])
-    beta2 = float(hyperparam["beta2"])
-    eps = float(hyperparam["eps"])
-    eta = float(hyperparam["eta"])
-    decay = eta * float(hyperparam["weight_decay_rate"])
+    alpha = _number(hyperparam, "alpha")
+    beta1 = _number(hyperparam, "beta1")
+    beta2 = _number(hyperparam, "beta2")
+    eps = _number(hyperparam, "eps")
+    if eps == 0 and hyperparam["eps"] != 0:
+        raise ValueError(
+            f"eps = {hyperparam['eps']!s} is too small for float64, where it would act as 0"
+        )
+    eta = _number(hyperparam, "eta")
+    decay = eta * _number(hyperparam, "weight_decay_rate")
+    step_alpha = alpha_t(alpha, beta1, beta2, t)
     if _mode(hyperparam, "eps_mode", EPS_MODES) == "paper":
-        eps *= math.sqrt(1.0 - math.pow(beta2, t))
+        correction2 = 1.0 - math.pow(beta2, t)
+        if correction2 == 0:
+            raise ZeroDivisionError(
+                f"beta2 = {beta2} leaves 1 - beta2**t = 0 at t = {t}, by which "
+                "eps_mode='paper' divides; beta2 must be below 1"
+            )
+        eps *= math.sqrt(correction2)
     if _mode(hyperparam, "decay_mode", DECAY_MODES) == "alpha":
         decay *= alpha
     adabound = bool(hyperparam["adabound"])
@@ -112,13 +139,13 @@ def step_coefficients(
     if adabound:
         lower, upper = bounds(
             alpha,
-            float(hyperparam["final_lr"]),
-            float(hyperparam["gamma"]),
+            _number(hyperparam, "final_lr"),
+            _number(hyperparam, "gamma"),
             alpha if initial_alpha is None else float(initial_alpha),
             t,
         )
     return Coefficients(
-        alpha_t=alpha_t(alpha, beta1, beta2, t),
+        alpha_t=step_alpha,
         one_minus_beta1=1.0 - beta1,
         one_minus_beta2=1.0 - beta2,
         eps=eps,
@@ -129,6 +156,15 @@ def step_coefficients(
         amsgrad=bool(hyperparam["amsgrad"]),
         adabound=adabound,
     )
+
+
+def _number(hyperparam: Mapping[str, Any], name: str) -> float:
+    """Read a hyperparameter as a float; refuse what is no number."""
+    try:
+        return float(hyperparam[name])
+    except (TypeError, ValueError):
+        value = hyperparam[name]
+        raise TypeError(f"{name} must be a number, not {type(value).__name__} {value!r}") from None
 
 
 def _mode(hyperparam: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str:

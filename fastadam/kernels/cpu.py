@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels import _cpu_features, threads
-from fastadam.kernels.dtypes import computing_dtype, is_floating
+from fastadam.kernels.dtypes import computing_dtype, is_floating, type_name
 
 __all__ = [
     "SERIAL_BELOW",
@@ -130,7 +130,7 @@ def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: 
     """
     where = f"parameter {name!r}"
     if not isinstance(p, np.ndarray):
-        raise TypeError(f"{where} must be a numpy.ndarray, not {type(p).__name__}")
+        raise TypeError(f"{where} must be a numpy.ndarray, not {type_name(p)}")
     if not p.dtype.isnative:
         raise TypeError(
             f"{where} has byte-swapped dtype {p.dtype.str!r}; convert it to the native byte "
@@ -145,7 +145,7 @@ def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: 
     if amsgrad and vhat is None:
         raise ValueError(f"{where}: AMSGrad needs the array vhat, and it is None")
     if not isinstance(g, np.ndarray):
-        raise TypeError(f"{where}: its gradient must be a numpy.ndarray, not {type(g).__name__}")
+        raise TypeError(f"{where}: its gradient must be a numpy.ndarray, not {type_name(g)}")
     if not is_floating(g.dtype):
         raise TypeError(f"{where}: its gradient has dtype {g.dtype}; it must be real floating")
     if g.shape != p.shape:
@@ -154,7 +154,7 @@ def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: 
     for key, array in written.items():
         if not isinstance(array, np.ndarray):
             raise TypeError(
-                f"{where}: its state {key} must be a numpy.ndarray, not {type(array).__name__}"
+                f"{where}: its state {key} must be a numpy.ndarray, not {type_name(array)}"
             )
         if array.dtype != computing:
             raise TypeError(

@@ -20,6 +20,7 @@ __all__ = [
     "is_half",
     "state_like",
     "stored",
+    "type_name",
 ]
 
 _FLOAT32, _FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -71,3 +72,10 @@ def stored(dtype: np.dtype[Any]) -> int:
     if dtype == _FLOAT16:
         return 1
     return 2 if is_bfloat16(dtype) else 0
+
+
+def type_name(obj: object) -> str:
+    """Return the name of an object's type with its library, as every one has an ``ndarray``."""
+    kind = type(obj)
+    own = kind.__module__ == "builtins"
+    return kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}"

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from fastadam._optimizer import Optimizer
-from fastadam.gradient_pass import unscale_gradients
 from fastadam.kernels.norm import global_norm
 from fastadam.optimizer_hooks._gradient import gradient_of, non_negative
 
@@ -32,7 +31,7 @@ class GradientClipping:
     Raises
     ------
     TypeError, ValueError
-        If it is no number, or below 0.
+        If it is no number, NaN, or below 0.
 
     Attributes
     ----------
@@ -70,10 +69,19 @@ class GradientClipping:
         ----------
         opt : Optimizer
             A set-up optimizer, fastadam's or another library's with ``target.params()``.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is not set up.
+        TypeError
+            If a parameter or gradient does not hold real floating numbers.
         """
-        params = _hooked_parameters(opt)
-        unscale_gradients(params)
-        found = [gradient for param in params if (gradient := gradient_of(param)) is not None]
+        found = [
+            gradient
+            for param in _hooked_parameters(opt)
+            if (gradient := gradient_of(param)) is not None
+        ]
         # n = sqrt(sum of all squares)
         norm = global_norm([gradient.stored for gradient in found])
         if not self.threshold < norm < math.inf:
@@ -87,7 +95,9 @@ class GradientClipping:
 
 
 def _hooked_parameters(opt: Any) -> list[Any]:
-    """Return the parameters that an optimizer calls its hooks for, each once."""
+    """Return the parameters that an optimizer is going to update, each once."""
     if isinstance(opt, Optimizer):
         return opt._hooked_parameters()
-    return list({id(param): param for param in opt.target.params()}.values())
+    params = list({id(param): param for param in opt.target.params()}.values())
+    # a frozen one may have no rule, but so may all of an optimizer that knows no rules
+    return [p for p in params if getattr(getattr(p, "update_rule", None), "enabled", True)]

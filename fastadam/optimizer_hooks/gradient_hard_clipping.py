@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.optimizer_hooks._gradient import gradient_of
+from fastadam.optimizer_hooks._gradient import gradient_of, number
 
 __all__ = ["GradientHardClipping"]
 
@@ -25,8 +25,8 @@ class GradientHardClipping:
 
     Raises
     ------
-    ValueError
-        If the lower bound is not below or equal to the upper one.
+    TypeError, ValueError
+        If a bound is no number, or NaN; if the lower one is above the upper one.
 
     Attributes
     ----------
@@ -52,6 +52,7 @@ class GradientHardClipping:
     timing = "pre"
 
     def __init__(self, lower_bound: float, upper_bound: float) -> None:
+        number(self, lower_bound=lower_bound, upper_bound=upper_bound)
         if not lower_bound <= upper_bound:
             raise ValueError(
                 f"GradientHardClipping: lower_bound {lower_bound!r} must not be above "
@@ -69,6 +70,11 @@ class GradientHardClipping:
             Unused.
         param : Parameter
             Nothing happens if its array or its gradient is missing.
+
+        Raises
+        ------
+        TypeError
+            If they do not hold real floating numbers.
         """
         if (found := gradient_of(param)) is None:
             return

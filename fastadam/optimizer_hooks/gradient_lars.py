@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from fastadam.kernels.norm import global_norm
 from fastadam.optimizer_hooks._gradient import gradient_of, non_negative
 
@@ -21,16 +23,17 @@ class GradientLARS:
         \end{cases} \\
         g &\leftarrow r \, (g + \text{weight\_decay} \cdot p)
 
-    The norms are summed in float64.
+    The norms are summed in float64. A gradient with infinite elements gets the rate 0, by which
+    these become NaN.
 
     Parameters
     ----------
     threshold : float
-        Parameters whose norm is not above it are not scaled.
+        Parameters whose norm is not above it are not scaled; not below 0.
     weight_decay : float
-        The coefficient of an L2 penalty that is added to the gradient.
+        The coefficient of an L2 penalty that is added to the gradient; not below 0.
     eps : float
-        Keeps the quotient finite.
+        Keeps the quotient finite; not below 0.
 
     Raises
     ------
@@ -82,6 +85,11 @@ class GradientLARS:
             Unused.
         param : Parameter
             Nothing happens if its array or its gradient is missing.
+
+        Raises
+        ------
+        TypeError
+            If they do not hold real floating numbers.
         """
         if (found := gradient_of(param)) is None:
             return
@@ -93,5 +101,7 @@ class GradientLARS:
         rate = p_norm / size if p_norm > self.threshold and size != 0 else 1.0
         # g = r * (g + weight_decay * p)
         g += found.scalar(self.weight_decay) * p
-        g *= found.scalar(rate)
+        # an infinite gradient has the rate 0, and becomes NaN without a word: see on_nonfinite
+        with np.errstate(invalid="ignore"):
+            g *= found.scalar(rate)
         found.put(g)

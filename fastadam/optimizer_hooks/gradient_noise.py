@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.dtypes import is_floating
 from fastadam.optimizer_hooks._gradient import gradient_of, non_negative
 
 __all__ = ["GradientNoise", "exponential_decay_noise"]
@@ -70,8 +71,8 @@ class GradientNoise:
         The variance of the default noise at the first update; not below 0. The paper tries
         0.01, 0.3 and 1.
     noise_func : callable
-        Called as ``noise_func(xp, shape, dtype, hook, rule)``; returns the noise. The default is
-        `exponential_decay_noise`.
+        Called as ``noise_func(xp, shape, dtype, hook, rule)``; returns the noise, an array of that
+        shape or a number. The default is `exponential_decay_noise`.
 
     Raises
     ------
@@ -131,6 +132,8 @@ class GradientNoise:
 
         Raises
         ------
+        TypeError
+            If the noise, the array or the gradient does not hold real numbers.
         ValueError
             If the noise has another shape than the gradient.
         """
@@ -138,6 +141,11 @@ class GradientNoise:
             return
         g, stored = found.g, found.stored
         noise = np.asarray(self.noise_func(np, stored.shape, stored.dtype, self, rule))
+        if noise.dtype.kind not in "iuf" and not is_floating(noise.dtype):
+            raise TypeError(
+                f"GradientNoise: noise_func returned {noise.dtype} for the gradient of "
+                f"{param.name!r}; it must return an array of real numbers"
+            )
         if noise.shape not in ((), g.shape):
             raise ValueError(
                 f"GradientNoise: noise_func returned an array of shape {noise.shape} for the "

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.optimizer_hooks._gradient import gradient_of
+from fastadam.optimizer_hooks._gradient import gradient_of, number
 
 __all__ = ["Lasso"]
 
@@ -19,7 +19,12 @@ class Lasso:
     Parameters
     ----------
     rate : float
-        The coefficient.
+        The coefficient. One below 0 is taken: it makes weights grow.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no number, or NaN.
 
     Attributes
     ----------
@@ -50,6 +55,7 @@ class Lasso:
     timing = "pre"
 
     def __init__(self, rate: float) -> None:
+        number(self, rate=rate)
         self.rate = rate
 
     def __call__(self, rule: Any, param: Any) -> None:
@@ -61,6 +67,11 @@ class Lasso:
             Unused.
         param : Parameter
             Nothing happens if its array or its gradient is missing.
+
+        Raises
+        ------
+        TypeError
+            If they do not hold real floating numbers.
         """
         if (found := gradient_of(param)) is None:
             return

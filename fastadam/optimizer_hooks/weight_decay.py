@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastadam.optimizer_hooks._gradient import gradient_of
+from fastadam.optimizer_hooks._gradient import gradient_of, number
 
 __all__ = ["WeightDecay"]
 
@@ -21,7 +21,12 @@ class WeightDecay:
     Parameters
     ----------
     rate : float
-        The coefficient.
+        The coefficient. One below 0 is taken: it makes weights grow.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no number, or NaN.
 
     Attributes
     ----------
@@ -47,6 +52,7 @@ class WeightDecay:
     timing = "pre"
 
     def __init__(self, rate: float) -> None:
+        number(self, rate=rate)
         self.rate = rate
 
     def __call__(self, rule: Any, param: Any) -> None:
@@ -58,6 +64,11 @@ class WeightDecay:
             Unused.
         param : Parameter
             Nothing happens if its array or its gradient is missing.
+
+        Raises
+        ------
+        TypeError
+            If they do not hold real floating numbers.
         """
         if (found := gradient_of(param)) is None:
             return

@@ -164,13 +164,10 @@ class Adam(GradientMethod):
     ) -> None:
         super().__init__()
         numbers = (alpha, beta1, beta2, eps, eta, weight_decay_rate, amsgrad, adabound, final_lr)
-        for name, value in zip(DEFAULTS.get_dict(), (*numbers, gamma), strict=True):
-            _check_number(type(self).__name__, name, value)
-            setattr(self.hyperparam, name, value)
-        for name, mode in (("eps_mode", eps_mode), ("decay_mode", decay_mode)):
-            if mode not in _MODES[name]:
-                raise ValueError(f"{name} must be one of {_MODES[name]}, not {mode!r}")
-            setattr(self, name, mode)
+        given = dict(zip(DEFAULTS.get_dict(), (*numbers, gamma), strict=True))
+        for name, value in {**given, "eps_mode": eps_mode, "decay_mode": decay_mode}.items():
+            self._check_hyperparam(name, value)
+            setattr(self.hyperparam if name in given else self, name, value)
 
     def create_update_rule(self) -> AdamRule:
         """Return a new :class:`fastadam.AdamRule` that follows this optimizer."""
@@ -191,6 +188,14 @@ class Adam(GradientMethod):
             stacklevel=2,
         )
         return self.alpha_t
+
+    def _check_hyperparam(self, name: str, value: Any) -> None:
+        """Refuse what is no number, such as a list of parameters, and unknown modes."""
+        if name in _MODES:
+            if value not in _MODES[name]:
+                raise ValueError(f"{name} must be one of {_MODES[name]}, not {value!r}")
+        elif name in DEFAULTS.get_dict():
+            _check_number(type(self).__name__, name, value)
 
     def __repr__(self) -> str:
         usual = {**DEFAULTS.get_dict(), **self._fixed}
@@ -235,7 +240,7 @@ class Adam(GradientMethod):
 
 
 def _check_number(kind: str, name: str, value: Any) -> None:
-    """Refuse a hyperparameter that is no number, such as a list of parameters."""
+    """Refuse a hyperparameter that is no number."""
     try:
         float(value)
     except (TypeError, ValueError):
