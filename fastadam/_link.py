@@ -258,7 +258,7 @@ class Link(Registry):
         Returns
         -------
         Link
-            The copy; its `name` is None.
+            The copy; its `name` is None in mode ``'share'``.
 
         Raises
         ------
@@ -272,7 +272,6 @@ class Link(Registry):
         if mode not in {"copy", "init"}:
             raise ValueError(f"mode must be 'share', 'copy' or 'init', not {mode!r}")
         clone = copy.deepcopy(self)
-        clone.name = None
         if mode == "init":
             # Tied parameters are one.
             for param in {id(param): param for param in clone.params(False)}.values():

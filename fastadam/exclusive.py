@@ -38,17 +38,17 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
 
     @functools.wraps(method)
     def alone(self: S, /, *args: P.args, **kwds: P.kwargs) -> R:
-        thread = (threading.get_ident(),)
+        key, thread = id(self), (threading.get_ident(),)
         try:
             # setdefault is one operation, so that one of two threads comes first
-            running = _RUNNING.setdefault(id(self), thread)
-            if running != thread:
+            if _RUNNING.setdefault(key, thread) != thread:
                 raise RuntimeError(_refusal(self))
             return method(self, *args, **kwds)
         finally:
-            # the outermost call; a call that was interrupted may not have got as far
-            if _RUNNING.get(id(self)) is thread:
-                del _RUNNING[id(self)]
+            # Only the outermost call's entry is its own. No function is called here, after
+            # which Ctrl-C could come in between.
+            if key in _RUNNING and _RUNNING[key] is thread:
+                del _RUNNING[key]
 
     return alone
 

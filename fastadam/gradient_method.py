@@ -10,8 +10,10 @@ import numpy as np
 
 from fastadam.dispatch import Dispatch
 from fastadam.exclusive import exclusive
+from fastadam.gradient_pass import narrow_gradients
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
+from fastadam.interrupt import DeferredInterrupt
 from fastadam.lending import lend_gradients
 from fastadam.loss_scaling import LossScaling, refuse_no_number
 from fastadam.parameter import peek_grad
@@ -135,6 +137,7 @@ class GradientMethod(LossScaling):
         parameters nor state nor counts. A loss function or 'pre' hook that raises leaves these as
         they were, too. When a rule's hook or a 'post' hook raises, every parameter is wholly
         before or wholly after its step, and ``last_update.applied`` names those that are after.
+        Ctrl-C waits until all parameters have made their step; a second one does not.
         """
         self._set_up()
         if lossfun is None:
@@ -397,6 +400,8 @@ class GradientMethod(LossScaling):
             self.update_loss_scale()
         finally:
             self._facts = None
+            narrow_gradients(self._unscaled)
+            self._unscaled = ()
             if lent:
                 for param in params:
                     param.cleargrad()
@@ -406,17 +411,19 @@ class GradientMethod(LossScaling):
         safe = self.is_safe_to_update()
         work = Dispatch(self._set_up().parameters if safe else {})
         work.check()
-        self.t += 1
-        try:
-            work.run()
-        except BaseException:
-            # a step that no parameter has taken is not counted
-            if not work.applied:
-                self.t -= 1
-            else:
-                self._report(skipped=False, applied=work.applied)
-            raise
-        self._report(skipped=not safe, applied=work.applied)
+        # Ctrl-C between two parameters, or between a count and its step, would break a state
+        with DeferredInterrupt():
+            self.t += 1
+            try:
+                work.run()
+            except BaseException:
+                # a step that no parameter has taken is not counted
+                if not work.applied:
+                    self.t -= 1
+                else:
+                    self._report(skipped=False, applied=work.applied)
+                raise
+            self._report(skipped=not safe, applied=work.applied)
 
     def _report(self, skipped: bool, applied: tuple[str, ...]) -> None:
         """Set `last_update`."""

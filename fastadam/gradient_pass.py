@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastadam.kernels.norm import global_norm, sum_of_squares, unscale
-from fastadam.parameter import peek_grad, replace_grad
+from fastadam.parameter import Parameter, peek_grad, replace_grad
 
-__all__ = ["GradientFacts", "gradient_pass", "is_scaled", "unscale_gradients"]
+__all__ = ["GradientFacts", "gradient_pass", "is_scaled", "narrow_gradients", "unscale_gradients"]
 
 
 class GradientFacts(NamedTuple):
@@ -48,6 +48,18 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
     for param in scaled:
         param._loss_scale = None
     return {id(param): square for param, square in zip(with_grad, squares, strict=True)}
+
+
+def narrow_gradients(params: Iterable[Any]) -> None:
+    """Give other libraries' half-precision parameters gradients of their own dtype again.
+
+    Their next backward pass, or what adds gradients, takes no others.
+    """
+    for param in params:
+        grad = None if isinstance(param, Parameter) else param.grad
+        if grad is not None and grad.dtype != param.array.dtype:
+            with np.errstate(over="ignore", under="ignore"):
+                param.grad = grad.astype(param.array.dtype)
 
 
 def gradient_pass(parameters: Mapping[str, Any], squares: Mapping[int, float]) -> GradientFacts:

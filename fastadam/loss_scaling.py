@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastadam._optimizer import Optimizer
@@ -54,6 +54,8 @@ class LossScaling(Optimizer):
     _on_nonfinite: str = "propagate"
     # What the pass of the update that is running found.
     _facts: GradientFacts | None = None
+    # The parameters whose gradients it has divided.
+    _unscaled: Sequence[Any] = ()
 
     def loss_scaling(self, interval: int = 1000, scale: float | None = None) -> None:
         """Multiply losses before the backward pass, and divide the gradients again.
@@ -226,6 +228,7 @@ class LossScaling(Optimizer):
             or any(is_scaled(param) for param in params)
         )
         squares = unscale_gradients(params)
+        self._unscaled = [param for param in params if id(param) in squares]
         self._facts = gradient_pass(self._to_update(), squares) if asked else None
 
     def _look(self) -> GradientFacts:

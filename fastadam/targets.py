@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.dtypes import computing_dtype
 from fastadam.parameter import Parameter
 
 __all__ = ["ArrayTarget", "LinkTarget", "Target", "as_target"]
@@ -138,7 +139,8 @@ class ArrayTarget(Target):
         for path, first in self.aliases.items():
             more = found.pop(path)
             if more is not None:
-                found[first] = more if found[first] is None else found[first] + more
+                one = found[first]
+                found[first] = more if one is None else _sum(path, one, more)
         return found
 
 
@@ -233,6 +235,18 @@ def _matched(tree: Any, grads: Any, path: str) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{where}: {len(tree)} expected, one per parameter, got {len(grads)}")
         for i, child in enumerate(tree):
             yield from _matched(child, grads[i], f"{path}/{i}" if path else str(i))
+
+
+def _sum(path: str, one: Any, more: Any) -> Array:
+    """Add the gradients of an array that is there twice; half types in float32."""
+    a, b = np.asarray(one), np.asarray(more)
+    if a.shape != b.shape:
+        raise ValueError(
+            f"the gradients of the array at {path!r}, which is there twice, have the shapes "
+            f"{a.shape} and {b.shape}"
+        )
+    total: Array = a.astype(computing_dtype(a.dtype) or a.dtype, copy=False) + b
+    return total
 
 
 def _check_keys(where: str, expected: Any, given: Any) -> None:

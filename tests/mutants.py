@@ -194,7 +194,7 @@ MUTANTS = [
     ),
     Mutant("eps_mode ignored", SCALARS, 'EPS_MODES) == "paper"', "EPS_MODES) is None"),
     Mutant("decay_mode ignored", SCALARS, 'DECAY_MODES) == "alpha"', "DECAY_MODES) is None"),
-    Mutant("decay without eta", SCALARS, "decay = eta * float", "decay = float"),
+    Mutant("decay without eta", SCALARS, "decay = eta * _number", "decay = _number"),
     Mutant("bounds swapped", SCALARS, "return lower, upper", "return upper, lower"),
     Mutant(
         "bounds ignore schedules",
@@ -465,8 +465,24 @@ MUTANTS = [
         "decay of the gradient", HOOKS + "weight_decay.py", "(self.rate) * p", "(self.rate) * g"
     ),
     Mutant("decay not written", HOOKS + "weight_decay.py", "        found.put(g)\n", ""),
+    Mutant(
+        "decay rate rounded to the stored type",
+        HOOKS + "weight_decay.py",
+        "found.scalar(self.rate)",
+        "found.stored.dtype.type(self.rate)",
+    ),
+    Mutant("rate unchecked", HOOKS + "weight_decay.py", "        number(self, rate=rate)\n", ""),
+    Mutant("decay after the step", HOOKS + "weight_decay.py", 'timing = "pre"', 'timing = "post"'),
+    Mutant(
+        "decay for the optimizer",
+        HOOKS + "weight_decay.py",
+        "call_for_each_param = True",
+        "call_for_each_param = False",
+    ),
     Mutant("lasso by size", HOOKS + "lasso.py", "np.sign(p)", "p"),
+    Mutant("lasso of the gradient", HOOKS + "lasso.py", "np.sign(p)", "np.sign(g)"),
     Mutant("lasso not written", HOOKS + "lasso.py", "        found.put(g)\n", ""),
+    Mutant("lasso rate unchecked", HOOKS + "lasso.py", "        number(self, rate=rate)\n", ""),
     Mutant(
         "clipped below only",
         HOOKS + "gradient_hard_clipping.py",
@@ -474,10 +490,34 @@ MUTANTS = [
         "scalar(np.inf), out",
     ),
     Mutant(
+        "clipped above only",
+        HOOKS + "gradient_hard_clipping.py",
+        "scalar(self.lower_bound)",
+        "scalar(-np.inf)",
+    ),
+    Mutant(
+        "hard bounds swapped",
+        HOOKS + "gradient_hard_clipping.py",
+        "scalar(self.lower_bound), scalar(self.upper_bound)",
+        "scalar(self.upper_bound), scalar(self.lower_bound)",
+    ),
+    Mutant(
         "hard bounds unchecked",
         HOOKS + "gradient_hard_clipping.py",
         "if not lower_bound <= upper_bound:",
         "if False:",
+    ),
+    Mutant(
+        "hard bounds of any type",
+        HOOKS + "gradient_hard_clipping.py",
+        "        number(self, lower_bound=lower_bound, upper_bound=upper_bound)\n",
+        "",
+    ),
+    Mutant(
+        "hard clipping not written",
+        HOOKS + "gradient_hard_clipping.py",
+        "        found.put(g)\n",
+        "",
     ),
     Mutant(
         "clipping is not finite",
@@ -492,6 +532,15 @@ MUTANTS = [
         "if not 0 < norm < math.inf:",
     ),
     Mutant(
+        "clipping without threshold",
+        HOOKS + "gradient_clipping.py",
+        "rate = self.threshold / norm",
+        "rate = 1 / norm",
+    ),
+    Mutant(
+        "clipping not written", HOOKS + "gradient_clipping.py", "            gradient.put(g)\n", ""
+    ),
+    Mutant(
         "clipping by all parameters",
         HOOKS + "gradient_clipping.py",
         "return opt._hooked_parameters()",
@@ -504,10 +553,19 @@ MUTANTS = [
         "list(opt.target.params())",
     ),
     Mutant(
+        "foreign disabled ones count",
+        HOOKS + "gradient_clipping.py",
+        '"enabled", True)]',
+        '"t", True) != ""]',
+    ),
+    Mutant(
         "noise instead of the gradient",
         HOOKS + "gradient_noise.py",
         "g += noise.astype(",
         "g[...] = noise.astype(",
+    ),
+    Mutant(
+        "noise taken away", HOOKS + "gradient_noise.py", "g += noise.astype(", "g -= noise.astype("
     ),
     Mutant(
         "noise of any shape",
@@ -515,7 +573,37 @@ MUTANTS = [
         "if noise.shape not in ((), g.shape):",
         "if False:",
     ),
+    Mutant(
+        "noise of any type",
+        HOOKS + "gradient_noise.py",
+        'if noise.dtype.kind not in "iuf" and not is_floating(noise.dtype):',
+        "if False:",
+    ),
+    Mutant(
+        "noise of another decay", HOOKS + "gradient_noise.py", "1 + rule.t, 0.55", "1 + rule.t, 0.5"
+    ),
+    Mutant("noise of the next count", HOOKS + "gradient_noise.py", "1 + rule.t", "2 + rule.t"),
+    Mutant(
+        "noise by its variance",
+        HOOKS + "gradient_noise.py",
+        "np.sqrt(hook.eta / np.power(1 + rule.t, 0.55))",
+        "hook.eta / np.power(1 + rule.t, 0.55)",
+    ),
+    Mutant("noise not rounded", HOOKS + "gradient_noise.py", "shape)).astype(dtype)", "shape))"),
+    Mutant(
+        "noise in the computing type",
+        HOOKS + "gradient_noise.py",
+        "stored.shape, stored.dtype, self",
+        "stored.shape, g.dtype, self",
+    ),
+    Mutant("noise not written", HOOKS + "gradient_noise.py", "        found.put(g)\n", ""),
     Mutant("no threshold", HOOKS + "gradient_lars.py", "p_norm > self.threshold and", "True and"),
+    Mutant(
+        "threshold reached",
+        HOOKS + "gradient_lars.py",
+        "p_norm > self.threshold",
+        "p_norm >= self.threshold",
+    ),
     Mutant(
         "decay after the rate",
         HOOKS + "gradient_lars.py",
@@ -526,13 +614,31 @@ MUTANTS = [
         "decay not in the rate", HOOKS + "gradient_lars.py", " + self.weight_decay * p_norm\n", "\n"
     ),
     Mutant(
+        "decay not in the gradient",
+        HOOKS + "gradient_lars.py",
+        "        g += found.scalar(self.weight_decay) * p\n",
+        "",
+    ),
+    Mutant("no eps in the rate", HOOKS + "gradient_lars.py", "self.eps + g_norm", "g_norm"),
+    Mutant("zero size divides", HOOKS + "gradient_lars.py", " and size != 0", ""),
+    Mutant(
+        "infinite gradients warn", HOOKS + "gradient_lars.py", 'invalid="ignore"', 'invalid="warn"'
+    ),
+    Mutant("lars not written", HOOKS + "gradient_lars.py", "        found.put(g)\n", ""),
+    Mutant(
         "hooks see scaled gradients", HOOKS + "_gradient.py", "if is_scaled(param):", "if False:"
     ),
     Mutant(
         "read-only gradients written",
         HOOKS + "_gradient.py",
-        "if not stored.flags.writeable:",
-        "if False:",
+        "if not stored.flags.writeable or",
+        "if",
+    ),
+    Mutant(
+        "gradients that are the parameter written",
+        HOOKS + "_gradient.py",
+        "or np.may_share_memory(stored, param.array)",
+        "",
     ),
     Mutant(
         "half hooks",
@@ -540,7 +646,40 @@ MUTANTS = [
         "stored.astype(T, copy=False), stored)",
         "stored, stored)",
     ),
-    Mutant("rates below 0", HOOKS + "_gradient.py", "if not number >= 0:", "if False:"),
+    Mutant(
+        "hooks of integers", HOOKS + "_gradient.py", "if not is_floating(array.dtype):", "if False:"
+    ),
+    Mutant(
+        "longer floats as none",
+        HOOKS + "_gradient.py",
+        "or stored.dtype  #",
+        "or np.dtype(np.float64)  #",
+    ),
+    Mutant("rates below 0", HOOKS + "_gradient.py", "if value < 0:", "if False:"),
+    Mutant("rates of NaN", HOOKS + "_gradient.py", "        if nan:", "        if False:"),
+    Mutant("copies not kept", HOOKS + "_gradient.py", "        replace_grad(param, stored)\n", ""),
+    Mutant("no array", HOOKS + "_gradient.py", "if param.array is None:", "if False:"),
+    Mutant("no gradient", HOOKS + "_gradient.py", "if param.grad is None:", "if False:"),
+    Mutant("overflowing scalars warn", HOOKS + "_gradient.py", 'over="ignore"', 'over="warn"'),
+    Mutant(
+        "old names are silent",
+        "fastadam/optimizer.py",
+        "            DeprecationWarning,\n",
+        "            PendingDeprecationWarning,\n",
+    ),
+    Mutant("old names point here", "fastadam/optimizer.py", "stacklevel=2", "stacklevel=1"),
+    Mutant(
+        "hooks for disabled rules",
+        "fastadam/gradient_method.py",
+        '            and getattr(rule, "enabled", True)\n        ]',
+        "        ]",
+    ),
+    Mutant(
+        "cleared gradients stay",
+        "fastadam/gradient_method.py",
+        "        super().call_hook(hook)\n        self.reallocate_cleared_grads()",
+        "        super().call_hook(hook)",
+    ),
 ]
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import io
 import re
+import signal
+import threading
 import types
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -1185,6 +1189,42 @@ def test_rule_without_an_update() -> None:
         opt.apply_gradients({"w": np.ones(2), "x": np.ones(2)})
 
 
+def test_ctrl_c_while_parameters_are_updated() -> None:
+    opt, pressed = trained(), []
+    for path in ("a", "l1/W"):
+        rule = opt.parameters[path].update_rule
+        rule.add_hook(lambda rule, param: pressed.append(param.name), "first")
+    rule = opt.parameters["a"].update_rule
+    rule.add_hook(lambda rule, param: signal.raise_signal(signal.SIGINT), "second")
+    before = everything(opt)
+    opt.add_hook(lambda opt: pytest.fail("called"), "never", "post")
+    with pytest.raises(KeyboardInterrupt):
+        opt.apply_gradients(grads(2))
+    assert pressed == ["a", "l1/W"]
+    wholly_before_or_after(opt, before, ("a", "l1/W", "l1/b"))
+
+
+def test_two_threads() -> None:
+    opt = trained()
+    inside, go_on = threading.Event(), threading.Event()
+
+    def lossfun() -> Any:
+        inside.set()
+        assert go_on.wait(20)
+        return 0.5, grads(2)
+
+    first = threading.Thread(target=opt.update, args=(lossfun,))
+    first.start()
+    try:
+        assert inside.wait(20)
+        with refused(opt, RuntimeError, "another thread", "this Adam", "Lock"):
+            opt.apply_gradients(grads(3))
+    finally:
+        go_on.set()
+        first.join(20)
+    wholly_before_or_after(opt, {}, ("a", "l1/W", "l1/b"))
+
+
 # -- settings ------------------------------------------------------------------------------------
 
 
@@ -1253,6 +1293,86 @@ def test_new_epoch_beside_a_trainer() -> None:
         opt.new_epoch()
     opt.new_epoch(auto=True)
     assert opt.epoch == 2
+
+
+# -- files ---------------------------------------------------------------------------------------
+
+
+def saved(**changes: Any) -> dict[str, Any]:
+    """What a file of an optimizer holds, with changes; a value of None takes a key away."""
+    found = {**{key: np.array(value) for key, value in serialize(trained()).items()}, **changes}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def npz(values: dict[str, Any]) -> bytes:
+    """Return a file of these values."""
+    file = io.BytesIO()
+    fastadam.serializers.save_npz(file, values)
+    return file.getvalue()
+
+
+def load(content: bytes, opt: Any) -> None:
+    """Load a file."""
+    fastadam.serializers.load_npz(io.BytesIO(content), opt)
+
+
+@pytest.mark.parametrize("key", ["t", "a/m", "l1/b/vhat", "l1/W/t"])
+def test_file_without_a_key(key: str) -> None:
+    opt = trained()
+    with refused(opt, KeyError, repr(key)):
+        load(npz(saved(**{key: None})), opt)
+    goes_on(opt)
+
+
+@pytest.mark.parametrize("key", ["t", "a/m", "l1/b"])
+def test_hdf5_file_without_a_key(key: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    opt, file = trained(), io.BytesIO()
+    fastadam.serializers.save_hdf5(file, opt)
+    file.seek(0)
+    with h5py.File(file, "r+") as content:
+        del content[key]
+        content.attrs.clear()  # the digest of all keys, which comes before them
+    file.seek(0)
+    error = ValueError if key == "l1/b" else KeyError
+    with refused(opt, error, repr(key)):
+        fastadam.serializers.load_hdf5(file, opt)
+    goes_on(opt)
+
+
+def test_file_of_another_shape() -> None:
+    opt = trained()
+    with refused(opt, ValueError, "'a/m'", "(3,)", "(4,)"):
+        load(npz(saved(**{"a/m": np.ones(4)})), opt)
+    with refused(opt, TypeError, "'l1/W/v'", "complex128", "float32"):
+        load(npz(saved(**{"l1/W/v": np.ones((2, 2), complex)})), opt)
+    goes_on(opt)
+
+
+def test_file_that_is_no_npz_file(tmp_path: Path) -> None:
+    opt, path = trained(), tmp_path / "optimizer.npz"
+    for content, error in [
+        (b"", EOFError),
+        (b"nonsense", ValueError),
+        (npz(saved())[:-30], zipfile.BadZipFile),
+    ]:
+        path.write_bytes(content)
+        with refused(opt, error, "optimizer.npz"):
+            fastadam.serializers.load_npz(path, opt)
+    goes_on(opt)
+
+
+def test_file_that_was_changed() -> None:
+    h5py = pytest.importorskip("h5py")
+    opt, file = trained(), io.BytesIO()
+    fastadam.serializers.save_hdf5(file, opt)
+    file.seek(0)
+    with h5py.File(file, "r+") as content:
+        content["l1/b/m"][0] += 1
+    file.seek(0)
+    with refused(opt, ValueError, "'l1/b/m'", "damaged"):
+        fastadam.serializers.load_hdf5(file, opt)
+    goes_on(opt)
 
 
 # -- the page ------------------------------------------------------------------------------------

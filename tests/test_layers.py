@@ -30,7 +30,7 @@ comparison divergence
 description difference
 update_rule
 fp32_update gradient_pass
-targets parameter_table hookable hyperparameter array_difference update_report exclusive
+targets parameter_table hookable hyperparameter array_difference update_report exclusive interrupt
 link
 chain
 _link

@@ -472,7 +472,7 @@ def test_copy_and_init_share_nothing(model, mode):
         param.array[...] = 9
     model.name = "old"
     clone = model.copy(mode)
-    assert clone.name is None
+    assert clone.name == "old"
     assert [link.name for link in clone.children()] == [link.name for link in model.children()]
     for (path, old), (new_path, new) in zip(model.namedparams(), clone.namedparams(), strict=True):
         assert path == new_path

@@ -453,6 +453,24 @@ class TestCallersGradientIsNeverWritten:
 
 
 class TestSameArrayTwice:
+    def test_lists_as_gradients_are_added_not_joined(self) -> None:
+        w = np.zeros(2)
+        opt = fastadam.Adam(alpha=0.5).setup({"a": w, "b": w})
+        hooked: list[Any] = []
+        opt.add_hook(lambda opt: hooked.append(opt.parameters["a"].grad.tolist()), "look")
+        opt.apply_gradients({"a": [1.0, 2.0], "b": [3.0, 4.0]})
+        assert hooked == [[4.0, 6.0]]
+        with pytest.raises(ValueError, match=r"'b'.*twice.*\(2,\).*\(1,\)"):
+            opt.apply_gradients({"a": [1.0, 2.0], "b": [3.0]})
+
+    def test_half_gradients_are_added_in_float32(self) -> None:
+        w = np.zeros(1, np.float16)
+        opt = fastadam.Adam(alpha=0.5).setup([w, w])
+        opt.monitor = True
+        opt.apply_gradients([np.full(1, 60000, np.float16)] * 2)
+        assert opt.last_update is not None
+        assert opt.last_update.grad_norm == 120000
+
     def test_gradients_are_added(self) -> None:
         a = A.copy()
         tree = {"enc": a, "l1": {"dec": a}, "other": B.copy()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import functools
+import re
 from collections.abc import Callable, Iterable
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 __all__ = ["FOREIGN_ARGUMENTS", "FOREIGN_METHODS", "explain_foreign_arguments", "similar"]
 
@@ -61,6 +62,11 @@ def explain_foreign_arguments(init: Callable[_P, _R]) -> Callable[_P, _R]:
 
 
 def similar(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that a misspelt one stands for, if there is one."""
-    matches: list[Any] = difflib.get_close_matches(name, list(known), n=1, cutoff=0.8)
+    """Return the known name that a misspelt one stands for, if there is one.
+
+    A whole known name with a number or an underscored suffix is no misspelling: ``alpha0``.
+    """
+    matches: list[str] = difflib.get_close_matches(name, list(known), cutoff=0.8)
+    if any(re.fullmatch(rf"{re.escape(match)}(\d+|_\w+)", name) for match in matches):
+        return None
     return matches[0] if matches else None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -217,6 +219,8 @@ def load_npz(
     ValueError
         If the file is not an npz file, an array has another shape or holds Python objects, or
         `ignore_names` is none of the above.
+    EOFError, zipfile.BadZipFile
+        If the file is empty, or cut off.
     TypeError
         If a stored dtype cannot be cast.
 
@@ -224,8 +228,26 @@ def load_npz(
     --------
     save_npz : Save the object.
     """
-    npz = np.load(file, allow_pickle=False)
-    if not isinstance(npz, np.lib.npyio.NpzFile):
-        raise ValueError(f"{file!r} is not an npz file: it holds a single array")
-    with npz:
+    with _opened(file) as npz:
         NpzDeserializer(npz, path=path, strict=strict, ignore_names=ignore_names).load(obj)
+
+
+@contextlib.contextmanager
+def _opened(file: str | os.PathLike[str] | BinaryIO) -> Iterator[np.lib.npyio.NpzFile]:
+    """Open a file for reading; say which one it was if it is no npz file."""
+    with contextlib.ExitStack() as stack:
+        source, name = file, "the file object"
+        if isinstance(file, str | os.PathLike):
+            # opened here, as NumPy forgets to close one that is damaged
+            source, name = stack.enter_context(open(file, "rb")), repr(os.fspath(file))
+        try:
+            npz = np.load(source, allow_pickle=False)
+        except EOFError:
+            raise EOFError(f"{name} is empty; an npz file was expected") from None
+        except ValueError:  # NumPy's own words are about allow_pickle
+            raise ValueError(f"{name} is not an npz file; pickles are not read") from None
+        except zipfile.BadZipFile as error:
+            raise zipfile.BadZipFile(f"{name} is damaged or cut off: {error}") from error
+        if not isinstance(npz, np.lib.npyio.NpzFile):
+            raise ValueError(f"{name} is not an npz file: it holds a single array")
+        yield stack.enter_context(npz)

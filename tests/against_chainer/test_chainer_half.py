@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -338,3 +339,24 @@ def test_hooks_of_rules_see_the_master() -> None:
     assert seen[:3] == seen[3:]
     assert seen[0] == (chainer.Parameter, [1.25] * 3, [0.75] * 3, np.dtype("f4"))
     assert bits(links[0].a.array) == bits(links[1].a.array)
+
+
+@pytest.mark.parametrize("clear", ["cleargrads", "zerograds"])
+def test_gradients_of_chainers_float16_parameters_are_float16_again(clear: str) -> None:
+    """They are float32 in the update alone: Chainer's next backward pass adds to what it finds."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with chainer.using_config("dtype", np.float16):
+            model = chainer.links.Linear(3, 2)
+        opt = fastadam.Adam(alpha=0.01).setup(model)
+        opt.set_loss_scale(128.0)
+        x = np.ones((4, 3), np.float16)
+        for _ in range(3):
+            getattr(model, clear)()
+            chainer.functions.mean(model(x) ** 2).backward(loss_scale=opt.loss_scale)
+            opt.update()
+            assert [param.grad.dtype for param in model.params()] == [np.float16] * 2
+            assert [param._loss_scale for param in model.params()] == [None] * 2
+        other = model.copy("copy")
+        other.addgrads(model)
+    assert opt.t == 3

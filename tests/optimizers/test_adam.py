@@ -710,6 +710,10 @@ class TestNamesTypedInVain:
             ("learning_rate", "alpha"),
             ("epsilon", "eps"),
             ("ams_grad", "'amsgrad'"),
+            ("alphas", "'alpha'"),
+            ("alpha_", "'alpha'"),
+            ("0alpha", "'alpha'"),
+            ("eps_mod", "'eps_mode'"),
         ],
     )
     def test_setting(self, name: str, answer: str) -> None:
@@ -725,6 +729,16 @@ class TestNamesTypedInVain:
         opt.use_auto_new_epoch = True
         opt.t, opt.epoch = 3, 4
         assert (opt.note, opt.t, opt.epoch) == ("mine", 3, 4)
+
+    @pytest.mark.parametrize(
+        "name", ["alpha0", "alpha_start", "alpha_0", "beta12", "beta1_end", "gamma2", "final_lr0"]
+    )
+    def test_names_made_of_a_hyperparameters_are_free(self, name: str) -> None:
+        """Schedules keep the numbers they begin with under such names."""
+        opt = Adam()
+        setattr(opt, name, 0.5)
+        assert getattr(opt, name) == 0.5
+        assert opt.hyperparam.get_dict() == DEFAULTS
 
     @pytest.mark.parametrize("name", ["SGD", "MomentumSGD", "RMSprop", "AdaGrad", "AdaDelta"])
     def test_other_optimizers(self, name: str) -> None:

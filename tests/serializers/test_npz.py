@@ -157,9 +157,16 @@ def test_what_is_no_npz_file(tmp_path):
         load_npz(array, Link())
     path = tmp_path / "pickle"
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ValueError, match="pickle"):
+    with pytest.raises(ValueError, match=r"pickle' is not an npz file.* not read") as caught:
         load_npz(path, Link())
+    assert "allow_pickle" not in str(caught.value)
     assert not Evil.ran
+    path.write_bytes(b"")
+    with pytest.raises(EOFError, match=r"pickle' is empty"):
+        load_npz(path, Link())
+    path.write_bytes(written(trained()).getvalue()[:-30])
+    with pytest.raises(zipfile.BadZipFile, match=r"pickle' is damaged or cut off"):
+        load_npz(path, Link())
     with pytest.raises(FileNotFoundError):
         load_npz(tmp_path / "missing", Link())
 

@@ -1,0 +1,203 @@
+"""Ctrl-C at any line of an update leaves every parameter wholly before or after its step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastadam
+from fastadam.exclusive import _RUNNING
+from fastadam.interrupt import DeferredInterrupt
+
+PACKAGE = str(Path(fastadam.__file__).parent)
+# Without tracing, a signal comes after calls and at jumps back only: not where that module ends.
+NEVER_BETWEEN = str(Path(PACKAGE) / "exclusive.py")
+
+
+def make(hooked: bool, half: bool) -> fastadam.Adam:
+    """Adam after a step of parameters that are stepped in two tables and one by one."""
+    opt = fastadam.Adam(alpha=0.25)
+    if half:
+        opt.use_fp32_update()
+    dtypes = {"a": "f8", "b": "f4", "c": "f2", "d": "f4"}
+    opt.setup({key: np.ones(3, dtype) for key, dtype in dtypes.items()})
+    if hooked:
+        for key in "bc":
+            opt.parameters[key].update_rule.add_hook(lambda rule, param: None, "hook")
+            opt.parameters[key].update_rule.add_hook(lambda rule, param: None, "late", "post")
+    opt.apply_gradients(gradients())
+    return opt
+
+
+def gradients() -> dict[str, Any]:
+    """Gradients for it."""
+    return {key: np.array([0.5, -1.0, 2.0]) for key in "abcd"}
+
+
+def facts(opt: fastadam.Adam) -> dict[str, Any]:
+    """Array, state, master and count of each parameter."""
+    found = {}
+    for path, param in opt.parameters.items():
+        rule = param.update_rule
+        master = rule._fp32_param
+        arrays = [param.array, *rule.state.values(), *([master.array] if master else [])]
+        found[path] = rule.t, [array.tobytes() for array in arrays]
+    return found
+
+
+class PressedAt:
+    """Press Ctrl-C when the interpreter comes to the nth line of fastadam."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.lines = 0
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+        name = frame.f_code.co_filename
+        if not name.startswith(PACKAGE) or name == NEVER_BETWEEN:
+            return None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.n:
+                signal.raise_signal(signal.SIGINT)
+        return self
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+def test_at_any_line_of_an_update(hooked: bool, half: bool) -> None:
+    done = make(hooked, half)
+    before = facts(done)
+    tracing = sys.gettrace()
+    counter = PressedAt(0)
+    sys.settrace(counter)
+    done.apply_gradients(gradients())
+    sys.settrace(tracing)
+    after = facts(done)
+    assert counter.lines > 200
+    ends = set()
+    for n in range(1, counter.lines + 1, 3):
+        opt = make(hooked, half)
+        report = opt.last_update
+        sys.settrace(PressedAt(n))
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                opt.apply_gradients(gradients())
+        finally:
+            sys.settrace(tracing)
+        now = facts(opt)
+        assert now in (before, after), n
+        ends.add(now == after)
+        assert opt.t == (2 if now == after else 1), n
+        if now == after:
+            assert opt.last_update is not None
+            assert (opt.last_update.t, opt.last_update.applied) == (2, tuple("abcd"))
+        else:
+            assert opt.last_update is report
+    assert ends == {False, True}
+    assert not _RUNNING
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def press() -> None:
+    """Press Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
+
+
+def deferred(*steps: Callable[[], Any]) -> None:
+    """Call functions in the context."""
+    with DeferredInterrupt():
+        for step in steps:
+            step()
+
+
+def test_first_is_held_back_and_second_is_not() -> None:
+    passed: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        deferred(press, lambda: passed.append(1))
+    with pytest.raises(KeyboardInterrupt):
+        deferred(press, lambda: passed.append(2), press, lambda: passed.append(3))
+    assert passed == [1, 2]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_nested() -> None:
+    passed: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        deferred(
+            lambda: deferred(press, lambda: passed.append("inner")), lambda: passed.append("outer")
+        )
+    assert passed == ["inner", "outer"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_error_inside_is_not_lost() -> None:
+    def fail() -> None:
+        raise ValueError("inside")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        deferred(press, fail)
+    assert isinstance(caught.value.__context__, ValueError)
+    with pytest.raises(ValueError, match="inside"):
+        deferred(fail)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_what_python_does_not_handle_stays(handler: Any) -> None:
+    old = signal.signal(signal.SIGINT, handler)
+    try:
+        with DeferredInterrupt():
+            assert signal.getsignal(signal.SIGINT) == handler
+        assert signal.getsignal(signal.SIGINT) == handler
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def test_handler_of_ones_own() -> None:
+    """One that does not raise is called at the end; one that was installed inside stays."""
+    seen: list[str] = []
+
+    def ours(number: int, frame: Any) -> None:
+        seen.append("ours")
+
+    def other(number: int, frame: Any) -> None:
+        seen.append("other")
+
+    old = signal.signal(signal.SIGINT, ours)
+    try:
+        with DeferredInterrupt():
+            os.kill(os.getpid(), signal.SIGINT)
+            seen.append("step")
+        assert seen == ["step", "ours"]
+        assert signal.getsignal(signal.SIGINT) is ours
+        with DeferredInterrupt():
+            signal.signal(signal.SIGINT, other)
+        assert signal.getsignal(signal.SIGINT) is other
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def test_in_another_thread_nothing_is_done() -> None:
+    handlers: list[Any] = []
+    opt = make(False, False)
+
+    def run() -> None:
+        with DeferredInterrupt():
+            handlers.append(signal.getsignal(signal.SIGINT))
+        opt.apply_gradients(gradients())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    assert handlers == [signal.default_int_handler]
+    assert opt.t == 2
