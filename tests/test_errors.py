@@ -89,6 +89,7 @@ def everything(opt: Any) -> dict[str, Any]:
     }
     found["own"].pop("_loss_scaling_isnan", None)
     found["own"].pop("_facts", None)
+    found["own"].pop("_unscaled", None)
     if targets is not None:
         found["target"] = id(opt.target)
         found["parameters"] = {path: of_parameter(p) for path, p in targets.parameters.items()}
