@@ -91,8 +91,9 @@ class LazyArray:
     def array(self, array: Array | None) -> None:
         if array is None:
             self._array = None
-        elif isinstance(array, np.ndarray):
-            self._adopt(array)
+        elif isinstance(array, (np.ndarray, np.generic)):
+            # arithmetic on 0-dim arrays gives NumPy scalars
+            self._adopt(np.asarray(array))
         else:
             raise TypeError(
                 f"the array of {self._label} must be a numpy.ndarray or None, "

@@ -400,6 +400,7 @@ class GradientMethod(LossScaling):
             self.update_loss_scale()
         finally:
             self._facts = None
+            targets.finish()
             narrow_gradients(self._unscaled)
             self._unscaled = ()
             if lent:

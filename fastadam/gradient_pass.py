@@ -45,6 +45,7 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
     )
     for param, grad in zip(with_grad, true, strict=True):
         replace_grad(param, grad)
+        param._loss_scale = None
     for param in scaled:
         param._loss_scale = None
     return {id(param): square for param, square in zip(with_grad, squares, strict=True)}

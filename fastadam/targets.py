@@ -44,6 +44,10 @@ class Target(ABC):
         """Walk the target again and bring `parameters` up to date."""
 
     @abstractmethod
+    def finish(self) -> None:
+        """Make the user's own objects hold what an update has made."""
+
+    @abstractmethod
     def gradients(self, grads: Any) -> dict[str, Any]:
         """Return the gradients by path, one for every parameter; None where there is none.
 
@@ -77,6 +81,9 @@ class LinkTarget(Target):
                 first[id(param)] = path
                 self.parameters[path] = param
 
+    def finish(self) -> None:
+        """Leave it: a link's parameters are the user's own."""
+
     def gradients(self, grads: Any) -> dict[str, Any]:
         """Match a mapping from path to gradient with the parameters."""
         if not isinstance(grads, Mapping):
@@ -95,6 +102,8 @@ class ArrayTarget(Target):
         super().__init__()
         self.tree = tree
         self._leaves: list[tuple[str, Array]] = []
+        # the array of each parameter that the user holds
+        self._arrays: dict[str, Array] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -103,6 +112,8 @@ class ArrayTarget(Target):
         A path keeps its parameter, with its rule and state, as long as it is there.
         """
         leaves = list(_leaves(self.tree, ""))
+        found = dict(leaves)
+        self._write_back({p: a for p, a in self._arrays.items() if found.get(p) is a})
         if _same_leaves(leaves, self._leaves):
             return
         arrays: dict[str, Array] = {}
@@ -128,10 +139,31 @@ class ArrayTarget(Target):
             self.parameters[path] = param
         self.aliases = aliases
         self._leaves = leaves
+        self._arrays = arrays
+
+    def finish(self) -> None:
+        """Write what rules and hooks have put in the place of the user's arrays into these."""
+        self._write_back(self._arrays)
+
+    def _write_back(self, arrays: Mapping[str, Array]) -> None:
+        """Give parameters their arrays again, with the values of those that took their place."""
+        for path, array in arrays.items():
+            param = self.parameters[path]
+            other = param.array
+            if other is array:
+                continue
+            if other is not None:
+                if other.shape != array.shape:
+                    raise ValueError(
+                        f"parameter {path!r} was given an array of shape {other.shape}, but the "
+                        f"target's has shape {array.shape}: put the new one into the target"
+                    )
+                np.copyto(array, other, casting="same_kind")
+            param.array = array
 
     def __getstate__(self) -> dict[str, Any]:
         # in a copy, views of one memory have become arrays of their own: it is to walk the tree
-        return {**self.__dict__, "_leaves": []}
+        return {**self.__dict__, "_leaves": [], "_arrays": {}}
 
     def gradients(self, grads: Any) -> dict[str, Any]:
         """Match gradients in the target's structure; add up those of an array given twice."""

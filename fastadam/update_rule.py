@@ -288,7 +288,7 @@ class UpdateRule:
         serializer("t", self.t)
         for key, value in (self._state or {}).items():
             serializer(key, value)
-        if self._fp32_param is not None:
+        if self._fp32_param is not None and self._use_fp32_update:
             serializer("fp32_param", self._fp32_param.array)
 
     def read_state(self, serializer: Any, param: Parameter | None = None) -> Callable[[], None]:
@@ -344,7 +344,7 @@ class UpdateRule:
             return
         for key, value in state.items():
             current = self._state.get(key)
-            if isinstance(current, np.ndarray):
+            if isinstance(current, np.ndarray) and current.dtype == value.dtype:
                 np.copyto(current, value)
             else:
                 self._state[key] = value
@@ -401,6 +401,9 @@ def _checked(entry: str, value: Any, current: Any, sized: bool) -> Any:
     stored = check_stored_array(value, current.shape if sized else None, current.dtype, entry)
     # state is kept in the type that steps are computed in, whatever a file has
     wide = computing_dtype(stored.dtype) or stored.dtype
-    fitting = np.empty_like(current) if sized else np.empty(stored.shape, wide)
+    # a user's rule may have made float32 of what it began in a half type
+    wider = is_half(current.dtype) and not is_half(stored.dtype)
+    dtype = wide if wider else current.dtype
+    fitting = np.empty_like(current, dtype) if sized else np.empty(stored.shape, wide)
     np.copyto(fitting, stored, casting="same_kind")
     return fitting

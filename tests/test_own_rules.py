@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastadam
+from fastadam import GradientMethod, UpdateRule, serializers
 from fastadam.optimizer_hooks import GradientClipping, WeightDecay
 
 HYPER = {"alpha": 0.05, "beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "eta": 0.7}
@@ -296,3 +298,88 @@ def test_a_rule_without_a_core() -> None:
     assert (opt.t, opt.parameters["param"].update_rule.t) == (0, 0)
     with pytest.raises(NotImplementedError, match="create_update_rule"):
         fastadam.GradientMethod().setup(np.ones(2))
+
+
+class RebindingRule(UpdateRule):
+    """Plain gradient descent by a rule that makes a new array in every step."""
+
+    def update_core(self, param: Any) -> None:
+        param.array = param.array - param.array.dtype.type(0.5) * param.grad
+
+
+class Rebinding(GradientMethod):
+    def create_update_rule(self) -> RebindingRule:
+        return RebindingRule(self.hyperparam)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(), (2,), (0,), (2, 3)])
+def test_a_rule_that_rebinds_trains_the_callers_array(dtype: Any, shape: tuple[int, ...]) -> None:
+    w = np.ones(shape, dtype)
+    params = {"w": w}
+    opt = Rebinding().setup(params)
+    for _ in range(2):
+        opt.apply_gradients({"w": np.full(shape, 0.25, dtype)})
+    assert params["w"] is w
+    assert opt.parameters["w"].array is w
+    np.testing.assert_array_equal(w, np.full(shape, 0.75))
+
+
+def test_an_array_given_to_a_parameter_goes_into_the_callers() -> None:
+    w = np.ones(2)
+    opt = Rebinding().setup({"w": w})
+    opt.parameters["w"].array = np.array([5.0, 6.0])
+    opt.apply_gradients({"w": np.ones(2)})
+    np.testing.assert_array_equal(w, [4.5, 5.5])
+    opt.parameters["w"].array = np.ones(3)
+    with pytest.raises(ValueError, match=r"'w'.*\(3,\).*\(2,\)"):
+        opt.apply_gradients({"w": np.ones(2)})
+
+
+class WideningRule(UpdateRule):
+    """Keeps what arithmetic makes of a half-precision state: float32."""
+
+    def init_state(self, param: Any) -> None:
+        assert self.state is not None
+        self.state["mean"] = np.zeros_like(param.array)
+
+    def update_core(self, param: Any) -> None:
+        assert self.state is not None
+        self.state["mean"] = self.state["mean"] * np.float32(0.9) + param.grad
+        param.array -= (0.01 * self.state["mean"]).astype(param.array.dtype)
+
+
+class Widening(GradientMethod):
+    def create_update_rule(self) -> WideningRule:
+        return WideningRule(self.hyperparam)
+
+
+def test_state_that_has_become_float32_is_resumed_as_it_was() -> None:
+    def run(opt: Any, steps: range) -> None:
+        for step in steps:
+            opt.apply_gradients(np.full(3, 0.1 + step, np.float32))
+
+    whole, first, second = (np.ones(3, np.float16) for _ in range(3))
+    straight, before = Widening().setup(whole), Widening().setup(first)
+    run(straight, range(6))
+    run(before, range(3))
+    file = io.BytesIO()
+    serializers.save_npz(file, before)
+    file.seek(0)
+    second[...] = first
+    after = Widening().setup(second)
+    serializers.load_npz(file, after)
+    run(after, range(3, 6))
+    assert second.tobytes() == whole.tobytes()
+    state = [opt.parameters["param"].update_rule.state["mean"] for opt in (after, straight)]
+    assert state[0].dtype == np.float32
+    assert state[0].tobytes() == state[1].tobytes()
+
+
+def test_complex_gradients_are_refused_where_real_ones_are_needed() -> None:
+    w = np.ones(2, np.complex128)
+    opt = Rebinding().setup(w)
+    opt.on_nonfinite = "raise"
+    with pytest.raises(TypeError, match=r"complex128.*real"):
+        opt.update(lambda params: (0.0, np.full(2, 1j)), w)
+    np.testing.assert_array_equal(w, [1, 1])

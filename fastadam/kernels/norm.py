@@ -107,6 +107,11 @@ def unscale(gradients: Sequence[Array], scales: Sequence[float]) -> tuple[list[A
 def _dense(array: Array) -> Array:
     """Return an array whose elements fill one aligned block of memory, itself if it does."""
     array = np.asarray(array)
+    if array.dtype.kind == "c":
+        raise TypeError(
+            f"a gradient has dtype {array.dtype}; loss scaling, norms and the look at what is not "
+            "finite are for real numbers"
+        )
     dtype = array.dtype if computing_dtype(array.dtype) is not None else np.dtype(np.float64)
     dtype = dtype.newbyteorder("=")
     whole = array.flags.c_contiguous or array.flags.f_contiguous
