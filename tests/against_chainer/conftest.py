@@ -31,7 +31,7 @@ class Library:
         self.Parameter = module.Parameter
         self.Link, self.Chain, self.ChainList = module.Link, module.Chain, module.ChainList
         self.UpdateRule = module.UpdateRule
-        self.optimizer: types.ModuleType = module.optimizer
+        self.Optimizer, self.GradientMethod = module.Optimizer, module.GradientMethod
         self.hooks = importlib.import_module(f"{name}.optimizer_hooks")
         self.optimizers: types.ModuleType = module.optimizers
         self.serializers: types.ModuleType = module.serializers

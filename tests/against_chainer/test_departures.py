@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import types
 import warnings
@@ -206,6 +207,85 @@ def test_gradient_of_a_zero_dim_parameter_may_be_a_scalar(library: Any) -> None:
         param.grad = np.float64(2)
 
 
+def test_parameter_of_another_dtype_than_its_state(library: Any) -> None:
+    link, opt = library.trained()
+    link.W.array = ones(dtype="float64")
+    link.W.grad = ones(dtype="float64")
+    with pytest.raises(TypeError, match="state") if library.is_ours else contextlib.nullcontext():
+        opt.update()
+    assert link.W.update_rule.state["m"].dtype == np.float32
+
+
+# Loss scaling and half precision
+
+
+def half(library: Any, **arguments: Any) -> tuple[Any, Any]:
+    """Return a link with a float16 parameter and an optimizer with float32 masters."""
+    link = library.link(W=ones(dtype="float16"))
+    opt = library.setup(link, **arguments)
+    opt.use_fp32_update()
+    library.fill_gradients(link)
+    return link, opt
+
+
+def test_masters_are_rounded_into_the_array(library: Any) -> None:
+    link, opt = half(library)
+    array = link.W.array
+    opt.update()
+    assert (link.W.array is array) == library.is_ours
+    assert bool(np.all(link.W.array < 1))
+
+
+def test_true_gradient_of_a_half_parameter(library: Any) -> None:
+    link, opt = half(library)
+    link.W.grad = np.full(2, 2.0**-24, np.float16)  # the smallest of all
+    link.W._loss_scale = 1024
+    opt.update()
+    seen = link.W.grad.dtype.name, float(link.W.grad[0])
+    assert seen == library.says(ours=("float32", 2.0**-34), theirs=("float16", 2.0**-24))
+
+
+def test_float32_gradient_of_a_half_parameter(library: Any) -> None:
+    param = library.Parameter(ones(dtype="float16"))
+    with contextlib.nullcontext() if library.is_ours else pytest.raises(TypeError):
+        param.grad = ones()
+
+
+def test_clearing_a_gradient_clears_its_scale(library: Any) -> None:
+    param = library.Parameter(ones())
+    param.grad, param._loss_scale = ones(), 8
+    param.cleargrad()
+    assert param._loss_scale == library.says(ours=None, theirs=8)
+
+
+@pytest.mark.parametrize("scale", [np.inf, np.nan])
+def test_loss_scale_that_is_not_finite(library: Any, scale: float) -> None:
+    opt = library.optimizers.Adam()
+    error = pytest.raises(ValueError, match="finite")
+    with error if library.is_ours else contextlib.nullcontext():
+        opt.set_loss_scale(scale)
+
+
+def test_bases_with_a_loss_scale(library: Any) -> None:
+    names = {"loss_scaling", "set_loss_scale", "check_nan_in_grads", "update_loss_scale"}
+    assert names <= set(dir(library.GradientMethod))
+    assert (names & set(dir(library.Optimizer)) == set()) == library.is_ours
+
+
+def test_entries_that_chainer_has_not(library: Any) -> None:
+    _, opt = half(library, adabound=True)
+    opt.loss_scaling(scale=8)
+    opt.update()
+    opt.alpha = 0.5
+    written = library.serializers.DictionarySerializer()
+    written.save(opt)
+    scaling = {"loss_scale", "loss_scale_dynamic", "loss_scale_multiplier"}
+    more = {f"fastadam/{name}" for name in (*scaling, "loss_scale_nonfinite_ever")}
+    more |= {"W/fp32_param", "W/initial_alpha"}
+    common = {"t", "epoch", "W/t", "W/m", "W/v"}
+    assert set(written.target) == common | library.says(ours=more, theirs=set())
+
+
 # Hyperparameters
 
 
@@ -246,6 +326,8 @@ def test_misspelt_attribute(library: Any) -> None:
     error = pytest.raises(AttributeError, match="'alpha' is meant")
     with error if library.is_ours else contextlib.nullcontext():
         opt.aplha = 1
+    opt.alpha0 = opt.alpha_start = 0.5  # what programs keep on the optimizer
+    assert (opt.alpha0, opt.alpha) == (0.5, 0.001)
 
 
 def test_hyperparameter_that_is_no_number(library: Any) -> None:
@@ -334,6 +416,13 @@ def test_nothing_is_unpickled(library: Any) -> None:
     assert Trap.sprung != library.is_ours
 
 
+def test_objects_are_not_saved(library: Any) -> None:
+    values = {"a": np.array([None, 1], object)}
+    error = pytest.raises(TypeError, match="pickle")
+    with error if library.is_ours else contextlib.nullcontext():
+        library.serializers.save_npz(io.BytesIO(), values)
+
+
 # Links and parameters
 
 
@@ -362,3 +451,41 @@ def test_integer_parameter_has_no_nan_gradient(library: Any) -> None:
         warnings.simplefilter("ignore", RuntimeWarning)
         param = library.Parameter(Zeros(), (2,))
     assert (param.grad is None) == library.is_ours
+
+
+def test_parameters_are_compared_by_identity(library: Any) -> None:
+    param = library.Parameter(ones())
+    if library.is_ours:
+        assert len({param, library.Parameter(ones())}) == 2
+        assert param == param
+        return
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(param)
+    with pytest.raises(TypeError, match="=="):
+        assert param == param
+
+
+def test_parameters_do_not_calculate(library: Any) -> None:
+    param = library.Parameter(ones())
+    with pytest.raises(TypeError, match=r"\+") if library.is_ours else contextlib.nullcontext():
+        param + 1
+
+
+def test_dtype_of_an_initializer_without_one(library: Any) -> None:
+    def fill(array: np.ndarray) -> None:
+        array[...] = 1
+
+    if library.is_ours:
+        configuration = contextlib.nullcontext()
+    else:
+        configuration = importlib.import_module("chainer").using_config("dtype", np.float16)
+    with configuration:
+        dtype = library.Parameter(fill, (2,)).dtype
+    assert dtype == library.says(ours="float32", theirs="float16")
+
+
+def test_addgrad_spreads_nothing(library: Any) -> None:
+    target, source = library.Parameter(np.ones((2, 3))), library.Parameter(np.ones(3))
+    target.grad, source.grad = np.ones((2, 3)), np.ones(3)
+    with pytest.raises(ValueError, match="shape") if library.is_ours else contextlib.nullcontext():
+        target.addgrad(source)
