@@ -19,7 +19,7 @@ from fastadam.optimizers.names import (
 __all__ = ["Adam", "AdamRule"]
 
 _MODES = {"eps_mode": EPS_MODES, "decay_mode": DECAY_MODES}
-_NAMES = (*DEFAULTS.get_dict(), *_MODES)
+_NAMES = (*DEFAULTS.get_dict(), *_MODES, "on_nonfinite", "monitor")
 
 
 class _Mode(HyperparameterProxy):
@@ -55,8 +55,9 @@ class Adam(GradientMethod):
          \text{ clipped to [lower, upper] if adabound} \\
        p &\leftarrow (1 - \eta \lambda)\, p - \eta\, s\, m
 
-    where :math:`\lambda` is `weight_decay_rate`. State is kept in the parameter's dtype; each
-    line is rounded once per operation, and the results equal Chainer's bit for bit on the CPU.
+    where :math:`\lambda` is `weight_decay_rate`. State is kept in the parameter's dtype, in float32
+    for float16 and bfloat16. Each line is rounded once per operation, and float32 and float64
+    results equal Chainer's bit for bit on the CPU.
 
     Parameters
     ----------
@@ -233,7 +234,7 @@ class Adam(GradientMethod):
                 raise AttributeError(f"{kind} has no {name!r}: {FOREIGN_ARGUMENTS[name]}")
             meant = similar(name, _NAMES)
             if meant is not None:
-                raise AttributeError(f"{kind} has no hyperparameter {name!r}; {meant!r} is meant?")
+                raise AttributeError(f"{kind} has no attribute {name!r}; {meant!r} is meant?")
         if name == "lr":
             raise AttributeError(f"{type(self).__name__}.lr cannot be set: set alpha")
         super().__setattr__(name, value)

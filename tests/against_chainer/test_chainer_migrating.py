@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastadam
+
 PAGE = Path(__file__).parents[2] / "docs" / "migrating.rst"
 
 with warnings.catch_warnings():
@@ -47,7 +49,7 @@ def log(out: Path) -> list[str]:
 def bits(trainer: Any) -> dict[str, bytes]:
     """Every parameter and state of a run."""
     optimizer = trainer.updater.get_optimizer("main")
-    found = {}
+    found: dict[str, bytes] = {}
     for path, param in optimizer.target.namedparams():
         arrays = {"p": param.array, **param.update_rule.state}
         found |= {f"{path}:{key}": array.tobytes() for key, array in arrays.items()}
@@ -82,3 +84,16 @@ def test_the_other_library_s_class_is_used(tmp_path: Path) -> None:
     trainer = run(OURS, tmp_path, 1)
     assert type(trainer.updater.get_optimizer("main")).__module__ == "fastadam.optimizers.variants"
     assert np.isfinite(trainer.updater.get_optimizer("main").target.predictor.l1.W.array).all()
+
+
+@pytest.mark.parametrize("line", [THEIRS, OURS])
+def test_optimizer_and_model_out_of_a_snapshot(tmp_path: Path, line: str) -> None:
+    trainer = run(line, tmp_path, 2)
+    other = run(OURS, tmp_path / "other", 1)
+    optimizer = other.updater.get_optimizer("main")
+    assert bits(other) != bits(trainer)
+    load_npz = fastadam.serializers.load_npz
+    load_npz(tmp_path / "snapshot", optimizer.target, path="updater/model:main/")
+    load_npz(tmp_path / "snapshot", optimizer, path="updater/optimizer:main/")
+    assert bits(other) == bits(trainer)
+    assert optimizer.t == trainer.updater.get_optimizer("main").t

@@ -703,6 +703,9 @@ class TestNamesTypedInVain:
         ("name", "answer"),
         [
             ("aplha", "'alpha'"),
+            ("on_nonfinit", "'on_nonfinite'"),
+            ("on_non_finite", "'on_nonfinite'"),
+            ("monitr", "'monitor'"),
             ("Alpha", "'alpha'"),
             ("beta_1", "beta1"),
             ("weight_decay_rat", "'weight_decay_rate'"),
