@@ -1,27 +1,30 @@
-"""Who updates what: one batch per kind of rule, and the rules that work by themselves."""
+"""Which rules are updated together, and what has been updated so far."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Hashable, Mapping
-from functools import partial
 from typing import Any
 
+from fastadam.rule_batch import RuleBatch
 from fastadam.update_rule import UpdateRule
 
 __all__ = ["Dispatch"]
 
 
 class Dispatch:
-    """One update's work: the enabled rules of a target in batches, the others one by one.
+    """The work of one update: batches of rules, and rules that go alone.
 
     Parameters
     ----------
     parameters : mapping of str to Parameter
-        The target's parameters by path.
+        The parameters by path; those without an enabled rule, or without an array, are left out.
+    before : Dispatch, optional
+        That of the update before, whose batches are kept where they are the same.
     """
 
-    def __init__(self, parameters: Mapping[str, Any]) -> None:
-        self._batches: dict[Hashable, tuple[list[str], list[Any], list[Any]]] = {}
+    def __init__(self, parameters: Mapping[str, Any], before: Dispatch | None = None) -> None:
+        groups: dict[Hashable, tuple[list[str], list[Any], list[Any]]] = {}
         self._singles: list[tuple[str, Any]] = []
         self._paths: list[str] = []
         self._applied: set[str] = set()
@@ -37,30 +40,44 @@ class Dispatch:
                 self._singles.append((path, param))
             else:
                 taken.add(id(rule))
-                paths, rules, params = self._batches.setdefault(key, ([], [], []))
+                paths, rules, params = groups.setdefault(key, ([], [], []))
                 paths.append(path)
                 rules.append(rule)
                 params.append(param)
+        kept = {} if before is None else before._batches
+        self._batches: dict[Hashable, tuple[list[str], RuleBatch]] = {}
+        for key, (paths, rules, params) in groups.items():
+            batch = kept[key][1] if key in kept else None
+            if batch is None or not (_same(rules, batch.rules) and _same(params, batch.params)):
+                batch = type(rules[0]).batch(rules, params)
+            self._batches[key] = paths, batch
 
     @property
     def applied(self) -> tuple[str, ...]:
         """Paths of the parameters that have been updated so far."""
         return tuple(path for path in self._paths if path in self._applied)
 
+    @property
+    def only_batch(self) -> RuleBatch | None:
+        """The batch that is the whole work; None if there is more."""
+        if self._singles or len(self._batches) != 1:
+            return None
+        return next(iter(self._batches.values()))[1]
+
     def check(self) -> None:
         """Let everybody refuse before anybody writes; a single batch or rule checks itself."""
         if len(self._batches) + len(self._singles) == 1:
             return
-        for _, rules, params in self._batches.values():
-            type(rules[0]).check_batch(rules, params)
+        for _, batch in self._batches.values():
+            batch.check()
         for _, param in self._singles:
             if isinstance(param.update_rule, UpdateRule):
                 type(param.update_rule).check_batch([param.update_rule], [param])
 
     def run(self) -> None:
         """Update the parameters: the batches first, then the others in the order of their paths."""
-        for paths, rules, params in self._batches.values():
-            self._note(paths, rules, partial(type(rules[0]).update_batch, rules, params))
+        for paths, batch in self._batches.values():
+            self._note(paths, batch.rules, batch.update)
         for path, param in self._singles:
             self._note([path], [param.update_rule], param.update)
 
@@ -75,3 +92,8 @@ class Dispatch:
             self._applied.update(path for path, old, new in reached if old != new)
             raise
         self._applied.update(paths)
+
+
+def _same(a: list[Any], b: list[Any]) -> bool:
+    """Tell whether two lists hold the same objects; some parameters refuse to be compared."""
+    return len(a) == len(b) and all(map(operator.is_, a, b))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Callable
-from typing import Any, Self
+from functools import partial
+from itertools import repeat
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 
+from fastadam.changes import changes
 from fastadam.dispatch import Dispatch
 from fastadam.exclusive import exclusive
 from fastadam.gradient_pass import narrow_gradients
@@ -16,13 +20,35 @@ from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.interrupt import DeferredInterrupt
 from fastadam.lending import lend_gradients
 from fastadam.loss_scaling import LossScaling, refuse_no_number
-from fastadam.parameter import peek_grad
+from fastadam.parameter import Parameter, peek_grad
+from fastadam.rule_batch import RuleBatch
 from fastadam.serializers.protocol import is_deserializer
-from fastadam.targets import ArrayTarget
+from fastadam.targets import ArrayTarget, Target
 from fastadam.update_report import UpdateReport
 from fastadam.update_rule import UpdateRule
 
 __all__ = ["GradientMethod"]
+
+
+# Parts of an update that a subclass may have made its own; then no update is repeated.
+_PARTS = (
+    "reallocate_cleared_grads",
+    "call_hooks",
+    "call_hook",
+    "check_nan_in_grads",
+    "is_safe_to_update",
+    "update_loss_scale",
+    "monitor",
+)
+
+
+class _Kept(NamedTuple):
+    """What an update has found that the next one may find again."""
+
+    seen: int
+    targets: Target
+    batch: RuleBatch
+    applied: tuple[str, ...]
 
 
 class GradientMethod(LossScaling):
@@ -34,8 +60,6 @@ class GradientMethod(LossScaling):
     ----------
     hyperparam : Hyperparameter
         The hyperparameters that the rules of all parameters fall back on.
-    last_update : UpdateReport or None
-        What the last update did.
     monitor : bool
         Whether every update looks at the gradients, so that ``last_update`` has their norm and
         names those that are not finite.
@@ -59,13 +83,28 @@ class GradientMethod(LossScaling):
     array([0.5, 0. ])
     """
 
-    last_update: UpdateReport | None = None
     _use_cleargrads = True
+    _work: Dispatch | None = None
+    _kept: _Kept | None = None
+    # a report, or what one is to be made of
+    _last: UpdateReport | tuple[Any, ...] | None = None
     _use_fp32_update = False
 
     def __init__(self) -> None:
         self.hyperparam = Hyperparameter()
         self._known: list[Any] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy finds its own batches
+        return {k: v for k, v in self.__dict__.items() if k not in ("_work", "_kept")}
+
+    @property
+    def last_update(self) -> UpdateReport | None:
+        """What the last update did; None before the first."""
+        if type(self._last) is tuple:
+            t, loss_scale, applied = self._last
+            self._last = UpdateReport(t, False, None, None, loss_scale, applied)
+        return cast("UpdateReport | None", self._last)
 
     def create_update_rule(self) -> Any:
         """Return the rule that a parameter gets; a subclass says which."""
@@ -85,7 +124,7 @@ class GradientMethod(LossScaling):
             The optimizer itself.
         """
         super().setup(link)
-        self.last_update = None
+        self._last = self._kept = None
         self._known = []
         for param in self._set_up().parameters.values():
             param.update_rule = None
@@ -139,6 +178,8 @@ class GradientMethod(LossScaling):
         before or wholly after its step, and ``last_update.applied`` names those that are after.
         Ctrl-C waits until all parameters have made their step; a second one does not.
         """
+        if lossfun is None and self._kept is not None and self._repeat(self._kept, None):
+            return None
         self._set_up()
         if lossfun is None:
             self._refresh()
@@ -185,6 +226,8 @@ class GradientMethod(LossScaling):
         TypeError, ValueError, FloatingPointError
             As `update`.
         """
+        if loss_scale is None and self._kept is not None and self._repeat(self._kept, grads):
+            return
         if loss_scale is not None:
             refuse_no_number("a loss scale", loss_scale)
             if not 0 < loss_scale < float("inf"):
@@ -410,7 +453,8 @@ class GradientMethod(LossScaling):
     def _update_parameters(self) -> None:
         """Count the step, run the rules unless it is to be skipped, and report."""
         safe = self.is_safe_to_update()
-        work = Dispatch(self._set_up().parameters if safe else {})
+        work = Dispatch(self._set_up().parameters if safe else {}, self._work)
+        self._work = work if safe else None
         work.check()
         # Ctrl-C between two parameters, or between a count and its step, would break a state
         with DeferredInterrupt():
@@ -425,11 +469,12 @@ class GradientMethod(LossScaling):
                     self._report(skipped=False, applied=work.applied)
                 raise
             self._report(skipped=not safe, applied=work.applied)
+        self._kept = self._keep(work) if safe else None
 
     def _report(self, skipped: bool, applied: tuple[str, ...]) -> None:
         """Set `last_update`."""
         facts = self._facts
-        self.last_update = UpdateReport(
+        self._last = UpdateReport(
             t=self.t,
             skipped=skipped,
             nonfinite=None if facts is None else facts.nonfinite,
@@ -437,3 +482,48 @@ class GradientMethod(LossScaling):
             loss_scale=self._loss_scale,
             applied=applied,
         )
+
+    def _keep(self, work: Dispatch) -> _Kept | None:
+        """Return what the next update may repeat; None where it has more to do than a batch."""
+        seen, targets, batch = changes(), self._set_up(), work.only_batch
+        if (
+            batch is None
+            or self._set_up_hooks()
+            or len(batch.params) != len(targets.parameters)
+            or not targets.unchanged()
+            or any(type(param) is not Parameter for param in batch.params)
+            or any(getattr(type(self), n) is not getattr(GradientMethod, n) for n in _PARTS)
+        ):
+            return None
+        return _Kept(seen, targets, batch, work.applied)
+
+    def _repeat(self, kept: _Kept, grads: Any) -> bool:
+        """Make the update of before again, with other gradients, if that is all there is to do."""
+        own = self.__dict__
+        if (
+            kept.seen != changes()
+            or own.get("monitor")
+            or own.get("_loss_scaling_is_dynamic")
+            or own.get("_on_nonfinite", "propagate") != "propagate"
+            or not own.keys().isdisjoint(_PARTS)
+            or not kept.targets.unchanged()
+        ):
+            return False
+        batch = kept.batch
+        own_gradients = batch.gradients()
+        if grads is None:
+            if any(param._loss_scale for param in batch.params):
+                return False
+            gradients: list[Any] | None = own_gradients
+        elif any(map(operator.is_not, own_gradients, repeat(None))):
+            # the longer way ends with these cleared
+            return False
+        else:
+            gradients = kept.targets.ordered(grads)
+        if gradients is None:
+            return False
+        t = self.t + 1
+        # all in C, so that no Ctrl-C comes in between
+        count = partial(own.__setitem__, "t", t)
+        report = partial(own.__setitem__, "_last", (t, self._loss_scale, kept.applied))
+        return batch.repeat(gradients, (count, report))

@@ -43,10 +43,10 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
         [peek_grad(param) for param in with_grad],
         [float(param._loss_scale) for param in with_grad],
     )
-    for param, grad in zip(with_grad, true, strict=True):
-        replace_grad(param, grad)
-        param._loss_scale = None
+    quotients = {id(param): grad for param, grad in zip(with_grad, true, strict=True)}
     for param in scaled:
+        if id(param) in quotients:
+            replace_grad(param, quotients[id(param)])
         param._loss_scale = None
     return {id(param): square for param, square in zip(with_grad, squares, strict=True)}
 

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from fastadam.changes import note_change
+
 __all__ = ["Hook", "HookTable"]
 
 Hook = Callable[..., Any]
@@ -68,12 +70,14 @@ class HookTable:
         if any(name in hooks for hooks in self._hooks.values()):
             raise KeyError(f"a hook named {name!r} is there already; pass another name=...")
         self._hooks[timing][name] = hook
+        note_change()
 
     def remove(self, name: str) -> None:
         """Remove the hook of that name; KeyError if there is none."""
         for hooks in self._hooks.values():
             if name in hooks:
                 del hooks[name]
+                note_change()
                 return
         known = ", ".join(repr(name) for _, name, _ in self) or "none"
         raise KeyError(f"there is no hook named {name!r}; there are: {known}")

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastadam.changes import note_change
+
 __all__ = ["Hyperparameter", "HyperparameterProxy"]
 
 # Versions are unique in the process: a number seen once never stands for other contents.
@@ -66,11 +68,17 @@ class Hyperparameter:
 
     def __setattr__(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
-        object.__setattr__(self, "_version", _next_version())
+        self._changed()
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
+        self._changed()
+
+    def _changed(self) -> None:
+        """Take a new version; a change for single rules is one of what an update does."""
         object.__setattr__(self, "_version", _next_version())
+        if self._parent is not None:
+            note_change()
 
     @property
     def parent(self) -> Hyperparameter | None:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam._lazy_array import LazyArray
+from fastadam.changes import note_change
 from fastadam.initializer import Array, Initializer, Shape
 from fastadam.kernels.dtypes import computing_dtype, is_floating, is_half, type_name
 
@@ -36,8 +37,6 @@ class Parameter(LazyArray):
     ----------
     name : str or None
         The parameter's name.
-    update_rule : object or None
-        The rule `update` calls; an optimizer's ``setup`` sets it.
     initializer : callable or None
         What fills the array in `initialize`; None for a parameter made from an array.
 
@@ -62,7 +61,7 @@ class Parameter(LazyArray):
     array([0., 0., 0., 0.], dtype=float32)
     """
 
-    __slots__ = ("_grad", "_grad_borrowed", "_grad_fill", "_loss_scale", "update_rule")
+    __slots__ = ("_grad", "_grad_borrowed", "_grad_fill", "_loss_scale", "_update_rule")
 
     _copied_slots: ClassVar[tuple[str, ...]] = (*LazyArray._copied_slots, *__slots__)
 
@@ -72,7 +71,7 @@ class Parameter(LazyArray):
     # What `initialize` fills the gradient with; None for no gradient.
     _grad_fill: float | None
     _loss_scale: float | None
-    update_rule: Any
+    _update_rule: Any
 
     def __init__(
         self,
@@ -81,7 +80,7 @@ class Parameter(LazyArray):
         name: str | None = None,
     ) -> None:
         super().__init__(initializer, shape, name)
-        self.update_rule = None
+        self._update_rule = None
         self._grad = None
         self._grad_borrowed = False
         self._grad_fill = None
@@ -90,6 +89,16 @@ class Parameter(LazyArray):
             self._grad_fill = np.nan
         elif shape is not None:
             self._grad = _filled_like(self._array, np.nan)
+
+    @property
+    def update_rule(self) -> Any:
+        """The rule that `update` calls, or None; an optimizer's ``setup`` sets it."""
+        return self._update_rule
+
+    @update_rule.setter
+    def update_rule(self, rule: Any) -> None:
+        self._update_rule = rule
+        note_change()
 
     @property
     def grad(self) -> Array | None:

@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam._registry import Registry
+from fastadam.changes import changes
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.parameter import Parameter
+from fastadam.tree_shape import Shape
 
 __all__ = ["ArrayTarget", "LinkTarget", "Target", "as_target"]
 
@@ -44,6 +47,14 @@ class Target(ABC):
         """Walk the target again and bring `parameters` up to date."""
 
     @abstractmethod
+    def unchanged(self) -> bool:
+        """Tell, fast, that a walk would find the same arrays and parameters again."""
+
+    @abstractmethod
+    def ordered(self, grads: Any) -> list[Any] | None:
+        """Return gradients in the order of `parameters`, None where that takes a closer look."""
+
+    @abstractmethod
     def finish(self) -> None:
         """Make the user's own objects hold what an update has made."""
 
@@ -64,10 +75,22 @@ class LinkTarget(Target):
     def __init__(self, link: Any) -> None:
         super().__init__()
         self.link = link
+        self._seen = -1
         self.refresh()
+
+    def unchanged(self) -> bool:
+        """Tell by the count of changes, if every link is one of ours, whose changes are noted."""
+        return self._seen == changes()
+
+    def ordered(self, grads: Any) -> list[Any] | None:
+        """Take a closer look: the parameters may have gradients of their own."""
+        return None
 
     def refresh(self) -> None:
         """Walk the link again; a parameter that it holds twice counts once."""
+        if self.unchanged():
+            return
+        count = changes()
         if hasattr(self.link, "namedparams"):
             named = [(path.strip("/"), param) for path, param in self.link.namedparams()]
         else:
@@ -80,6 +103,7 @@ class LinkTarget(Target):
             else:
                 first[id(param)] = path
                 self.parameters[path] = param
+        self._seen = count if _is_watched(self.link) else -1
 
     def finish(self) -> None:
         """Leave it: a link's parameters are the user's own."""
@@ -101,7 +125,7 @@ class ArrayTarget(Target):
     def __init__(self, tree: Any) -> None:
         super().__init__()
         self.tree = tree
-        self._leaves: list[tuple[str, Array]] = []
+        self._shape: Shape | None = None
         # the array of each parameter that the user holds
         self._arrays: dict[str, Array] = {}
         self.refresh()
@@ -111,11 +135,12 @@ class ArrayTarget(Target):
 
         A path keeps its parameter, with its rule and state, as long as it is there.
         """
+        if self.unchanged():
+            self.finish()
+            return
         leaves = list(_leaves(self.tree, ""))
         found = dict(leaves)
         self._write_back({p: a for p, a in self._arrays.items() if found.get(p) is a})
-        if _same_leaves(leaves, self._leaves):
-            return
         arrays: dict[str, Array] = {}
         aliases: dict[str, str] = {}
         of_memory: dict[tuple[Any, ...], str] = {}
@@ -138,8 +163,19 @@ class ArrayTarget(Target):
                 param.array = array
             self.parameters[path] = param
         self.aliases = aliases
-        self._leaves = leaves
+        self._shape = Shape(self.tree)
         self._arrays = arrays
+
+    def unchanged(self) -> bool:
+        """Look at every dict and list."""
+        return self._shape is not None and self._shape.holds()
+
+    def ordered(self, grads: Any) -> list[Any] | None:
+        """Match the structure of gradients with the target's."""
+        found: list[Any] = []
+        if self.aliases or self._shape is None or not self._shape.match(grads, found):
+            return None
+        return found
 
     def finish(self) -> None:
         """Write what rules and hooks have put in the place of the user's arrays into these."""
@@ -163,7 +199,7 @@ class ArrayTarget(Target):
 
     def __getstate__(self) -> dict[str, Any]:
         # in a copy, views of one memory have become arrays of their own: it is to walk the tree
-        return {**self.__dict__, "_leaves": [], "_arrays": {}}
+        return {**self.__dict__, "_shape": None, "_arrays": {}}
 
     def gradients(self, grads: Any) -> dict[str, Any]:
         """Match gradients in the target's structure; add up those of an array given twice."""
@@ -238,11 +274,12 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Array]]:
         raise TypeError(_advice(f"parameter {path!r}", tree))
 
 
-def _same_leaves(leaves: list[tuple[str, Array]], before: list[tuple[str, Array]]) -> bool:
-    """Whether the same arrays, as objects, stand at the same paths."""
-    return len(leaves) == len(before) and all(
-        array is old and path == old_path
-        for (path, array), (old_path, old) in zip(leaves, before, strict=True)
+def _is_watched(link: Any) -> bool:
+    """Tell whether every change of what a link holds is noted: all links walk as ours do."""
+    return isinstance(link, Registry) and all(
+        getattr(type(part), name) is getattr(Registry, name)
+        for part in link.links()
+        for name in ("params", "namedparams", "links", "children")
     )
 
 

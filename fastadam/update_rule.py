@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from fastadam.changes import note_change
 from fastadam.fp32_update import follow, new_master, round_to
 from fastadam.gradient_pass import is_scaled, unscale_gradients
 from fastadam.hookable import Hook, HookTable
 from fastadam.hyperparameter import Hyperparameter
 from fastadam.kernels.dtypes import computing_dtype, is_half
 from fastadam.parameter import Parameter
+from fastadam.rule_batch import RuleBatch
 from fastadam.serializers.protocol import (
     check_stored_array,
     entry_name,
@@ -21,6 +23,9 @@ from fastadam.serializers.protocol import (
 )
 
 __all__ = ["UpdateRule"]
+
+# What an update sets itself, or looks at each time.
+_UNNOTICED = frozenset({"t", "_state", "_fp32_param", "path"})
 
 
 class UpdateRule:
@@ -75,6 +80,17 @@ class UpdateRule:
         self._use_fp32_update = False
         # the float32 master of a half-precision parameter, once there is one
         self._fp32_param: Any = None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; of most of them, updates take notice."""
+        object.__setattr__(self, name, value)
+        if name not in _UNNOTICED:
+            note_change()
+
+    def __delattr__(self, name: str) -> None:
+        """Delete an attribute, such as a method put in the place of the class's."""
+        object.__delattr__(self, name)
+        note_change()
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -247,6 +263,17 @@ class UpdateRule:
     def batch_key(self) -> Hashable | None:
         """Tell which rules `update_batch` may take together; None to be updated by itself."""
         return None
+
+    @classmethod
+    def batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> RuleBatch:
+        """Return rules and parameters that are updated together, to be kept between updates.
+
+        Parameters
+        ----------
+        rules, params : sequence
+            As for `update_batch`.
+        """
+        return RuleBatch(rules, params)
 
     @classmethod
     def check_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:

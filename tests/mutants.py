@@ -24,6 +24,7 @@ TABLE = "fastadam/kernels/_table.pyx"
 DTYPES = "fastadam/kernels/dtypes.py"
 PASS = "fastadam/kernels/norm.py"
 RULE = "fastadam/optimizers/adam_rule.py"
+GATHER = "fastadam/optimizers/adam_batch.py"
 METHOD = "fastadam/gradient_method.py"
 DISPATCH = "fastadam/dispatch.py"
 BASE = "fastadam/update_rule.py"
@@ -48,7 +49,7 @@ MUTANTS = [
     Mutant("m grows", LOOPS, "(g_i - m[i])", "(g_i + m[i])"),
     Mutant("m by beta2", LOOPS, "one_minus_beta1 * (g_i", "one_minus_beta2 * (g_i"),
     Mutant("v by beta1", LOOPS, "one_minus_beta2 * (g_i * g_i", "one_minus_beta1 * (g_i * g_i"),
-    Mutant("betas swapped", SCALARS, "one_minus_beta1=1.0 - beta1", "one_minus_beta1=1.0 - beta2"),
+    Mutant("betas swapped", SCALARS, "1.0 - c.beta1,", "1.0 - c.beta2,"),
     Mutant("v of g*m", LOOPS, "(g_i * g_i - v[i])", "(g_i * m_i - v[i])"),
     Mutant("v never decays", LOOPS, "(g_i * g_i - v[i])", "(g_i * g_i)"),
     Mutant("m not stored", LOOPS, "        m[i] = m_i\n", ""),
@@ -207,16 +208,14 @@ MUTANTS = [
     Mutant(
         "overlaps ignored",
         BATCH,
-        "serial = _untangle(tables)",
-        "serial = _untangle(tables) and False",
+        "bool(np.any(high[:-1] > low[1:])), copied",
+        "False, copied",
     ),
     Mutant("eps unchecked", BATCH, "if eps != 0 and", "if False and"),
-    Mutant(
-        "others left out", BATCH, "            self._run_strided(i)\n", "            continue\n"
-    ),
-    Mutant("t is behind", RULE, "t = rule.t + 1", "t = max(rule.t, 1)"),
-    Mutant("t not counted", RULE, "rule.t += 1", "rule.t += 0"),
-    Mutant("overrides ignored", RULE, "(rule.hyperparam.version, t, start)", "(t, start)"),
+    Mutant("others left out", BATCH, " + [partial(self._run_strided, i) for i in self.others]", ""),
+    Mutant("t is behind", GATHER, "coefficients(rule.t + 1)", "coefficients(max(rule.t, 1))"),
+    Mutant("t not counted", GATHER, "ts = [rule.t + 1 for", "ts = [rule.t for"),
+    Mutant("overrides ignored", GATHER, "(rule.hyperparam.version, rule.t, ", "(rule.t, "),
     Mutant("initial alpha follows", RULE, 'if not self.__dict__.get("initial_alpha"):', "if True:"),
     Mutant("rule hooks forgotten", RULE, "if self._hooks or not", "if not"),
     Mutant("disabled rules run", DISPATCH, 'not getattr(rule, "enabled", True)', "False"),
@@ -236,7 +235,7 @@ MUTANTS = [
     ),
     # who is updated, and who is said to have been
     Mutant("a shared rule in the batch", DISPATCH, " or id(rule) in taken", ""),
-    Mutant("batches unchecked", DISPATCH, "type(rules[0]).check_batch(rules, params)", "pass"),
+    Mutant("batches unchecked", DISPATCH, "            batch.check()\n", "            pass\n"),
     Mutant(
         "singles unchecked",
         DISPATCH,
@@ -450,15 +449,62 @@ MUTANTS = [
     ),
     Mutant(
         "no masters in batches",
-        RULE,
+        GATHER,
         "rule._stepped(param) if rule._use_fp32_update and",
         "rule._stepped(param) if False and",
     ),
     Mutant(
         "batches not rounded",
-        RULE,
-        "                rule._finish(param, master)\n",
-        "                pass\n",
+        GATHER,
+        "                    rule._finish(param, master)\n",
+        "                    pass\n",
+    ),
+    # what is kept between updates
+    Mutant("changes unnoticed", GATHER, "kept is None or kept.seen != changes()", "kept is None"),
+    Mutant("counts set by hand", GATHER, "if [rule.t for rule in rules] != ts:", "if False:"),
+    Mutant(
+        "scalars kept", GATHER, "if self.root._version != self.version:", "if self.version < 0:"
+    ),
+    Mutant("arrays as scalars", GATHER, "if lasting else -1", ""),
+    Mutant("counts kept", GATHER, "partial(ts.__setitem__, slice(None), following)", "int"),
+    Mutant("one t for all", GATHER, "one_t = len(kept.groups) == 1", "one_t = True"),
+    Mutant("warm-up kept", GATHER, "all(group.rule._start_alpha() for group in groups)", "True"),
+    Mutant("masters kept", GATHER, "batch.steady and alone and", "batch.steady and"),
+    Mutant("missing ones kept", GATHER, "alone and len(steps) == len(self.rules)", "alone"),
+    Mutant("gradients kept alive", BATCH, "            table.steps = []\n", ""),
+    Mutant("variants kept", BATCH, "or not table.same_variants(coefficients)", ""),
+    Mutant("coefficients kept", BATCH, "            rows.take(row, new)\n", ""),
+    Mutant("eps of later steps unchecked", BATCH, "if new.eps != self.kept[row].eps:", "if False:"),
+    Mutant("size unnoticed", TABLE, "cnp.PyArray_SIZE(p) != row.n", "False"),
+    Mutant("address unnoticed", TABLE, "or pointer(p, p_number, p, True) != row.p", ""),
+    Mutant(
+        "m unnoticed",
+        TABLE,
+        'or pointer(state_array(state, "m"), computing, p, True) != row.m',
+        "",
+    ),
+    Mutant(
+        "v unnoticed",
+        TABLE,
+        'or pointer(state_array(state, "v"), computing, p, True) != row.v',
+        "",
+    ),
+    Mutant("new gradients unread", TABLE, "            row.g = g_at\n", "            pass\n"),
+    Mutant("overlaps of later steps", TABLE, "return first > 0 and self.high", "return self.high"),
+    Mutant("hooks unnoticed", METHOD, "            or self._set_up_hooks()\n", ""),
+    Mutant("own methods unnoticed", METHOD, "or not own.keys().isdisjoint(_PARTS)", ""),
+    Mutant("monitor unnoticed", METHOD, 'or own.get("monitor")', ""),
+    Mutant("dynamic scaling unnoticed", METHOD, 'or own.get("_loss_scaling_is_dynamic")', ""),
+    Mutant("target unnoticed", METHOD, "or not kept.targets.unchanged()", ""),
+    Mutant("loss scales unnoticed", METHOD, "if any(param._loss_scale for", "if any(None for"),
+    Mutant("rules unnoticed", BASE, "if name not in _UNNOTICED:", "if False:"),
+    Mutant("order of keys", "fastadam/tree_shape.py", "if tuple(grads) != self.keys:", "if False:"),
+    Mutant("keys unnoticed", "fastadam/tree_shape.py", "tuple(tree) != self.keys or ", ""),
+    Mutant(
+        "links unnoticed",
+        "fastadam/_registry.py",
+        "if isinstance(value, parts) or isinstance(self.__dict__.get(name), parts):",
+        "if False:",
     ),
     # the hooks
     Mutant(

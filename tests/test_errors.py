@@ -81,7 +81,11 @@ def everything(opt: Any) -> dict[str, Any]:
     scaling = [name for name in dir(opt) if name.startswith("_loss_scal")]
     targets = opt._targets
     found = {
-        "own": {k: v for k, v in vars(opt).items() if k not in ("hyperparam", "_hooks", "_known")},
+        "own": {
+            k: v
+            for k, v in opt.__getstate__().items()
+            if k not in ("hyperparam", "_hooks", "_known")
+        },
         "t": (opt.t, opt.epoch, opt.last_update, opt.on_nonfinite),
         "hyperparam": opt.hyperparam.get_dict(),
         "scaling": {name: getattr(opt, name) for name in scaling if name != "_loss_scaling_isnan"},

@@ -29,7 +29,7 @@ _optimizer
 comparison divergence
 description difference
 update_rule
-fp32_update gradient_pass
+rule_batch fp32_update gradient_pass
 targets parameter_table hookable hyperparameter array_difference update_report exclusive interrupt
 link
 chain
@@ -37,7 +37,7 @@ _link
 _registry _restore
 parameter
 _lazy_array
-device initializer
+device initializer changes tree_shape
 serializers
 kernels
 _version
@@ -65,6 +65,7 @@ __init__
 variants
 adam
 adam_rule names
+adam_batch
 """
 OPTIMIZER_HOOKS = """
 __init__

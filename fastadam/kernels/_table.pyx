@@ -1,6 +1,8 @@
 """Reads arrays into the descriptor table, in C: pointers, sizes and the layouts they share."""
 
 cimport numpy as cnp
+from cpython.dict cimport PyDict_GetItem
+from cpython.ref cimport PyObject
 
 from fastadam.kernels._table cimport BFLOAT16, COMPUTING, FLOAT16, Tensor
 
@@ -15,6 +17,8 @@ cdef bint dense(cnp.ndarray a) noexcept:
     cdef cnp.npy_intp expected = cnp.PyArray_ITEMSIZE(a)
     cdef int axis, found, left = ndim
     cdef unsigned long seen = 0
+    if cnp.PyArray_SIZE(a) == 0:
+        return True
     # find the axes by growing stride; each must step over all the smaller ones together
     while left:
         left -= 1
@@ -41,6 +45,9 @@ cdef bint same_layout(cnp.ndarray a, cnp.ndarray p) noexcept:
     for axis in range(ndim):
         if cnp.PyArray_DIM(a, axis) != cnp.PyArray_DIM(p, axis):
             return False
+    if cnp.PyArray_SIZE(p) == 0:
+        return True
+    for axis in range(ndim):
         if cnp.PyArray_DIM(p, axis) == 1:
             continue
         # in elements, since the sizes of their types may differ
@@ -143,3 +150,119 @@ def describe(list steps, Tensor[::1] table, int bfloat16):
         table[i].n = cnp.PyArray_SIZE(p)
         start += table[i].n
     return others
+
+
+cdef object state_array(dict state, str key):
+    """An array of a state by its name, None if it is not there."""
+    cdef PyObject* found = PyDict_GetItem(state, key)
+    return None if found == NULL else <object> found
+
+
+cdef class Rows:
+    """A described table that is kept, and read again at every step.
+
+    Parameters
+    ----------
+    table : numpy.ndarray of batch.TENSOR
+        Described and dense in every row.
+    coefficients : numpy.ndarray of float32 or float64, shape (sets, 8)
+        What the rows refer to.
+    low, high : numpy.ndarray of uintp
+        Where the memory of the parameters begins, ascending, and the greatest end so far.
+    bfloat16 : int
+        As for `describe`.
+    """
+
+    cdef Tensor[::1] table
+    cdef bint single
+    cdef float[:, ::1] narrow
+    cdef double[:, ::1] wide
+    cdef const size_t[::1] low, high
+    cdef int bfloat16
+
+    def __init__(
+        self,
+        Tensor[::1] table,
+        cnp.ndarray coefficients,
+        const size_t[::1] low,
+        const size_t[::1] high,
+        int bfloat16,
+    ):
+        self.table = table
+        self.single = cnp.PyArray_TYPE(coefficients) == cnp.NPY_FLOAT32
+        if self.single:
+            self.narrow = coefficients
+        else:
+            self.wide = coefficients
+        self.low = low
+        self.high = high
+        self.bfloat16 = bfloat16
+
+    def __reduce__(self):
+        raise TypeError("addresses cannot be copied")
+
+    def follow(self, list params, list gradients, list states):
+        """Take over the addresses of new gradients; False if anything else is not as it was.
+
+        The arrays are given in the order of the rows, those of the states in dicts. Also False for a
+        gradient that shares memory with a parameter.
+        """
+        cdef Py_ssize_t i
+        for i in range(self.table.shape[0]):
+            if not self.follow_row(&self.table[i], params[i], gradients[i], states[i]):
+                return False
+        return True
+
+    def take(self, Py_ssize_t row, named_tuple):
+        """Write one set of coefficients, each rounded once."""
+        cdef tuple coefficients = <tuple> named_tuple  # of which Cython need not know
+        cdef Py_ssize_t k
+        if self.single:
+            for k in range(self.narrow.shape[1]):
+                self.narrow[row, k] = <float> <double> coefficients[k]
+        else:
+            for k in range(self.wide.shape[1]):
+                self.wide[row, k] = <double> coefficients[k]
+
+    cdef bint follow_row(self, Tensor* row, object param, object grad, dict state) except -1:
+        """One row; the gradient's address is the only one that may have changed."""
+        cdef cnp.ndarray p
+        cdef int p_number, computing
+        cdef size_t g_at
+        cdef Py_ssize_t g_type = row.g_type
+        if state is None or not cnp.PyArray_Check(param):
+            return False
+        p = <cnp.ndarray> param
+        p_number = cnp.PyArray_TYPE(p)
+        computing = cnp.NPY_FLOAT64 if p_number == cnp.NPY_FLOAT64 else cnp.NPY_FLOAT32
+        if (
+            cnp.PyArray_SIZE(p) != row.n
+            or stored(p_number, computing, self.bfloat16) != row.p_type
+            or not dense(p)
+            or pointer(p, p_number, p, True) != row.p
+            or pointer(state_array(state, "m"), computing, p, True) != row.m
+            or pointer(state_array(state, "v"), computing, p, True) != row.v
+            or (row.vhat and pointer(state_array(state, "vhat"), computing, p, True) != row.vhat)
+        ):
+            return False
+        g_at = gradient(row, grad, computing, self.bfloat16, p)
+        if row.g_type != g_type or not g_at:
+            row.g_type = g_type
+            return False
+        if g_at != row.g:
+            if self.overlaps(g_at, row.n * cnp.PyArray_ITEMSIZE(<cnp.ndarray> grad)):
+                return False
+            row.g = g_at
+        return True
+
+    cdef bint overlaps(self, size_t begin, size_t size) noexcept:
+        """Whether memory is part of a parameter's."""
+        cdef Py_ssize_t first = 0, last = self.low.shape[0], middle
+        # the parameters that begin before its end
+        while first < last:
+            middle = (first + last) // 2
+            if self.low[middle] < begin + size:
+                first = middle + 1
+            else:
+                last = middle
+        return first > 0 and self.high[first - 1] > begin

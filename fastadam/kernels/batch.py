@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from fastadam.kernels import _table, cpu, strided
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
 
-__all__ = ["TENSOR", "Step", "adam_batch", "check_batch"]
+__all__ = ["TENSOR", "Batch", "Step", "adam_batch", "check_batch"]
 
 Array = npt.NDArray[Any]
 
@@ -43,12 +44,12 @@ def check_batch(steps: Sequence[Step]) -> None:
     _tables(steps)
 
 
-def adam_batch(steps: Sequence[Step], begin: Callable[[], object] | None = None) -> None:
+def adam_batch(steps: Sequence[Step]) -> None:
     """Make one step of the Adam family on every parameter, in place.
 
-    All steps are checked before the first array is written; `begin` is called in between. Gradients
-    are read as they were when the call began, even where one shares memory with a parameter;
-    parameters that share memory are stepped one after the other.
+    All steps are checked before the first array is written. Gradients are read as they were when
+    the call began, even where one shares memory with a parameter; parameters that share memory
+    are stepped one after the other.
 
     Raises
     ------
@@ -56,46 +57,173 @@ def adam_batch(steps: Sequence[Step], begin: Callable[[], object] | None = None)
         As ``cpu.check_arrays``, naming the parameter; also if an eps that is not 0 would be 0
         in the parameter's dtype.
     """
-    tables = _tables(steps)
-    serial = _untangle(tables)
-    if begin is not None:
-        begin()
-    for table in tables:
-        table.run(serial)
+    batch = Batch(steps)
+    for run in batch.runs():
+        run()
+
+
+class Batch:
+    """The checked steps of many parameters, which may be kept for the next step.
+
+    Parameters
+    ----------
+    steps : sequence of Step
+        They are checked as ``adam_batch`` says. Steps that share their coefficients share
+        the object.
+
+    Attributes
+    ----------
+    steady : bool
+        Whether `follow` may be asked, after `forget_gradients`: all arrays are dense, and none
+        shares memory with another.
+    """
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._tables = _tables(steps)
+        # a gradient that shares memory is read from a copy
+        self._serial, copied = _untangle(self._tables)
+        others = any(table.others for table in self._tables)
+        self.steady = not (self._serial or copied or others)
+        self._rows: list[_table.Rows] | None = None
+
+    def runs(self) -> list[Callable[[], None]]:
+        """Return the calls that make the step: all in C, if the batch is steady."""
+        return [call for table in self._tables for call in table.runs(self._serial)]
+
+    def forget_gradients(self) -> None:
+        """Keep no gradient alive; `follow` will be given others.
+
+        The other arrays are kept, so that none of them can go while its address is in use.
+        """
+        if self._rows is None:
+            self._rows = self._kept_rows()
+        for table in self._tables:
+            table.kept_alive = [(s.p, s.m, s.v, s.vhat) for s in table.steps]
+            table.steps = []
+
+    def follow(
+        self,
+        params: list[Array],
+        gradients: list[Array],
+        states: list[dict[str, Array]],
+        coefficients: Sequence[Coefficients],
+    ) -> bool:
+        """Make ready for another step, with other gradients and coefficients.
+
+        Parameters
+        ----------
+        params, gradients, states : list
+            In the order of the steps that the batch was made of.
+        coefficients : sequence of Coefficients
+            In the order in which they first appeared in these steps.
+
+        Returns
+        -------
+        bool
+            False if an array is not where it was, or not what it was: then nothing has changed
+            but which gradients would be read, and another batch is to be made.
+
+        Raises
+        ------
+        ValueError
+            If an eps that is not 0 would be 0 in a parameter's dtype.
+        """
+        assert self._rows is not None
+        for table, rows in zip(self._tables, self._rows, strict=True):
+            if len(self._tables) == 1:
+                same = rows.follow(params, gradients, states)
+            else:
+                of_table = [
+                    [every[i] for i in table.places] for every in (params, gradients, states)
+                ]
+                same = rows.follow(*of_table)
+            if not same or not table.same_variants(coefficients):
+                return False
+        for table, rows in zip(self._tables, self._rows, strict=True):
+            table.take_coefficients(coefficients, rows)
+        return True
+
+    def _kept_rows(self) -> list[_table.Rows]:
+        """Make what reads the arrays of each table again."""
+        low, high = _spans(self._tables)
+        return [
+            _table.Rows(table.table, table.coefficients, low, high, bfloat16_number())
+            for table in self._tables
+        ]
 
 
 def _tables(steps: Sequence[Step]) -> list[_Table]:
     """Group the steps by what they compute in, one table and so one call each; check them."""
-    groups: dict[object, list[Step]] = {}
-    for step in steps:
+    groups: dict[object, list[int]] = {}
+    for i, step in enumerate(steps):
         dtype = getattr(step.p, "dtype", None)
-        groups.setdefault(dtype and computing_dtype(dtype), []).append(step)
-    return [_Table(group) for group in groups.values()]
+        groups.setdefault(dtype and computing_dtype(dtype), []).append(i)
+    # by identity: the steps that share their coefficients share the object
+    sets = {id(step.coefficients): step.coefficients for step in steps}
+    numbers = {key: number for number, key in enumerate(sets)}
+    return [_Table([steps[i] for i in places], places, numbers) for places in groups.values()]
 
 
 class _Table:
-    """The checked descriptor table of steps that are computed in one dtype."""
+    """The checked descriptor table of steps that are computed in one dtype.
 
-    def __init__(self, steps: list[Step]) -> None:
+    `places` are where its steps are in the whole batch; `numbers` say which of the batch's sets of
+    coefficients is which, by their ids.
+    """
+
+    def __init__(self, steps: list[Step], places: list[int], numbers: dict[int, int]) -> None:
         self.steps = steps
+        self.kept_alive: list[tuple[Array | None, ...]] = []
+        self.places = places
         self.table = np.empty(len(steps), TENSOR)
         self.others = _table.describe(steps, self.table, bfloat16_number())
         for i in self.others:
             cpu.check_arrays(*steps[i][:6], amsgrad=steps[i].coefficients.amsgrad)
         computing = computing_dtype(steps[0].p.dtype)
         assert computing is not None
-        # by identity: the steps that share their coefficients share the object
-        sets = {id(step.coefficients): step for step in steps}
-        rows = {key: row for row, key in enumerate(sets)}
+        first = {id(step.coefficients): step for step in reversed(steps)}
+        rows = {key: row for row, key in enumerate(first)}
+        self.sets = [numbers[key] for key in first]
+        self.kept = [step.coefficients for step in first.values()]
+        self.names = [step.name for step in first.values()]
         with np.errstate(over="ignore", under="ignore"):
-            self.coefficients = np.array(
-                [step.coefficients[:8] for step in sets.values()], np.float64
-            ).astype(computing)
-        for step, rounded in zip(sets.values(), self.coefficients, strict=True):
-            _check_eps(step, rounded[Coefficients._fields.index("eps")])
+            values = np.array([kept[:8] for kept in self.kept], np.float64)
+            self.coefficients = values.astype(computing)
+        for name, kept in zip(self.names, self.kept, strict=True):
+            self._check_eps(name, kept.eps)
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
         self.table["amsgrad"] = [step.coefficients.amsgrad for step in steps]
         self.table["adabound"] = [step.coefficients.adabound for step in steps]
+        self.total = int(self.table["start"][-1] + self.table["n"][-1])
+
+    def same_variants(self, coefficients: Sequence[Coefficients]) -> bool:
+        """Tell whether new coefficients are of the variants that the table is made for."""
+        for number, kept in zip(self.sets, self.kept, strict=True):
+            new = coefficients[number]
+            if new.amsgrad != kept.amsgrad or new.adabound != kept.adabound:
+                return False
+        return True
+
+    def take_coefficients(self, coefficients: Sequence[Coefficients], rows: _table.Rows) -> None:
+        """Take over new coefficients, rounded once; refuse an eps that would act as 0."""
+        for row, number in enumerate(self.sets):
+            new = coefficients[number]
+            if new.eps != self.kept[row].eps:
+                self._check_eps(self.names[row], new.eps)
+            rows.take(row, new)
+            self.kept[row] = new
+
+    def _check_eps(self, name: str, eps: float) -> None:
+        """Refuse an eps that the kernel would take as 0."""
+        computing = self.coefficients.dtype
+        with np.errstate(over="ignore", under="ignore"):
+            rounded = abs(float(computing.type(eps)))
+        smallest = np.finfo(np.float32).tiny if computing == np.float32 else 0
+        if eps != 0 and (rounded == 0 or rounded < smallest):
+            raise ValueError(
+                f"parameter {name!r}: eps = {eps} is too small for {computing}, "
+                f"where it would act as 0; use at least {np.finfo(computing).tiny}"
+            )
 
     def extents(self, key: str) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
         """First byte and last byte plus one of every ``p`` or every ``g``."""
@@ -113,17 +241,17 @@ class _Table:
         self.steps[i] = self.steps[i]._replace(g=g)
         self.table["g"][i] = g.ctypes.data
 
-    def run(self, serial: bool) -> None:
+    def runs(self, serial: bool) -> list[Callable[[], None]]:
         """Step the dense rows in one call (where they overlap, in one each), then the others."""
+        calls: list[Callable[[], None]] = []
         if serial:
             for one in np.flatnonzero(self.table["n"]):
                 row = self.table[one : one + 1].copy()
                 row["start"] = 0
-                cpu.run(row, self.coefficients)
+                calls.append(cpu.runner(row, self.coefficients, int(row["n"][0])))
         else:
-            cpu.run(self.table, self.coefficients)
-        for i in self.others:
-            self._run_strided(i)
+            calls.append(cpu.runner(self.table, self.coefficients, self.total))
+        return calls + [partial(self._run_strided, i) for i in self.others]
 
     def _run_strided(self, i: int) -> None:
         """Step the arrays of one row through dense chunks."""
@@ -135,17 +263,6 @@ class _Table:
                 arrays = chunk if vhat is not None else (*chunk, None)
                 _table.describe([(name, *arrays, coefficients)], row, bfloat16_number())
                 cpu.run(row, self.coefficients)
-
-
-def _check_eps(step: Step, rounded: np.floating[Any]) -> None:
-    """Refuse an eps that the kernel would take as 0."""
-    eps = step.coefficients.eps
-    smallest = np.finfo(np.float32).tiny if rounded.dtype == np.float32 else 0
-    if eps != 0 and (rounded == 0 or abs(rounded) < smallest):
-        raise ValueError(
-            f"parameter {step.name!r}: eps = {eps} is too small for {rounded.dtype}, "
-            f"where it would act as 0; use at least {np.finfo(rounded.dtype).tiny}"
-        )
 
 
 def _extent(array: Array) -> tuple[int, int]:
@@ -161,19 +278,29 @@ def _extent(array: Array) -> tuple[int, int]:
     return low, high + array.itemsize
 
 
-def _untangle(tables: list[_Table]) -> bool:
-    """Give gradients that share memory with a parameter a copy; tell whether parameters overlap."""
-    if not tables:
-        return False
+def _spans(tables: list[_Table]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
+    """Where the parameters begin, ascending, and the greatest end so far."""
     extents = [table.extents("p") for table in tables]
     low = np.concatenate([low for low, _ in extents])
     high = np.concatenate([high for _, high in extents])
     order = np.argsort(low)
-    low, high = low[order], np.maximum.accumulate(high[order])
+    return low[order], np.maximum.accumulate(high[order])
+
+
+def _untangle(tables: list[_Table]) -> tuple[bool, bool]:
+    """Give gradients that share memory with a parameter a copy.
+
+    Tell whether parameters overlap, and whether gradients were copied.
+    """
+    if not tables:
+        return False, False
+    low, high = _spans(tables)
+    copied = False
     for table in tables:
         g_low, g_high = table.extents("g")
         before = np.searchsorted(low, g_high, side="left")  # parameters that begin before its end
         reach = np.concatenate([np.zeros(1, np.uintp), high])[before]
         for i in np.flatnonzero(reach > g_low):
             table.copy_gradient(int(i))
-    return bool(np.any(high[:-1] > low[1:]))
+            copied = True
+    return bool(np.any(high[:-1] > low[1:])), copied

@@ -10,7 +10,17 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["DECAY_MODES", "EPS_MODES", "Coefficients", "alpha_t", "bounds", "step_coefficients"]
+__all__ = [
+    "DECAY_MODES",
+    "EPS_MODES",
+    "Coefficients",
+    "Constants",
+    "alpha_t",
+    "bounds",
+    "coefficients_at",
+    "constants",
+    "step_coefficients",
+]
 
 EPS_MODES = ("hat", "paper")
 DECAY_MODES = ("eta", "alpha")
@@ -93,29 +103,35 @@ def bounds(
     return lower, upper
 
 
-def step_coefficients(
-    hyperparam: Mapping[str, Any], t: int, initial_alpha: float | None = None
-) -> Coefficients:
-    """Return the scalars of step ``t`` for one set of hyperparameters.
+class Constants(NamedTuple):
+    """Hyperparameters as numbers: what a step's scalars are computed from, but for its count."""
 
-    ``eps_mode='paper'`` turns eps into ``eps * sqrt(1 - beta2**t)``, which is the paper's (and
-    PyTorch's) eps outside the bias-corrected root; ``decay_mode='alpha'`` multiplies the decay
-    by alpha too. ``initial_alpha`` is the alpha against which AdaBound measures schedules; None
-    stands for the current one.
+    alpha: float
+    beta1: float
+    beta2: float
+    eps: float
+    eta: float
+    decay: float
+    amsgrad: bool
+    adabound: bool
+    final_lr: float
+    gamma: float
+    paper: bool
+
+
+def constants(hyperparam: Mapping[str, Any]) -> Constants:
+    """Read one set of hyperparameters.
+
+    ``decay_mode='alpha'`` multiplies the decay, ``eta * weight_decay_rate``, by alpha too.
 
     Raises
     ------
     TypeError
         If a hyperparameter is no number.
     ValueError
-        If a mode is unknown, ``beta2`` is above 1, or ``eps`` is 0 in float64 only.
-    ZeroDivisionError
-        If ``beta1`` is 1, or ``beta2`` is with ``eps_mode='paper'``, which divides by its
-        correction.
+        If a mode is unknown, or ``eps`` is 0 in float64 only.
     """
     alpha = _number(hyperparam, "alpha")
-    beta1 = _number(hyperparam, "beta1")
-    beta2 = _number(hyperparam, "beta2")
     eps = _number(hyperparam, "eps")
     if eps == 0 and hyperparam["eps"] != 0:
         raise ValueError(
@@ -123,39 +139,75 @@ def step_coefficients(
         )
     eta = _number(hyperparam, "eta")
     decay = eta * _number(hyperparam, "weight_decay_rate")
-    step_alpha = alpha_t(alpha, beta1, beta2, t)
-    if _mode(hyperparam, "eps_mode", EPS_MODES) == "paper":
-        correction2 = 1.0 - math.pow(beta2, t)
-        if correction2 == 0:
-            raise ZeroDivisionError(
-                f"beta2 = {beta2} leaves 1 - beta2**t = 0 at t = {t}, by which "
-                "eps_mode='paper' divides; beta2 must be below 1"
-            )
-        eps *= math.sqrt(correction2)
     if _mode(hyperparam, "decay_mode", DECAY_MODES) == "alpha":
         decay *= alpha
     adabound = bool(hyperparam["adabound"])
-    lower, upper = 0.0, math.inf
-    if adabound:
-        lower, upper = bounds(
-            alpha,
-            _number(hyperparam, "final_lr"),
-            _number(hyperparam, "gamma"),
-            alpha if initial_alpha is None else float(initial_alpha),
-            t,
-        )
-    return Coefficients(
-        alpha_t=step_alpha,
-        one_minus_beta1=1.0 - beta1,
-        one_minus_beta2=1.0 - beta2,
+    return Constants(
+        alpha=alpha,
+        beta1=_number(hyperparam, "beta1"),
+        beta2=_number(hyperparam, "beta2"),
         eps=eps,
         eta=eta,
-        one_minus_decay=1.0 - decay,
-        lower=lower,
-        upper=upper,
+        decay=decay,
         amsgrad=bool(hyperparam["amsgrad"]),
         adabound=adabound,
+        final_lr=_number(hyperparam, "final_lr") if adabound else 0.0,
+        gamma=_number(hyperparam, "gamma") if adabound else 0.0,
+        paper=_mode(hyperparam, "eps_mode", EPS_MODES) == "paper",
     )
+
+
+def coefficients_at(c: Constants, t: int, initial_alpha: float | None = None) -> Coefficients:
+    """Return the scalars of step ``t``.
+
+    ``eps_mode='paper'`` turns eps into ``eps * sqrt(1 - beta2**t)``, which is the paper's (and
+    PyTorch's) eps outside the bias-corrected root. ``initial_alpha`` is the alpha against which
+    AdaBound measures schedules; None stands for the current one.
+
+    Raises
+    ------
+    ValueError
+        If ``beta2`` is above 1.
+    ZeroDivisionError
+        If ``beta1`` is 1, or ``beta2`` is with ``eps_mode='paper'``, which divides by its
+        correction.
+    """
+    step_alpha = alpha_t(c.alpha, c.beta1, c.beta2, t)
+    eps = c.eps
+    if c.paper:
+        correction2 = 1.0 - math.pow(c.beta2, t)
+        if correction2 == 0:
+            raise ZeroDivisionError(
+                f"beta2 = {c.beta2} leaves 1 - beta2**t = 0 at t = {t}, by which "
+                "eps_mode='paper' divides; beta2 must be below 1"
+            )
+        eps *= math.sqrt(correction2)
+    lower, upper = 0.0, math.inf
+    if c.adabound:
+        start = c.alpha if initial_alpha is None else float(initial_alpha)
+        lower, upper = bounds(c.alpha, c.final_lr, c.gamma, start, t)
+    return Coefficients(
+        step_alpha,
+        1.0 - c.beta1,
+        1.0 - c.beta2,
+        eps,
+        c.eta,
+        1.0 - c.decay,
+        lower,
+        upper,
+        c.amsgrad,
+        c.adabound,
+    )
+
+
+def step_coefficients(
+    hyperparam: Mapping[str, Any], t: int, initial_alpha: float | None = None
+) -> Coefficients:
+    """Return the scalars of step ``t`` for one set of hyperparameters.
+
+    As `constants` and `coefficients_at` say.
+    """
+    return coefficients_at(constants(hyperparam), t, initial_alpha)
 
 
 def _number(hyperparam: Mapping[str, Any], name: str) -> float:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "instruction_set",
     "run",
     "run_squares",
+    "runner",
 ]
 
 # Module of each instruction set, from the plainest to the widest.
@@ -77,8 +79,10 @@ _chosen = _choose(os.environ)
 _kernels = _load(_chosen)
 
 
-def run(table: npt.NDArray[np.void], coefficients: Array) -> None:
-    """Make one step over a filled descriptor table, computed in the dtype of the coefficients.
+def runner(table: npt.NDArray[np.void], coefficients: Array, total: int) -> Callable[[], None]:
+    """Return the call that makes one step over a filled descriptor table.
+
+    It is computed in the dtype of the coefficients, and is all C: no signal is looked at in it.
 
     Parameters
     ----------
@@ -86,13 +90,18 @@ def run(table: npt.NDArray[np.void], coefficients: Array) -> None:
         One row per tensor, checked, with ``start`` the running sum of ``n``.
     coefficients : numpy.ndarray of float32 or float64, shape (rows, 8)
         The scalars of ``coefficients.Coefficients``, one row per distinct set.
+    total : int
+        Elements of all tensors together.
     """
-    total = int(table["start"][-1] + table["n"][-1])
     n_threads = threads.get_num_threads() if total >= SERIAL_BELOW else 1
-    if coefficients.dtype == np.float32:
-        _kernels.adam_float32(table, coefficients, n_threads)
-    else:
-        _kernels.adam_float64(table, coefficients, n_threads)
+    narrow = coefficients.dtype == np.float32
+    loops = _kernels.adam_float32 if narrow else _kernels.adam_float64
+    return partial(loops, table, coefficients, n_threads)
+
+
+def run(table: npt.NDArray[np.void], coefficients: Array) -> None:
+    """Make one step over a filled descriptor table, as `runner` says."""
+    runner(table, coefficients, int(table["start"][-1] + table["n"][-1]))()
 
 
 def run_squares(

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 
 from fastadam.hyperparameter import Hyperparameter
-from fastadam.kernels.batch import Step, adam_batch, check_batch
+from fastadam.kernels.batch import Batch, Step
 from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_coefficients
 from fastadam.kernels.dtypes import is_half, state_like
+from fastadam.optimizers.adam_batch import AdamBatch
 from fastadam.parameter import peek_grad
+from fastadam.rule_batch import RuleBatch
 from fastadam.serializers.protocol import is_deserializer, optional_number
 from fastadam.update_rule import UpdateRule
 
@@ -200,10 +202,11 @@ eps_mode, decay_mode : optional
         if any(is_half(value.dtype) for value in state.values() if isinstance(value, np.ndarray)):
             state = {key: _widened(value) for key, value in state.items()}
 
-        def begin() -> None:
-            self._state = state
-
-        adam_batch([self._step(param, peek_grad(param), state, coefficients)], begin)
+        step = self._step(param, peek_grad(param), state, coefficients)
+        batch = Batch([step])
+        self._state = state
+        for run in batch.runs():
+            run()
 
     def batch_key(self) -> Hashable | None:
         """Tell whether this rule is a plain AdamRule without hooks, to be updated in a batch."""
@@ -217,6 +220,23 @@ eps_mode, decay_mode : optional
         return (AdamRule if shares else kind,)
 
     @classmethod
+    def batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> RuleBatch:
+        """Return rules and parameters that are updated together, to be kept between updates.
+
+        Parameters
+        ----------
+        rules : sequence of AdamRule
+            Enabled rules of one `batch_key`.
+        params : sequence of Parameter
+            Their parameters, in the same order.
+        """
+        own = all(
+            getattr(cls, name).__func__ is getattr(AdamRule, name).__func__
+            for name in ("update_batch", "check_batch")
+        )
+        return AdamBatch(rules, params) if own else RuleBatch(rules, params)
+
+    @classmethod
     def check_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
         """Raise what `update_batch` would refuse, and change nothing.
 
@@ -228,8 +248,7 @@ eps_mode, decay_mode : optional
             As for `update_batch`.
         """
         if all(cls._keeps(rule, "update", "update_core", "update_core_cpu") for rule in rules):
-            steps, _ = cls._steps(rules, params, cls._masters(rules, params), trial=True)
-            check_batch(steps)
+            AdamBatch(rules, params).check()
 
     @classmethod
     def update_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
@@ -242,24 +261,7 @@ eps_mode, decay_mode : optional
         params : sequence of Parameter
             Their parameters, in the same order.
         """
-        stepped = cls._masters(rules, params)
-        steps, states = cls._steps(rules, params, stepped)
-        begun = False
-
-        def begin() -> None:
-            nonlocal begun
-            begun = True
-            for rule, state in states:
-                rule._state = state
-            for rule, param in zip(rules, params, strict=True):
-                if param.array is not None:
-                    rule.t += 1
-
-        try:
-            adam_batch(steps, begin)
-        finally:
-            for rule, param, master in zip(rules, params, stepped, strict=True) if begun else ():
-                rule._finish(param, master)
+        AdamBatch(rules, params).update()
 
     @staticmethod
     def _keeps(rule: Any, *names: str) -> bool:
@@ -267,46 +269,6 @@ eps_mode, decay_mode : optional
         kind = type(rule)
         plain = kind is AdamRule or all(getattr(kind, n) is getattr(AdamRule, n) for n in names)
         return plain and rule.__dict__.keys().isdisjoint(names)
-
-    @staticmethod
-    def _masters(rules: Sequence[Any], params: Sequence[Any]) -> list[Any]:
-        """Return what each step is made on: the parameter or its float32 master."""
-        return [
-            rule._stepped(param) if rule._use_fp32_update and param.array is not None else param
-            for rule, param in zip(rules, params, strict=True)
-        ]
-
-    @classmethod
-    def _steps(
-        cls,
-        rules: Sequence[Any],
-        params: Sequence[Any],
-        stepped: Sequence[Any],
-        trial: bool = False,
-    ) -> tuple[list[Step], list[tuple[Any, dict[str, Any]]]]:
-        """Gather what the next update reads and writes, and the states that it must adopt.
-
-        For a trial, zeros stand in for states that are not there yet.
-        """
-        steps: list[Step] = []
-        states: list[tuple[Any, dict[str, Any]]] = []
-        shared: dict[Hashable, Coefficients] = {}
-        for rule, param, target in zip(rules, params, stepped, strict=True):
-            grad = None if param.array is None else peek_grad(param)
-            if grad is None:
-                continue
-            t = rule.t + 1
-            start = rule._start_alpha()
-            key = (rule.hyperparam.version, t, start)
-            coefficients = shared.get(key)
-            if coefficients is None:
-                coefficients = step_coefficients(rule.hyperparam.get_dict(), t, start)
-                shared[key] = coefficients
-            state = rule._ready_state(target, coefficients, trial)
-            if state is not rule._state:
-                states.append((rule, state))
-            steps.append(rule._step(target, grad, state, coefficients))
-        return steps, states
 
     def _ready_state(
         self, param: Any, coefficients: Coefficients, trial: bool = False

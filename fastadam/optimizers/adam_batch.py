@@ -1,0 +1,207 @@
+"""Many AdamRules in one call of the kernels: gathered once, then followed from step to step."""
+
+from __future__ import annotations
+
+import operator
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
+from itertools import repeat
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastadam.changes import changes
+from fastadam.kernels.batch import Batch, Step, check_batch
+from fastadam.kernels.coefficients import Coefficients, Constants, coefficients_at, constants
+from fastadam.parameter import Parameter
+from fastadam.rule_batch import RuleBatch
+
+__all__ = ["AdamBatch"]
+
+# Hyperparameters that cannot change in place.
+_LASTING = (int, float, str, np.generic)
+
+# Sets an attribute in C, past UpdateRule's own `__setattr__`, which has nothing to note here.
+_set = object.__setattr__
+
+
+class _Group:
+    """Rules whose next step has the same scalars; `place` is where the first of them is."""
+
+    def __init__(self, rule: Any, place: int) -> None:
+        self.rule = rule
+        self.place = place
+        self.root = rule.hyperparam
+        while self.root.parent is not None:
+            self.root = self.root.parent
+        self.version = -1
+        self.constants: Constants
+
+    def coefficients(self, t: int) -> Coefficients:
+        """Return the scalars of step `t`."""
+        # changes below the root are noted, and end the batch
+        if self.root._version != self.version:
+            values = self.rule.hyperparam.get_dict()
+            self.constants = constants(values)
+            # an array may change its value without anybody's notice
+            lasting = all(isinstance(value, _LASTING) for value in values.values())
+            self.version = self.root._version if lasting else -1
+        start = self.rule._start_alpha() if self.constants.adabound else None
+        return coefficients_at(self.constants, t, start)
+
+
+class _Gathered(NamedTuple):
+    """What the arrays and scalars of one step have been found to be."""
+
+    batch: Batch
+    groups: list[_Group]
+    ts: list[int]
+    seen: int
+
+
+class AdamBatch(RuleBatch):
+    """AdamRules and their parameters, stepped in one call.
+
+    The first update gathers the arrays and the scalars of every parameter and checks them. Later
+    ones look whether the arrays are still where they were, take over the gradients and compute the
+    scalars anew; if anything else has changed, they gather again.
+
+    Attributes
+    ----------
+    gathered : int
+        How often everything has been gathered.
+    """
+
+    def __init__(self, rules: Sequence[Any], params: Sequence[Any]) -> None:
+        super().__init__(rules, params)
+        self.gathered = 0
+        self._kept: _Gathered | None = None
+        self._ours = all(type(param) is Parameter for param in self.params)
+
+    def check(self) -> None:
+        """Raise what `update` would refuse, and change nothing."""
+        steps, _, _ = self._steps(self._stepped(), trial=True)
+        check_batch(steps)
+
+    def update(self) -> None:
+        """Make one update of every parameter."""
+        gradients = self.gradients()
+        if not self.repeat(gradients):
+            self._gather_and_run(gradients)
+
+    def gradients(self) -> list[Any]:
+        """Return the gradients as they are, in the order of the rules."""
+        if self._ours:
+            return [param._grad for param in self.params]
+        return super().gradients()
+
+    def repeat(self, gradients: list[Any], last: Iterable[Callable[[], Any]] = ()) -> bool:
+        """Make an update if nothing but gradients and scalars has changed since the last one."""
+        kept = self._kept
+        if kept is None or kept.seen != changes():
+            return False
+        rules, ts = self.rules, kept.ts
+        if [rule.t for rule in rules] != ts:
+            return False
+        arrays = (
+            [param._array for param in self.params]
+            if self._ours
+            else [param.array for param in self.params]
+        )
+        states = [rule._state for rule in rules]
+        coefficients = [group.coefficients(ts[group.place] + 1) for group in kept.groups]
+        if not kept.batch.follow(arrays, gradients, states, coefficients):
+            self._kept = None
+            return False
+        one_t = len(kept.groups) == 1
+        following = [ts[0] + 1] * len(ts) if one_t else [t + 1 for t in ts]
+        _call_all(
+            [
+                *kept.batch.runs(),
+                partial(deque, map(_set, rules, repeat("t"), following), 0),
+                partial(ts.__setitem__, slice(None), following),
+                *last,
+            ]
+        )
+        return True
+
+    def _gather_and_run(self, gradients: list[Any]) -> None:
+        """Gather everything, make the update, and keep what was gathered if it may be kept."""
+        seen = changes()
+        stepped = self._stepped()
+        steps, groups, states = self._steps(stepped, gradients)
+        batch = Batch(steps)
+        self.gathered += 1
+        counted = [
+            rule
+            for rule, param in zip(self.rules, self.params, strict=True)
+            if param.array is not None
+        ]
+        ts = [rule.t + 1 for rule in counted]
+        owners, new = [rule for rule, _ in states], [state for _, state in states]
+        begun: list[bool] = []
+        try:
+            _call_all(
+                [
+                    partial(begun.append, True),
+                    partial(deque, map(_set, owners, repeat("_state"), new), 0),
+                    *batch.runs(),
+                    partial(deque, map(_set, counted, repeat("t"), ts), 0),
+                ]
+            )
+        finally:
+            if begun:
+                for rule, param, master in zip(self.rules, self.params, stepped, strict=True):
+                    rule._finish(param, master)
+        # where a float32 master is stepped, there is more to do than the kernels'
+        alone = all(map(operator.is_, stepped, self.params))
+        steady = batch.steady and alone and len(steps) == len(self.rules)
+        # a warm-up from alpha = 0 has no first alpha yet
+        if steady and all(group.rule._start_alpha() for group in groups):
+            batch.forget_gradients()
+            self._kept = _Gathered(batch, groups, ts, seen)
+        else:
+            self._kept = None
+
+    def _stepped(self) -> list[Any]:
+        """Return what each step is made on: the parameter or its float32 master."""
+        return [
+            rule._stepped(param) if rule._use_fp32_update and param.array is not None else param
+            for rule, param in zip(self.rules, self.params, strict=True)
+        ]
+
+    def _steps(
+        self, stepped: Sequence[Any], gradients: list[Any] | None = None, trial: bool = False
+    ) -> tuple[list[Step], list[_Group], list[tuple[Any, dict[str, Any]]]]:
+        """Gather what the next update reads and writes, and the states that it must adopt.
+
+        For a trial, zeros stand in for states that are not there yet.
+        """
+        if gradients is None:
+            gradients = self.gradients()
+        steps: list[Step] = []
+        states: list[tuple[Any, dict[str, Any]]] = []
+        groups: dict[Hashable, tuple[_Group, Coefficients]] = {}
+        rows = zip(self.rules, self.params, stepped, gradients, strict=True)
+        for place, (rule, param, target, grad) in enumerate(rows):
+            if param.array is None or grad is None:
+                continue
+            key = (rule.hyperparam.version, rule.t, rule._start_alpha())
+            if key not in groups:
+                group = _Group(rule, place)
+                groups[key] = group, group.coefficients(rule.t + 1)
+            coefficients = groups[key][1]
+            state = rule._ready_state(target, coefficients, trial)
+            if state is not rule._state:
+                states.append((rule, state))
+            steps.append(rule._step(target, grad, state, coefficients))
+        return steps, [group for group, _ in groups.values()], states
+
+
+def _call_all(functions: list[Callable[[], Any]]) -> None:
+    """Call functions one after the other, without a moment in between where Ctrl-C may arrive.
+
+    Only where all of them are written in C: signals are looked at between lines of Python.
+    """
+    deque(map(operator.call, functions), 0)
