@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import fastadam
@@ -12,3 +13,7 @@ if os.environ.get("FASTADAM_TEST_INSTALLED") == "1":
     _tested = Path(fastadam.__file__).resolve().parent
     if _tested == _checkout:
         raise AssertionError(f"the installed fastadam is to be tested, not that of {_checkout}")
+
+# a shell starts what it runs in the background with Ctrl-C ignored
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
