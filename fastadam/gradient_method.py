@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Callable
-from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple, Self, cast
 
@@ -522,8 +521,5 @@ class GradientMethod(LossScaling):
             gradients = kept.targets.ordered(grads)
         if gradients is None:
             return False
-        t = self.t + 1
-        # all in C, so that no Ctrl-C comes in between
-        count = partial(own.__setitem__, "t", t)
-        report = partial(own.__setitem__, "_last", (t, self._loss_scale, kept.applied))
-        return batch.repeat(gradients, (count, report))
+        noted = {"t": self.t + 1, "_last": (self.t + 1, self._loss_scale, kept.applied)}
+        return batch.repeat(gradients, own, noted)

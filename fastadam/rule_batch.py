@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastadam.parameter import peek_grad
@@ -33,15 +33,21 @@ class RuleBatch:
         """Return the gradients as they are, in the order of the rules."""
         return [peek_grad(param) for param in self.params]
 
-    def repeat(self, gradients: list[Any], last: Iterable[Callable[[], Any]] = ()) -> bool:
+    def repeat(
+        self,
+        gradients: list[Any],
+        owner: dict[str, Any] | None = None,
+        noted: dict[str, Any] | None = None,
+    ) -> bool:
         """Make an update if nothing but gradients and scalars has changed since the last one.
 
         Parameters
         ----------
         gradients : list
             In the order of the rules.
-        last : iterable of callable
-            Functions written in C that are called after the counts.
+        owner, noted : dict, optional
+            The attributes of the rules' optimizer, and what some of them become together with
+            the counts: no Ctrl-C can come in between.
 
         Returns
         -------

@@ -50,11 +50,14 @@ class Shape:
             found.append(grads)
             return True
         if self.keys is not None:
-            if type(grads) is not dict or grads.keys() != self.tree.keys():
+            if type(grads) is not dict:
                 return False
-            values = list(grads.values())
-            if tuple(grads) != self.keys:
+            if tuple(grads) == self.keys:
+                values = list(grads.values())
+            elif grads.keys() == self.tree.keys():
                 values = [grads[key] for key in self.keys]
+            else:
+                return False
         elif isinstance(grads, (list, tuple)) and len(grads) == len(self.values):
             values = list(grads)
         else:

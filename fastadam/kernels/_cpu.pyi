@@ -13,6 +13,7 @@ def adam_float64(
     coefficients: npt.NDArray[np.float64],
     n_threads: int,
 ) -> None: ...
+def loop(single: bool) -> object: ...
 def squares_float32(
     gradients: npt.NDArray[np.void],
     sums: npt.NDArray[np.float64],

@@ -5,6 +5,7 @@ it) and gives the same bits in each: no contraction, no reassociation, one round
 in the order in which ``reference.py`` spells it.
 """
 
+from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.float cimport FLT_MIN
 from libc.math cimport copysignf, fabsf, sqrt, sqrtf
@@ -336,6 +337,13 @@ def adam_float64(const Tensor[::1] tensors, const double[:, ::1] coefficients, i
         return
     with nogil:
         adam_threads(&tensors[0], tensors.shape[0], &coefficients[0, 0], n_threads)
+
+
+def loop(bint single):
+    """Return the address of the loops, for a table that is kept and need not be looked at again."""
+    if single:
+        return PyCapsule_New(<void*> adam_threads[float], "adam_float32", NULL)
+    return PyCapsule_New(<void*> adam_threads[double], "adam_float64", NULL)
 
 
 include "_norm.pxi"

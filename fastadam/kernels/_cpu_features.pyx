@@ -20,6 +20,10 @@ cdef extern from *:
             && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")
             && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
     }
+    /* Vector byte manipulation 2 came with Ice Lake and Zen 4. */
+    static int fastadam_avx512_at_full_speed(void) {
+        return fastadam_avx512() && __builtin_cpu_supports("avx512vbmi2");
+    }
     #else
     #if defined(__aarch64__)
     #define FASTADAM_MACHINE "aarch64"
@@ -28,12 +32,14 @@ cdef extern from *:
     #endif
     static int fastadam_avx2(void) { return 0; }
     static int fastadam_avx512(void) { return 0; }
+    static int fastadam_avx512_at_full_speed(void) { return 0; }
     #endif
     """
     const char* FASTADAM_MACHINE
     const char* FASTADAM_BUILT
     int fastadam_avx2()
     int fastadam_avx512()
+    int fastadam_avx512_at_full_speed()
 
 
 def machine() -> str:
@@ -54,3 +60,8 @@ def supported() -> tuple[str, ...]:
     if fastadam_avx512():
         names.append("avx512")
     return tuple(names)
+
+
+def avx512_at_full_speed() -> bool:
+    """Tell whether this CPU is of a kind that hardly lowers its clock for AVX-512, if at all."""
+    return bool(fastadam_avx512_at_full_speed())

@@ -8,13 +8,33 @@ class Rows:
         self,
         table: npt.NDArray[np.void],
         coefficients: npt.NDArray[Any],
+        sets: list[int],
+        loop: object,
         low: npt.NDArray[np.uintp],
         high: npt.NDArray[np.uintp],
         bfloat16: int,
     ) -> None: ...
-    def follow(self, params: list[Any], gradients: list[Any], states: list[Any]) -> bool: ...
-    def take(self, row: int, named_tuple: tuple[Any, ...]) -> None: ...
+    def follow(
+        self,
+        params: list[Any],
+        attribute: str,
+        rules: list[Any],
+        ts: list[int],
+        gradients: list[Any],
+        coefficients: list[Any],
+    ) -> bool: ...
 
+def count(rules: list[Any], ts: list[int]) -> None: ...
+def step_and_count(
+    tables: list[Rows],
+    n_threads: list[int],
+    coefficients: list[Any],
+    rules: list[Any],
+    ts: list[int],
+    following: list[int],
+    owner: dict[str, Any],
+    noted: dict[str, Any],
+) -> None: ...
 def describe(steps: list[Any], table: npt.NDArray[np.void], bfloat16: int) -> list[int]: ...
 
 __test__: dict[Any, Any]

@@ -2,7 +2,11 @@
 
 cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItem
+from cpython.object cimport PyObject_GenericSetAttr
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
+from libc.float cimport FLT_MIN
+from libc.math cimport fabs
 
 from fastadam.kernels._table cimport BFLOAT16, COMPUTING, FLOAT16, Tensor
 
@@ -152,14 +156,27 @@ def describe(list steps, Tensor[::1] table, int bfloat16):
     return others
 
 
+# The fields of coefficients.Coefficients: those that go into the table of coefficients, the flags.
+cdef enum:
+    EPS = 3
+    N_COEFFICIENTS = 8
+    AMSGRAD = 8
+    ADABOUND = 9
+
+
 cdef object state_array(dict state, str key):
     """An array of a state by its name, None if it is not there."""
     cdef PyObject* found = PyDict_GetItem(state, key)
     return None if found == NULL else <object> found
 
 
+# The loops of one instruction set, as _cpu.pyx's `loop` gives them.
+ctypedef void (*Loop32)(const Tensor*, Py_ssize_t, const float*, int) noexcept nogil
+ctypedef void (*Loop64)(const Tensor*, Py_ssize_t, const double*, int) noexcept nogil
+
+
 cdef class Rows:
-    """A described table that is kept, and read again at every step.
+    """A described table that is kept, and read again and run at every step.
 
     Parameters
     ----------
@@ -167,6 +184,10 @@ cdef class Rows:
         Described and dense in every row.
     coefficients : numpy.ndarray of float32 or float64, shape (sets, 8)
         What the rows refer to.
+    sets : list of int
+        Which of the batch's sets of coefficients these are.
+    loop : capsule
+        ``loop`` of the instruction set's module, for the dtype of the coefficients.
     low, high : numpy.ndarray of uintp
         Where the memory of the parameters begins, ascending, and the greatest end so far.
     bfloat16 : int
@@ -177,6 +198,9 @@ cdef class Rows:
     cdef bint single
     cdef float[:, ::1] narrow
     cdef double[:, ::1] wide
+    cdef list sets
+    cdef Loop32 loop32
+    cdef Loop64 loop64
     cdef const size_t[::1] low, high
     cdef int bfloat16
 
@@ -184,16 +208,21 @@ cdef class Rows:
         self,
         Tensor[::1] table,
         cnp.ndarray coefficients,
+        list sets,
+        object loop,
         const size_t[::1] low,
         const size_t[::1] high,
         int bfloat16,
     ):
         self.table = table
+        self.sets = sets
         self.single = cnp.PyArray_TYPE(coefficients) == cnp.NPY_FLOAT32
         if self.single:
             self.narrow = coefficients
+            self.loop32 = <Loop32> PyCapsule_GetPointer(loop, "adam_float32")
         else:
             self.wide = coefficients
+            self.loop64 = <Loop64> PyCapsule_GetPointer(loop, "adam_float64")
         self.low = low
         self.high = high
         self.bfloat16 = bfloat16
@@ -201,28 +230,61 @@ cdef class Rows:
     def __reduce__(self):
         raise TypeError("addresses cannot be copied")
 
-    def follow(self, list params, list gradients, list states):
+    def follow(
+        self,
+        list params,
+        str attribute,
+        list rules,
+        list ts,
+        list gradients,
+        list coefficients,
+    ):
         """Take over the addresses of new gradients; False if anything else is not as it was.
 
-        The arrays are given in the order of the rows, those of the states in dicts. Also False for a
-        gradient that shares memory with a parameter.
+        The lists are in the order of the rows. An array is the `attribute` of its parameter, the
+        state a dict in ``_state`` of its rule, whose ``t`` is that of `ts`. Also False for a
+        gradient that shares memory with a parameter, for coefficients of another variant, and for
+        an eps that would act as 0.
         """
         cdef Py_ssize_t i
+        cdef object array, state
         for i in range(self.table.shape[0]):
-            if not self.follow_row(&self.table[i], params[i], gradients[i], states[i]):
+            array = getattr(params[i], attribute)
+            state = rules[i]._state
+            if (
+                type(state) is not dict
+                or rules[i].t != ts[i]
+                or not self.follow_row(&self.table[i], array, gradients[i], <dict> state)
+                or not self.same_variant(&self.table[i], coefficients)
+            ):
                 return False
         return True
 
-    def take(self, Py_ssize_t row, named_tuple):
-        """Write one set of coefficients, each rounded once."""
-        cdef tuple coefficients = <tuple> named_tuple  # of which Cython need not know
-        cdef Py_ssize_t k
-        if self.single:
-            for k in range(self.narrow.shape[1]):
-                self.narrow[row, k] = <float> <double> coefficients[k]
-        else:
-            for k in range(self.wide.shape[1]):
-                self.wide[row, k] = <double> coefficients[k]
+    cdef int run(self, list coefficients, int n_threads) except -1:
+        """Make the step, with coefficients that are each rounded once."""
+        cdef Py_ssize_t row, k
+        cdef tuple values
+        for row in range(len(self.sets)):
+            values = <tuple> coefficients[<Py_ssize_t> self.sets[row]]
+            for k in range(N_COEFFICIENTS):
+                if self.single:
+                    self.narrow[row, k] = <float> <double> values[k]
+                else:
+                    self.wide[row, k] = <double> values[k]
+        with nogil:
+            if self.single:
+                self.loop32(&self.table[0], self.table.shape[0], &self.narrow[0, 0], n_threads)
+            else:
+                self.loop64(&self.table[0], self.table.shape[0], &self.wide[0, 0], n_threads)
+
+    cdef bint same_variant(self, const Tensor* row, list coefficients) except -1:
+        """Whether the coefficients of a row are what its variant and type can take."""
+        # named tuples, of which Cython need not know
+        cdef tuple values = <tuple> coefficients[<Py_ssize_t> self.sets[row.row]]
+        cdef double eps = values[EPS]
+        if self.single and eps != 0 and fabs(<double> <float> eps) < FLT_MIN:
+            return False
+        return row.amsgrad == <bint> values[AMSGRAD] and row.adabound == <bint> values[ADABOUND]
 
     cdef bint follow_row(self, Tensor* row, object param, object grad, dict state) except -1:
         """One row; the gradient's address is the only one that may have changed."""
@@ -230,7 +292,7 @@ cdef class Rows:
         cdef int p_number, computing
         cdef size_t g_at
         cdef Py_ssize_t g_type = row.g_type
-        if state is None or not cnp.PyArray_Check(param):
+        if not cnp.PyArray_Check(param):
             return False
         p = <cnp.ndarray> param
         p_number = cnp.PyArray_TYPE(p)
@@ -266,3 +328,36 @@ cdef class Rows:
             else:
                 last = middle
         return first > 0 and self.high[first - 1] > begin
+
+
+def count(list rules, list ts):
+    """Set every rule's t, past the `__setattr__` of its class: nothing else is told of it.
+
+    All in C, so that Ctrl-C cannot come in between.
+    """
+    cdef Py_ssize_t i
+    for i in range(len(rules)):
+        PyObject_GenericSetAttr(rules[i], "t", ts[i])
+
+
+def step_and_count(
+    list tables,
+    list n_threads,
+    list coefficients,
+    list rules,
+    list ts,
+    list following,
+    dict owner,
+    dict noted,
+):
+    """Make the step that the tables have followed, and count it.
+
+    The rules' t become `following`, and so does the list ``ts``; the attributes `owner` of their
+    optimizer become those `noted`. All in C, so that Ctrl-C cannot come in between.
+    """
+    cdef Py_ssize_t i
+    for i in range(len(tables)):
+        (<Rows> tables[i]).run(coefficients, n_threads[i])
+    count(rules, following)
+    ts[:] = following
+    owner.update(noted)

@@ -103,51 +103,84 @@ class Batch:
 
     def follow(
         self,
-        params: list[Array],
-        gradients: list[Array],
-        states: list[dict[str, Array]],
-        coefficients: Sequence[Coefficients],
+        params: list[Any],
+        attribute: str,
+        rules: list[Any],
+        ts: list[int],
+        gradients: list[Any],
+        coefficients: list[Coefficients],
     ) -> bool:
         """Make ready for another step, with other gradients and coefficients.
 
         Parameters
         ----------
-        params, gradients, states : list
-            In the order of the steps that the batch was made of.
-        coefficients : sequence of Coefficients
+        params : list
+            In the order of the steps that the batch was made of; their arrays are to be found
+            under `attribute`.
+        rules : list
+            In the same order; ``_state`` is a dict of arrays, and ``t`` is that of `ts`.
+        gradients : list
+            In the same order.
+        coefficients : list of Coefficients
             In the order in which they first appeared in these steps.
 
         Returns
         -------
         bool
-            False if an array is not where it was, or not what it was: then nothing has changed
-            but which gradients would be read, and another batch is to be made.
-
-        Raises
-        ------
-        ValueError
-            If an eps that is not 0 would be 0 in a parameter's dtype.
+            False if an array is not where it was or not what it was, if a t is another, or if
+            coefficients are those of another variant or have an eps that would act as 0: then
+            nothing has changed but which gradients would be read, and another batch is to be made.
         """
         assert self._rows is not None
+        if len(self._rows) == 1:
+            return self._rows[0].follow(params, attribute, rules, ts, gradients, coefficients)
         for table, rows in zip(self._tables, self._rows, strict=True):
-            if len(self._tables) == 1:
-                same = rows.follow(params, gradients, states)
-            else:
-                of_table = [
-                    [every[i] for i in table.places] for every in (params, gradients, states)
-                ]
-                same = rows.follow(*of_table)
-            if not same or not table.same_variants(coefficients):
+            p, r, t, g = (
+                [every[i] for i in table.places] for every in (params, rules, ts, gradients)
+            )
+            if not rows.follow(p, attribute, r, t, g, coefficients):
                 return False
-        for table, rows in zip(self._tables, self._rows, strict=True):
-            table.take_coefficients(coefficients, rows)
         return True
+
+    def step_and_count(
+        self,
+        coefficients: list[Coefficients],
+        rules: list[Any],
+        ts: list[int],
+        following: list[int],
+        owner: dict[str, Any],
+        noted: dict[str, Any],
+    ) -> None:
+        """Make the step that `follow` has made ready, and count it, all in C.
+
+        Parameters
+        ----------
+        coefficients : list of Coefficients
+            As for `follow`.
+        rules, ts, following : list
+            Whose t, which are `ts`, become those of `following`.
+        owner, noted : dict
+            The attributes of the rules' optimizer, and what some of them become.
+        """
+        assert self._rows is not None
+        n_threads = [cpu.n_threads(table.total) for table in self._tables]
+        _table.step_and_count(
+            self._rows, n_threads, coefficients, rules, ts, following, owner, noted
+        )
 
     def _kept_rows(self) -> list[_table.Rows]:
         """Make what reads the arrays of each table again."""
         low, high = _spans(self._tables)
         return [
-            _table.Rows(table.table, table.coefficients, low, high, bfloat16_number())
+            _table.Rows(
+                table.table,
+                table.coefficients,
+                table.sets,
+                cpu.loop(table.coefficients.dtype),
+                low,
+                high,
+                bfloat16_number(),
+            )
             for table in self._tables
         ]
 
@@ -184,34 +217,15 @@ class _Table:
         first = {id(step.coefficients): step for step in reversed(steps)}
         rows = {key: row for row, key in enumerate(first)}
         self.sets = [numbers[key] for key in first]
-        self.kept = [step.coefficients for step in first.values()]
-        self.names = [step.name for step in first.values()]
         with np.errstate(over="ignore", under="ignore"):
-            values = np.array([kept[:8] for kept in self.kept], np.float64)
+            values = np.array([step.coefficients[:8] for step in first.values()], np.float64)
             self.coefficients = values.astype(computing)
-        for name, kept in zip(self.names, self.kept, strict=True):
-            self._check_eps(name, kept.eps)
+        for step in first.values():
+            self._check_eps(step.name, step.coefficients.eps)
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
         self.table["amsgrad"] = [step.coefficients.amsgrad for step in steps]
         self.table["adabound"] = [step.coefficients.adabound for step in steps]
         self.total = int(self.table["start"][-1] + self.table["n"][-1])
-
-    def same_variants(self, coefficients: Sequence[Coefficients]) -> bool:
-        """Tell whether new coefficients are of the variants that the table is made for."""
-        for number, kept in zip(self.sets, self.kept, strict=True):
-            new = coefficients[number]
-            if new.amsgrad != kept.amsgrad or new.adabound != kept.adabound:
-                return False
-        return True
-
-    def take_coefficients(self, coefficients: Sequence[Coefficients], rows: _table.Rows) -> None:
-        """Take over new coefficients, rounded once; refuse an eps that would act as 0."""
-        for row, number in enumerate(self.sets):
-            new = coefficients[number]
-            if new.eps != self.kept[row].eps:
-                self._check_eps(self.names[row], new.eps)
-            rows.take(row, new)
-            self.kept[row] = new
 
     def _check_eps(self, name: str, eps: float) -> None:
         """Refuse an eps that the kernel would take as 0."""

@@ -172,31 +172,31 @@ def coefficients_at(c: Constants, t: int, initial_alpha: float | None = None) ->
         If ``beta1`` is 1, or ``beta2`` is with ``eps_mode='paper'``, which divides by its
         correction.
     """
-    step_alpha = alpha_t(c.alpha, c.beta1, c.beta2, t)
-    eps = c.eps
-    if c.paper:
-        correction2 = 1.0 - math.pow(c.beta2, t)
+    alpha, beta1, beta2, eps, eta, decay, amsgrad, adabound, final_lr, gamma, paper = c
+    step_alpha = alpha_t(alpha, beta1, beta2, t)
+    if paper:
+        correction2 = 1.0 - math.pow(beta2, t)
         if correction2 == 0:
             raise ZeroDivisionError(
-                f"beta2 = {c.beta2} leaves 1 - beta2**t = 0 at t = {t}, by which "
+                f"beta2 = {beta2} leaves 1 - beta2**t = 0 at t = {t}, by which "
                 "eps_mode='paper' divides; beta2 must be below 1"
             )
         eps *= math.sqrt(correction2)
     lower, upper = 0.0, math.inf
-    if c.adabound:
-        start = c.alpha if initial_alpha is None else float(initial_alpha)
-        lower, upper = bounds(c.alpha, c.final_lr, c.gamma, start, t)
+    if adabound:
+        start = alpha if initial_alpha is None else float(initial_alpha)
+        lower, upper = bounds(alpha, final_lr, gamma, start, t)
     return Coefficients(
         step_alpha,
-        1.0 - c.beta1,
-        1.0 - c.beta2,
+        1.0 - beta1,
+        1.0 - beta2,
         eps,
-        c.eta,
-        1.0 - c.decay,
+        eta,
+        1.0 - decay,
         lower,
         upper,
-        c.amsgrad,
-        c.adabound,
+        amsgrad,
+        adabound,
     )
 
 

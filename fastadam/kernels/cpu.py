@@ -24,6 +24,8 @@ __all__ = [
     "built_instruction_sets",
     "check_arrays",
     "instruction_set",
+    "loop",
+    "n_threads",
     "run",
     "run_squares",
     "runner",
@@ -31,8 +33,6 @@ __all__ = [
 
 # Module of each instruction set, from the plainest to the widest.
 _MODULES = {"baseline": "_cpu", "avx2": "_cpu_avx2", "avx512": "_cpu_avx512"}
-# AVX-512 has to be asked for: the step is bound by memory, and some CPUs lower their clock for it.
-_AUTOMATIC = ("avx2", "baseline")
 
 # Elements below which a parallel region costs more than it saves.
 SERIAL_BELOW = 32768
@@ -55,7 +55,10 @@ def _choose(environ: Mapping[str, str]) -> str:
     built, supported = built_instruction_sets(), _cpu_features.supported()
     forced = environ.get("FASTADAM_ISA", "")
     if not forced:
-        return next(name for name in _AUTOMATIC if name in built and name in supported)
+        # the first CPUs with AVX-512 lower their clock for it, and everything else pays
+        slow = () if _cpu_features.avx512_at_full_speed() else ("avx512",)
+        usable = [name for name in built if name in supported and name not in slow]
+        return usable[-1]
     if forced not in built or forced not in supported:
         usable = ", ".join(name for name in built if name in supported)
         reason = "this CPU does not run it" if forced in built else "this build does not have it"
@@ -93,10 +96,19 @@ def runner(table: npt.NDArray[np.void], coefficients: Array, total: int) -> Call
     total : int
         Elements of all tensors together.
     """
-    n_threads = threads.get_num_threads() if total >= SERIAL_BELOW else 1
     narrow = coefficients.dtype == np.float32
     loops = _kernels.adam_float32 if narrow else _kernels.adam_float64
-    return partial(loops, table, coefficients, n_threads)
+    return partial(loops, table, coefficients, n_threads(total))
+
+
+def loop(computing: np.dtype[Any]) -> object:
+    """Return the address of the loops of one dtype, for ``_table.Rows``."""
+    return _kernels.loop(computing == np.float32)
+
+
+def n_threads(total: int) -> int:
+    """Return how many threads a call takes for this many elements."""
+    return threads.get_num_threads() if total >= SERIAL_BELOW else 1
 
 
 def run(table: npt.NDArray[np.void], coefficients: Array) -> None:
@@ -118,11 +130,8 @@ def run_squares(
     computing : numpy.dtype
         float32 or float64: what the gradients of this table are computed in.
     """
-    n_threads = threads.get_num_threads() if table["n"].sum() >= SERIAL_BELOW else 1
-    if computing == np.float32:
-        _kernels.squares_float32(table, sums, n_threads)
-    else:
-        _kernels.squares_float64(table, sums, n_threads)
+    squares = _kernels.squares_float32 if computing == np.float32 else _kernels.squares_float64
+    squares(table, sums, n_threads(int(table["n"].sum())))
 
 
 def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastadam.changes import changes
+from fastadam.kernels._table import count
 from fastadam.kernels.batch import Batch, Step, check_batch
 from fastadam.kernels.coefficients import Coefficients, Constants, coefficients_at, constants
 from fastadam.parameter import Parameter
@@ -96,34 +97,25 @@ class AdamBatch(RuleBatch):
             return [param._grad for param in self.params]
         return super().gradients()
 
-    def repeat(self, gradients: list[Any], last: Iterable[Callable[[], Any]] = ()) -> bool:
+    def repeat(
+        self,
+        gradients: list[Any],
+        owner: dict[str, Any] | None = None,
+        noted: dict[str, Any] | None = None,
+    ) -> bool:
         """Make an update if nothing but gradients and scalars has changed since the last one."""
         kept = self._kept
         if kept is None or kept.seen != changes():
             return False
         rules, ts = self.rules, kept.ts
-        if [rule.t for rule in rules] != ts:
-            return False
-        arrays = (
-            [param._array for param in self.params]
-            if self._ours
-            else [param.array for param in self.params]
-        )
-        states = [rule._state for rule in rules]
         coefficients = [group.coefficients(ts[group.place] + 1) for group in kept.groups]
-        if not kept.batch.follow(arrays, gradients, states, coefficients):
+        array = "_array" if self._ours else "array"
+        if not kept.batch.follow(self.params, array, rules, ts, gradients, coefficients):
             self._kept = None
             return False
         one_t = len(kept.groups) == 1
         following = [ts[0] + 1] * len(ts) if one_t else [t + 1 for t in ts]
-        _call_all(
-            [
-                *kept.batch.runs(),
-                partial(deque, map(_set, rules, repeat("t"), following), 0),
-                partial(ts.__setitem__, slice(None), following),
-                *last,
-            ]
-        )
+        kept.batch.step_and_count(coefficients, rules, ts, following, owner or {}, noted or {})
         return True
 
     def _gather_and_run(self, gradients: list[Any]) -> None:
@@ -147,7 +139,7 @@ class AdamBatch(RuleBatch):
                     partial(begun.append, True),
                     partial(deque, map(_set, owners, repeat("_state"), new), 0),
                     *batch.runs(),
-                    partial(deque, map(_set, counted, repeat("t"), ts), 0),
+                    partial(count, counted, ts),
                 ]
             )
         finally:

@@ -44,19 +44,24 @@ def test_unset_and_empty_mean_automatic() -> None:
     assert cpu._choose({}) in USABLE
 
 
-def test_avx512_has_to_be_asked_for() -> None:
-    assert cpu._choose({}) != "avx512"
-
-
 def test_best_of_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cpu_features, "built", lambda: ("baseline", "avx2", "avx512"))
-    for supported, best in [
-        (("baseline",), "baseline"),
-        (("baseline", "avx2"), "avx2"),
-        (("baseline", "avx2", "avx512"), "avx2"),
+    for supported, full_speed, best in [
+        (("baseline",), False, "baseline"),
+        (("baseline", "avx2"), False, "avx2"),
+        (("baseline", "avx2", "avx512"), False, "avx2"),
+        (("baseline", "avx2", "avx512"), True, "avx512"),
     ]:
         monkeypatch.setattr(_cpu_features, "supported", lambda names=supported: names)
+        monkeypatch.setattr(_cpu_features, "avx512_at_full_speed", lambda full=full_speed: full)
         assert cpu._choose({}) == best
+
+
+def test_avx512_where_it_is_slow_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cpu_features, "built", lambda: ("baseline", "avx2", "avx512"))
+    monkeypatch.setattr(_cpu_features, "supported", lambda: ("baseline", "avx2", "avx512"))
+    monkeypatch.setattr(_cpu_features, "avx512_at_full_speed", lambda: False)
+    assert cpu._choose({"FASTADAM_ISA": "avx512"}) == "avx512"
 
 
 def test_an_instruction_set_that_is_not_built() -> None:

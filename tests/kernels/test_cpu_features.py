@@ -35,3 +35,12 @@ def test_the_machine_is_the_one_that_runs_this():
 def test_it_agrees_with_linux(name):
     line = next(line for line in CPUINFO.read_text().splitlines() if line.startswith("flags"))
     assert (name in _cpu_features.supported()) == (NEEDED[name] <= set(line.split()))
+
+
+@pytest.mark.skipif(
+    not CPUINFO.exists() or _cpu_features.machine() != "x86_64", reason="needs Linux on x86-64"
+)
+def test_avx512_at_full_speed_agrees_with_linux():
+    line = next(line for line in CPUINFO.read_text().splitlines() if line.startswith("flags"))
+    needed = NEEDED["avx512"] | {"avx512_vbmi2"}
+    assert _cpu_features.avx512_at_full_speed() == (needed <= set(line.split()))
