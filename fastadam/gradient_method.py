@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 from collections.abc import Callable
-from itertools import repeat
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 
-from fastadam.changes import changes
 from fastadam.dispatch import Dispatch
 from fastadam.exclusive import exclusive
 from fastadam.gradient_pass import narrow_gradients
@@ -19,35 +16,14 @@ from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.interrupt import DeferredInterrupt
 from fastadam.lending import lend_gradients
 from fastadam.loss_scaling import LossScaling, refuse_no_number
-from fastadam.parameter import Parameter, peek_grad
-from fastadam.rule_batch import RuleBatch
+from fastadam.parameter import peek_grad
+from fastadam.repetition import Repetition, repeatable
 from fastadam.serializers.protocol import is_deserializer
-from fastadam.targets import ArrayTarget, Target
+from fastadam.targets import ArrayTarget
 from fastadam.update_report import UpdateReport
 from fastadam.update_rule import UpdateRule
 
 __all__ = ["GradientMethod"]
-
-
-# Parts of an update that a subclass may have made its own; then no update is repeated.
-_PARTS = (
-    "reallocate_cleared_grads",
-    "call_hooks",
-    "call_hook",
-    "check_nan_in_grads",
-    "is_safe_to_update",
-    "update_loss_scale",
-    "monitor",
-)
-
-
-class _Kept(NamedTuple):
-    """What an update has found that the next one may find again."""
-
-    seen: int
-    targets: Target
-    batch: RuleBatch
-    applied: tuple[str, ...]
 
 
 class GradientMethod(LossScaling):
@@ -84,7 +60,7 @@ class GradientMethod(LossScaling):
 
     _use_cleargrads = True
     _work: Dispatch | None = None
-    _kept: _Kept | None = None
+    _kept: Repetition | None = None
     # a report, or what one is to be made of
     _last: UpdateReport | tuple[Any, ...] | None = None
     _use_fp32_update = False
@@ -101,8 +77,9 @@ class GradientMethod(LossScaling):
     def last_update(self) -> UpdateReport | None:
         """What the last update did; None before the first."""
         if type(self._last) is tuple:
-            t, loss_scale, applied = self._last
-            self._last = UpdateReport(t, False, None, None, loss_scale, applied)
+            t, loss_scale, applied, norm = self._last
+            nonfinite = None if norm is None else ()
+            self._last = UpdateReport(t, False, nonfinite, norm, loss_scale, applied)
         return cast("UpdateReport | None", self._last)
 
     def create_update_rule(self) -> Any:
@@ -177,7 +154,7 @@ class GradientMethod(LossScaling):
         before or wholly after its step, and ``last_update.applied`` names those that are after.
         Ctrl-C waits until all parameters have made their step; a second one does not.
         """
-        if lossfun is None and self._kept is not None and self._repeat(self._kept, None):
+        if lossfun is None and self._repeat():
             return None
         self._set_up()
         if lossfun is None:
@@ -185,12 +162,15 @@ class GradientMethod(LossScaling):
             self._update()
             return None
         loss = lossfun(*args, **kwds)
-        self._refresh()
         if isinstance(loss, tuple) and len(loss) == 2:
             loss, grads = loss
+            if grads is not None and self._repeat(grads):
+                return loss
+            self._refresh()
             lend_gradients(self._set_up(), grads)
             self._update(lent=True)
             return loss
+        self._refresh()
         arrays = isinstance(self._targets, ArrayTarget)
         if arrays or not callable(getattr(loss, "backward", None)):
             raise TypeError(
@@ -200,8 +180,9 @@ class GradientMethod(LossScaling):
             )
         self._clear_gradients()
         loss.backward(loss_scale=self._loss_scale)
-        self._refresh()
-        self._update()
+        if not self._repeat():
+            self._refresh()
+            self._update()
         return loss
 
     @exclusive
@@ -225,8 +206,6 @@ class GradientMethod(LossScaling):
         TypeError, ValueError, FloatingPointError
             As `update`.
         """
-        if loss_scale is None and self._kept is not None and self._repeat(self._kept, grads):
-            return
         if loss_scale is not None:
             refuse_no_number("a loss scale", loss_scale)
             if not 0 < loss_scale < float("inf"):
@@ -234,6 +213,8 @@ class GradientMethod(LossScaling):
                     f"a loss scale must be a finite number above 0, not {loss_scale!r}"
                 )
         self._set_up()
+        if grads is not None and self._repeat(grads, loss_scale):
+            return
         self._refresh()
         lend_gradients(self._set_up(), grads, loss_scale)
         self._update(lent=True)
@@ -468,7 +449,8 @@ class GradientMethod(LossScaling):
                     self._report(skipped=False, applied=work.applied)
                 raise
             self._report(skipped=not safe, applied=work.applied)
-        self._kept = self._keep(work) if safe else None
+        batch = work.only_batch if safe else None
+        self._kept = repeatable(self, GradientMethod, batch, work.applied)
 
     def _report(self, skipped: bool, applied: tuple[str, ...]) -> None:
         """Set `last_update`."""
@@ -482,44 +464,6 @@ class GradientMethod(LossScaling):
             applied=applied,
         )
 
-    def _keep(self, work: Dispatch) -> _Kept | None:
-        """Return what the next update may repeat; None where it has more to do than a batch."""
-        seen, targets, batch = changes(), self._set_up(), work.only_batch
-        if (
-            batch is None
-            or self._set_up_hooks()
-            or len(batch.params) != len(targets.parameters)
-            or not targets.unchanged()
-            or any(type(param) is not Parameter for param in batch.params)
-            or any(getattr(type(self), n) is not getattr(GradientMethod, n) for n in _PARTS)
-        ):
-            return None
-        return _Kept(seen, targets, batch, work.applied)
-
-    def _repeat(self, kept: _Kept, grads: Any) -> bool:
+    def _repeat(self, grads: Any = None, loss_scale: float | None = None) -> bool:
         """Make the update of before again, with other gradients, if that is all there is to do."""
-        own = self.__dict__
-        if (
-            kept.seen != changes()
-            or own.get("monitor")
-            or own.get("_loss_scaling_is_dynamic")
-            or own.get("_on_nonfinite", "propagate") != "propagate"
-            or not own.keys().isdisjoint(_PARTS)
-            or not kept.targets.unchanged()
-        ):
-            return False
-        batch = kept.batch
-        own_gradients = batch.gradients()
-        if grads is None:
-            if any(param._loss_scale for param in batch.params):
-                return False
-            gradients: list[Any] | None = own_gradients
-        elif any(map(operator.is_not, own_gradients, repeat(None))):
-            # the longer way ends with these cleared
-            return False
-        else:
-            gradients = kept.targets.ordered(grads)
-        if gradients is None:
-            return False
-        noted = {"t": self.t + 1, "_last": (self.t + 1, self._loss_scale, kept.applied)}
-        return batch.repeat(gradients, own, noted)
+        return self._kept is not None and self._kept.run(self, grads, loss_scale)

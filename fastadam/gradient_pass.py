@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastadam.kernels.batch import extent
 from fastadam.kernels.norm import global_norm, sum_of_squares, unscale
 from fastadam.parameter import Parameter, peek_grad, replace_grad
 
@@ -30,7 +31,8 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
 
     From there on the gradients are the true ones and their parameters' loss scales None. That of
     a half-precision parameter becomes float32: dividing is what could make it too small for
-    its own dtype.
+    its own dtype. Others are divided in place, unless they are a caller's, read-only, or share
+    memory.
 
     Returns
     -------
@@ -39,9 +41,14 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
     """
     scaled = [param for param in params if is_scaled(param)]
     with_grad = [param for param in scaled if peek_grad(param) is not None]
+    grads = [peek_grad(param) for param in with_grad]
     true, squares = unscale(
-        [peek_grad(param) for param in with_grad],
+        grads,
         [float(param._loss_scale) for param in with_grad],
+        [
+            alone and grad.flags.writeable and not getattr(param, "_grad_borrowed", False)
+            for param, grad, alone in zip(with_grad, grads, _alone(grads), strict=True)
+        ],
     )
     quotients = {id(param): grad for param, grad in zip(with_grad, true, strict=True)}
     for param in scaled:
@@ -49,6 +56,20 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
             replace_grad(param, quotients[id(param)])
         param._loss_scale = None
     return {id(param): square for param, square in zip(with_grad, squares, strict=True)}
+
+
+def _alone(arrays: Sequence[Any]) -> list[bool]:
+    """Tell of each array whether it shares memory with none of the others."""
+    spans = [extent(array) for array in arrays]
+    alone = [True] * len(arrays)
+    reach, last = 0, 0
+    for i in sorted(range(len(arrays)), key=spans.__getitem__):
+        low, high = spans[i]
+        if low < reach:
+            alone[i] = alone[last] = False
+        if high > reach:
+            reach, last = high, i
+    return alone
 
 
 def narrow_gradients(params: Iterable[Any]) -> None:

@@ -33,28 +33,71 @@ class RuleBatch:
         """Return the gradients as they are, in the order of the rules."""
         return [peek_grad(param) for param in self.params]
 
-    def repeat(
-        self,
-        gradients: list[Any],
-        owner: dict[str, Any] | None = None,
-        noted: dict[str, Any] | None = None,
-    ) -> bool:
-        """Make an update if nothing but gradients and scalars has changed since the last one.
+    def ready(self, gradients: list[Any]) -> bool:
+        """Make ready for a step as the last one, if only gradients and scalars have changed.
 
         Parameters
         ----------
         gradients : list
             In the order of the rules.
-        owner, noted : dict, optional
-            The attributes of the rules' optimizer, and what some of them become together with
-            the counts: no Ctrl-C can come in between.
 
         Returns
         -------
         bool
-            Whether the update has been made; if not, nothing has been changed.
+            Whether `step` may be called; until then, nothing has been changed.
         """
         return False
+
+    def squares(self, scales: Sequence[float | None] | None = None) -> list[float]:
+        """Return the sums of squares of the gradients that `ready` was given.
+
+        Parameters
+        ----------
+        scales : sequence of float, optional
+            What each is divided by first; None is nothing.
+        """
+        raise NotImplementedError
+
+    def prepare(
+        self,
+        gradients: list[Any],
+        scales: Sequence[float | None] | None,
+        rate: float,
+        write: bool,
+    ) -> bool:
+        """Let the step divide the gradients by `scales` and multiply them with `rate`.
+
+        Parameters
+        ----------
+        gradients : list
+            Those that `ready` was given.
+        scales : sequence of float, optional
+            What each is divided by; None is nothing.
+        rate : float
+            What all are multiplied with.
+        write : bool
+            Whether the result is written in the place of the gradients.
+
+        Returns
+        -------
+        bool
+            False if the step cannot do that on its way.
+        """
+        raise NotImplementedError
+
+    def step(
+        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any] = ()
+    ) -> None:
+        """Make the step that `ready` has found, and count it; no Ctrl-C can come in between.
+
+        Parameters
+        ----------
+        owner, noted : dict
+            The attributes of the rules' optimizer, and what some of them become.
+        unscaled : sequence of Parameter
+            Those whose gradients are true ones from then on.
+        """
+        raise NotImplementedError
 
     def update(self) -> None:
         """Make one update of every parameter."""

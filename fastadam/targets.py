@@ -83,8 +83,10 @@ class LinkTarget(Target):
         return self._seen == changes()
 
     def ordered(self, grads: Any) -> list[Any] | None:
-        """Take a closer look: the parameters may have gradients of their own."""
-        return None
+        """Match a dict that has the paths in their order, as they are without slashes around."""
+        if type(grads) is not dict or tuple(grads) != self._paths:
+            return None
+        return list(grads.values())
 
     def refresh(self) -> None:
         """Walk the link again; a parameter that it holds twice counts once."""
@@ -103,6 +105,7 @@ class LinkTarget(Target):
             else:
                 first[id(param)] = path
                 self.parameters[path] = param
+        self._paths = tuple(self.parameters)
         self._seen = count if _is_watched(self.link) else -1
 
     def finish(self) -> None:

@@ -24,7 +24,7 @@ configuration
 optimizers
 optimizer
 optimizer_hooks gradient_method
-loss_scaling dispatch lending
+loss_scaling dispatch lending repetition
 _optimizer
 comparison divergence
 description difference
@@ -188,7 +188,7 @@ def test_the_loops_know_nothing_of_the_objects() -> None:
 
 def test_only_the_optimizers_call_kernels() -> None:
     allowed = re.compile(
-        r"kernels\.|optimizers\.|optimizer_hooks\.|cli\.|(__init__|configuration|gradient_pass)$"
+        r"kernels\.|optimizers\.|optimizer_hooks\.|cli\.|(__init__|configuration|gradient_pass|repetition)$"
     )
     for module in modules():
         if not allowed.match(module):

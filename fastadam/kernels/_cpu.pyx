@@ -9,8 +9,9 @@ from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.float cimport FLT_MIN
 from libc.math cimport copysignf, fabsf, sqrt, sqrtf
+from libc.string cimport memcpy
 
-from fastadam.kernels._table cimport BFLOAT16, FLOAT16, Gradient, Tensor
+from fastadam.kernels._table cimport AS_IT_IS, BFLOAT16, COMPUTING, FLOAT16, WRITTEN, Gradient, Tensor
 
 include "_half.pxi"
 
@@ -102,6 +103,10 @@ cdef enum:
     LOWER
     UPPER
     N_COEFFICIENTS
+
+# Elements whose gradients are prepared at once: with p, m and v they fit into the first cache.
+cdef enum:
+    BLOCK = 1024
 
 # A thread's range begins at a multiple of this many elements: 64 bytes of a half type.
 cdef enum:
@@ -273,6 +278,62 @@ cdef void adam_tensor(
         )
 
 
+cdef called_void prepared_span(
+    g_restrict g,              # IN
+    real_restrict out,         # OUT
+    real scale,
+    real rate,
+    Py_ssize_t n,
+) noexcept nogil:
+    """The gradients that the step is made with."""
+    cdef Py_ssize_t i
+    cdef real g_i
+    for i in range(n):
+        if g_restrict is float16_restrict:
+            g_i = from_float16(g[i])
+        elif g_restrict is bfloat16_restrict:
+            g_i = from_bfloat16(g[i])
+        else:
+            g_i = g[i]
+        # g / scale * rate: the true gradient, clipped
+        out[i] = g_i / scale * rate
+
+
+cdef void adam_prepared(
+    const Tensor* tensor, const real* coefficients, Py_ssize_t begin, Py_ssize_t end
+) noexcept nogil:
+    """The elements [begin, end) of one tensor, whose gradients are prepared block by block."""
+    cdef real prepared[BLOCK]
+    cdef Tensor block = tensor[0]
+    cdef real scale = <real> tensor.scale, rate = <real> tensor.rate
+    cdef Py_ssize_t n, first = begin
+    block.g_type = COMPUTING
+    while first < end:
+        n = min(end - first, <Py_ssize_t> BLOCK)
+        if real is double:
+            prepared_span[double_restrict, double_restrict, double](
+                <double_restrict> tensor.g + first, prepared, scale, rate, n
+            )
+        elif tensor.g_type == FLOAT16:
+            prepared_span[float16_restrict, float_restrict, float](
+                <float16_restrict> tensor.g + first, prepared, scale, rate, n
+            )
+        elif tensor.g_type == BFLOAT16:
+            prepared_span[bfloat16_restrict, float_restrict, float](
+                <bfloat16_restrict> tensor.g + first, prepared, scale, rate, n
+            )
+        else:
+            prepared_span[float_restrict, float_restrict, float](
+                <float_restrict> tensor.g + first, prepared, scale, rate, n
+            )
+        if tensor.prepare == WRITTEN:
+            memcpy(<real*> tensor.g + first, prepared, n * sizeof(real))
+        # where element `first` of g would be
+        block.g = <size_t> prepared - first * sizeof(real)
+        adam_tensor[real](&block, coefficients, first, first + n)
+        first += n
+
+
 cdef void adam_range(
     const Tensor* tensors,
     Py_ssize_t n_tensors,
@@ -296,7 +357,10 @@ cdef void adam_range(
     while k < n_tensors and tensors[k].start < end:
         first = max(begin - tensors[k].start, 0)
         last = min(end - tensors[k].start, tensors[k].n)
-        adam_tensor(&tensors[k], coefficients, first, last)
+        if tensors[k].prepare == AS_IT_IS:
+            adam_tensor(&tensors[k], coefficients, first, last)
+        else:
+            adam_prepared(&tensors[k], coefficients, first, last)
         k += 1
     if real is float:
         fastadam_flush_restore(saved)

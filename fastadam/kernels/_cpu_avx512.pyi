@@ -17,11 +17,13 @@ def loop(single: bool) -> object: ...
 def squares_float32(
     gradients: npt.NDArray[np.void],
     sums: npt.NDArray[np.float64],
+    totals: npt.NDArray[np.float64],
     n_threads: int,
 ) -> None: ...
 def squares_float64(
     gradients: npt.NDArray[np.void],
     sums: npt.NDArray[np.float64],
+    totals: npt.NDArray[np.float64],
     n_threads: int,
 ) -> None: ...
 

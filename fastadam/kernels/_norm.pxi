@@ -20,10 +20,11 @@ cdef inline real flushed(real x) noexcept nogil:
 
 cdef double chunk_squares(
     g_restrict g,          # IN
-    real* out,             # OUT if unscale
+    real* out,             # OUT if write
     real scale,
     Py_ssize_t n,          # at most CHUNK
     const bint unscale,
+    const bint write,
 ) noexcept nogil:
     """The sum of the squares of one chunk, of g or of g / scale."""
     cdef double lanes[LANES]
@@ -43,6 +44,7 @@ cdef double chunk_squares(
             if unscale:
                 # the true gradient: g / scale
                 g_i = flushed(g_i / scale)
+            if write:
                 out[begin + i] = g_i
             # lane += g * g
             lanes[i] = lanes[i] + <double> g_i * <double> g_i
@@ -64,9 +66,13 @@ cdef double typed_squares(
     cdef g_restrict g = <g_restrict> gradient.g + begin
     if gradient.out:
         return chunk_squares[g_restrict, real](
-            g, <real*> gradient.out + begin, <real> gradient.scale, n, True
+            g, <real*> gradient.out + begin, <real> gradient.scale, n, True, True
         )
-    return chunk_squares[g_restrict, real](g, <real*> NULL, 1, n, False)
+    if gradient.scale:
+        return chunk_squares[g_restrict, real](
+            g, <real*> NULL, <real> gradient.scale, n, True, False
+        )
+    return chunk_squares[g_restrict, real](g, <real*> NULL, 1, n, False, False)
 
 
 cdef double gradient_squares(
@@ -112,21 +118,36 @@ cdef void squares_threads(
         sums[k] = gradient_squares[real](gradients, n_gradients, k, computing)
 
 
-def squares_float32(const Gradient[::1] gradients, double[::1] sums, int n_threads):
-    """Sum the squares of every chunk of gradients that are computed in float32."""
-    if sums.shape[0] == 0:
-        return
-    with nogil:
-        squares_threads[float](
-            &gradients[0], gradients.shape[0], &sums[0], sums.shape[0], n_threads, <float*> NULL
-        )
+cdef void add_chunks(const Gradient[::1] gradients, double[::1] sums, double[::1] totals) noexcept:
+    """Add up the chunks of every gradient, one after the other."""
+    cdef Py_ssize_t i, k, begin, end
+    for i in range(gradients.shape[0]):
+        begin = gradients[i].start
+        end = gradients[i + 1].start if i + 1 < gradients.shape[0] else sums.shape[0]
+        totals[i] = 0
+        for k in range(begin, end):
+            totals[i] += sums[k]
 
 
-def squares_float64(const Gradient[::1] gradients, double[::1] sums, int n_threads):
-    """Sum the squares of every chunk of float64 gradients."""
-    if sums.shape[0] == 0:
-        return
-    with nogil:
-        squares_threads[double](
-            &gradients[0], gradients.shape[0], &sums[0], sums.shape[0], n_threads, <double*> NULL
-        )
+def squares_float32(
+    const Gradient[::1] gradients, double[::1] sums, double[::1] totals, int n_threads
+):
+    """Sum the squares of gradients that are computed in float32: of every chunk, and of all."""
+    if sums.shape[0]:
+        with nogil:
+            squares_threads[float](
+                &gradients[0], gradients.shape[0], &sums[0], sums.shape[0], n_threads, <float*> NULL
+            )
+    add_chunks(gradients, sums, totals)
+
+
+def squares_float64(
+    const Gradient[::1] gradients, double[::1] sums, double[::1] totals, int n_threads
+):
+    """Sum the squares of float64 gradients: of every chunk, and of all."""
+    if sums.shape[0]:
+        with nogil:
+            squares_threads[double](
+                &gradients[0], gradients.shape[0], &sums[0], sums.shape[0], n_threads, <double*> NULL
+            )
+    add_chunks(gradients, sums, totals)

@@ -16,6 +16,16 @@ cdef struct Tensor:
     Py_ssize_t adabound
     Py_ssize_t p_type     # a Stored
     Py_ssize_t g_type     # a Stored
+    Py_ssize_t prepare    # a Prepare
+    double scale          # what g is divided by,
+    double rate           # and then multiplied with, where it is prepared
+
+
+# What is done to a gradient before the step; batch.py spells the same.
+cdef enum Prepare:
+    AS_IT_IS
+    PREPARED              # g / scale * rate, which is seen by the step alone
+    WRITTEN               # the same, and written in the place of g
 
 
 # One row of the table of gradients whose squares are summed; norm.py spells it for NumPy.

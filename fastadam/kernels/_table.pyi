@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ def step_and_count(
     following: list[int],
     owner: dict[str, Any],
     noted: dict[str, Any],
+    unscaled: Sequence[Any],
 ) -> None: ...
 def describe(steps: list[Any], table: npt.NDArray[np.void], bfloat16: int) -> list[int]: ...
 

@@ -8,7 +8,7 @@ from cpython.ref cimport PyObject
 from libc.float cimport FLT_MIN
 from libc.math cimport fabs
 
-from fastadam.kernels._table cimport BFLOAT16, COMPUTING, FLOAT16, Tensor
+from fastadam.kernels._table cimport AS_IT_IS, BFLOAT16, COMPUTING, FLOAT16, Tensor
 
 cnp.import_array()
 
@@ -126,6 +126,7 @@ def describe(list steps, Tensor[::1] table, int bfloat16):
         table[i].n = 0
         table[i].g_type = COMPUTING
         table[i].p_type = COMPUTING
+        table[i].prepare = AS_IT_IS
         if not cnp.PyArray_Check(step[1]):
             others.append(i)
             continue
@@ -287,7 +288,7 @@ cdef class Rows:
         return row.amsgrad == <bint> values[AMSGRAD] and row.adabound == <bint> values[ADABOUND]
 
     cdef bint follow_row(self, Tensor* row, object param, object grad, dict state) except -1:
-        """One row; the gradient's address is the only one that may have changed."""
+        """One row; only the gradient may be elsewhere, or stored in another type."""
         cdef cnp.ndarray p
         cdef int p_number, computing
         cdef size_t g_at
@@ -308,7 +309,7 @@ cdef class Rows:
         ):
             return False
         g_at = gradient(row, grad, computing, self.bfloat16, p)
-        if row.g_type != g_type or not g_at:
+        if not g_at:
             row.g_type = g_type
             return False
         if g_at != row.g:
@@ -349,15 +350,18 @@ def step_and_count(
     list following,
     dict owner,
     dict noted,
+    object unscaled,
 ):
     """Make the step that the tables have followed, and count it.
 
     The rules' t become `following`, and so does the list ``ts``; the attributes `owner` of their
-    optimizer become those `noted`. All in C, so that Ctrl-C cannot come in between.
+    optimizer become those `noted`, and the loss scale of the parameters `unscaled` None. All in C, so that Ctrl-C cannot come in between.
     """
     cdef Py_ssize_t i
     for i in range(len(tables)):
         (<Rows> tables[i]).run(coefficients, n_threads[i])
     count(rules, following)
     ts[:] = following
+    for param in unscaled:
+        PyObject_GenericSetAttr(param, "_loss_scale", None)
     owner.update(noted)

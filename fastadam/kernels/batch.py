@@ -12,17 +12,22 @@ import numpy.typing as npt
 from fastadam.kernels import _table, cpu, strided
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
+from fastadam.kernels.norm import GradientTable
 
-__all__ = ["TENSOR", "Batch", "Step", "adam_batch", "check_batch"]
+__all__ = ["TENSOR", "Batch", "Step", "adam_batch", "check_batch", "extent"]
 
 Array = npt.NDArray[Any]
+
+# What is done to a gradient before its step, as _table.pxd says.
+AS_IT_IS, PREPARED, WRITTEN = range(3)
 
 # One row of the descriptor table, as _table.pxd spells it in C.
 TENSOR = np.dtype(
     [
         *((name, np.uintp) for name in ("p", "g", "m", "v", "vhat")),
         *((name, np.intp) for name in ("n", "start", "row", "amsgrad", "adabound")),
-        *((name, np.intp) for name in ("p_type", "g_type")),
+        *((name, np.intp) for name in ("p_type", "g_type", "prepare")),
+        *((name, np.float64) for name in ("scale", "rate")),
     ]
 )
 
@@ -85,6 +90,7 @@ class Batch:
         others = any(table.others for table in self._tables)
         self.steady = not (self._serial or copied or others)
         self._rows: list[_table.Rows] | None = None
+        self._prepared = False
 
     def runs(self) -> list[Callable[[], None]]:
         """Return the calls that make the step: all in C, if the batch is steady."""
@@ -142,6 +148,69 @@ class Batch:
                 return False
         return True
 
+    def squares(self, scales: Sequence[float | None] | None = None) -> list[float]:
+        """Return the sums of squares of the gradients that `follow` has taken over.
+
+        Parameters
+        ----------
+        scales : sequence of float, optional
+            What each gradient is divided by first; None is nothing.
+        """
+        totals = [0.0] * sum(len(table.places) for table in self._tables)
+        for table in self._tables:
+            own = None if scales is None else [scales[i] or 0 for i in table.places]
+            for i, total in zip(table.places, table.squares(own), strict=True):
+                totals[i] = total
+        return totals
+
+    def prepare(
+        self,
+        gradients: Sequence[Array],
+        scales: Sequence[float | None] | None,
+        rate: float,
+        write: bool,
+    ) -> bool:
+        """Say what the next step does to the gradients that `follow` has taken over.
+
+        It divides them by `scales` and multiplies them with `rate`, on the way: they are
+        neither read nor written once more.
+
+        Parameters
+        ----------
+        gradients : sequence of numpy.ndarray
+            The gradients.
+        scales : sequence of float, optional
+            What each is divided by; None is nothing.
+        rate : float
+            What all are multiplied with, rounded to their parameter's computing dtype.
+        write : bool
+            Whether the result is written in the place of the gradients.
+
+        Returns
+        -------
+        bool
+            False if that cannot be done on the way: a half-precision gradient that is not
+            divided would have to be rounded in between; one that is read-only, is stored in
+            another type than the step is computed in, or shares memory with another, cannot be
+            written. Then the step is to be made in another way.
+        """
+        plain = scales is None and rate == 1
+        if plain and not self._prepared:
+            return True
+        if write and not plain and not all(g.flags.writeable for g in gradients):
+            return False
+        for table in self._tables:
+            own = None if scales is None else [scales[i] for i in table.places]
+            if not plain and not table.can_prepare(own, rate, write):
+                return False
+        for table in self._tables:
+            own = None if scales is None else [scales[i] or 1.0 for i in table.places]
+            table.table["prepare"] = AS_IT_IS if plain else WRITTEN if write else PREPARED
+            table.table["scale"] = 1.0 if own is None else own
+            table.table["rate"] = rate
+        self._prepared = not plain
+        return True
+
     def step_and_count(
         self,
         coefficients: list[Coefficients],
@@ -150,6 +219,7 @@ class Batch:
         following: list[int],
         owner: dict[str, Any],
         noted: dict[str, Any],
+        unscaled: Sequence[Any],
     ) -> None:
         """Make the step that `follow` has made ready, and count it, all in C.
 
@@ -161,11 +231,13 @@ class Batch:
             Whose t, which are `ts`, become those of `following`.
         owner, noted : dict
             The attributes of the rules' optimizer, and what some of them become.
+        unscaled : sequence of Parameter
+            Whose loss scale becomes None.
         """
         assert self._rows is not None
         n_threads = [cpu.n_threads(table.total) for table in self._tables]
         _table.step_and_count(
-            self._rows, n_threads, coefficients, rules, ts, following, owner, noted
+            self._rows, n_threads, coefficients, rules, ts, following, owner, noted, unscaled
         )
 
     def _kept_rows(self) -> list[_table.Rows]:
@@ -225,7 +297,32 @@ class _Table:
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
         self.table["amsgrad"] = [step.coefficients.amsgrad for step in steps]
         self.table["adabound"] = [step.coefficients.adabound for step in steps]
+        self._gradients: GradientTable | None = None
         self.total = int(self.table["start"][-1] + self.table["n"][-1])
+
+    def squares(self, scales: Sequence[float] | None) -> list[float]:
+        """Return the sum of squares of every gradient, divided by its scale; 0 is no scale."""
+        if self._gradients is None:
+            self._gradients = GradientTable(self.table["n"].tolist(), self.coefficients.dtype)
+        for key in ("g", "g_type"):
+            self._gradients.rows[key] = self.table[key]
+        self._gradients.rows["scale"] = 0 if scales is None else scales
+        return self._gradients.squares()
+
+    def can_prepare(self, scales: Sequence[float | None] | None, rate: float, write: bool) -> bool:
+        """Tell whether the gradients may be divided, multiplied and written on the way."""
+        half = self.table["g_type"] != 0
+        if not half.any():
+            return not write or self._separate()
+        # a quotient is in the computing dtype, but a product in the gradient's own
+        divided = scales is not None and not np.any([s is None for s in scales] & half)
+        return not write and (divided or rate == 1)
+
+    def _separate(self) -> bool:
+        """Tell whether no two gradients share memory."""
+        low, high = self.extents("g")
+        order = np.argsort(low)
+        return bool(np.all(high[order][:-1] <= low[order][1:]))
 
     def _check_eps(self, name: str, eps: float) -> None:
         """Refuse an eps that the kernel would take as 0."""
@@ -246,7 +343,7 @@ class _Table:
         itemsize = np.where(half, 2, self.coefficients.itemsize).astype(np.uintp)
         high = low + self.table["n"].astype(np.uintp) * itemsize
         for i in self.others:
-            low[i], high[i] = _extent(getattr(self.steps[i], key))
+            low[i], high[i] = extent(getattr(self.steps[i], key))
         return low, high
 
     def copy_gradient(self, i: int) -> None:
@@ -279,7 +376,7 @@ class _Table:
                 cpu.run(row, self.coefficients)
 
 
-def _extent(array: Array) -> tuple[int, int]:
+def extent(array: Array) -> tuple[int, int]:
     """First byte and last byte plus one of an array in any layout."""
     if array.size == 0:
         return 0, 0

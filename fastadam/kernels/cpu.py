@@ -57,8 +57,7 @@ def _choose(environ: Mapping[str, str]) -> str:
     if not forced:
         # the first CPUs with AVX-512 lower their clock for it, and everything else pays
         slow = () if _cpu_features.avx512_at_full_speed() else ("avx512",)
-        usable = [name for name in built if name in supported and name not in slow]
-        return usable[-1]
+        return [name for name in built if name in supported and name not in slow][-1]
     if forced not in built or forced not in supported:
         usable = ", ".join(name for name in built if name in supported)
         reason = "this CPU does not run it" if forced in built else "this build does not have it"
@@ -117,7 +116,10 @@ def run(table: npt.NDArray[np.void], coefficients: Array) -> None:
 
 
 def run_squares(
-    table: npt.NDArray[np.void], sums: npt.NDArray[np.float64], computing: np.dtype[Any]
+    table: npt.NDArray[np.void],
+    sums: npt.NDArray[np.float64],
+    totals: npt.NDArray[np.float64],
+    computing: np.dtype[Any],
 ) -> None:
     """Make the gradient pass over a filled table of gradients.
 
@@ -127,11 +129,13 @@ def run_squares(
         One row per gradient: dense and aligned, with ``start`` the running sum of its chunks.
     sums : numpy.ndarray of float64
         Receives the sum of squares of every chunk.
+    totals : numpy.ndarray of float64, shape (n,)
+        Receives that of every gradient.
     computing : numpy.dtype
         float32 or float64: what the gradients of this table are computed in.
     """
     squares = _kernels.squares_float32 if computing == np.float32 else _kernels.squares_float64
-    squares(table, sums, n_threads(int(table["n"].sum())))
+    squares(table, sums, totals, n_threads(int(table["n"].sum())))
 
 
 def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: bool) -> None:

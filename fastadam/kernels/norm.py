@@ -16,7 +16,7 @@ import numpy.typing as npt
 from fastadam.kernels import cpu
 from fastadam.kernels.dtypes import computing_dtype, stored
 
-__all__ = ["CHUNK", "GRADIENT", "global_norm", "sum_of_squares", "unscale"]
+__all__ = ["CHUNK", "GRADIENT", "GradientTable", "global_norm", "sum_of_squares", "unscale"]
 
 Array = npt.NDArray[Any]
 
@@ -81,26 +81,38 @@ def global_norm(arrays: Sequence[Array], squares: Sequence[float] | None = None)
     return math.sqrt(total)
 
 
-def unscale(gradients: Sequence[Array], scales: Sequence[float]) -> tuple[list[Array], list[float]]:
+def unscale(
+    gradients: Sequence[Array], scales: Sequence[float], in_place: Sequence[bool] | None = None
+) -> tuple[list[Array], list[float]]:
     """Return gradients divided by their loss scales, and the sums of squares of the quotients.
 
     Parameters
     ----------
     gradients : sequence of numpy.ndarray
-        Real floating arrays of any shape and layout. Only read.
+        Real floating arrays of any shape and layout.
     scales : sequence of float
         What each is divided by.
+    in_place : sequence of bool, optional
+        Whether a gradient may be written: it is, if it is dense and computed in its own dtype.
+        By default none.
 
     Returns
     -------
     true : list of numpy.ndarray
-        The quotients: new arrays of the gradients' shapes, in float32 for float16, bfloat16 and
-        float32, so that what a half type cannot hold is not lost, and in float64 for all others.
+        The quotients, in the gradients themselves or new arrays of their shapes; in float32 for
+        float16, bfloat16 and float32, so that what a half type cannot hold is not lost, and in
+        float64 for all others.
     squares : list of float
         Their sums of squares, as `sum_of_squares`.
     """
     dense = [_dense(gradient) for gradient in gradients]
-    true = [np.empty_like(g, computing_dtype(g.dtype), subok=False) for g in dense]
+    writable = [False] * len(dense) if in_place is None else in_place
+    true = [
+        given
+        if may and given is g and g.dtype == computing_dtype(g.dtype)
+        else np.empty_like(g, computing_dtype(g.dtype), subok=False)
+        for given, g, may in zip(gradients, dense, writable, strict=True)
+    ]
     return true, _squares(dense, true, scales)
 
 
@@ -124,26 +136,52 @@ def _dense(array: Array) -> Array:
 def _squares(
     dense: Sequence[Array], out: Sequence[Array] | None, scales: Sequence[float] | None
 ) -> list[float]:
-    """Run the pass, one call per computing dtype, and add up the chunks."""
+    """Run the pass, one call per computing dtype."""
     sums = [0.0] * len(dense)
     for computing in (np.dtype(np.float32), np.dtype(np.float64)):
         rows = [i for i, g in enumerate(dense) if computing_dtype(g.dtype) == computing]
         if not rows:
             continue
-        table = np.zeros(len(rows), GRADIENT)
-        for row, i in zip(table, rows, strict=True):
-            row["g"], row["n"] = dense[i].ctypes.data, dense[i].size
-            row["g_type"] = stored(dense[i].dtype)
-            if out is not None and scales is not None:
-                row["out"], row["scale"] = out[i].ctypes.data, float(scales[i])
-        chunks = -(-table["n"] // CHUNK)
-        ends = np.cumsum(chunks)
-        table["start"] = ends - chunks
-        partial = np.zeros(int(ends[-1]))
-        cpu.run_squares(table, partial, computing)
-        for i, end, n in zip(rows, ends, chunks, strict=True):
-            total = 0.0
-            for value in partial[end - n : end].tolist():
-                total += value
+        table = GradientTable([dense[i].size for i in rows], computing)
+        table.rows["g"] = [dense[i].ctypes.data for i in rows]
+        table.rows["g_type"] = [stored(dense[i].dtype) for i in rows]
+        if out is not None and scales is not None:
+            table.rows["out"] = [out[i].ctypes.data for i in rows]
+            table.rows["scale"] = [float(scales[i]) for i in rows]
+        for i, total in zip(rows, table.squares(), strict=True):
             sums[i] = total
     return sums
+
+
+class GradientTable:
+    """The table of gradients that are computed in one dtype; it may be kept.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Elements of each gradient.
+    computing : numpy.dtype
+        float32 or float64.
+
+    Attributes
+    ----------
+    rows : numpy.ndarray of GRADIENT
+        Whoever asks for the squares fills in ``g`` and ``g_type``, the addresses of dense and
+        aligned arrays and how they are stored, and, where they are to be divided, ``scale``
+        and ``out``, where the quotients are written.
+    """
+
+    def __init__(self, sizes: Sequence[int], computing: np.dtype[Any]) -> None:
+        self.computing = computing
+        self.rows = np.zeros(len(sizes), GRADIENT)
+        self.rows["n"] = sizes
+        chunks = -(-self.rows["n"] // CHUNK)
+        self.rows["start"] = np.cumsum(chunks) - chunks
+        self._sums = np.empty(int(chunks.sum()))
+        self._totals = np.empty(len(sizes))
+
+    def squares(self) -> list[float]:
+        """Return the sum of squares of every gradient, or of every quotient."""
+        cpu.run_squares(self.rows, self._sums, self._totals, self.computing)
+        totals: list[float] = self._totals.tolist()
+        return totals

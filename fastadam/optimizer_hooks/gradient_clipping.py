@@ -57,6 +57,8 @@ class GradientClipping:
 
     name = "GradientClipping"
     timing = "pre"
+    # an update that calls no other hook may multiply on its way
+    folds = True
 
     def __init__(self, threshold: float) -> None:
         non_negative(self, threshold=threshold)
@@ -83,15 +85,25 @@ class GradientClipping:
             if (gradient := gradient_of(param)) is not None
         ]
         # n = sqrt(sum of all squares)
-        norm = global_norm([gradient.stored for gradient in found])
-        if not self.threshold < norm < math.inf:
+        rate = self.rate(global_norm([gradient.stored for gradient in found]))
+        if rate is None:
             return
-        rate = self.threshold / norm
         for gradient in found:
             g = gradient.g
             # g *= threshold / n
             g *= gradient.scalar(rate)
             gradient.put(g)
+
+    def rate(self, norm: float) -> float | None:
+        """Return what gradients of this norm are multiplied with; None if they stay as they are.
+
+        Parameters
+        ----------
+        norm : float
+            The norm of all gradients together.
+        """
+        # min(1, threshold / n)
+        return self.threshold / norm if self.threshold < norm < math.inf else None
 
 
 def _hooked_parameters(opt: Any) -> list[Any]:

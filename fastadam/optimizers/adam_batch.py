@@ -78,6 +78,7 @@ class AdamBatch(RuleBatch):
         super().__init__(rules, params)
         self.gathered = 0
         self._kept: _Gathered | None = None
+        self._coefficients: list[Coefficients] = []
         self._ours = all(type(param) is Parameter for param in self.params)
 
     def check(self) -> None:
@@ -88,7 +89,9 @@ class AdamBatch(RuleBatch):
     def update(self) -> None:
         """Make one update of every parameter."""
         gradients = self.gradients()
-        if not self.repeat(gradients):
+        if self.ready(gradients) and self.prepare(gradients, None, 1.0, write=False):
+            self.step({}, {})
+        else:
             self._gather_and_run(gradients)
 
     def gradients(self) -> list[Any]:
@@ -97,26 +100,45 @@ class AdamBatch(RuleBatch):
             return [param._grad for param in self.params]
         return super().gradients()
 
-    def repeat(
-        self,
-        gradients: list[Any],
-        owner: dict[str, Any] | None = None,
-        noted: dict[str, Any] | None = None,
-    ) -> bool:
-        """Make an update if nothing but gradients and scalars has changed since the last one."""
+    def ready(self, gradients: list[Any]) -> bool:
+        """Make ready for a step as the last one, if only gradients and scalars have changed."""
         kept = self._kept
         if kept is None or kept.seen != changes():
             return False
-        rules, ts = self.rules, kept.ts
-        coefficients = [group.coefficients(ts[group.place] + 1) for group in kept.groups]
-        array = "_array" if self._ours else "array"
-        if not kept.batch.follow(self.params, array, rules, ts, gradients, coefficients):
-            self._kept = None
-            return False
-        one_t = len(kept.groups) == 1
-        following = [ts[0] + 1] * len(ts) if one_t else [t + 1 for t in ts]
-        kept.batch.step_and_count(coefficients, rules, ts, following, owner or {}, noted or {})
-        return True
+        ts, array = kept.ts, "_array" if self._ours else "array"
+        self._coefficients = [group.coefficients(ts[group.place] + 1) for group in kept.groups]
+        if kept.batch.follow(self.params, array, self.rules, ts, gradients, self._coefficients):
+            return True
+        self._kept = None
+        return False
+
+    def squares(self, scales: Sequence[float | None] | None = None) -> list[float]:
+        """Return the sums of squares of the gradients that `ready` was given."""
+        assert self._kept is not None
+        return self._kept.batch.squares(scales)
+
+    def prepare(
+        self,
+        gradients: list[Any],
+        scales: Sequence[float | None] | None,
+        rate: float,
+        write: bool,
+    ) -> bool:
+        """Let the step divide the gradients by `scales` and multiply them with `rate`."""
+        assert self._kept is not None
+        return self._kept.batch.prepare(gradients, scales, rate, write)
+
+    def step(
+        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any] = ()
+    ) -> None:
+        """Make the step that `ready` has found, and count it."""
+        kept = self._kept
+        assert kept is not None
+        ts = kept.ts
+        following = [ts[0] + 1] * len(ts) if len(kept.groups) == 1 else [t + 1 for t in ts]
+        kept.batch.step_and_count(
+            self._coefficients, self.rules, ts, following, owner, noted, unscaled
+        )
 
     def _gather_and_run(self, gradients: list[Any]) -> None:
         """Gather everything, make the update, and keep what was gathered if it may be kept."""

@@ -308,7 +308,7 @@ def test_small_sums_are_made_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> N
         """Stands in for the compiled loops."""
 
         @staticmethod
-        def squares_float32(table: object, sums: object, n_threads: int) -> None:
+        def squares_float32(table: object, sums: object, totals: object, n_threads: int) -> None:
             """Remember."""
             used.append(n_threads)
 
@@ -331,7 +331,7 @@ def test_nothing_but_the_quotients_is_written(isa: str) -> None:
         table["g"], table["out"] = g.ctypes.data, memory[32:].ctypes.data
         table["scale"], table["n"], table["g_type"] = 3.0, n, 1
         sums = np.full(-(-n // norm.CHUNK) + 1, 99.0)
-        module.squares_float32(table, sums[:-1], 2)
+        module.squares_float32(table, sums[:-1], np.empty(1), 2)
         same_array(memory[32 : 32 + n], true_gradient(g, 3.0))
         assert np.all(memory[:32] == 12288)
         assert np.all(memory[32 + n :] == 12288)

@@ -1,0 +1,151 @@
+"""An update made again, as long as only gradients and scalars have changed since the last one."""
+
+from __future__ import annotations
+
+import math
+import operator
+from itertools import repeat
+from typing import Any
+
+from fastadam.changes import changes
+from fastadam.kernels.norm import global_norm
+from fastadam.parameter import Parameter
+from fastadam.rule_batch import RuleBatch
+from fastadam.targets import Target
+
+__all__ = ["Repetition", "repeatable"]
+
+# Parts of an update that a subclass or an object may have made its own; then none is repeated.
+_PARTS = (
+    "reallocate_cleared_grads",
+    "call_hooks",
+    "call_hook",
+    "check_nan_in_grads",
+    "is_safe_to_update",
+)
+
+
+class Repetition:
+    """What an update has found, from which the next one may go on.
+
+    Parameters
+    ----------
+    targets : Target
+        The optimizer's.
+    batch : RuleBatch
+        All that there was to update.
+    applied : tuple of str
+        The paths of its parameters.
+    clipping : object, optional
+        The only hook, with ``rate(norm)``.
+    """
+
+    def __init__(
+        self, targets: Target, batch: RuleBatch, applied: tuple[str, ...], clipping: Any = None
+    ) -> None:
+        self._seen = changes()
+        self._targets = targets
+        self._batch = batch
+        self._applied = applied
+        self._clipping = clipping
+
+    def run(self, optimizer: Any, grads: Any = None, loss_scale: float | None = None) -> bool:
+        """Make the update of before again, if that is all there is to do.
+
+        Parameters
+        ----------
+        optimizer : GradientMethod
+            The optimizer.
+        grads : array, dict or list, optional
+            A caller's gradients; without them the parameters have theirs.
+        loss_scale : float, optional
+            What a caller's gradients are divided by.
+
+        Returns
+        -------
+        bool
+            False if there is more to do; then nothing has been changed.
+        """
+        own = optimizer.__dict__
+        if (
+            self._seen != changes()
+            or not own.keys().isdisjoint(_PARTS)
+            or not self._targets.unchanged()
+        ):
+            return False
+        batch = self._batch
+        gradients: list[Any] = batch.gradients()
+        lent = grads is not None
+        scales: list[float | None] | None = None
+        if lent:
+            if any(map(operator.is_not, gradients, repeat(None))):
+                # the longer way ends with these cleared
+                return False
+            ordered = self._targets.ordered(grads)
+            if ordered is None:
+                return False
+            gradients = ordered
+            if loss_scale is not None:
+                scales = [loss_scale] * len(gradients)
+        elif any(param._loss_scale for param in batch.params):
+            scales = [param._loss_scale for param in batch.params]
+        if not batch.ready(gradients):
+            return False
+        dynamic = optimizer._loss_scaling_is_dynamic
+        asked = scales or dynamic or optimizer._on_nonfinite != "propagate" or optimizer.monitor
+        norm, rate = None, 1.0
+        if asked or self._clipping is not None:
+            squares = batch.squares(scales)
+            norm = global_norm((), squares) if math.isfinite(sum(squares)) else math.inf
+            if norm == math.inf:
+                return False
+            if self._clipping is not None:
+                clipped = self._clipping.rate(norm)
+                rate = 1.0 if clipped is None else clipped
+        # nobody sees a caller's gradients again; those of parameters are seen afterwards
+        if not batch.prepare(gradients, scales, rate, write=not lent):
+            return False
+        t = optimizer.t + 1
+        report = (t, optimizer._loss_scale, self._applied, norm if asked else None)
+        noted: dict[str, Any] = {"t": t, "_last": report}
+        if dynamic:
+            noted["_loss_scaling_isnan"] = False
+        unscaled = () if lent or scales is None else batch.params
+        batch.step(own, noted, unscaled)
+        optimizer.update_loss_scale()
+        return True
+
+
+def repeatable(
+    optimizer: Any, base: type[Any], batch: RuleBatch | None, applied: tuple[str, ...]
+) -> Repetition | None:
+    """Return what the next update may repeat; None where it has more to do than this one batch.
+
+    Parameters
+    ----------
+    optimizer : GradientMethod
+        The optimizer, after an update.
+    base : type
+        The class whose order of an update is repeated: GradientMethod.
+    batch : RuleBatch or None
+        What has been updated, if it was one batch.
+    applied : tuple of str
+        The paths of its parameters.
+    """
+    targets = optimizer._set_up()
+    if (
+        batch is None
+        or len(batch.params) != len(targets.parameters)
+        or not targets.unchanged()
+        or any(type(param) is not Parameter for param in batch.params)
+        or any(getattr(type(optimizer), n) is not getattr(base, n) for n in _PARTS)
+    ):
+        return None
+    hooks = list(optimizer._set_up_hooks())
+    if not hooks:
+        return Repetition(targets, batch, applied)
+    (timing, _, hook), *others = hooks
+    # in the dict of its class: a subclass may be something else
+    if others or timing != "pre" or not vars(type(hook)).get("folds"):
+        return None
+    return Repetition(targets, batch, applied, hook)
