@@ -23,6 +23,8 @@ _PARTS = (
     "check_nan_in_grads",
     "is_safe_to_update",
 )
+# And what an object may have of its own, while a subclass's is called.
+_OWN_PARTS = (*_PARTS, "update_loss_scale")
 
 
 class Repetition:
@@ -38,16 +40,26 @@ class Repetition:
         The paths of its parameters.
     clipping : object, optional
         The only hook, with ``rate(norm)``.
+    adapts : bool
+        Whether the optimizer adapts its loss scale in a way of its own.
     """
 
     def __init__(
-        self, targets: Target, batch: RuleBatch, applied: tuple[str, ...], clipping: Any = None
+        self,
+        targets: Target,
+        batch: RuleBatch,
+        applied: tuple[str, ...],
+        clipping: Any = None,
+        adapts: bool = False,
     ) -> None:
         self._seen = changes()
         self._targets = targets
         self._batch = batch
         self._applied = applied
         self._clipping = clipping
+        self._adapts = adapts
+        # the last update, if there was one, left the gradients as they are
+        self._plain = False
 
     def run(self, optimizer: Any, grads: Any = None, loss_scale: float | None = None) -> bool:
         """Make the update of before again, if that is all there is to do.
@@ -69,7 +81,7 @@ class Repetition:
         own = optimizer.__dict__
         if (
             self._seen != changes()
-            or not own.keys().isdisjoint(_PARTS)
+            or not own.keys().isdisjoint(_OWN_PARTS)
             or not self._targets.unchanged()
         ):
             return False
@@ -102,9 +114,11 @@ class Repetition:
             if self._clipping is not None:
                 clipped = self._clipping.rate(norm)
                 rate = 1.0 if clipped is None else clipped
+        plain = scales is None and rate == 1
         # nobody sees a caller's gradients again; those of parameters are seen afterwards
-        if not batch.prepare(gradients, scales, rate, write=not lent):
+        if not (plain and self._plain) and not batch.prepare(gradients, scales, rate, not lent):
             return False
+        self._plain = plain
         t = optimizer.t + 1
         report = (t, optimizer._loss_scale, self._applied, norm if asked else None)
         noted: dict[str, Any] = {"t": t, "_last": report}
@@ -112,7 +126,8 @@ class Repetition:
             noted["_loss_scaling_isnan"] = False
         unscaled = () if lent or scales is None else batch.params
         batch.step(own, noted, unscaled)
-        optimizer.update_loss_scale()
+        if self._adapts or dynamic:
+            optimizer.update_loss_scale()
         return True
 
 
@@ -142,10 +157,11 @@ def repeatable(
     ):
         return None
     hooks = list(optimizer._set_up_hooks())
-    if not hooks:
-        return Repetition(targets, batch, applied)
-    (timing, _, hook), *others = hooks
-    # in the dict of its class: a subclass may be something else
-    if others or timing != "pre" or not vars(type(hook)).get("folds"):
-        return None
-    return Repetition(targets, batch, applied, hook)
+    clipping = None
+    if hooks:
+        (timing, _, clipping), *others = hooks
+        # in the dict of its class: a subclass may be something else
+        if others or timing != "pre" or not vars(type(clipping)).get("folds"):
+            return None
+    adapts = type(optimizer).update_loss_scale is not base.update_loss_scale
+    return Repetition(targets, batch, applied, clipping, adapts)
