@@ -109,7 +109,18 @@ class Two:
             found[f"{path}:grad"] = None if grad is None else (grad.dtype, grad.tobytes())
             state = param.update_rule.state or {}
             found |= {f"{path}:{key}": array.tobytes() for key, array in state.items()}
+            master = param.update_rule._fp32_param
+            found[f"{path}:master"] = None if master is None else master.array.tobytes()
         return found
+
+    def write(self, seed: int) -> None:
+        """Write to a parameter from outside."""
+        for opt in self.opts:
+            rng = np.random.default_rng(seed)
+            for param in opt.parameters.values():
+                if param.array.size > 3 and rng.integers(2):
+                    at = rng.integers(param.array.size, size=3)
+                    param.array.flat[at] = rng.choice([0.5, -0.0, np.inf, np.nan, 1e-7, 3.25], 3)
 
 
 SETTINGS: dict[str, Callable[[Any], Any]] = {
@@ -126,6 +137,12 @@ SETTINGS: dict[str, Callable[[Any], Any]] = {
     ),
     "decayed and clipped": lambda opt: (
         opt.add_hook(WeightDecay(0.1)),
+        opt.add_hook(GradientClipping(0.7)),
+    ),
+    "masters": lambda opt: opt.use_fp32_update(),
+    "masters, dynamic, clipped": lambda opt: (
+        opt.use_fp32_update(),
+        opt.loss_scaling(interval=3),
         opt.add_hook(GradientClipping(0.7)),
     ),
     "clipped and seen": lambda opt: (
@@ -151,6 +168,8 @@ def test_the_same_bits_as_when_everything_is_forgotten(
         if two.opts[0].on_nonfinite == "propagate" and not dynamic:
             spoil = None
         lent = target is tree or bool(rng.integers(2))
+        if step % 7 == 5:
+            two.write(step)
         two.update(step, scale, lent, spoil)
     if setting not in ("decayed and clipped", "clipped and seen"):
         assert two.repeated >= 3

@@ -11,7 +11,15 @@ from libc.float cimport FLT_MIN
 from libc.math cimport copysignf, fabsf, sqrt, sqrtf
 from libc.string cimport memcpy
 
-from fastadam.kernels._table cimport AS_IT_IS, BFLOAT16, COMPUTING, FLOAT16, WRITTEN, Gradient, Tensor
+from fastadam.kernels._table cimport (
+    AS_IT_IS,
+    BFLOAT16,
+    COMPUTING,
+    FLOAT16,
+    WRITTEN,
+    Gradient,
+    Tensor,
+)
 
 include "_half.pxi"
 
@@ -89,6 +97,10 @@ ctypedef fused g_restrict:
     float16_restrict
     bfloat16_restrict
 
+ctypedef fused h_restrict:
+    float16_restrict
+    bfloat16_restrict
+
 # A maximum or minimum that keeps NaN, as NumPy's, is written as two selections, each of one
 # comparison: GCC turns these into masks, but gives up on a loop that has an "or" in it.
 
@@ -104,7 +116,7 @@ cdef enum:
     UPPER
     N_COEFFICIENTS
 
-# Elements whose gradients are prepared at once: with p, m and v they fit into the first cache.
+# Elements that more is done with than the step, at once: p, g, m and v fit into the first cache.
 cdef enum:
     BLOCK = 1024
 
@@ -299,38 +311,90 @@ cdef called_void prepared_span(
         out[i] = g_i / scale * rate
 
 
-cdef void adam_prepared(
+cdef called_void follow_span(
+    float_restrict p,          # IN, OUT
+    h_restrict half,           # IN
+    Py_ssize_t n,
+) noexcept nogil:
+    """Float32 masters take over what has been written to their half-precision parameters."""
+    cdef Py_ssize_t i
+    cdef int master, written, same
+    for i in range(n):
+        master = fastadam_bits(p[i])
+        # an element that is not its master's, rounded, was written from outside
+        if h_restrict is float16_restrict:
+            written = fastadam_bits(from_float16(half[i]))
+            same = to_float16(p[i]) == half[i]
+        else:
+            written = fastadam_bits(from_bfloat16(half[i]))
+            same = to_bfloat16(p[i]) == half[i]
+        p[i] = fastadam_float(choose(same, master, written))
+
+
+cdef called_void round_span(
+    float_restrict p,          # IN
+    h_restrict half,           # OUT
+    Py_ssize_t n,
+) noexcept nogil:
+    """Half-precision parameters become their float32 masters, rounded."""
+    cdef Py_ssize_t i
+    for i in range(n):
+        if h_restrict is float16_restrict:
+            half[i] = to_float16(p[i])
+        else:
+            half[i] = to_bfloat16(p[i])
+
+
+cdef void prepare(
+    const Tensor* tensor, real* prepared, Py_ssize_t first, Py_ssize_t n
+) noexcept nogil:
+    """The gradients from element `first` on that the step is made with."""
+    cdef real scale = <real> tensor.scale, rate = <real> tensor.rate
+    if real is double:
+        prepared_span[double_restrict, double_restrict, double](
+            <double_restrict> tensor.g + first, prepared, scale, rate, n
+        )
+    elif tensor.g_type == FLOAT16:
+        prepared_span[float16_restrict, float_restrict, float](
+            <float16_restrict> tensor.g + first, prepared, scale, rate, n
+        )
+    elif tensor.g_type == BFLOAT16:
+        prepared_span[bfloat16_restrict, float_restrict, float](
+            <bfloat16_restrict> tensor.g + first, prepared, scale, rate, n
+        )
+    else:
+        prepared_span[float_restrict, float_restrict, float](
+            <float_restrict> tensor.g + first, prepared, scale, rate, n
+        )
+    if tensor.prepare == WRITTEN:
+        memcpy(<real*> tensor.g + first, prepared, n * sizeof(real))
+
+
+cdef void adam_blocks(
     const Tensor* tensor, const real* coefficients, Py_ssize_t begin, Py_ssize_t end
 ) noexcept nogil:
-    """The elements [begin, end) of one tensor, whose gradients are prepared block by block."""
+    """The elements [begin, end) of one tensor, block by block, and what is done around a step."""
     cdef real prepared[BLOCK]
     cdef Tensor block = tensor[0]
-    cdef real scale = <real> tensor.scale, rate = <real> tensor.rate
     cdef Py_ssize_t n, first = begin
-    block.g_type = COMPUTING
+    cdef float_restrict master
     while first < end:
         n = min(end - first, <Py_ssize_t> BLOCK)
-        if real is double:
-            prepared_span[double_restrict, double_restrict, double](
-                <double_restrict> tensor.g + first, prepared, scale, rate, n
-            )
-        elif tensor.g_type == FLOAT16:
-            prepared_span[float16_restrict, float_restrict, float](
-                <float16_restrict> tensor.g + first, prepared, scale, rate, n
-            )
-        elif tensor.g_type == BFLOAT16:
-            prepared_span[bfloat16_restrict, float_restrict, float](
-                <bfloat16_restrict> tensor.g + first, prepared, scale, rate, n
-            )
-        else:
-            prepared_span[float_restrict, float_restrict, float](
-                <float_restrict> tensor.g + first, prepared, scale, rate, n
-            )
-        if tensor.prepare == WRITTEN:
-            memcpy(<real*> tensor.g + first, prepared, n * sizeof(real))
-        # where element `first` of g would be
-        block.g = <size_t> prepared - first * sizeof(real)
+        master = <float_restrict> tensor.p + first
+        if tensor.half_type == FLOAT16:
+            follow_span(master, <float16_restrict> tensor.half + first, n)
+        elif tensor.half_type == BFLOAT16:
+            follow_span(master, <bfloat16_restrict> tensor.half + first, n)
+        if tensor.prepare != AS_IT_IS:
+            prepare(tensor, prepared, first, n)
+            block.g_type = COMPUTING
+            # where element 0 of g would be
+            block.g = <size_t> prepared - first * sizeof(real)
         adam_tensor[real](&block, coefficients, first, first + n)
+        if tensor.half_type == FLOAT16:
+            round_span(master, <float16_restrict> tensor.half + first, n)
+        elif tensor.half_type == BFLOAT16:
+            round_span(master, <bfloat16_restrict> tensor.half + first, n)
         first += n
 
 
@@ -357,10 +421,10 @@ cdef void adam_range(
     while k < n_tensors and tensors[k].start < end:
         first = max(begin - tensors[k].start, 0)
         last = min(end - tensors[k].start, tensors[k].n)
-        if tensors[k].prepare == AS_IT_IS:
+        if tensors[k].prepare == AS_IT_IS and tensors[k].half_type == COMPUTING:
             adam_tensor(&tensors[k], coefficients, first, last)
         else:
-            adam_prepared(&tensors[k], coefficients, first, last)
+            adam_blocks(&tensors[k], coefficients, first, last)
         k += 1
     if real is float:
         fastadam_flush_restore(saved)

@@ -148,6 +148,11 @@ def squares_float64(
     if sums.shape[0]:
         with nogil:
             squares_threads[double](
-                &gradients[0], gradients.shape[0], &sums[0], sums.shape[0], n_threads, <double*> NULL
+                &gradients[0],
+                gradients.shape[0],
+                &sums[0],
+                sums.shape[0],
+                n_threads,
+                <double*> NULL,
             )
     add_chunks(gradients, sums, totals)

@@ -19,6 +19,8 @@ cdef struct Tensor:
     Py_ssize_t prepare    # a Prepare
     double scale          # what g is divided by,
     double rate           # and then multiplied with, where it is prepared
+    size_t half           # the half-precision parameter that p is the float32 master of, or 0
+    Py_ssize_t half_type  # a Stored
 
 
 # What is done to a gradient before the step; batch.py spells the same.

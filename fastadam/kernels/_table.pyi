@@ -37,6 +37,9 @@ def step_and_count(
     noted: dict[str, Any],
     unscaled: Sequence[Any],
 ) -> None: ...
+def keep_masters(
+    steps: list[Any], halves: list[Any], table: npt.NDArray[np.void], bfloat16: int
+) -> bool: ...
 def describe(steps: list[Any], table: npt.NDArray[np.void], bfloat16: int) -> list[int]: ...
 
 __test__: dict[Any, Any]

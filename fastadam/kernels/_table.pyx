@@ -104,6 +104,38 @@ cdef size_t gradient(Tensor* tensor, object array, int computing, int bfloat16, 
     return pointer(array, type_number, p, False)
 
 
+cdef size_t half_pointer(object array, cnp.ndarray master, int bfloat16) noexcept:
+    """The address of a half-precision parameter that can be walked beside its master, 0 if not."""
+    cdef int number
+    if not cnp.PyArray_Check(array):
+        return 0
+    number = cnp.PyArray_TYPE(<cnp.ndarray> array)
+    if stored(number, cnp.NPY_FLOAT32, bfloat16) <= COMPUTING:
+        return 0
+    return pointer(array, number, master, True)
+
+
+def keep_masters(list steps, list halves, Tensor[::1] table, int bfloat16):
+    """Note in the rows which half-precision arrays their parameters are the masters of.
+
+    `halves` has None for a parameter that is no master. Returns False if one of the arrays cannot
+    be walked beside its master.
+    """
+    cdef Py_ssize_t i
+    cdef object half
+    for i in range(len(steps)):
+        half = halves[i]
+        if half is None:
+            continue
+        table[i].half = half_pointer(half, (<tuple> steps[i])[1], bfloat16)
+        if not table[i].half:
+            return False
+        table[i].half_type = stored(
+            cnp.PyArray_TYPE(<cnp.ndarray> half), cnp.NPY_FLOAT32, bfloat16
+        )
+    return True
+
+
 def describe(list steps, Tensor[::1] table, int bfloat16):
     """Fill the rows of a table from steps ``(name, p, g, m, v, vhat, coefficients)``.
 
@@ -127,6 +159,8 @@ def describe(list steps, Tensor[::1] table, int bfloat16):
         table[i].g_type = COMPUTING
         table[i].p_type = COMPUTING
         table[i].prepare = AS_IT_IS
+        table[i].half = 0
+        table[i].half_type = COMPUTING
         if not cnp.PyArray_Check(step[1]):
             others.append(i)
             continue
@@ -242,20 +276,25 @@ cdef class Rows:
     ):
         """Take over the addresses of new gradients; False if anything else is not as it was.
 
-        The lists are in the order of the rows. An array is the `attribute` of its parameter, the
-        state a dict in ``_state`` of its rule, whose ``t`` is that of `ts`. Also False for a
-        gradient that shares memory with a parameter, for coefficients of another variant, and for
-        an eps that would act as 0.
+        The lists are in the order of the rows. An array is the `attribute` of its parameter, that
+        of a master the one of ``_fp32_param`` of its rule; the state is a dict in ``_state`` of its
+        rule, whose ``t`` is that of `ts`. Also False for a gradient that shares memory with a
+        parameter, for coefficients of another variant, and for an eps that would act as 0.
         """
         cdef Py_ssize_t i
-        cdef object array, state
+        cdef object array, state, half
         for i in range(self.table.shape[0]):
             array = getattr(params[i], attribute)
+            half = None
+            if self.table[i].half:
+                if rules[i]._fp32_param is None:
+                    return False
+                half, array = array, getattr(rules[i]._fp32_param, attribute)
             state = rules[i]._state
             if (
                 type(state) is not dict
                 or rules[i].t != ts[i]
-                or not self.follow_row(&self.table[i], array, gradients[i], <dict> state)
+                or not self.follow_row(&self.table[i], array, half, gradients[i], <dict> state)
                 or not self.same_variant(&self.table[i], coefficients)
             ):
                 return False
@@ -287,7 +326,9 @@ cdef class Rows:
             return False
         return row.amsgrad == <bint> values[AMSGRAD] and row.adabound == <bint> values[ADABOUND]
 
-    cdef bint follow_row(self, Tensor* row, object param, object grad, dict state) except -1:
+    cdef bint follow_row(
+        self, Tensor* row, object param, object half, object grad, dict state
+    ) except -1:
         """One row; only the gradient may be elsewhere, or stored in another type."""
         cdef cnp.ndarray p
         cdef int p_number, computing
@@ -305,6 +346,7 @@ cdef class Rows:
             or pointer(p, p_number, p, True) != row.p
             or pointer(state_array(state, "m"), computing, p, True) != row.m
             or pointer(state_array(state, "v"), computing, p, True) != row.v
+            or (row.half and half_pointer(half, p, self.bfloat16) != row.half)
             or (row.vhat and pointer(state_array(state, "vhat"), computing, p, True) != row.vhat)
         ):
             return False
@@ -355,7 +397,8 @@ def step_and_count(
     """Make the step that the tables have followed, and count it.
 
     The rules' t become `following`, and so does the list ``ts``; the attributes `owner` of their
-    optimizer become those `noted`, and the loss scale of the parameters `unscaled` None. All in C, so that Ctrl-C cannot come in between.
+    optimizer become those `noted`, and the loss scale of the parameters `unscaled` None. All in C,
+    so that Ctrl-C cannot come in between.
     """
     cdef Py_ssize_t i
     for i in range(len(tables)):

@@ -28,6 +28,8 @@ TENSOR = np.dtype(
         *((name, np.intp) for name in ("n", "start", "row", "amsgrad", "adabound")),
         *((name, np.intp) for name in ("p_type", "g_type", "prepare")),
         *((name, np.float64) for name in ("scale", "rate")),
+        ("half", np.uintp),
+        ("half_type", np.intp),
     ]
 )
 
@@ -79,8 +81,7 @@ class Batch:
     Attributes
     ----------
     steady : bool
-        Whether `follow` may be asked, after `forget_gradients`: all arrays are dense, and none
-        shares memory with another.
+        Whether the batch may be kept: all arrays are dense, and none shares memory with another.
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
@@ -96,16 +97,50 @@ class Batch:
         """Return the calls that make the step: all in C, if the batch is steady."""
         return [call for table in self._tables for call in table.runs(self._serial)]
 
-    def forget_gradients(self) -> None:
-        """Keep no gradient alive; `follow` will be given others.
+    def keep(self, halves: Sequence[Array | None]) -> bool:
+        """Make ready for `follow`, which will be given other gradients: none is kept alive.
 
         The other arrays are kept, so that none of them can go while its address is in use.
+
+        Parameters
+        ----------
+        halves : sequence of numpy.ndarray or None
+            The half-precision parameters that the arrays ``p`` of the steps are the float32
+            masters of. From now on, a step takes over what has been written to them, and rounds
+            the masters to them.
+
+        Returns
+        -------
+        bool
+            False if a parameter cannot be walked beside its master, or shares memory with
+            another: then this batch cannot be kept.
         """
-        if self._rows is None:
-            self._rows = self._kept_rows()
         for table in self._tables:
-            table.kept_alive = [(s.p, s.m, s.v, s.vhat) for s in table.steps]
+            own = [halves[i] for i in table.places]
+            if not _table.keep_masters(table.steps, own, table.table, bfloat16_number()):
+                return False
+        low, high = _spans(self._tables)
+        if np.any(high[:-1] > low[1:]):
+            return False
+        self._rows = [
+            _table.Rows(
+                table.table,
+                table.coefficients,
+                table.sets,
+                cpu.loop(table.coefficients.dtype),
+                low,
+                high,
+                bfloat16_number(),
+            )
+            for table in self._tables
+        ]
+        for table in self._tables:
+            table.kept_alive = [
+                (s.p, s.m, s.v, s.vhat, halves[i])
+                for s, i in zip(table.steps, table.places, strict=True)
+            ]
             table.steps = []
+        return True
 
     def follow(
         self,
@@ -240,22 +275,6 @@ class Batch:
             self._rows, n_threads, coefficients, rules, ts, following, owner, noted, unscaled
         )
 
-    def _kept_rows(self) -> list[_table.Rows]:
-        """Make what reads the arrays of each table again."""
-        low, high = _spans(self._tables)
-        return [
-            _table.Rows(
-                table.table,
-                table.coefficients,
-                table.sets,
-                cpu.loop(table.coefficients.dtype),
-                low,
-                high,
-                bfloat16_number(),
-            )
-            for table in self._tables
-        ]
-
 
 def _tables(steps: Sequence[Step]) -> list[_Table]:
     """Group the steps by what they compute in, one table and so one call each; check them."""
@@ -337,12 +356,13 @@ class _Table:
             )
 
     def extents(self, key: str) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
-        """First byte and last byte plus one of every ``p`` or every ``g``."""
+        """First byte and last byte plus one of every ``p``, every ``g`` or every ``half``."""
         low = self.table[key].copy()
         half = self.table[f"{key}_type"] != 0
         itemsize = np.where(half, 2, self.coefficients.itemsize).astype(np.uintp)
-        high = low + self.table["n"].astype(np.uintp) * itemsize
-        for i in self.others:
+        n = np.where(low != 0, self.table["n"], 0).astype(np.uintp)
+        high = low + n * itemsize
+        for i in self.others if key != "half" else ():
             low[i], high[i] = extent(getattr(self.steps[i], key))
         return low, high
 
@@ -391,7 +411,7 @@ def extent(array: Array) -> tuple[int, int]:
 
 def _spans(tables: list[_Table]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
     """Where the parameters begin, ascending, and the greatest end so far."""
-    extents = [table.extents("p") for table in tables]
+    extents = [table.extents(key) for table in tables for key in ("p", "half")]
     low = np.concatenate([low for low, _ in extents])
     high = np.concatenate([high for _, high in extents])
     order = np.argsort(low)

@@ -168,12 +168,13 @@ class AdamBatch(RuleBatch):
             if begun:
                 for rule, param, master in zip(self.rules, self.params, stepped, strict=True):
                     rule._finish(param, master)
-        # where a float32 master is stepped, there is more to do than the kernels'
-        alone = all(map(operator.is_, stepped, self.params))
-        steady = batch.steady and alone and len(steps) == len(self.rules)
+        halves = [
+            None if master is param else param.array
+            for param, master in zip(self.params, stepped, strict=True)
+        ]
+        steady = batch.steady and len(steps) == len(self.rules)
         # a warm-up from alpha = 0 has no first alpha yet
-        if steady and all(group.rule._start_alpha() for group in groups):
-            batch.forget_gradients()
+        if steady and all(group.rule._start_alpha() for group in groups) and batch.keep(halves):
             self._kept = _Gathered(batch, groups, ts, seen)
         else:
             self._kept = None
