@@ -15,13 +15,10 @@ from fastadam.kernels._table cimport (
     AS_IT_IS,
     BFLOAT16,
     COMPUTING,
-    FLOAT16,
     WRITTEN,
     Gradient,
     Tensor,
 )
-
-include "_half.pxi"
 
 # Pointers that the C compiler may take as not overlapping, so that it can vectorize without
 # run-time checks; void for functions that it must inline (or the flags of a loop are not known in
@@ -83,23 +80,7 @@ ctypedef fused real_restrict:
     float_restrict
     double_restrict
 
-# What a parameter and its gradient may be stored as. The patterns of the half types are a signed
-# and an unsigned short, because Cython tells fused types apart by their C types.
-ctypedef fused p_restrict:
-    float_restrict
-    double_restrict
-    float16_restrict
-    bfloat16_restrict
-
-ctypedef fused g_restrict:
-    float_restrict
-    double_restrict
-    float16_restrict
-    bfloat16_restrict
-
-ctypedef fused h_restrict:
-    float16_restrict
-    bfloat16_restrict
+include "_half.pxi"
 
 # A maximum or minimum that keeps NaN, as NumPy's, is written as two selections, each of one
 # comparison: GCC turns these into masks, but gives up on a loop that has an "or" in it.
@@ -126,8 +107,8 @@ cdef enum:
 
 
 cdef inline inlined_void adam_span(
-    p_restrict p,              # IN, OUT
-    g_restrict g,              # IN
+    real_restrict p,           # IN, OUT
+    real_restrict g,           # IN
     real_restrict m,           # IN, OUT
     real_restrict v,           # IN, OUT
     real_restrict vhat,        # IN, OUT with amsgrad; not touched without
@@ -138,7 +119,7 @@ cdef inline inlined_void adam_span(
 ) noexcept nogil:
     """One step on n neighbouring elements; the flags are literals, so each call is one loop."""
     cdef Py_ssize_t i
-    cdef real p_i, g_i, m_i, v_i, vhat_i, step, larger, smaller
+    cdef real m_i, v_i, vhat_i, step, larger, smaller
     cdef real alpha_t = c[ALPHA_T]
     cdef real one_minus_beta1 = c[ONE_MINUS_BETA1]
     cdef real one_minus_beta2 = c[ONE_MINUS_BETA2]
@@ -149,22 +130,10 @@ cdef inline inlined_void adam_span(
     cdef real upper = c[UPPER]
     cdef real zero = 0
     for i in range(n):
-        if g_restrict is float16_restrict:
-            g_i = from_float16(g[i])
-        elif g_restrict is bfloat16_restrict:
-            g_i = from_bfloat16(g[i])
-        else:
-            g_i = g[i]
-        if p_restrict is float16_restrict:
-            p_i = from_float16(p[i])
-        elif p_restrict is bfloat16_restrict:
-            p_i = from_bfloat16(p[i])
-        else:
-            p_i = p[i]
         # m += (1 - beta1) * (g - m)
-        m_i = m[i] + one_minus_beta1 * (g_i - m[i])
+        m_i = m[i] + one_minus_beta1 * (g[i] - m[i])
         # v += (1 - beta2) * (g*g - v)
-        v_i = v[i] + one_minus_beta2 * (g_i * g_i - v[i])
+        v_i = v[i] + one_minus_beta2 * (g[i] * g[i] - v[i])
         m[i] = m_i
         v[i] = v_i
         vhat_i = v_i
@@ -186,18 +155,12 @@ cdef inline inlined_void adam_span(
             smaller = step if step <= upper else upper
             step = step if step != step else smaller
         # p = (1 - decay) * p - eta * (step * m)
-        p_i = one_minus_decay * p_i - eta * (step * m_i)
-        if p_restrict is float16_restrict:
-            p[i] = to_float16(p_i)
-        elif p_restrict is bfloat16_restrict:
-            p[i] = to_bfloat16(p_i)
-        else:
-            p[i] = p_i
+        p[i] = one_minus_decay * p[i] - eta * (step * m_i)
 
 
-cdef inline inlined_void adam_variant(
-    p_restrict p,
-    g_restrict g,
+cdef called_void adam_variant(
+    real_restrict p,
+    real_restrict g,
     real_restrict m,
     real_restrict v,
     real_restrict vhat,
@@ -209,193 +172,131 @@ cdef inline inlined_void adam_variant(
     """Go to the loop of the variant."""
     if amsgrad:
         if adabound:
-            adam_span[p_restrict, g_restrict, real_restrict, real](
-                p, g, m, v, vhat, c, n, True, True
-            )
+            adam_span[real_restrict, real](p, g, m, v, vhat, c, n, True, True)
         else:
-            adam_span[p_restrict, g_restrict, real_restrict, real](
-                p, g, m, v, vhat, c, n, True, False
-            )
+            adam_span[real_restrict, real](p, g, m, v, vhat, c, n, True, False)
     elif adabound:
-        adam_span[p_restrict, g_restrict, real_restrict, real](
-            p, g, m, v, vhat, c, n, False, True
-        )
+        adam_span[real_restrict, real](p, g, m, v, vhat, c, n, False, True)
     else:
-        adam_span[p_restrict, g_restrict, real_restrict, real](
-            p, g, m, v, vhat, c, n, False, False
-        )
+        adam_span[real_restrict, real](p, g, m, v, vhat, c, n, False, False)
 
 
-cdef called_void adam_typed(
-    p_restrict p,              # only their types matter: the pointers are the tensor's
-    g_restrict g,
-    real_restrict state,
+cdef void adam_arrays(
+    real_restrict p,
+    real_restrict g,
     const Tensor* tensor,
-    const real* coefficients,
-    Py_ssize_t begin,
-    Py_ssize_t end,
+    const real* c,
+    Py_ssize_t first,
+    Py_ssize_t n,
 ) noexcept nogil:
-    """The elements [begin, end) of one tensor of these types."""
-    adam_variant[p_restrict, g_restrict, real_restrict, real](
-        <p_restrict> tensor.p + begin,
-        <g_restrict> tensor.g + begin,
-        <real_restrict> tensor.m + begin,
-        <real_restrict> tensor.v + begin,
-        <real_restrict> tensor.vhat + (begin if tensor.amsgrad else 0),
-        coefficients + tensor.row * N_COEFFICIENTS,
-        end - begin,
+    """The step of n elements of a tensor from `first` on, whose p and g are given."""
+    adam_variant[real_restrict, real](
+        p,
+        g,
+        <real_restrict> tensor.m + first,
+        <real_restrict> tensor.v + first,
+        <real_restrict> tensor.vhat + (first if tensor.amsgrad else 0),
+        c + tensor.row * N_COEFFICIENTS,
+        n,
         tensor.amsgrad,
         tensor.adabound,
     )
 
 
-cdef void adam_tensor(
-    const Tensor* tensor, const real* coefficients, Py_ssize_t begin, Py_ssize_t end
+cdef void adam_part(
+    real* p, real* g, const Tensor* tensor, const real* c, Py_ssize_t first, Py_ssize_t n
 ) noexcept nogil:
-    """The elements [begin, end) of one tensor: go to the loop of its types."""
+    """The same, for pointers of either type."""
     if real is float:
-        if tensor.p_type == FLOAT16:
-            if tensor.g_type == FLOAT16:
-                adam_typed[float16_restrict, float16_restrict, float_restrict, float](
-                    NULL, NULL, NULL, tensor, coefficients, begin, end
-                )
-            else:
-                adam_typed[float16_restrict, float_restrict, float_restrict, float](
-                    NULL, NULL, NULL, tensor, coefficients, begin, end
-                )
-        elif tensor.p_type == BFLOAT16:
-            if tensor.g_type == BFLOAT16:
-                adam_typed[bfloat16_restrict, bfloat16_restrict, float_restrict, float](
-                    NULL, NULL, NULL, tensor, coefficients, begin, end
-                )
-            else:
-                adam_typed[bfloat16_restrict, float_restrict, float_restrict, float](
-                    NULL, NULL, NULL, tensor, coefficients, begin, end
-                )
-        elif tensor.g_type == FLOAT16:
-            adam_typed[float_restrict, float16_restrict, float_restrict, float](
-                NULL, NULL, NULL, tensor, coefficients, begin, end
-            )
-        elif tensor.g_type == BFLOAT16:
-            adam_typed[float_restrict, bfloat16_restrict, float_restrict, float](
-                NULL, NULL, NULL, tensor, coefficients, begin, end
-            )
-        else:
-            adam_typed[float_restrict, float_restrict, float_restrict, float](
-                NULL, NULL, NULL, tensor, coefficients, begin, end
-            )
+        adam_arrays[float_restrict, float](p, g, tensor, c, first, n)
     else:
-        adam_typed[double_restrict, double_restrict, double_restrict, double](
-            NULL, NULL, NULL, tensor, coefficients, begin, end
-        )
+        adam_arrays[double_restrict, double](p, g, tensor, c, first, n)
 
 
-cdef called_void prepared_span(
-    g_restrict g,              # IN
-    real_restrict out,         # OUT
+cdef called_void prepare(
+    const real* g,             # IN
+    real* out,                 # OUT; may be g
     real scale,
     real rate,
     Py_ssize_t n,
 ) noexcept nogil:
     """The gradients that the step is made with."""
     cdef Py_ssize_t i
-    cdef real g_i
     for i in range(n):
-        if g_restrict is float16_restrict:
-            g_i = from_float16(g[i])
-        elif g_restrict is bfloat16_restrict:
-            g_i = from_bfloat16(g[i])
-        else:
-            g_i = g[i]
         # g / scale * rate: the true gradient, clipped
-        out[i] = g_i / scale * rate
+        out[i] = g[i] / scale * rate
 
 
-cdef called_void follow_span(
+cdef called_void follow(
     float_restrict p,          # IN, OUT
-    h_restrict half,           # IN
+    float_restrict rounded,    # IN: p, rounded to the half type and widened again
+    float_restrict half,       # IN: the half-precision parameter, widened
     Py_ssize_t n,
 ) noexcept nogil:
-    """Float32 masters take over what has been written to their half-precision parameters."""
+    """Float32 masters take over what has been written to their half-precision parameter."""
     cdef Py_ssize_t i
-    cdef int master, written, same
+    cdef int written
     for i in range(n):
-        master = fastadam_bits(p[i])
         # an element that is not its master's, rounded, was written from outside
-        if h_restrict is float16_restrict:
-            written = fastadam_bits(from_float16(half[i]))
-            same = to_float16(p[i]) == half[i]
-        else:
-            written = fastadam_bits(from_bfloat16(half[i]))
-            same = to_bfloat16(p[i]) == half[i]
-        p[i] = fastadam_float(choose(same, master, written))
-
-
-cdef called_void round_span(
-    float_restrict p,          # IN
-    h_restrict half,           # OUT
-    Py_ssize_t n,
-) noexcept nogil:
-    """Half-precision parameters become their float32 masters, rounded."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        if h_restrict is float16_restrict:
-            half[i] = to_float16(p[i])
-        else:
-            half[i] = to_bfloat16(p[i])
-
-
-cdef void prepare(
-    const Tensor* tensor, real* prepared, Py_ssize_t first, Py_ssize_t n
-) noexcept nogil:
-    """The gradients from element `first` on that the step is made with."""
-    cdef real scale = <real> tensor.scale, rate = <real> tensor.rate
-    if real is double:
-        prepared_span[double_restrict, double_restrict, double](
-            <double_restrict> tensor.g + first, prepared, scale, rate, n
+        written = fastadam_bits(half[i])
+        p[i] = fastadam_float(
+            choose(written == fastadam_bits(rounded[i]), fastadam_bits(p[i]), written)
         )
-    elif tensor.g_type == FLOAT16:
-        prepared_span[float16_restrict, float_restrict, float](
-            <float16_restrict> tensor.g + first, prepared, scale, rate, n
-        )
-    elif tensor.g_type == BFLOAT16:
-        prepared_span[bfloat16_restrict, float_restrict, float](
-            <bfloat16_restrict> tensor.g + first, prepared, scale, rate, n
-        )
-    else:
-        prepared_span[float_restrict, float_restrict, float](
-            <float_restrict> tensor.g + first, prepared, scale, rate, n
-        )
-    if tensor.prepare == WRITTEN:
-        memcpy(<real*> tensor.g + first, prepared, n * sizeof(real))
 
 
 cdef void adam_blocks(
     const Tensor* tensor, const real* coefficients, Py_ssize_t begin, Py_ssize_t end
 ) noexcept nogil:
-    """The elements [begin, end) of one tensor, block by block, and what is done around a step."""
-    cdef real prepared[BLOCK]
-    cdef Tensor block = tensor[0]
+    """The elements [begin, end) of one tensor, block by block, with what is done around its step.
+
+    Half-precision numbers are widened and rounded, gradients prepared, and masters follow.
+    """
+    cdef real p_block[BLOCK]
+    cdef real g_block[BLOCK]
+    cdef real* p
+    cdef real* g
     cdef Py_ssize_t n, first = begin
-    cdef float_restrict master
     while first < end:
         n = min(end - first, <Py_ssize_t> BLOCK)
-        master = <float_restrict> tensor.p + first
-        if tensor.half_type == FLOAT16:
-            follow_span(master, <float16_restrict> tensor.half + first, n)
-        elif tensor.half_type == BFLOAT16:
-            follow_span(master, <bfloat16_restrict> tensor.half + first, n)
+        p = <real*> tensor.p + first
+        g = <real*> tensor.g + first
+        if real is float:
+            if tensor.half:
+                narrow(p, tensor.half_type, <size_t> p_block, n)
+                widen(tensor.half_type, <size_t> p_block, g_block, n)
+                widen(tensor.half_type, tensor.half + 2 * first, p_block, n)
+                follow(p, g_block, p_block, n)
+            if tensor.p_type != COMPUTING:
+                p = p_block
+                widen(tensor.p_type, tensor.p + 2 * first, p, n)
+            if tensor.g_type != COMPUTING:
+                g = g_block
+                widen(tensor.g_type, tensor.g + 2 * first, g, n)
         if tensor.prepare != AS_IT_IS:
-            prepare(tensor, prepared, first, n)
-            block.g_type = COMPUTING
-            # where element 0 of g would be
-            block.g = <size_t> prepared - first * sizeof(real)
-        adam_tensor[real](&block, coefficients, first, first + n)
-        if tensor.half_type == FLOAT16:
-            round_span(master, <float16_restrict> tensor.half + first, n)
-        elif tensor.half_type == BFLOAT16:
-            round_span(master, <bfloat16_restrict> tensor.half + first, n)
+            prepare(g, g_block, <real> tensor.scale, <real> tensor.rate, n)
+            g = g_block
+            if tensor.prepare == WRITTEN:
+                memcpy(<real*> tensor.g + first, g, n * sizeof(real))
+        adam_part[real](p, g, tensor, coefficients, first, n)
+        if real is float:
+            if tensor.p_type != COMPUTING:
+                narrow(p, tensor.p_type, tensor.p + 2 * first, n)
+            if tensor.half:
+                narrow(p, tensor.half_type, tensor.half + 2 * first, n)
         first += n
+
+
+cdef void adam_tensor(
+    const Tensor* tensor, const real* coefficients, Py_ssize_t begin, Py_ssize_t end
+) noexcept nogil:
+    """The elements [begin, end) of one tensor."""
+    cdef real* p = <real*> tensor.p + begin
+    cdef real* g = <real*> tensor.g + begin
+    cdef bint half = tensor.p_type != COMPUTING or tensor.g_type != COMPUTING or tensor.half
+    if tensor.prepare == AS_IT_IS and not half:
+        adam_part[real](p, g, tensor, coefficients, begin, end - begin)
+    else:
+        adam_blocks[real](tensor, coefficients, begin, end)
 
 
 cdef void adam_range(
@@ -421,10 +322,7 @@ cdef void adam_range(
     while k < n_tensors and tensors[k].start < end:
         first = max(begin - tensors[k].start, 0)
         last = min(end - tensors[k].start, tensors[k].n)
-        if tensors[k].prepare == AS_IT_IS and tensors[k].half_type == COMPUTING:
-            adam_tensor(&tensors[k], coefficients, first, last)
-        else:
-            adam_blocks(&tensors[k], coefficients, first, last)
+        adam_tensor(&tensors[k], coefficients, first, last)
         k += 1
     if real is float:
         fastadam_flush_restore(saved)

@@ -1,7 +1,8 @@
 # Half-precision numbers as the 16-bit patterns they are stored as: to float32, which is exact, and
 # back, rounded to the nearest, ties to even. Whole numbers only, and selections in place of
 # branches, so that the loops around them become vectors on any machine; the mode that flushes
-# subnormal float32 changes nothing here.
+# subnormal float32 changes nothing here. Where the machine converts float16 itself, several numbers
+# at once, it does so; the bits are the same, those of NaN included: quiet, with the upper payload.
 
 cdef extern from *:
     """
@@ -16,9 +17,38 @@ cdef extern from *:
         memcpy(&x, &bits, sizeof x);
         return x;
     }
+
+    #if defined(__AVX512F__)
+    #include <immintrin.h>
+    #define FASTADAM_TOGETHER 16
+    static inline void fastadam_widen(const short *half, float *x) {
+        _mm512_storeu_ps(x, _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *) half)));
+    }
+    static inline void fastadam_narrow(const float *x, short *half) {
+        __m256i rounded = _mm512_cvtps_ph(_mm512_loadu_ps(x), _MM_FROUND_TO_NEAREST_INT);
+        _mm256_storeu_si256((__m256i *) half, rounded);
+    }
+    #elif defined(__F16C__)
+    #include <immintrin.h>
+    #define FASTADAM_TOGETHER 8
+    static inline void fastadam_widen(const short *half, float *x) {
+        _mm256_storeu_ps(x, _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) half)));
+    }
+    static inline void fastadam_narrow(const float *x, short *half) {
+        __m128i rounded = _mm256_cvtps_ph(_mm256_loadu_ps(x), _MM_FROUND_TO_NEAREST_INT);
+        _mm_storeu_si128((__m128i *) half, rounded);
+    }
+    #else
+    #define FASTADAM_TOGETHER 0
+    static inline void fastadam_widen(const short *half, float *x) { (void) half; (void) x; }
+    static inline void fastadam_narrow(const float *x, short *half) { (void) x; (void) half; }
+    #endif
     """
     int fastadam_bits(float x) noexcept nogil
     float fastadam_float(int bits) noexcept nogil
+    const Py_ssize_t FASTADAM_TOGETHER  # numbers that are converted at once, 0 for none
+    void fastadam_widen(const short* half, float* x) noexcept nogil
+    void fastadam_narrow(const float* x, short* half) noexcept nogil
 
 cdef enum:
     REBIAS = 112 << 23              # from the bias of float16's exponent, 15, to float32's, 127
@@ -26,6 +56,7 @@ cdef enum:
     INFINITE = 255 << 23
     FLOAT16_NORMAL = 113 << 23      # 2**-14, the least normal float16
     FLOAT16_INFINITE = 143 << 23    # 65536, as a float16 infinity
+    QUIET = 1 << 22                 # what tells a quiet NaN from a signalling one
 
 
 cdef inline int choose(bint condition, int yes, int no) noexcept nogil:
@@ -39,7 +70,7 @@ cdef inline float from_float16(short x) noexcept nogil:
     cdef int magnitude = x & 0x7fff
     cdef int normal = (magnitude << 13) + REBIAS
     # infinity and NaN: the exponent of all ones again
-    cdef int special = normal + REBIAS
+    cdef int special = (normal + REBIAS) | (QUIET & -<int> (magnitude > 0x7c00))
     # subnormal: a multiple of 2**-24, which is a normal float32
     cdef int subnormal = fastadam_bits(<float> magnitude * <float> 5.9604644775390625e-08)
     cdef int bits = choose(magnitude >= 0x7c00, special, normal)
@@ -58,8 +89,8 @@ cdef inline short to_float16(float x) noexcept nogil:
     # beside 0.5, the last bit of a float32 is worth 2**-24, as that of a subnormal float16
     cdef int subnormal = fastadam_bits(fastadam_float(magnitude) + <float> 0.5) - HALF
     cdef int rounded = choose(magnitude < FLOAT16_NORMAL, subnormal, normal)
-    # infinity with a bit in the mantissa is NaN
-    rounded = rounded | (<int> (magnitude > INFINITE) << 9)
+    # NaN: infinity with bits in the mantissa
+    rounded = choose(magnitude > INFINITE, 0x7c00 | ((magnitude | QUIET) >> 13 & 0x3ff), rounded)
     return <short> (sign | rounded)
 
 
@@ -77,3 +108,41 @@ cdef inline unsigned short to_bfloat16(float x) noexcept nogil:
     cdef int rounded = <int> (up >> 16)
     rounded = choose(magnitude > INFINITE, 0x7fc0, rounded)
     return <unsigned short> (sign | rounded)
+
+
+cdef void widen(Py_ssize_t stored, size_t address, float_restrict x, Py_ssize_t n) noexcept nogil:
+    """Widen n neighbouring numbers of a half type."""
+    cdef float16_restrict float16 = <float16_restrict> address
+    cdef bfloat16_restrict bfloat16 = <bfloat16_restrict> address
+    cdef Py_ssize_t i, together = 0
+    if stored == BFLOAT16:
+        for i in range(n):
+            x[i] = from_bfloat16(bfloat16[i])
+        return
+    if FASTADAM_TOGETHER:
+        together = n - n % FASTADAM_TOGETHER
+        i = 0
+        while i < together:
+            fastadam_widen(float16 + i, x + i)
+            i += FASTADAM_TOGETHER
+    for i in range(together, n):
+        x[i] = from_float16(float16[i])
+
+
+cdef void narrow(float_restrict x, Py_ssize_t stored, size_t address, Py_ssize_t n) noexcept nogil:
+    """Round n neighbouring numbers to a half type."""
+    cdef float16_restrict float16 = <float16_restrict> address
+    cdef bfloat16_restrict bfloat16 = <bfloat16_restrict> address
+    cdef Py_ssize_t i, together = 0
+    if stored == BFLOAT16:
+        for i in range(n):
+            bfloat16[i] = to_bfloat16(x[i])
+        return
+    if FASTADAM_TOGETHER:
+        together = n - n % FASTADAM_TOGETHER
+        i = 0
+        while i < together:
+            fastadam_narrow(x + i, float16 + i)
+            i += FASTADAM_TOGETHER
+    for i in range(together, n):
+        float16[i] = to_float16(x[i])

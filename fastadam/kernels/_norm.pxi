@@ -19,7 +19,7 @@ cdef inline real flushed(real x) noexcept nogil:
 
 
 cdef double chunk_squares(
-    g_restrict g,          # IN
+    const real* g,         # IN
     real* out,             # OUT if write
     real scale,
     Py_ssize_t n,          # at most CHUNK
@@ -35,12 +35,7 @@ cdef double chunk_squares(
     begin = 0
     while begin < n:
         for i in range(min(n - begin, <Py_ssize_t> LANES)):
-            if g_restrict is float16_restrict:
-                g_i = from_float16(g[begin + i])
-            elif g_restrict is bfloat16_restrict:
-                g_i = flushed(from_bfloat16(g[begin + i]))
-            else:
-                g_i = flushed(g[begin + i])
+            g_i = flushed(g[begin + i])
             if unscale:
                 # the true gradient: g / scale
                 g_i = flushed(g_i / scale)
@@ -58,29 +53,25 @@ cdef double chunk_squares(
 
 
 cdef double typed_squares(
-    g_restrict g_type, real* out_type, const Gradient* gradient, Py_ssize_t chunk
+    const real* g, const Gradient* gradient, Py_ssize_t begin, Py_ssize_t n
 ) noexcept nogil:
-    """One chunk of one gradient of this type; the pointers given only name the types."""
-    cdef Py_ssize_t begin = chunk * CHUNK
-    cdef Py_ssize_t n = min(gradient.n - begin, <Py_ssize_t> CHUNK)
-    cdef g_restrict g = <g_restrict> gradient.g + begin
+    """One chunk of one gradient, which is given in the type of the computation."""
+    cdef real* out = <real*> gradient.out + begin
+    cdef real scale = <real> gradient.scale
     if gradient.out:
-        return chunk_squares[g_restrict, real](
-            g, <real*> gradient.out + begin, <real> gradient.scale, n, True, True
-        )
+        return chunk_squares(g, out, scale, n, True, True)
     if gradient.scale:
-        return chunk_squares[g_restrict, real](
-            g, <real*> NULL, <real> gradient.scale, n, True, False
-        )
-    return chunk_squares[g_restrict, real](g, <real*> NULL, 1, n, False, False)
+        return chunk_squares(g, out, scale, n, True, False)
+    return chunk_squares(g, out, scale, n, False, False)
 
 
 cdef double gradient_squares(
     const Gradient* gradients, Py_ssize_t n_gradients, Py_ssize_t k, real* computing
 ) noexcept nogil:
     """Chunk k of all gradients laid end to end."""
-    cdef Py_ssize_t low = 0, high = n_gradients, middle
+    cdef Py_ssize_t low = 0, high = n_gradients, middle, begin, n
     cdef const Gradient* gradient
+    cdef float wide[CHUNK]
     # the last gradient that starts at or before chunk k
     while low + 1 < high:
         middle = (low + high) // 2
@@ -89,15 +80,13 @@ cdef double gradient_squares(
         else:
             high = middle
     gradient = &gradients[low]
-    k -= gradient.start
-    if real is double:
-        return typed_squares[double_restrict, double](NULL, NULL, gradient, k)
-    elif gradient.g_type == FLOAT16:
-        return typed_squares[float16_restrict, float](NULL, NULL, gradient, k)
-    elif gradient.g_type == BFLOAT16:
-        return typed_squares[bfloat16_restrict, float](NULL, NULL, gradient, k)
-    else:
-        return typed_squares[float_restrict, float](NULL, NULL, gradient, k)
+    begin = (k - gradient.start) * CHUNK
+    n = min(gradient.n - begin, <Py_ssize_t> CHUNK)
+    if real is float:
+        if gradient.g_type != COMPUTING:
+            widen(gradient.g_type, gradient.g + 2 * begin, wide, n)
+            return typed_squares(<const float*> wide, gradient, begin, n)
+    return typed_squares(<const real*> gradient.g + begin, gradient, begin, n)
 
 
 cdef void squares_threads(

@@ -29,17 +29,7 @@ PLAIN = ("_cpu", "_table", "_openmp", "_cpu_features")
 N_VARIANTS = 4
 
 # The numbers of the types, as the ctypedefs of _cpu.pyx list them.
-NUMBER = {"float32": 0, "float64": 1, "float16": 2, "bfloat16": 3}
-PAIRS = [
-    ("float32", "float32"),
-    ("float64", "float64"),
-    ("float16", "float16"),
-    ("float16", "float32"),
-    ("bfloat16", "bfloat16"),
-    ("bfloat16", "float32"),
-    ("float32", "float16"),
-    ("float32", "bfloat16"),
-]
+NUMBER = {"float32": 0, "float64": 1}
 
 
 @functools.cache
@@ -67,18 +57,18 @@ def symbols(module: str, function: str, *fused: int) -> list[list[tuple[int, str
     """The functions into which one function of the source was compiled for these fused types."""
     # what stands between is the module, whose name has the length before it: 7kernels_9_cpu_avx2_
     types = "_".join(map(str, fused))
+    fuse = f"fuse_{types}__pyx_" if fused else ""
     name = f"8fastadam_7kernels_{len(module)}{module}_{function}"
-    pattern = re.compile(rf"__pyx_fuse_{types}__pyx_f_{name}($|\.)")
+    pattern = re.compile(rf"__pyx_{fuse}f_{name}($|\.)")
     found = [code for symbol, code in functions(module).items() if pattern.match(symbol)]
     assert found, f"the symbols of {function} are missing from {module}"
     return found
 
 
-def step_loops(module: str, pair: tuple[str, str]) -> list[tuple[int, str]]:
-    """The instructions of the steps of one pair of types."""
-    real = int(pair[0] == "float64")
-    fused = (NUMBER[pair[0]], NUMBER[pair[1]], real, real)
-    return [line for code in symbols(module, "adam_typed", *fused) for line in code]
+def step_loops(module: str, dtype: str) -> list[tuple[int, str]]:
+    """The instructions of the steps in one type."""
+    fused = NUMBER[dtype], NUMBER[dtype]
+    return [line for code in symbols(module, "adam_variant", *fused) for line in code]
 
 
 def texts(code: list[tuple[int, str]]) -> list[str]:
@@ -111,13 +101,11 @@ def vector_loops(module: str, code: list[tuple[int, str]], mnemonic: str) -> lis
     return [body for body in loops(code) if has(body, prefix + mnemonic, register)]
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@pytest.mark.parametrize("dtype", NUMBER)
 @pytest.mark.parametrize("module", WIDTH)
-def test_every_variant_of_every_pair_is_a_loop_of_full_vectors(
-    module: str, pair: tuple[str, str]
-) -> None:
-    suffix = "pd" if pair[0] == "float64" else "ps"
-    found = vector_loops(module, step_loops(module, pair), f"sqrt{suffix}")
+def test_every_variant_is_a_loop_of_full_vectors(module: str, dtype: str) -> None:
+    suffix = "pd" if dtype == "float64" else "ps"
+    found = vector_loops(module, step_loops(module, dtype), f"sqrt{suffix}")
     assert len(found) >= N_VARIANTS, f"{len(found)} vector loops for {N_VARIANTS} variants"
     register, prefix = WIDTH[module]
     for body in found:
@@ -128,12 +116,12 @@ def test_every_variant_of_every_pair_is_a_loop_of_full_vectors(
         assert not [line for line in body if re.match(single, line)]
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@pytest.mark.parametrize("dtype", NUMBER)
 @pytest.mark.parametrize("module", WIDTH)
-def test_amsgrad_and_adabound_select_by_masks(module: str, pair: tuple[str, str]) -> None:
-    suffix = "pd" if pair[0] == "float64" else "ps"
+def test_amsgrad_and_adabound_select_by_masks(module: str, dtype: str) -> None:
+    suffix = "pd" if dtype == "float64" else "ps"
     masks = []
-    for body in vector_loops(module, step_loops(module, pair), f"sqrt{suffix}"):
+    for body in vector_loops(module, step_loops(module, dtype), f"sqrt{suffix}"):
         pattern = rf"v?(cmp\w*{suffix}|(max|min){suffix})\b"
         masks.append(sum(bool(re.match(pattern, line)) for line in body))
     # none, two for the maximum, four for the clip, six for both
@@ -144,8 +132,7 @@ def test_amsgrad_and_adabound_select_by_masks(module: str, pair: tuple[str, str]
 @pytest.mark.parametrize("dtype", NUMBER)
 @pytest.mark.parametrize("module", WIDTH)
 def test_sums_of_squares_are_loops_of_full_vectors(module: str, dtype: str) -> None:
-    fused = NUMBER[dtype], int(dtype == "float64")
-    compiled = symbols(module, "chunk_squares", *fused)
+    compiled = symbols(module, "chunk_squares", NUMBER[dtype])
     register, prefix = WIDTH[module]
     squares, quotients, adds = [], [], 0
     for code in compiled:
@@ -164,20 +151,55 @@ def test_sums_of_squares_are_loops_of_full_vectors(module: str, dtype: str) -> N
         assert not [line for line in body if re.match(single, line)]
 
 
+@pytest.mark.parametrize("dtype", NUMBER)
+@pytest.mark.parametrize("module", WIDTH)
+def test_gradients_are_prepared_in_full_vectors(module: str, dtype: str) -> None:
+    suffix = "pd" if dtype == "float64" else "ps"
+    register, prefix = WIDTH[module]
+    [code] = symbols(module, "prepare", NUMBER[dtype])
+    found = vector_loops(module, code, f"div{suffix}")
+    assert [body for body in found if has(body, f"{prefix}mul{suffix}", register)]
+
+
+@pytest.mark.parametrize("function", ["widen", "narrow"])
+@pytest.mark.parametrize("module", WIDTH)
+def test_half_precision_is_converted_in_full_vectors(module: str, function: str) -> None:
+    register, _ = WIDTH[module]
+    [code] = symbols(module, function)
+    found = loops(code)
+    if module == "_cpu":
+        # whole numbers, of both half types
+        shifted = [body for body in found if any(re.match(r"ps(ll|rl|ra)d", line) for line in body)]
+        unpacked = [body for body in found if any(line.startswith("punpck") for line in body)]
+        assert len({id(body) for body in shifted + unpacked}) >= 2
+        return
+    hardware = "vcvtph2ps" if function == "widen" else "vcvtps2ph"
+    assert [body for body in found if has(body, hardware, register)]
+    whole = "vpslld" if function == "widen" else "vpsrad"
+    shifts = [body for body in found if has(body, whole, register)]
+    assert shifts or [body for body in found if has(body, "vpsrld", register)]
+
+
+@pytest.mark.parametrize("module", WIDTH)
+def test_masters_follow_in_full_vectors(module: str) -> None:
+    register, _ = WIDTH[module]
+    [code] = symbols(module, "follow")
+    compare = re.compile(r"v?pcmp\w*d\b|vpcmp\w+\b|vptestn?md\b")
+    assert [body for body in loops(code) if any(compare.match(x) and register in x for x in body)]
+
+
 @pytest.mark.parametrize("module", WIDTH)
 def test_no_contraction(module: str) -> None:
     everything = [line for code in functions(module).values() for line in texts(code)]
     assert not [line for line in everything if re.match(r"vfn?m(add|sub)", line)]
 
 
-@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@pytest.mark.parametrize("dtype", NUMBER)
 @pytest.mark.parametrize("module", WIDTH)
-def test_no_double_in_a_float32_kernel_nor_float_in_a_float64_one(
-    module: str, pair: tuple[str, str]
-) -> None:
-    lines = texts(step_loops(module, pair))
+def test_no_double_in_a_float32_kernel_nor_float_in_a_float64_one(module: str, dtype: str) -> None:
+    lines = texts(step_loops(module, dtype))
     assert not [line for line in lines if re.match(r"v?cvt(ss2sd|ps2pd|sd2ss|pd2ps)", line)]
-    other = "[ps]s" if pair[0] == "float64" else "[ps]d"
+    other = "[ps]s" if dtype == "float64" else "[ps]d"
     assert not [line for line in lines if re.match(rf"v?(sqrt|div|mul|add|sub){other}\b", line)]
 
 
