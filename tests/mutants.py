@@ -26,6 +26,7 @@ PASS = "fastadam/kernels/norm.py"
 RULE = "fastadam/optimizers/adam_rule.py"
 GATHER = "fastadam/optimizers/adam_batch.py"
 METHOD = "fastadam/gradient_method.py"
+AGAIN = "fastadam/repetition.py"
 DISPATCH = "fastadam/dispatch.py"
 BASE = "fastadam/update_rule.py"
 SCALING = "fastadam/loss_scaling.py"
@@ -46,12 +47,12 @@ class Mutant(NamedTuple):
 
 MUTANTS = [
     # the formula
-    Mutant("m grows", LOOPS, "(g_i - m[i])", "(g_i + m[i])"),
-    Mutant("m by beta2", LOOPS, "one_minus_beta1 * (g_i", "one_minus_beta2 * (g_i"),
-    Mutant("v by beta1", LOOPS, "one_minus_beta2 * (g_i * g_i", "one_minus_beta1 * (g_i * g_i"),
-    Mutant("betas swapped", SCALARS, "1.0 - c.beta1,", "1.0 - c.beta2,"),
-    Mutant("v of g*m", LOOPS, "(g_i * g_i - v[i])", "(g_i * m_i - v[i])"),
-    Mutant("v never decays", LOOPS, "(g_i * g_i - v[i])", "(g_i * g_i)"),
+    Mutant("m grows", LOOPS, "(g[i] - m[i])", "(g[i] + m[i])"),
+    Mutant("m by beta2", LOOPS, "one_minus_beta1 * (g[i]", "one_minus_beta2 * (g[i]"),
+    Mutant("v by beta1", LOOPS, "one_minus_beta2 * (g[i]", "one_minus_beta1 * (g[i]"),
+    Mutant("betas swapped", SCALARS, "1.0 - beta1,", "1.0 - beta2,"),
+    Mutant("v of g*m", LOOPS, "(g[i] * g[i] - v[i])", "(g[i] * m_i - v[i])"),
+    Mutant("v never decays", LOOPS, "(g[i] * g[i] - v[i])", "(g[i] * g[i])"),
     Mutant("m not stored", LOOPS, "        m[i] = m_i\n", ""),
     Mutant("v not stored", LOOPS, "        v[i] = v_i\n", ""),
     Mutant("vhat is the minimum", LOOPS, "vhat_i >= v_i", "vhat_i <= v_i"),
@@ -63,7 +64,7 @@ MUTANTS = [
     Mutant("no lower bound", LOOPS, "step if step >= lower else lower", "step"),
     Mutant("no upper bound", LOOPS, "step if step <= upper else upper", "step"),
     Mutant("clip drops NaN", LOOPS, "step if step != step else smaller", "smaller"),
-    Mutant("no decay", LOOPS, "one_minus_decay * p_i", "p_i"),
+    Mutant("no decay", LOOPS, "one_minus_decay * p[i]", "p[i]"),
     Mutant("no eta", LOOPS, "eta * (step * m_i)", "(step * m_i)"),
     Mutant("another order", LOOPS, "eta * (step * m_i)", "(eta * step) * m_i"),
     Mutant("variants swapped", LOOPS, "c, n, True, False", "c, n, False, True"),
@@ -100,14 +101,14 @@ MUTANTS = [
     Mutant(
         "float16 NaN becomes infinity",
         HALF,
-        "rounded | (<int> (magnitude > INFINITE) << 9)",
-        "rounded",
+        "choose(magnitude > INFINITE, 0x7c00 |",
+        "choose(False, 0x7c00 |",
     ),
     Mutant(
         "float16 infinity becomes NaN",
         HALF,
-        "<int> (magnitude > INFINITE)",
-        "<int> (magnitude >= INFINITE)",
+        "choose(magnitude > INFINITE, 0x7c00 |",
+        "choose(magnitude >= INFINITE, 0x7c00 |",
     ),
     Mutant(
         "bfloat16 NaN wraps around",
@@ -130,7 +131,7 @@ MUTANTS = [
     ),
     # which loop for which types
     Mutant("bfloat16 as float16", TABLE, "return BFLOAT16 if", "return FLOAT16 if"),
-    Mutant("gradient as the parameter", LOOPS, "elif tensor.g_type == FLOAT16", "elif False"),
+    Mutant("gradient as the parameter", LOOPS, "widen(tensor.g_type,", "widen(tensor.p_type,"),
     Mutant(
         "mixed half types in one loop",
         TABLE,
@@ -159,12 +160,6 @@ MUTANTS = [
         "lanes[2 * i] + lanes[2 * i + 1]",
     ),
     Mutant("subnormal squares", NORM, "flushed(g[begin + i])", "g[begin + i]"),
-    Mutant(
-        "subnormal bfloat16 squares",
-        NORM,
-        "flushed(from_bfloat16(g[begin + i]))",
-        "from_bfloat16(g[begin + i])",
-    ),
     Mutant("subnormal quotients", NORM, "flushed(g_i / scale)", "g_i / scale"),
     Mutant("flushed without sign", NORM, "copysignf(0, x) if", "0 if"),
     Mutant("by the reciprocal", NORM, "g_i / scale", "g_i * (1 / scale)"),
@@ -172,15 +167,20 @@ MUTANTS = [
     Mutant(
         "squares of the scaled gradient",
         NORM,
-        "g_i = flushed(g_i / scale)\n                out[begin + i] = g_i",
-        "out[begin + i] = flushed(g_i / scale)",
+        "            if unscale:\n",
+        "            if unscale and write:\n",
     ),
     Mutant(
         "wrong first gradient", NORM, "gradients[middle].start <= k", "gradients[middle].start < k"
     ),
-    Mutant("norm of bfloat16 as float32", NORM, "gradient.g_type == BFLOAT16", "False"),
+    Mutant("norm of half types as float32", NORM, "if gradient.g_type != COMPUTING:", "if False:"),
     Mutant("one scale for all", PASS, "float(scales[i])", "float(scales[0])"),
-    Mutant("chunks added backwards", PASS, "end - n : end]", "end - n : end][::-1]"),
+    Mutant(
+        "chunks added backwards",
+        NORM,
+        "totals[i] += sums[k]",
+        "totals[i] += sums[begin + end - k - 1]",
+    ),
     Mutant("strided in the order of memory", PASS, 'order="K" if whole else "C"', 'order="K"'),
     Mutant("infinite norm", PASS, "if total == math.inf and", "if False and"),
     # the scalars
@@ -461,20 +461,84 @@ MUTANTS = [
     ),
     # what is kept between updates
     Mutant("changes unnoticed", GATHER, "kept is None or kept.seen != changes()", "kept is None"),
-    Mutant("counts set by hand", GATHER, "if [rule.t for rule in rules] != ts:", "if False:"),
+    Mutant("counts set by hand", TABLE, "or rules[i].t != ts[i]\n", "\n"),
     Mutant(
         "scalars kept", GATHER, "if self.root._version != self.version:", "if self.version < 0:"
     ),
     Mutant("arrays as scalars", GATHER, "if lasting else -1", ""),
-    Mutant("counts kept", GATHER, "partial(ts.__setitem__, slice(None), following)", "int"),
-    Mutant("one t for all", GATHER, "one_t = len(kept.groups) == 1", "one_t = True"),
+    Mutant("counts kept", TABLE, "    ts[:] = following\n", ""),
+    Mutant("one t for all", GATHER, "if len(kept.groups) == 1 else", "if True else"),
     Mutant("warm-up kept", GATHER, "all(group.rule._start_alpha() for group in groups)", "True"),
-    Mutant("masters kept", GATHER, "batch.steady and alone and", "batch.steady and"),
-    Mutant("missing ones kept", GATHER, "alone and len(steps) == len(self.rules)", "alone"),
+    Mutant(
+        "missing ones kept",
+        GATHER,
+        "batch.steady and len(steps) == len(self.rules)",
+        "batch.steady",
+    ),
     Mutant("gradients kept alive", BATCH, "            table.steps = []\n", ""),
-    Mutant("variants kept", BATCH, "or not table.same_variants(coefficients)", ""),
-    Mutant("coefficients kept", BATCH, "            rows.take(row, new)\n", ""),
-    Mutant("eps of later steps unchecked", BATCH, "if new.eps != self.kept[row].eps:", "if False:"),
+    Mutant("amsgrad kept", TABLE, "row.amsgrad == <bint> values[AMSGRAD]", "True"),
+    Mutant("adabound kept", TABLE, "and row.adabound == <bint> values[ADABOUND]", ""),
+    Mutant("coefficients kept", TABLE, "self.narrow[row, k] = <float> <double> values[k]", "pass"),
+    Mutant(
+        "eps of later steps unchecked", TABLE, "if self.single and eps != 0 and", "if False and"
+    ),
+    Mutant("gradient's type unnoticed", TABLE, "tensor.g_type = stored(type", "stored(type"),
+    Mutant(
+        "master replaced",
+        TABLE,
+        "array = array, getattr(rules[i]._fp32_param, attribute)",
+        "x = array, 0",
+    ),
+    Mutant("half array unnoticed", TABLE, "(row.half and half_pointer", "(False and half_pointer"),
+    Mutant(
+        "loss scale stays",
+        TABLE,
+        '        PyObject_GenericSetAttr(param, "_loss_scale", None)\n',
+        "        pass\n",
+    ),
+    Mutant("optimizer not counted", TABLE, "    owner.update(noted)\n", ""),
+    Mutant("masters do not follow", LOOPS, "                follow(p, g_block, p_block, n)\n", ""),
+    Mutant(
+        "masters follow all", LOOPS, "choose(written == fastadam_bits(rounded[i]),", "choose(False,"
+    ),
+    Mutant(
+        "masters not rounded",
+        LOOPS,
+        "            if tensor.half:\n                narrow(p, tensor.half_type, tensor.half",
+        "            if False:\n                narrow(p, tensor.half_type, tensor.half",
+    ),
+    Mutant("not divided on the way", LOOPS, "g[i] / scale * rate", "g[i] * rate"),
+    Mutant("not clipped on the way", LOOPS, "g[i] / scale * rate", "g[i] / scale"),
+    Mutant("prepared but not written", LOOPS, "if tensor.prepare == WRITTEN:", "if False:"),
+    Mutant("prepared and always written", LOOPS, "if tensor.prepare == WRITTEN:", "if True:"),
+    Mutant("blocks from the start", LOOPS, "g = <real*> tensor.g + first", "g = <real*> tensor.g"),
+    Mutant(
+        "half products not rounded",
+        BATCH,
+        "return not write and (divided or rate == 1)",
+        "return not write",
+    ),
+    Mutant("half gradients written", BATCH, "return not write and (divided", "return (divided"),
+    Mutant(
+        "shared gradients written", BATCH, "return not write or self._separate()", "return True"
+    ),
+    Mutant(
+        "read-only gradients written",
+        BATCH,
+        "not all(g.flags.writeable for g in gradients)",
+        "False",
+    ),
+    Mutant(
+        "scales of other tables",
+        BATCH,
+        "[scales[i] or 1.0 for i in table.places]",
+        "[scales[0] or 1.0 for i in table.places]",
+    ),
+    Mutant("still prepared", BATCH, "plain and not self._prepared", "plain"),
+    Mutant("gradients in place though shared", LOOK, "alone[i] = alone[last] = False", "pass"),
+    Mutant(
+        "a caller's gradient in place", LOOK, 'and not getattr(param, "_grad_borrowed", False)', ""
+    ),
     Mutant("size unnoticed", TABLE, "cnp.PyArray_SIZE(p) != row.n", "False"),
     Mutant("address unnoticed", TABLE, "or pointer(p, p_number, p, True) != row.p", ""),
     Mutant(
@@ -491,14 +555,24 @@ MUTANTS = [
     ),
     Mutant("new gradients unread", TABLE, "            row.g = g_at\n", "            pass\n"),
     Mutant("overlaps of later steps", TABLE, "return first > 0 and self.high", "return self.high"),
-    Mutant("hooks unnoticed", METHOD, "            or self._set_up_hooks()\n", ""),
-    Mutant("own methods unnoticed", METHOD, "or not own.keys().isdisjoint(_PARTS)", ""),
-    Mutant("monitor unnoticed", METHOD, 'or own.get("monitor")', ""),
-    Mutant("dynamic scaling unnoticed", METHOD, 'or own.get("_loss_scaling_is_dynamic")', ""),
-    Mutant("target unnoticed", METHOD, "or not kept.targets.unchanged()", ""),
-    Mutant("loss scales unnoticed", METHOD, "if any(param._loss_scale for", "if any(None for"),
+    Mutant("hooks unnoticed", AGAIN, "    if hooks:\n", "    if False:\n"),
+    Mutant("more hooks unnoticed", AGAIN, "if others or timing", "if timing"),
+    Mutant("post hooks unnoticed", AGAIN, 'timing != "pre" or', ""),
+    Mutant("other hooks taken for clipping", AGAIN, 'or not vars(type(clipping)).get("folds")', ""),
+    Mutant("not finite but repeated", AGAIN, "if norm == math.inf:", "if False:"),
+    Mutant("threshold of nothing", AGAIN, "1.0 if clipped is None else clipped", "clipped or 1.0"),
+    Mutant("norm not told", AGAIN, "norm if asked else None", "None"),
+    Mutant("dynamic scale not adapted", AGAIN, "if self._adapts or dynamic:", "if self._adapts:"),
+    Mutant("own adapting forgotten", AGAIN, "if self._adapts or dynamic:", "if dynamic:"),
+    Mutant("lent gradients written", AGAIN, "rate, not lent)", "rate, True)"),
+    Mutant("own gradients not written", AGAIN, "rate, not lent)", "rate, False)"),
+    Mutant("own methods unnoticed", AGAIN, "or not own.keys().isdisjoint(_OWN_PARTS)", ""),
+    Mutant("monitor unnoticed", AGAIN, " or optimizer.monitor", ""),
+    Mutant("skipping unnoticed", AGAIN, 'optimizer._on_nonfinite != "propagate"', "False"),
+    Mutant("target unnoticed", AGAIN, "or not self._targets.unchanged()", ""),
+    Mutant("loss scales unnoticed", AGAIN, "elif any(param._loss_scale for", "elif any(None for"),
     Mutant("rules unnoticed", BASE, "if name not in _UNNOTICED:", "if False:"),
-    Mutant("order of keys", "fastadam/tree_shape.py", "if tuple(grads) != self.keys:", "if False:"),
+    Mutant("order of keys", "fastadam/tree_shape.py", "if tuple(grads) == self.keys:", "if True:"),
     Mutant("keys unnoticed", "fastadam/tree_shape.py", "tuple(tree) != self.keys or ", ""),
     Mutant(
         "links unnoticed",
@@ -568,20 +642,20 @@ MUTANTS = [
     Mutant(
         "clipping is not finite",
         HOOKS + "gradient_clipping.py",
-        "if not self.threshold < norm < math.inf:",
-        "if not self.threshold < norm:",
+        "if self.threshold < norm < math.inf else",
+        "if self.threshold < norm else",
     ),
     Mutant(
         "clipping makes larger",
         HOOKS + "gradient_clipping.py",
-        "if not self.threshold < norm < math.inf:",
-        "if not 0 < norm < math.inf:",
+        "if self.threshold < norm < math.inf else",
+        "if 0 < norm < math.inf else",
     ),
     Mutant(
         "clipping without threshold",
         HOOKS + "gradient_clipping.py",
-        "rate = self.threshold / norm",
-        "rate = 1 / norm",
+        "return self.threshold / norm if",
+        "return 1 / norm if",
     ),
     Mutant(
         "clipping not written", HOOKS + "gradient_clipping.py", "            gradient.put(g)\n", ""
