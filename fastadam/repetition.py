@@ -8,6 +8,7 @@ from itertools import repeat
 from typing import Any
 
 from fastadam.changes import changes
+from fastadam.gradient_pass import is_scaled
 from fastadam.kernels.norm import global_norm
 from fastadam.parameter import Parameter
 from fastadam.rule_batch import RuleBatch
@@ -58,6 +59,8 @@ class Repetition:
         self._applied = applied
         self._clipping = clipping
         self._adapts = adapts
+        # what other libraries' parameters are given is not noted
+        self._foreign = any(type(param) is not Parameter for param in batch.params)
         # the last update, if there was one, left the gradients as they are
         self._plain = False
 
@@ -83,6 +86,7 @@ class Repetition:
             self._seen != changes()
             or not own.keys().isdisjoint(_OWN_PARTS)
             or not self._targets.unchanged()
+            or (self._foreign and not self._same_rules())
         ):
             return False
         batch = self._batch
@@ -99,8 +103,9 @@ class Repetition:
             gradients = ordered
             if loss_scale is not None:
                 scales = [loss_scale] * len(gradients)
-        elif any(param._loss_scale for param in batch.params):
-            scales = [param._loss_scale for param in batch.params]
+        else:
+            left = [getattr(param, "_loss_scale", None) for param in batch.params]
+            scales = left if any(left) else None
         if not batch.ready(gradients):
             return False
         dynamic = optimizer._loss_scaling_is_dynamic
@@ -124,11 +129,19 @@ class Repetition:
         noted: dict[str, Any] = {"t": t, "_last": report}
         if dynamic:
             noted["_loss_scaling_isnan"] = False
-        unscaled = () if lent or scales is None else batch.params
+        unscaled = [] if lent or scales is None else list(filter(is_scaled, batch.params))
         batch.step(own, noted, unscaled)
         if self._adapts or dynamic:
             optimizer.update_loss_scale()
         return True
+
+    def _same_rules(self) -> bool:
+        """Tell whether the parameters have their rules still."""
+        batch = self._batch
+        return all(
+            getattr(param, "update_rule", None) is rule
+            for param, rule in zip(batch.params, batch.rules, strict=True)
+        )
 
 
 def repeatable(
@@ -152,7 +165,6 @@ def repeatable(
         batch is None
         or len(batch.params) != len(targets.parameters)
         or not targets.unchanged()
-        or any(type(param) is not Parameter for param in batch.params)
         or any(getattr(type(optimizer), n) is not getattr(base, n) for n in _PARTS)
     ):
         return None

@@ -75,12 +75,28 @@ class LinkTarget(Target):
     def __init__(self, link: Any) -> None:
         super().__init__()
         self.link = link
-        self._seen = -1
+        # the count of changes, if every link is one of ours, whose changes are noted
+        self._seen: int | None = None
+        self._named: list[tuple[str, Any]] = []
         self.refresh()
 
     def unchanged(self) -> bool:
-        """Tell by the count of changes, if every link is one of ours, whose changes are noted."""
-        return self._seen == changes()
+        """Tell by the count of changes, or by another walk through other libraries' links."""
+        if self._seen is not None and self._seen == changes():
+            return True
+        if self._seen is not None:
+            return False
+        named = self._walk()
+        return len(named) == len(self._named) and all(
+            path == old_path and param is old
+            for (path, param), (old_path, old) in zip(named, self._named, strict=True)
+        )
+
+    def _walk(self) -> list[tuple[str, Any]]:
+        """Return the parameters with their paths."""
+        if hasattr(self.link, "namedparams"):
+            return list(self.link.namedparams())
+        return [(str(i), param) for i, param in enumerate(self.link.params())]
 
     def ordered(self, grads: Any) -> list[Any] | None:
         """Match a dict that has the paths in their order, as they are without slashes around."""
@@ -90,23 +106,21 @@ class LinkTarget(Target):
 
     def refresh(self) -> None:
         """Walk the link again; a parameter that it holds twice counts once."""
-        if self.unchanged():
+        if self._seen is not None and self._seen == changes():
             return
         count = changes()
-        if hasattr(self.link, "namedparams"):
-            named = [(path.strip("/"), param) for path, param in self.link.namedparams()]
-        else:
-            named = [(str(i), param) for i, param in enumerate(self.link.params())]
+        self._named = self._walk()
         self.parameters, self.aliases = {}, {}
         first: dict[int, str] = {}
-        for path, param in named:
+        for name, param in self._named:
+            path = name.strip("/")
             if id(param) in first:
                 self.aliases[path] = first[id(param)]
             else:
                 first[id(param)] = path
                 self.parameters[path] = param
         self._paths = tuple(self.parameters)
-        self._seen = count if _is_watched(self.link) else -1
+        self._seen = count if _is_watched(self.link) else None
 
     def finish(self) -> None:
         """Leave it: a link's parameters are the user's own."""

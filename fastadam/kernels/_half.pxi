@@ -39,14 +39,14 @@ cdef extern from *:
         _mm_storeu_si128((__m128i *) half, rounded);
     }
     #else
-    #define FASTADAM_TOGETHER 0
+    #define FASTADAM_TOGETHER 1
     static inline void fastadam_widen(const short *half, float *x) { (void) half; (void) x; }
     static inline void fastadam_narrow(const float *x, short *half) { (void) x; (void) half; }
     #endif
     """
     int fastadam_bits(float x) noexcept nogil
     float fastadam_float(int bits) noexcept nogil
-    const Py_ssize_t FASTADAM_TOGETHER  # numbers that are converted at once, 0 for none
+    const Py_ssize_t FASTADAM_TOGETHER  # numbers that the machine converts at once
     void fastadam_widen(const short* half, float* x) noexcept nogil
     void fastadam_narrow(const float* x, short* half) noexcept nogil
 
@@ -119,7 +119,7 @@ cdef void widen(Py_ssize_t stored, size_t address, float_restrict x, Py_ssize_t 
         for i in range(n):
             x[i] = from_bfloat16(bfloat16[i])
         return
-    if FASTADAM_TOGETHER:
+    if FASTADAM_TOGETHER > 1:
         together = n - n % FASTADAM_TOGETHER
         i = 0
         while i < together:
@@ -138,7 +138,7 @@ cdef void narrow(float_restrict x, Py_ssize_t stored, size_t address, Py_ssize_t
         for i in range(n):
             bfloat16[i] = to_bfloat16(x[i])
         return
-    if FASTADAM_TOGETHER:
+    if FASTADAM_TOGETHER > 1:
         together = n - n % FASTADAM_TOGETHER
         i = 0
         while i < together:

@@ -80,6 +80,9 @@ class AdamBatch(RuleBatch):
         self._kept: _Gathered | None = None
         self._coefficients: list[Coefficients] = []
         self._ours = all(type(param) is Parameter for param in self.params)
+        # Chainer's `array` looks at much, and comes down to this
+        raw = all(hasattr(type(param), "raw_array") for param in self.params)
+        self._array = "_array" if self._ours else "raw_array" if raw else "array"
 
     def check(self) -> None:
         """Raise what `update` would refuse, and change nothing."""
@@ -105,9 +108,11 @@ class AdamBatch(RuleBatch):
         kept = self._kept
         if kept is None or kept.seen != changes():
             return False
-        ts, array = kept.ts, "_array" if self._ours else "array"
+        ts = kept.ts
         self._coefficients = [group.coefficients(ts[group.place] + 1) for group in kept.groups]
-        if kept.batch.follow(self.params, array, self.rules, ts, gradients, self._coefficients):
+        if kept.batch.follow(
+            self.params, self._array, self.rules, ts, gradients, self._coefficients
+        ):
             return True
         self._kept = None
         return False
