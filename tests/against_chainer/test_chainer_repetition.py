@@ -123,7 +123,8 @@ def thaw(opt: Any, target: Any) -> None:
 
 
 def override(opt: Any, target: Any) -> None:
-    target.l1.W.update_rule.hyperparam.alpha = 0.5
+    if target.l1.W.update_rule is not None:
+        target.l1.W.update_rule.hyperparam.alpha = 0.5
 
 
 def double_precision(opt: Any, target: Any) -> None:
