@@ -18,6 +18,7 @@ REQUIRED = (
     "fastadam/kernels/_cpu_avx512.pyx",
     "fastadam/kernels/_cpu_features.pyi",
     "fastadam/kernels/_half.pxi",
+    "fastadam/kernels/_hooks.pxi",
     "fastadam/kernels/_norm.pxi",
     "fastadam/kernels/_openmp.pyx",
     "fastadam/kernels/_table.pxd",

@@ -184,6 +184,11 @@ class Optimizer(Comparable):
         """
         self._set_up()
         if getattr(hook, "call_for_each_param", False):
+            # in the dict of its class: a subclass may be something else
+            together: Any = hook if "call_for_all" in vars(type(hook)) else None
+            if together is not None:
+                together.call_for_all(self._hooked_parameters())
+                return
             for param in self._hooked_parameters():
                 hook(getattr(param, "update_rule", None), param)
         else:

@@ -11,7 +11,14 @@ from fastadam.kernels.batch import extent
 from fastadam.kernels.norm import global_norm, sum_of_squares, unscale
 from fastadam.parameter import Parameter, peek_grad, replace_grad
 
-__all__ = ["GradientFacts", "gradient_pass", "is_scaled", "narrow_gradients", "unscale_gradients"]
+__all__ = [
+    "GradientFacts",
+    "alone",
+    "gradient_pass",
+    "is_scaled",
+    "narrow_gradients",
+    "unscale_gradients",
+]
 
 
 class GradientFacts(NamedTuple):
@@ -46,8 +53,8 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
         grads,
         [float(param._loss_scale) for param in with_grad],
         [
-            alone and grad.flags.writeable and not getattr(param, "_grad_borrowed", False)
-            for param, grad, alone in zip(with_grad, grads, _alone(grads), strict=True)
+            single and grad.flags.writeable and not getattr(param, "_grad_borrowed", False)
+            for param, grad, single in zip(with_grad, grads, alone(grads), strict=True)
         ],
     )
     quotients = {id(param): grad for param, grad in zip(with_grad, true, strict=True)}
@@ -58,18 +65,18 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
     return {id(param): square for param, square in zip(with_grad, squares, strict=True)}
 
 
-def _alone(arrays: Sequence[Any]) -> list[bool]:
+def alone(arrays: Sequence[Any]) -> list[bool]:
     """Tell of each array whether it shares memory with none of the others."""
     spans = [extent(array) for array in arrays]
-    alone = [True] * len(arrays)
+    single = [True] * len(arrays)
     reach, last = 0, 0
     for i in sorted(range(len(arrays)), key=spans.__getitem__):
         low, high = spans[i]
         if low < reach:
-            alone[i] = alone[last] = False
+            single[i] = single[last] = False
         if high > reach:
             reach, last = high, i
-    return alone
+    return single
 
 
 def narrow_gradients(params: Iterable[Any]) -> None:

@@ -34,6 +34,7 @@ LOOK = "fastadam/gradient_pass.py"
 MASTER = "fastadam/fp32_update.py"
 PARAMETER = "fastadam/parameter.py"
 HOOKS = "fastadam/optimizer_hooks/"
+CHANGES = "fastadam/kernels/_hooks.pxi"
 
 
 class Mutant(NamedTuple):
@@ -535,7 +536,7 @@ MUTANTS = [
         "[scales[0] or 1.0 for i in table.places]",
     ),
     Mutant("still prepared", BATCH, "plain and not self._prepared", "plain"),
-    Mutant("gradients in place though shared", LOOK, "alone[i] = alone[last] = False", "pass"),
+    Mutant("gradients in place though shared", LOOK, "single[i] = single[last] = False", "pass"),
     Mutant(
         "a caller's gradient in place", LOOK, 'and not getattr(param, "_grad_borrowed", False)', ""
     ),
@@ -570,7 +571,6 @@ MUTANTS = [
     Mutant("monitor unnoticed", AGAIN, " or optimizer.monitor", ""),
     Mutant("skipping unnoticed", AGAIN, 'optimizer._on_nonfinite != "propagate"', "False"),
     Mutant("target unnoticed", AGAIN, "or not self._targets.unchanged()", ""),
-    Mutant("loss scales unnoticed", AGAIN, "elif any(param._loss_scale for", "elif any(None for"),
     Mutant("rules unnoticed", BASE, "if name not in _UNNOTICED:", "if False:"),
     Mutant("order of keys", "fastadam/tree_shape.py", "if tuple(grads) == self.keys:", "if True:"),
     Mutant("keys unnoticed", "fastadam/tree_shape.py", "tuple(tree) != self.keys or ", ""),
@@ -581,16 +581,6 @@ MUTANTS = [
         "if False:",
     ),
     # the hooks
-    Mutant(
-        "decay of the gradient", HOOKS + "weight_decay.py", "(self.rate) * p", "(self.rate) * g"
-    ),
-    Mutant("decay not written", HOOKS + "weight_decay.py", "        found.put(g)\n", ""),
-    Mutant(
-        "decay rate rounded to the stored type",
-        HOOKS + "weight_decay.py",
-        "found.scalar(self.rate)",
-        "found.stored.dtype.type(self.rate)",
-    ),
     Mutant("rate unchecked", HOOKS + "weight_decay.py", "        number(self, rate=rate)\n", ""),
     Mutant("decay after the step", HOOKS + "weight_decay.py", 'timing = "pre"', 'timing = "post"'),
     Mutant(
@@ -601,26 +591,7 @@ MUTANTS = [
     ),
     Mutant("lasso by size", HOOKS + "lasso.py", "np.sign(p)", "p"),
     Mutant("lasso of the gradient", HOOKS + "lasso.py", "np.sign(p)", "np.sign(g)"),
-    Mutant("lasso not written", HOOKS + "lasso.py", "        found.put(g)\n", ""),
     Mutant("lasso rate unchecked", HOOKS + "lasso.py", "        number(self, rate=rate)\n", ""),
-    Mutant(
-        "clipped below only",
-        HOOKS + "gradient_hard_clipping.py",
-        "scalar(self.upper_bound), out",
-        "scalar(np.inf), out",
-    ),
-    Mutant(
-        "clipped above only",
-        HOOKS + "gradient_hard_clipping.py",
-        "scalar(self.lower_bound)",
-        "scalar(-np.inf)",
-    ),
-    Mutant(
-        "hard bounds swapped",
-        HOOKS + "gradient_hard_clipping.py",
-        "scalar(self.lower_bound), scalar(self.upper_bound)",
-        "scalar(self.upper_bound), scalar(self.lower_bound)",
-    ),
     Mutant(
         "hard bounds unchecked",
         HOOKS + "gradient_hard_clipping.py",
@@ -631,12 +602,6 @@ MUTANTS = [
         "hard bounds of any type",
         HOOKS + "gradient_hard_clipping.py",
         "        number(self, lower_bound=lower_bound, upper_bound=upper_bound)\n",
-        "",
-    ),
-    Mutant(
-        "hard clipping not written",
-        HOOKS + "gradient_hard_clipping.py",
-        "        found.put(g)\n",
         "",
     ),
     Mutant(
@@ -658,9 +623,6 @@ MUTANTS = [
         "return 1 / norm if",
     ),
     Mutant(
-        "clipping not written", HOOKS + "gradient_clipping.py", "            gradient.put(g)\n", ""
-    ),
-    Mutant(
         "clipping by all parameters",
         HOOKS + "gradient_clipping.py",
         "return opt._hooked_parameters()",
@@ -677,15 +639,6 @@ MUTANTS = [
         HOOKS + "gradient_clipping.py",
         '"enabled", True)]',
         '"t", True) != ""]',
-    ),
-    Mutant(
-        "noise instead of the gradient",
-        HOOKS + "gradient_noise.py",
-        "g += noise.astype(",
-        "g[...] = noise.astype(",
-    ),
-    Mutant(
-        "noise taken away", HOOKS + "gradient_noise.py", "g += noise.astype(", "g -= noise.astype("
     ),
     Mutant(
         "noise of any shape",
@@ -710,13 +663,6 @@ MUTANTS = [
         "hook.eta / np.power(1 + rule.t, 0.55)",
     ),
     Mutant("noise not rounded", HOOKS + "gradient_noise.py", "shape)).astype(dtype)", "shape))"),
-    Mutant(
-        "noise in the computing type",
-        HOOKS + "gradient_noise.py",
-        "stored.shape, stored.dtype, self",
-        "stored.shape, g.dtype, self",
-    ),
-    Mutant("noise not written", HOOKS + "gradient_noise.py", "        found.put(g)\n", ""),
     Mutant("no threshold", HOOKS + "gradient_lars.py", "p_norm > self.threshold and", "True and"),
     Mutant(
         "threshold reached",
@@ -725,61 +671,18 @@ MUTANTS = [
         "p_norm >= self.threshold",
     ),
     Mutant(
-        "decay after the rate",
-        HOOKS + "gradient_lars.py",
-        "g += found.scalar(self.weight_decay)",
-        "g += found.scalar(self.weight_decay / rate)",
-    ),
-    Mutant(
         "decay not in the rate", HOOKS + "gradient_lars.py", " + self.weight_decay * p_norm\n", "\n"
-    ),
-    Mutant(
-        "decay not in the gradient",
-        HOOKS + "gradient_lars.py",
-        "        g += found.scalar(self.weight_decay) * p\n",
-        "",
     ),
     Mutant("no eps in the rate", HOOKS + "gradient_lars.py", "self.eps + g_norm", "g_norm"),
     Mutant("zero size divides", HOOKS + "gradient_lars.py", " and size != 0", ""),
     Mutant(
         "infinite gradients warn", HOOKS + "gradient_lars.py", 'invalid="ignore"', 'invalid="warn"'
     ),
-    Mutant("lars not written", HOOKS + "gradient_lars.py", "        found.put(g)\n", ""),
-    Mutant(
-        "hooks see scaled gradients", HOOKS + "_gradient.py", "if is_scaled(param):", "if False:"
-    ),
-    Mutant(
-        "read-only gradients written",
-        HOOKS + "_gradient.py",
-        "if not stored.flags.writeable or",
-        "if",
-    ),
-    Mutant(
-        "gradients that are the parameter written",
-        HOOKS + "_gradient.py",
-        "or np.may_share_memory(stored, param.array)",
-        "",
-    ),
-    Mutant(
-        "half hooks",
-        HOOKS + "_gradient.py",
-        "stored.astype(T, copy=False), stored)",
-        "stored, stored)",
-    ),
     Mutant(
         "hooks of integers", HOOKS + "_gradient.py", "if not is_floating(array.dtype):", "if False:"
     ),
-    Mutant(
-        "longer floats as none",
-        HOOKS + "_gradient.py",
-        "or stored.dtype  #",
-        "or np.dtype(np.float64)  #",
-    ),
     Mutant("rates below 0", HOOKS + "_gradient.py", "if value < 0:", "if False:"),
     Mutant("rates of NaN", HOOKS + "_gradient.py", "        if nan:", "        if False:"),
-    Mutant("copies not kept", HOOKS + "_gradient.py", "        replace_grad(param, stored)\n", ""),
-    Mutant("no array", HOOKS + "_gradient.py", "if param.array is None:", "if False:"),
-    Mutant("no gradient", HOOKS + "_gradient.py", "if param.grad is None:", "if False:"),
     Mutant("overflowing scalars warn", HOOKS + "_gradient.py", 'over="ignore"', 'over="warn"'),
     Mutant(
         "old names are silent",
@@ -799,6 +702,108 @@ MUTANTS = [
         "fastadam/gradient_method.py",
         "        super().call_hook(hook)\n        self.reallocate_cleared_grads()",
         "        super().call_hook(hook)",
+    ),
+    Mutant("loss scales unnoticed", AGAIN, "scales = left if any(left) else None", "scales = None"),
+    Mutant("decay of the gradient", CHANGES, "(g_i + a * p[i]) * b", "(g_i + a * g_i) * b"),
+    Mutant("no decay of gradients", CHANGES, "(g_i + a * p[i]) * b", "g_i * b"),
+    Mutant("no rate of lars", CHANGES, "(g_i + a * p[i]) * b", "(g_i + a * p[i])"),
+    Mutant("decay after the rate", CHANGES, "(g_i + a * p[i]) * b", "g_i * b + a * p[i]"),
+    Mutant("lasso without sign", CHANGES, "g_i + a * sign(p[i])", "g_i + a * p[i]"),
+    Mutant("sign of NaN", CHANGES, "zero if x == 0 else x", "zero"),
+    Mutant("sign of 0", CHANGES, "zero if x == 0 else x", "one"),
+    Mutant("clipped below only", CHANGES, "larger if larger < b else b", "larger"),
+    Mutant("clipped above only", CHANGES, "g_i if g_i > a else a", "g_i"),
+    Mutant("hard clipping drops NaN", CHANGES, "g_i if g_i != g_i else larger", "larger"),
+    Mutant("not multiplied", CHANGES, "            g[i] = g_i * b\n", "            pass\n"),
+    Mutant(
+        "half changes not stored",
+        CHANGES,
+        "narrow(g, tensor.g_type",
+        "widen(tensor.g_type, 0, g, 0)  #",
+    ),
+    Mutant(
+        "half parameters of hooks",
+        CHANGES,
+        "widen(tensor.p_type, tensor.p + 2 * first",
+        "widen(tensor.p_type, tensor.p + first",
+    ),
+    Mutant("changes flush", LOOPS, "tensors[0].change == STEP", "True"),
+    Mutant("steps do not flush", LOOPS, "tensors[0].change == STEP", "False"),
+    Mutant("changes of strided gradients", TABLE, "if dense(g) else 0", ""),
+    Mutant(
+        "changes of other layouts",
+        TABLE,
+        "table[i].p = pointer(p, p_number, g, False)",
+        "table[i].p = <size_t> cnp.PyArray_DATA(p)",
+    ),
+    Mutant(
+        "changes of read-only gradients",
+        TABLE,
+        "pointer(g, g_number, g, True)",
+        "pointer(g, g_number, g, False)",
+    ),
+    Mutant(
+        "numbers of the first",
+        "fastadam/kernels/changing.py",
+        "[numbers[i] for i in places]",
+        "[numbers[0] for i in places]",
+    ),
+    Mutant(
+        "nothing is left",
+        HOOKS + "_gradient.py",
+        "for i in change_gradients(kind, gradients, numbers):",
+        "for i in change_gradients(kind, gradients, numbers)[:0]:",
+    ),
+    Mutant(
+        "noise in the computing type",
+        HOOKS + "gradient_noise.py",
+        "np, g.shape, g.dtype, self",
+        "np, g.shape, found[0].computing, self",
+    ),
+    Mutant("noise taken away", HOOKS + "gradient_noise.py", "[(1.0, 1.0)]", "[(-1.0, 1.0)]"),
+    Mutant(
+        "rates of lars alike",
+        HOOKS + "gradient_lars.py",
+        "numbers.append((self.weight_decay, rate))",
+        "numbers.append((self.weight_decay, 0.5))",
+    ),
+    Mutant(
+        "hooks see scaled gradients",
+        HOOKS + "_gradient.py",
+        "    unscale_gradients([param for param in params if is_scaled(param)])\n",
+        "",
+    ),
+    Mutant(
+        "shared gradients changed twice", HOOKS + "_gradient.py", "if single and grad", "if grad"
+    ),
+    Mutant(
+        "read-only gradients changed",
+        HOOKS + "_gradient.py",
+        "single and grad.flags.writeable and",
+        "single and",
+    ),
+    Mutant(
+        "gradients that are the parameter changed",
+        HOOKS + "_gradient.py",
+        "and not np.may_share_memory(grad, param.array)",
+        "",
+    ),
+    Mutant(
+        "longer floats as none",
+        HOOKS + "_gradient.py",
+        "or self.g.dtype",
+        "or np.dtype(np.float64)",
+    ),
+    Mutant(
+        "copies not kept", HOOKS + "_gradient.py", "        replace_grad(param, stored[i])\n", ""
+    ),
+    Mutant("no array", HOOKS + "_gradient.py", "if param.array is not None]", "]"),
+    Mutant("no gradient", HOOKS + "_gradient.py", "if param.grad is not None]", "]"),
+    Mutant(
+        "other hooks called together",
+        "fastadam/_optimizer.py",
+        '"call_for_all" in vars(type(hook))',
+        'hasattr(hook, "call_for_all")',
     ),
 ]
 

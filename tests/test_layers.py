@@ -51,6 +51,7 @@ plain_numpy extras output arguments
 """
 KERNELS = """
 step
+changing
 batch
 norm
 cpu strided

@@ -250,7 +250,7 @@ def test_a_true_gradient_of_a_parameter_is_written_where_it_is() -> None:
             assert np.all(param.grad == 1.5)
 
 
-@pytest.mark.parametrize("scale", [4.0])
+@pytest.mark.parametrize("scale", [None, 4.0])
 def test_gradients_that_share_memory_are_multiplied_once(scale: float | None) -> None:
     model = link([np.float32])
     with model.init_scope():

@@ -1,4 +1,4 @@
-"""The loops of the Adam family: one body, four variants, two types.
+"""The loops of the Adam family: one body, four variants, two types; and those of the hooks.
 
 This file is compiled once per instruction set (``_cpu_avx2.pyx`` and ``_cpu_avx512.pyx`` include
 it) and gives the same bits in each: no contraction, no reassociation, one rounding per operation,
@@ -12,9 +12,14 @@ from libc.math cimport copysignf, fabsf, sqrt, sqrtf
 from libc.string cimport memcpy
 
 from fastadam.kernels._table cimport (
+    ADD,
+    ADD_SIGN,
     AS_IT_IS,
     BFLOAT16,
+    CLIP,
     COMPUTING,
+    MULTIPLY,
+    STEP,
     WRITTEN,
     Gradient,
     Tensor,
@@ -286,6 +291,9 @@ cdef void adam_blocks(
         first += n
 
 
+include "_hooks.pxi"
+
+
 cdef void adam_tensor(
     const Tensor* tensor, const real* coefficients, Py_ssize_t begin, Py_ssize_t end
 ) noexcept nogil:
@@ -309,6 +317,7 @@ cdef void adam_range(
     """The elements [begin, end) of all tensors laid end to end: one thread's share."""
     cdef Py_ssize_t low = 0, high = n_tensors, middle, k, first, last
     cdef fastadam_mode saved = 0
+    cdef bint flushing = tensors[0].change == STEP
     # the last tensor that starts at or before begin
     while low + 1 < high:
         middle = (low + high) // 2
@@ -317,15 +326,20 @@ cdef void adam_range(
         else:
             high = middle
     if real is float:
-        saved = fastadam_flush_on()
+        if flushing:
+            saved = fastadam_flush_on()
     k = low
     while k < n_tensors and tensors[k].start < end:
         first = max(begin - tensors[k].start, 0)
         last = min(end - tensors[k].start, tensors[k].n)
-        adam_tensor(&tensors[k], coefficients, first, last)
+        if tensors[k].change == STEP:
+            adam_tensor(&tensors[k], coefficients, first, last)
+        else:
+            change_tensor(&tensors[k], coefficients, first, last)
         k += 1
     if real is float:
-        fastadam_flush_restore(saved)
+        if flushing:
+            fastadam_flush_restore(saved)
 
 
 cdef Py_ssize_t cut(Py_ssize_t total, int k, int n_threads) noexcept nogil:

@@ -21,6 +21,7 @@ cdef struct Tensor:
     double rate           # and then multiplied with, where it is prepared
     size_t half           # the half-precision parameter that p is the float32 master of, or 0
     Py_ssize_t half_type  # a Stored
+    Py_ssize_t change     # a Change: the step, or what a hook does to g
 
 
 # What is done to a gradient before the step; batch.py spells the same.
@@ -28,6 +29,16 @@ cdef enum Prepare:
     AS_IT_IS
     PREPARED              # g / scale * rate, which is seen by the step alone
     WRITTEN               # the same, and written in the place of g
+
+
+# What is done to a tensor; batch.py spells the same. The numbers a and b of the hooks' changes are
+# the first two in the row of coefficients.
+cdef enum Change:
+    STEP                  # the step of the Adam family
+    ADD                   # g = (g + a * p) * b
+    ADD_SIGN              # g = g + a * sign(p)
+    CLIP                  # g = clip(g, a, b)
+    MULTIPLY              # g = g * b
 
 
 # One row of the table of gradients whose squares are summed; norm.py spells it for NumPy.

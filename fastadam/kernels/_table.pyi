@@ -37,6 +37,9 @@ def step_and_count(
     noted: dict[str, Any],
     unscaled: Sequence[Any],
 ) -> None: ...
+def describe_gradients(
+    pairs: list[Any], table: npt.NDArray[np.void], bfloat16: int
+) -> list[int]: ...
 def keep_masters(
     steps: list[Any], halves: list[Any], table: npt.NDArray[np.void], bfloat16: int
 ) -> bool: ...

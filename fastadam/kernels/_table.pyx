@@ -8,7 +8,7 @@ from cpython.ref cimport PyObject
 from libc.float cimport FLT_MIN
 from libc.math cimport fabs
 
-from fastadam.kernels._table cimport AS_IT_IS, BFLOAT16, COMPUTING, FLOAT16, Tensor
+from fastadam.kernels._table cimport AS_IT_IS, BFLOAT16, COMPUTING, FLOAT16, STEP, Tensor
 
 cnp.import_array()
 
@@ -104,6 +104,34 @@ cdef size_t gradient(Tensor* tensor, object array, int computing, int bfloat16, 
     return pointer(array, type_number, p, False)
 
 
+def describe_gradients(list pairs, Tensor[::1] table, int bfloat16):
+    """Fill the rows of a table from pairs ``(p, g)`` of which g is to be changed.
+
+    The gradients are computed in one type, float32 or float64. Returns the indices of the pairs
+    whose arrays the loops cannot walk together, or cannot write; their rows stay empty.
+    """
+    cdef Py_ssize_t i, start = 0
+    cdef int p_number, g_number, computing
+    cdef cnp.ndarray p, g
+    cdef list others = []
+    for i in range(len(pairs)):
+        p, g = <tuple> pairs[i]
+        p_number, g_number = cnp.PyArray_TYPE(p), cnp.PyArray_TYPE(g)
+        computing = cnp.NPY_FLOAT64 if g_number == cnp.NPY_FLOAT64 else cnp.NPY_FLOAT32
+        table[i].start = start
+        table[i].n = 0
+        table[i].p_type = stored(p_number, computing, bfloat16)
+        table[i].g_type = stored(g_number, computing, bfloat16)
+        table[i].g = pointer(g, g_number, g, True) if dense(g) else 0
+        table[i].p = pointer(p, p_number, g, False)
+        if table[i].p and table[i].g and table[i].p_type >= 0 and table[i].g_type >= 0:
+            table[i].n = cnp.PyArray_SIZE(g)
+            start += table[i].n
+        else:
+            others.append(i)
+    return others
+
+
 cdef size_t half_pointer(object array, cnp.ndarray master, int bfloat16) noexcept:
     """The address of a half-precision parameter that can be walked beside its master, 0 if not."""
     cdef int number
@@ -161,6 +189,7 @@ def describe(list steps, Tensor[::1] table, int bfloat16):
         table[i].prepare = AS_IT_IS
         table[i].half = 0
         table[i].half_type = COMPUTING
+        table[i].change = STEP
         if not cnp.PyArray_Check(step[1]):
             others.append(i)
             continue

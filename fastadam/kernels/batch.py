@@ -30,6 +30,7 @@ TENSOR = np.dtype(
         *((name, np.float64) for name in ("scale", "rate")),
         ("half", np.uintp),
         ("half_type", np.intp),
+        ("change", np.intp),
     ]
 )
 

@@ -3,74 +3,99 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.gradient_pass import is_scaled, unscale_gradients
+from fastadam.gradient_pass import alone, is_scaled, unscale_gradients
+from fastadam.kernels.changing import change_gradients
 from fastadam.kernels.dtypes import computing_dtype, is_floating
 from fastadam.parameter import replace_grad
 
-__all__ = ["Gradient", "gradient_of", "non_negative", "number"]
+__all__ = ["Gradient", "change", "gradients_of", "non_negative", "number"]
 
 Array = npt.NDArray[Any]
 
 
 class Gradient(NamedTuple):
-    """A parameter's array p and its gradient as an array that may be written.
-
-    ``g`` and ``p`` are in the type that hooks compute in, T: the gradient's, but float32 for
-    float16 and bfloat16. ``g`` may be ``stored``, the parameter's gradient itself.
-    """
+    """A parameter's array p and its gradient g, as they are stored."""
 
     p: Array
     g: Array
-    stored: Array
+
+    @property
+    def computing(self) -> np.dtype[Any]:
+        """The type that hooks compute in: the gradient's, but float32 for half-precision ones."""
+        # float128, which users' own rules may step, is left as it is
+        return computing_dtype(self.g.dtype) or self.g.dtype
 
     def scalar(self, value: float) -> Any:
-        """Return a number in T; one that is too large for it is infinite."""
+        """Return a number in the type of the computation; infinite if it is too large for it."""
         with np.errstate(over="ignore"):
-            return self.g.dtype.type(value)
-
-    def put(self, g: Array) -> None:
-        """Write a gradient in place of the old one, rounded once to its dtype."""
-        if g is not self.stored:
-            np.copyto(self.stored, g, casting="same_kind")
+            return self.computing.type(value)
 
 
-def gradient_of(param: Any) -> Gradient | None:
-    """Return what a hook works on; None if the array or the gradient is missing.
+Formula = Callable[[Array, Array, Any, Any], Array]
 
-    A gradient that is still multiplied by a loss scale, because the hook is called outside an
-    update, is divided by it first. One that must not be written, since it is read-only or shares
-    memory with the parameter, is replaced by a copy.
+
+def change(
+    kind: int,
+    gradients: Sequence[Gradient],
+    numbers: Sequence[tuple[float, float]],
+    formula: Formula,
+) -> None:
+    """Change gradients in place: those that the loops can walk in one call, on all threads.
+
+    Parameters
+    ----------
+    kind : int
+        Which change, as for `change_gradients`.
+    gradients : sequence of Gradient
+        They share no memory.
+    numbers : sequence of (float, float)
+        The numbers ``a`` and ``b`` for each of them.
+    formula : callable
+        The same change, of ``(p, g, a, b)``, for the others.
+    """
+    for i in change_gradients(kind, gradients, numbers):
+        a, b = map(gradients[i].scalar, numbers[i])
+        p, g = (each.astype(gradients[i].computing, copy=False) for each in gradients[i])
+        np.copyto(gradients[i].g, formula(p, g, a, b), casting="same_kind")
+
+
+def gradients_of(params: Iterable[Any]) -> list[Gradient]:
+    """Return what a hook works on; parameters without array or gradient are left out.
+
+    Gradients that are still multiplied by a loss scale, because the hook is called outside an
+    update, are divided by it first. Those that must not be written, since they are read-only or
+    share memory with the parameter or with one another, are replaced by copies.
 
     Raises
     ------
     TypeError
-        If parameter or gradient do not hold real floating numbers.
+        If a parameter or gradient does not hold real floating numbers; no gradient has been
+        changed then, but for the division.
     """
-    if param.array is None:
-        return None
-    if is_scaled(param):
-        unscale_gradients([param])
-    if param.grad is None:
-        return None
-    stored = param.grad
-    for what, array in (("array", param.array), ("gradient", stored)):
-        if not is_floating(array.dtype):
-            raise TypeError(
-                f"the {what} of parameter {param.name!r} has dtype {array.dtype}; the hooks of "
-                "optimizer_hooks are for real floating numbers: disable its rule, or convert it"
-            )
-    if not stored.flags.writeable or np.may_share_memory(stored, param.array):
-        stored = stored.copy()
-        replace_grad(param, stored)
-    # float128, which users' own rules may step, is left as it is
-    T = computing_dtype(stored.dtype) or stored.dtype  # noqa: N806
-    # an array that is in T already is not copied
-    return Gradient(param.array.astype(T, copy=False), stored.astype(T, copy=False), stored)
+    params = [param for param in params if param.array is not None]
+    unscale_gradients([param for param in params if is_scaled(param)])
+    params = [param for param in params if param.grad is not None]
+    for param in params:
+        for what, array in (("array", param.array), ("gradient", param.grad)):
+            if not is_floating(array.dtype):
+                raise TypeError(
+                    f"the {what} of parameter {param.name!r} has dtype {array.dtype}; the hooks of "
+                    "optimizer_hooks are for real floating numbers: disable its rule, or convert it"
+                )
+    stored = [param.grad for param in params]
+    for i, (param, single) in enumerate(zip(params, alone(stored), strict=True)):
+        grad = stored[i]
+        if single and grad.flags.writeable and not np.may_share_memory(grad, param.array):
+            continue
+        stored[i] = grad.copy()
+        replace_grad(param, stored[i])
+    return [Gradient(param.array, grad) for param, grad in zip(params, stored, strict=True)]
 
 
 def number(hook: Any, **values: Any) -> None:

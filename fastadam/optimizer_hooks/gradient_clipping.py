@@ -6,8 +6,9 @@ import math
 from typing import Any
 
 from fastadam._optimizer import Optimizer
+from fastadam.kernels.changing import MULTIPLY
 from fastadam.kernels.norm import global_norm
-from fastadam.optimizer_hooks._gradient import gradient_of, non_negative
+from fastadam.optimizer_hooks._gradient import change, gradients_of, non_negative
 
 __all__ = ["GradientClipping"]
 
@@ -79,20 +80,12 @@ class GradientClipping:
         TypeError
             If a parameter or gradient does not hold real floating numbers.
         """
-        found = [
-            gradient
-            for param in _hooked_parameters(opt)
-            if (gradient := gradient_of(param)) is not None
-        ]
+        found = gradients_of(_hooked_parameters(opt))
         # n = sqrt(sum of all squares)
-        rate = self.rate(global_norm([gradient.stored for gradient in found]))
-        if rate is None:
-            return
-        for gradient in found:
-            g = gradient.g
+        rate = self.rate(global_norm([gradient.g for gradient in found]))
+        if rate is not None:
             # g *= threshold / n
-            g *= gradient.scalar(rate)
-            gradient.put(g)
+            change(MULTIPLY, found, [(0.0, rate)] * len(found), lambda _, g, a, b: g * b)
 
     def rate(self, norm: float) -> float | None:
         """Return what gradients of this norm are multiplied with; None if they stay as they are.

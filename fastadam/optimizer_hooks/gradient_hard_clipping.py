@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fastadam.optimizer_hooks._gradient import gradient_of, number
+from fastadam.kernels.changing import CLIP
+from fastadam.optimizer_hooks._gradient import change, gradients_of, number
 
 __all__ = ["GradientHardClipping"]
 
@@ -76,9 +78,22 @@ class GradientHardClipping:
         TypeError
             If they do not hold real floating numbers.
         """
-        if (found := gradient_of(param)) is None:
-            return
-        g, scalar = found.g, found.scalar
+        self.call_for_all([param])
+
+    def call_for_all(self, params: Sequence[Any]) -> None:
+        """Change the gradients of many parameters in one call; updates do it so.
+
+        Parameters
+        ----------
+        params : sequence of Parameter
+            Nothing happens to those whose array or gradient is missing.
+
+        Raises
+        ------
+        TypeError
+            If one does not hold real floating numbers; then none has been changed.
+        """
+        found = gradients_of(params)
         # g = clip(g, lower_bound, upper_bound)
-        np.clip(g, scalar(self.lower_bound), scalar(self.upper_bound), out=g)
-        found.put(g)
+        numbers = [(self.lower_bound, self.upper_bound)] * len(found)
+        change(CLIP, found, numbers, lambda _, g, a, b: np.clip(g, a, b))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from fastadam.kernels.norm import global_norm
-from fastadam.optimizer_hooks._gradient import gradient_of, non_negative
+from fastadam.kernels.changing import ADD
+from fastadam.kernels.norm import global_norm, sum_of_squares
+from fastadam.optimizer_hooks._gradient import change, gradients_of, non_negative
 
 __all__ = ["GradientLARS"]
 
@@ -91,17 +93,33 @@ class GradientLARS:
         TypeError
             If they do not hold real floating numbers.
         """
-        if (found := gradient_of(param)) is None:
-            return
-        p, g, _ = found
-        p_norm, g_norm = global_norm([p]), global_norm([g])
-        # r = |p| / (eps + |g| + weight_decay * |p|)
-        size = self.eps + g_norm + self.weight_decay * p_norm
-        # where all three are 0, so is the gradient, and any rate will do
-        rate = p_norm / size if p_norm > self.threshold and size != 0 else 1.0
-        # g = r * (g + weight_decay * p)
-        g += found.scalar(self.weight_decay) * p
+        self.call_for_all([param])
+
+    def call_for_all(self, params: Sequence[Any]) -> None:
+        """Change the gradients of many parameters in one call; updates do it so.
+
+        Parameters
+        ----------
+        params : sequence of Parameter
+            Nothing happens to those whose array or gradient is missing.
+
+        Raises
+        ------
+        TypeError
+            If one does not hold real floating numbers; then none has been changed.
+        """
+        found = gradients_of(params)
+        p_squares = sum_of_squares([gradient.p for gradient in found])
+        g_squares = sum_of_squares([gradient.g for gradient in found])
+        numbers = []
+        for (p, g), p_square, g_square in zip(found, p_squares, g_squares, strict=True):
+            p_norm, g_norm = global_norm([p], [p_square]), global_norm([g], [g_square])
+            # r = |p| / (eps + |g| + weight_decay * |p|)
+            size = self.eps + g_norm + self.weight_decay * p_norm
+            # where all three are 0, so is the gradient, and any rate will do
+            rate = p_norm / size if p_norm > self.threshold and size != 0 else 1.0
+            numbers.append((self.weight_decay, rate))
         # an infinite gradient has the rate 0, and becomes NaN without a word: see on_nonfinite
         with np.errstate(invalid="ignore"):
-            g *= found.scalar(rate)
-        found.put(g)
+            # g = r * (g + weight_decay * p)
+            change(ADD, found, numbers, lambda p, g, a, b: (g + a * p) * b)

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.changing import ADD
 from fastadam.kernels.dtypes import is_floating
-from fastadam.optimizer_hooks._gradient import gradient_of, non_negative
+from fastadam.optimizer_hooks._gradient import Gradient, change, gradients_of, non_negative
 
 __all__ = ["GradientNoise", "exponential_decay_noise"]
 
@@ -137,10 +138,11 @@ class GradientNoise:
         ValueError
             If the noise has another shape than the gradient.
         """
-        if (found := gradient_of(param)) is None:
+        found = gradients_of([param])
+        if not found:
             return
-        g, stored = found.g, found.stored
-        noise = np.asarray(self.noise_func(np, stored.shape, stored.dtype, self, rule))
+        g = found[0].g
+        noise = np.asarray(self.noise_func(np, g.shape, g.dtype, self, rule))
         if noise.dtype.kind not in "iuf" and not is_floating(noise.dtype):
             raise TypeError(
                 f"GradientNoise: noise_func returned {noise.dtype} for the gradient of "
@@ -152,5 +154,6 @@ class GradientNoise:
                 f"gradient of {param.name!r}, whose shape is {g.shape}"
             )
         # g += noise
-        g += noise.astype(g.dtype, copy=False)
-        found.put(g)
+        T = found[0].computing  # noqa: N806
+        noise = np.broadcast_to(noise.astype(T, copy=False), g.shape)
+        change(ADD, [Gradient(noise, g)], [(1.0, 1.0)], lambda p, g, a, b: g + p)

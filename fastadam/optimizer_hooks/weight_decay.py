@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from fastadam.optimizer_hooks._gradient import gradient_of, number
+from fastadam.kernels.changing import ADD
+from fastadam.optimizer_hooks._gradient import change, gradients_of, number
 
 __all__ = ["WeightDecay"]
 
@@ -70,9 +72,21 @@ class WeightDecay:
         TypeError
             If they do not hold real floating numbers.
         """
-        if (found := gradient_of(param)) is None:
-            return
-        p, g, _ = found
+        self.call_for_all([param])
+
+    def call_for_all(self, params: Sequence[Any]) -> None:
+        """Change the gradients of many parameters in one call; updates do it so.
+
+        Parameters
+        ----------
+        params : sequence of Parameter
+            Nothing happens to those whose array or gradient is missing.
+
+        Raises
+        ------
+        TypeError
+            If one does not hold real floating numbers; then none has been changed.
+        """
+        found = gradients_of(params)
         # g += rate * p
-        g += found.scalar(self.rate) * p
-        found.put(g)
+        change(ADD, found, [(self.rate, 1.0)] * len(found), lambda p, g, a, _: g + a * p)

@@ -307,4 +307,4 @@ def test_overflowing_bounds_are_infinite_without_a_warning() -> None:
 
 
 def test_row_layout_has_no_padding() -> None:
-    assert batch.TENSOR.itemsize == 17 * np.dtype(np.intp).itemsize
+    assert batch.TENSOR.itemsize == 18 * np.dtype(np.intp).itemsize

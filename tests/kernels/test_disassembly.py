@@ -180,6 +180,23 @@ def test_half_precision_is_converted_in_full_vectors(module: str, function: str)
     assert shifts or [body for body in found if has(body, "vpsrld", register)]
 
 
+@pytest.mark.parametrize("dtype", NUMBER)
+@pytest.mark.parametrize("module", WIDTH)
+def test_changes_of_gradients_are_loops_of_full_vectors(module: str, dtype: str) -> None:
+    suffix = "pd" if dtype == "float64" else "ps"
+    register, prefix = WIDTH[module]
+    [code] = symbols(module, "change_typed", NUMBER[dtype], NUMBER[dtype])
+    found = [
+        body
+        for body in loops(code)
+        if any(
+            re.match(rf"{prefix}(mul|max|min|cmp\w*){suffix}", x) and register in x for x in body
+        )
+    ]
+    # decay, lasso, clipping of both kinds
+    assert len(found) >= 4
+
+
 @pytest.mark.parametrize("module", WIDTH)
 def test_masters_follow_in_full_vectors(module: str) -> None:
     register, _ = WIDTH[module]

@@ -1,0 +1,63 @@
+"""What hooks do to gradients: many of them in one call of the loops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.kernels import _table, cpu
+from fastadam.kernels.batch import TENSOR
+from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
+
+__all__ = ["ADD", "ADD_SIGN", "CLIP", "MULTIPLY", "change_gradients"]
+
+Array = npt.NDArray[Any]
+
+# The changes, as _table.pxd lists them: g = (g + a * p) * b, g = g + a * sign(p),
+# g = clip(g, a, b), g = g * b.
+ADD, ADD_SIGN, CLIP, MULTIPLY = range(1, 5)
+
+
+def change_gradients(
+    change: int, pairs: Sequence[tuple[Array, Array]], numbers: Sequence[tuple[float, float]]
+) -> list[int]:
+    """Change gradients in place, on all threads.
+
+    Parameters
+    ----------
+    change : int
+        ADD, ADD_SIGN, CLIP or MULTIPLY.
+    pairs : sequence of (numpy.ndarray, numpy.ndarray)
+        Parameter and gradient, of one shape. A half-precision gradient is widened to float32,
+        changed, and rounded; so is, for this, a half-precision parameter.
+    numbers : sequence of (float, float)
+        ``a`` and ``b`` for each pair, rounded once to the type of the computation.
+
+    Returns
+    -------
+    list of int
+        Which pairs were left as they are: of other types, of layouts that differ, strided,
+        misaligned or read-only.
+    """
+    groups: dict[np.dtype[Any], list[int]] = {}
+    left = []
+    for i, (_, g) in enumerate(pairs):
+        dtype = computing_dtype(g.dtype)
+        if dtype is None:
+            left.append(i)
+        else:
+            groups.setdefault(dtype, []).append(i)
+    for computing, places in groups.items():
+        table = np.zeros(len(places), TENSOR)
+        own = [pairs[i] for i in places]
+        left += [places[i] for i in _table.describe_gradients(own, table, bfloat16_number())]
+        table["change"] = change
+        table["row"] = range(len(places))
+        coefficients = np.zeros((len(places), 8), computing)
+        with np.errstate(over="ignore", under="ignore"):
+            coefficients[:, :2] = [numbers[i] for i in places]
+        cpu.run(table, coefficients)
+    return left
