@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOOPS = "fastadam/kernels/_cpu.pyx"
 SCALARS = "fastadam/kernels/coefficients.py"
 BATCH = "fastadam/kernels/batch.py"
+ROWS = "fastadam/kernels/table.py"
 HALF = "fastadam/kernels/_half.pxi"
 NORM = "fastadam/kernels/_norm.pxi"
 TABLE = "fastadam/kernels/_table.pyx"
@@ -142,7 +143,7 @@ MUTANTS = [
     Mutant("half gradients of float64", TABLE, "if computing != cnp.NPY_FLOAT32:", "if False:"),
     Mutant("layout in bytes", TABLE, "* cnp.PyArray_ITEMSIZE(p)\n", "* 1\n"),
     Mutant("misaligned pointers", TABLE, "cnp.PyArray_ISBEHAVED_RO(a)", "True"),
-    Mutant("extents of half types", BATCH, 'self.table[f"{key}_type"] != 0', "False"),
+    Mutant("extents of half types", ROWS, 'self.table[f"{key}_type"] != 0', "False"),
     Mutant(
         "state of the parameter's dtype",
         DTYPES,
@@ -205,15 +206,15 @@ MUTANTS = [
         "    final = final_lr",
     ),
     # the batch and the order of an update
-    Mutant("aliased gradients", BATCH, "table.copy_gradient(int(i))", "int(i)"),
+    Mutant("aliased gradients", ROWS, "table.copy_gradient(int(i))", "int(i)"),
     Mutant(
         "overlaps ignored",
-        BATCH,
+        ROWS,
         "bool(np.any(high[:-1] > low[1:])), copied",
         "False, copied",
     ),
-    Mutant("eps unchecked", BATCH, "if eps != 0 and", "if False and"),
-    Mutant("others left out", BATCH, " + [partial(self._run_strided, i) for i in self.others]", ""),
+    Mutant("eps unchecked", ROWS, "if eps != 0 and", "if False and"),
+    Mutant("others left out", ROWS, " + [partial(self._run_strided, i) for i in self.others]", ""),
     Mutant("t is behind", GATHER, "coefficients(rule.t + 1)", "coefficients(max(rule.t, 1))"),
     Mutant("t not counted", GATHER, "ts = [rule.t + 1 for", "ts = [rule.t for"),
     Mutant("overrides ignored", GATHER, "(rule.hyperparam.version, rule.t, ", "(rule.t, "),
@@ -515,14 +516,12 @@ MUTANTS = [
     Mutant("blocks from the start", LOOPS, "g = <real*> tensor.g + first", "g = <real*> tensor.g"),
     Mutant(
         "half products not rounded",
-        BATCH,
+        ROWS,
         "return not write and (divided or rate == 1)",
         "return not write",
     ),
-    Mutant("half gradients written", BATCH, "return not write and (divided", "return (divided"),
-    Mutant(
-        "shared gradients written", BATCH, "return not write or self._separate()", "return True"
-    ),
+    Mutant("half gradients written", ROWS, "return not write and (divided", "return (divided"),
+    Mutant("shared gradients written", ROWS, "return not write or self._separate()", "return True"),
     Mutant(
         "read-only gradients written",
         BATCH,

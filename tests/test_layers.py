@@ -51,8 +51,8 @@ plain_numpy extras output arguments
 """
 KERNELS = """
 step
-changing
-batch
+batch changing
+table
 norm
 cpu strided
 reference

@@ -1,5 +1,5 @@
 # One row of the descriptor table: where a parameter's arrays lie and which numbers drive its step.
-# Every field is eight bytes wide, so the row has no padding on any 64-bit machine; batch.py spells
+# Every field is eight bytes wide, so the row has no padding on any 64-bit machine; table.py spells
 # the same row as a NumPy dtype.
 
 
@@ -24,14 +24,14 @@ cdef struct Tensor:
     Py_ssize_t change     # a Change: the step, or what a hook does to g
 
 
-# What is done to a gradient before the step; batch.py spells the same.
+# What is done to a gradient before the step; table.py spells the same.
 cdef enum Prepare:
     AS_IT_IS
     PREPARED              # g / scale * rate, which is seen by the step alone
     WRITTEN               # the same, and written in the place of g
 
 
-# What is done to a tensor; batch.py spells the same. The numbers a and b of the hooks' changes are
+# What is done to a tensor; table.py spells the same. The numbers a and b of the hooks' changes are
 # the first two in the row of coefficients.
 cdef enum Change:
     STEP                  # the step of the Adam family

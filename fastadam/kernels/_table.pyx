@@ -244,7 +244,7 @@ cdef class Rows:
 
     Parameters
     ----------
-    table : numpy.ndarray of batch.TENSOR
+    table : numpy.ndarray of table.TENSOR
         Described and dense in every row.
     coefficients : numpy.ndarray of float32 or float64, shape (sets, 8)
         What the rows refer to.

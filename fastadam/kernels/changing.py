@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels import _table, cpu
-from fastadam.kernels.batch import TENSOR
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
+from fastadam.kernels.table import TENSOR
 
 __all__ = ["ADD", "ADD_SIGN", "CLIP", "MULTIPLY", "change_gradients"]
 

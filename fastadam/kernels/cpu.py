@@ -88,7 +88,7 @@ def runner(table: npt.NDArray[np.void], coefficients: Array, total: int) -> Call
 
     Parameters
     ----------
-    table : numpy.ndarray of batch.TENSOR, shape (n,)
+    table : numpy.ndarray of table.TENSOR, shape (n,)
         One row per tensor, checked, with ``start`` the running sum of ``n``.
     coefficients : numpy.ndarray of float32 or float64, shape (rows, 8)
         The scalars of ``coefficients.Coefficients``, one row per distinct set.

@@ -13,8 +13,9 @@ import numpy as np
 
 from fastadam.changes import changes
 from fastadam.kernels._table import count
-from fastadam.kernels.batch import Batch, Step, check_batch
+from fastadam.kernels.batch import Batch, check_batch
 from fastadam.kernels.coefficients import Coefficients, Constants, coefficients_at, constants
+from fastadam.kernels.table import Step
 from fastadam.parameter import Parameter
 from fastadam.rule_batch import RuleBatch
 

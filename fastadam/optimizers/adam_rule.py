@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastadam.hyperparameter import Hyperparameter
-from fastadam.kernels.batch import Batch, Step
+from fastadam.kernels.batch import Batch
 from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_coefficients
 from fastadam.kernels.dtypes import is_half, state_like
+from fastadam.kernels.table import Step
 from fastadam.optimizers.adam_batch import AdamBatch
 from fastadam.parameter import peek_grad
 from fastadam.rule_batch import RuleBatch

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastadam.kernels import batch, cpu
-from fastadam.kernels.batch import Step, adam_batch, check_batch
+from fastadam.kernels import cpu, table
+from fastadam.kernels.batch import adam_batch, check_batch
 from fastadam.kernels.coefficients import Coefficients, step_coefficients
 from fastadam.kernels.reference import adam_reference
+from fastadam.kernels.table import Step
 
 HYPERPARAM = {
     "alpha": 0.02,
@@ -307,4 +308,4 @@ def test_overflowing_bounds_are_infinite_without_a_warning() -> None:
 
 
 def test_row_layout_has_no_padding() -> None:
-    assert batch.TENSOR.itemsize == 18 * np.dtype(np.intp).itemsize
+    assert table.TENSOR.itemsize == 18 * np.dtype(np.intp).itemsize

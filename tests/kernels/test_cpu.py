@@ -13,8 +13,9 @@ import pytest
 
 import fastadam
 from fastadam.kernels import _cpu_features, cpu, threads
-from fastadam.kernels.batch import TENSOR, Step, adam_batch
+from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.coefficients import step_coefficients
+from fastadam.kernels.table import TENSOR, Step
 
 USABLE = [name for name in cpu.built_instruction_sets() if name in _cpu_features.supported()]
 STEP = step_coefficients(

@@ -8,10 +8,11 @@ import sys
 import numpy as np
 import pytest
 
-from fastadam.kernels import batch, cpu, dtypes
-from fastadam.kernels.batch import Step, adam_batch, check_batch
+from fastadam.kernels import cpu, dtypes, table
+from fastadam.kernels.batch import adam_batch, check_batch
 from fastadam.kernels.coefficients import Coefficients, step_coefficients
 from fastadam.kernels.reference import adam_reference
+from fastadam.kernels.table import Step
 
 HYPERPARAM = {
     "alpha": 0.02,
@@ -106,7 +107,7 @@ def test_every_pair_of_dtypes(p_name: str, g_name: str, shape: tuple[int, ...]) 
 @pytest.mark.parametrize(("p_name", "g_name"), PAIRS)
 def test_which_pairs_have_a_loop_of_their_own(p_name: str, g_name: str) -> None:
     step = Step("p", *some_arrays(p_name, g_name), coefficients_at())
-    others = batch._tables([step])[0].others
+    others = table.tables_of([step])[0].others
     assert others == ([] if (p_name, g_name) in FAST else [0])
 
 
@@ -210,9 +211,9 @@ def test_gradients_that_overlap_parameters_of_another_size(
 def copies(steps: list[Step], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run a batch and count the gradients that were copied."""
     counted: list[int] = []
-    real = batch._Table.copy_gradient
+    real = table.Table.copy_gradient
     monkeypatch.setattr(
-        batch._Table, "copy_gradient", lambda table, i: (counted.append(i), real(table, i))
+        table.Table, "copy_gradient", lambda table, i: (counted.append(i), real(table, i))
     )
     adam_batch(steps)
     return len(counted)

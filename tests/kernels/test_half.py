@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from fastadam.kernels import _cpu_features, cpu
-from fastadam.kernels.batch import TENSOR, Step, adam_batch
+from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.coefficients import Coefficients, step_coefficients
 from fastadam.kernels.dtypes import stored
 from fastadam.kernels.reference import adam_reference
+from fastadam.kernels.table import TENSOR, Step
 
 MODULES = {"baseline": "_cpu", "avx2": "_cpu_avx2", "avx512": "_cpu_avx512"}
 HALVES = ("float16", "bfloat16")

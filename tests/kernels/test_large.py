@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from fastadam.kernels import cpu
-from fastadam.kernels.batch import TENSOR
 from fastadam.kernels.coefficients import step_coefficients
 from fastadam.kernels.norm import CHUNK, sum_of_squares
 from fastadam.kernels.reference import adam_reference, squares_reference
+from fastadam.kernels.table import TENSOR
 
 pytestmark = [
     pytest.mark.slow,

@@ -410,3 +410,21 @@ def test_a_copy_finds_its_own_arrays() -> None:
         for key, array in opt.target.items():
             np.testing.assert_array_equal(array, before[key])
         assert other.t == 6
+
+
+@pytest.mark.parametrize("eps_mode", ["hat", "paper"])
+def test_an_eps_that_becomes_too_small_is_refused(eps_mode: str) -> None:
+    params = {"single": np.ones(3, np.float32), "double": np.ones(3)}
+    opt = Adam(eps_mode=eps_mode).setup(params)
+    grads = {"single": np.ones(3, np.float32), "double": np.ones(3)}
+    for _ in range(3):
+        opt.apply_gradients(grads)
+    before = [array.tobytes() for array in params.values()]
+    opt.eps = 1e-44
+    with pytest.raises(ValueError, match="'single': eps = .* is too small for float32"):
+        opt.apply_gradients(grads)
+    assert before == [array.tobytes() for array in params.values()]
+    assert opt.t == 3
+    opt.eps = 0.0
+    opt.apply_gradients(grads)
+    assert opt.t == 4
