@@ -27,7 +27,7 @@ from setuptools.errors import CCompilerError, CompileError, ExecError, OptionErr
 KERNELS = "fastadam/kernels"
 
 # Sources that others include: a change in one of them compiles everything anew.
-INCLUDED = ("_cpu.pyx", "_half.pxi", "_hooks.pxi", "_norm.pxi", "_table.pxd")
+INCLUDED = ("_cpu.pyx", "_cut.pxi", "_half.pxi", "_hooks.pxi", "_norm.pxi", "_table.pxd")
 
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
 # a flag adds the feature to supported() in _cpu_features.pyx.
@@ -47,7 +47,7 @@ FORBIDDEN = {"-ffast-math", "-Ofast", "-funsafe-math-optimizations", "-fassociat
 # How OpenMP is spelled: (compiler flags, linker flags). Apple's clang takes it as an add-on.
 OPENMP = ["-fopenmp"], ["-fopenmp"]
 OPENMP_MACOS = ["-Xpreprocessor", "-fopenmp"], ["-lomp"]
-THREADED = {"_cpu", "_cpu_avx2", "_cpu_avx512", "_openmp"}
+THREADED = {"_cpu", "_cpu_avx2", "_cpu_avx512", "_floor", "_openmp"}
 
 # They hold for the included _cpu.pyx too, where directives in a comment would not.
 DIRECTIVES = {
@@ -103,6 +103,7 @@ def extensions(platform: str) -> list[Extension]:
     """List the extensions for a target platform, the slowest to compile first."""
     sets = instruction_sets(platform)
     flags = {module: [*options, *NUMERICS] for module, options in sets.values()}
+    flags["_floor"] = NUMERICS
     include = {"_table": [numpy.get_include()]}
     macros = {
         "_table": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],

@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from fastadam._version import __version__
+from fastadam.bench import command as bench
 from fastadam.cli import demo, info, output, selftest
 from fastadam.configuration import get_config, show_config
 
 __all__ = ["main"]
 
 # Each is a module with SUMMARY, add_arguments(parser) and run(args) -> exit status.
-_COMMANDS: dict[str, ModuleType] = {"demo": demo, "info": info, "selftest": selftest}
+_COMMANDS: dict[str, ModuleType] = {
+    "bench": bench,
+    "demo": demo,
+    "info": info,
+    "selftest": selftest,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

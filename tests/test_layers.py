@@ -18,6 +18,7 @@ PACKAGE = Path(fastadam.__file__).parent
 # From the top to the bottom; a module imports modules of lower lines only.
 LAYERS = """
 __main__
+bench
 cli
 __init__
 configuration
@@ -42,6 +43,17 @@ serializers
 kernels
 _version
 """
+BENCH = """
+command
+plans picture
+chain memory subnormal sweep
+ratios report
+peers
+own torch_steps other_steps floor
+contender headers
+arrays
+cases settings spread timing machine
+"""
 CLI = """
 demo selftest info
 demo_training
@@ -59,7 +71,7 @@ reference
 coefficients
 threads dtypes
 cgroup
-_table _cpu _cpu_avx2 _cpu_avx512 _openmp _cpu_features
+_table _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
 """
 OPTIMIZERS = """
 __init__
@@ -82,6 +94,7 @@ dictionary _members atomic _templates _hdf5_types
 _pickled_none protocol
 """
 PACKAGES = {
+    "bench": BENCH,
     "cli": CLI,
     "kernels": KERNELS,
     "optimizer_hooks": OPTIMIZER_HOOKS,
@@ -189,7 +202,8 @@ def test_the_loops_know_nothing_of_the_objects() -> None:
 
 def test_only_the_optimizers_call_kernels() -> None:
     allowed = re.compile(
-        r"kernels\.|optimizers\.|optimizer_hooks\.|cli\.|(__init__|configuration|gradient_pass|repetition)$"
+        r"kernels\.|optimizers\.|optimizer_hooks\.|bench\.|cli\.|"
+        r"(__init__|configuration|gradient_pass|repetition)$"
     )
     for module in modules():
         if not allowed.match(module):

@@ -85,6 +85,7 @@ ctypedef fused real_restrict:
     float_restrict
     double_restrict
 
+include "_cut.pxi"
 include "_half.pxi"
 
 # A maximum or minimum that keeps NaN, as NumPy's, is written as two selections, each of one
@@ -105,10 +106,6 @@ cdef enum:
 # Elements that more is done with than the step, at once: p, g, m and v fit into the first cache.
 cdef enum:
     BLOCK = 1024
-
-# A thread's range begins at a multiple of this many elements: 64 bytes of a half type.
-cdef enum:
-    CUT = 32
 
 
 cdef inline inlined_void adam_span(
@@ -340,12 +337,6 @@ cdef void adam_range(
     if real is float:
         if flushing:
             fastadam_flush_restore(saved)
-
-
-cdef Py_ssize_t cut(Py_ssize_t total, int k, int n_threads) noexcept nogil:
-    """Where thread k's range begins; free of overflow for any total."""
-    cdef Py_ssize_t share = total // n_threads + 1
-    return min(k * ((share + CUT - 1) // CUT) * CUT, total)
 
 
 cdef void adam_threads(

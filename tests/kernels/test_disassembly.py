@@ -25,7 +25,7 @@ pytestmark = [
 
 # Of the full width of each instruction set: the register's name, and the prefix of mnemonics.
 WIDTH = {"_cpu": ("xmm", ""), "_cpu_avx2": ("ymm", "v"), "_cpu_avx512": ("zmm", "v")}
-PLAIN = ("_cpu", "_table", "_openmp", "_cpu_features")
+PLAIN = ("_cpu", "_floor", "_table", "_openmp", "_cpu_features")
 N_VARIANTS = 4
 
 # The numbers of the types, as the ctypedefs of _cpu.pyx list them.
@@ -242,3 +242,24 @@ def test_the_test_knows_avx_when_it_sees_it() -> None:
     lines = [line for code in functions("_cpu_avx2").values() for line in texts(code)]
     assert any(re.search(r"%ymm", line) for line in lines)
     assert any(line.startswith("vmov") for line in lines)
+
+
+@pytest.mark.parametrize("widths", [(0, 0, 0), (0, 1, 0), (1, 0, 0), (1, 1, 0), (2, 2, 1)])
+def test_the_memory_floor_reads_and_writes_every_stream(widths: tuple[int, int, int]) -> None:
+    (code,) = symbols("_floor", "pass_over", *widths)
+    found = []
+    for body in loops(code):
+        moves = [line for line in body if re.match(r"mov(dqu|ups|dqa|upd)\b", line)]
+        written = {match[1] for line in moves if (match := re.search(r",(-?\w*\(\S+\))$", line))}
+        read = {match[1] for line in moves if (match := re.match(r"\w+\s+(-?\w*\(\S+\)),", line))}
+        if written:
+            found.append((written, read))
+    # p, m, v, and with amsgrad vhat: all of them read, and the gradient besides; where p or g are
+    # narrower than the state, a loop reads and writes two or more vectors of the wide streams
+    at_least = sorted(len(written) for written, _ in found)
+    assert len(found) >= 2
+    assert at_least[0] >= 3
+    assert at_least[-1] >= 4
+    for written, read in found:
+        assert written <= read
+        assert read - written

@@ -1,0 +1,88 @@
+"""Arrays of a case, and how much memory there is for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.bench.cases import Case
+from fastadam.cli.extras import load
+from fastadam.kernels.dtypes import computing_dtype
+
+__all__ = ["Array", "dtype_of", "dtypes", "free_bytes", "gradients", "parameters", "state_bytes"]
+
+Array = npt.NDArray[Any]
+
+# Random numbers are made once for so many elements, and repeated.
+_BLOCK = 1 << 16
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """Return the dtype of a name, bfloat16 too.
+
+    Raises
+    ------
+    MissingExtra
+        If ml_dtypes is needed and not installed.
+    """
+    if name == "bfloat16":
+        found: np.dtype[Any] = np.dtype(load("bfloat16", "ml_dtypes").bfloat16)
+        return found
+    return np.dtype(name)
+
+
+def dtypes(case: Case, dtype: str | None) -> list[np.dtype[Any]]:
+    """Return the dtype of every tensor: the run's, or where that is None the tensor's own."""
+    return [dtype_of(dtype or tensor.dtype or "float32") for tensor in case.tensors]
+
+
+def parameters(case: Case, dtype: str | None, seed: int = 0) -> list[Array]:
+    """Make parameters of about 0.03: normal numbers, the same for the same seed."""
+    return _arrays(case, dtype, 0.03, seed)
+
+
+def gradients(case: Case, dtype: str | None, seed: int = 1) -> list[Array]:
+    """Make gradients of about 0.3: their squares are far from overflow and from underflow."""
+    return _arrays(case, dtype, 0.3, seed)
+
+
+def _arrays(case: Case, dtype: str | None, size: float, seed: int) -> list[Array]:
+    """Fill arrays with a repeated block of numbers of both signs, none of them near 0."""
+    random = np.random.default_rng(seed)
+    block = random.uniform(0.5, 1.5, _BLOCK) * random.choice([-size, size], _BLOCK)
+    made = []
+    for tensor, kind in zip(case.tensors, dtypes(case, dtype), strict=True):
+        array = np.empty(tensor.size, kind)
+        numbers = block.astype(kind)
+        offset = int(random.integers(_BLOCK))
+        for start in range(-offset, tensor.size, _BLOCK):
+            begin, end = max(start, 0), min(start + _BLOCK, tensor.size)
+            array[begin:end] = numbers[begin - start : end - start]
+        made.append(array.reshape(tensor.shape))
+    return made
+
+
+def state_bytes(case: Case, dtype: str | None, amsgrad: bool) -> tuple[int, int]:
+    """Return how many bytes the parameters of a case take, and how many their state."""
+    stored = state = 0
+    for tensor, kind in zip(case.tensors, dtypes(case, dtype), strict=True):
+        computing = computing_dtype(kind)
+        assert computing is not None
+        stored += tensor.size * kind.itemsize
+        state += tensor.size * computing.itemsize * (3 if amsgrad else 2)
+    return stored, state
+
+
+def free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Return how much memory programs can still get; None where the system does not say."""
+    try:
+        lines = meminfo.read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return None

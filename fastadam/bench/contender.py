@@ -1,0 +1,153 @@
+"""What a contender of the benchmark does, and how one is checked before it is timed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from fastadam.bench import arrays, settings
+from fastadam.bench.arrays import Array
+from fastadam.bench.cases import Case, Tensor
+from fastadam.bench.settings import Variant
+
+__all__ = ["Contender", "NotComparable", "Unavailable", "check"]
+
+# How far parameters may be apart after a few steps, relative to the way they have gone. The half
+# types' own state, which some keep, and their rounding after each operation is most of it.
+_TOLERANCES = {"float64": 1e-9, "float32": 1e-4, "float16": 0.1, "bfloat16": 0.25}
+_CHECKED_STEPS = 5
+_CHECKED = Case("check", (Tensor("a", (37, 11)), Tensor("b", (13,))))
+
+
+class Unavailable(Exception):
+    """A contender cannot be had here; the message says why, and how to get it."""
+
+
+class NotComparable(Exception):
+    """A contender has no such step: a variant or a dtype that it lacks, or another result."""
+
+
+class Contender(ABC):
+    """An optimizer with arrays of its own, ready for steps.
+
+    Parameters
+    ----------
+    variant : Variant
+        Which of the family.
+    params : list of numpy.ndarray
+        Where to start; they become the contender's, which may step them in place.
+
+    Raises
+    ------
+    Unavailable, NotComparable
+        If it cannot be had, or lacks the variant or the dtype.
+    """
+
+    # The name in tables, and whose eps and weight decay it has.
+    name: ClassVar[str]
+    modes: ClassVar[str] = "pytorch"
+
+    @abstractmethod
+    def __init__(self, variant: Variant, params: list[Array]) -> None:
+        """Set up."""
+
+    @abstractmethod
+    def give(self, grads: list[Array]) -> None:
+        """Take gradients for the next steps, in the form in which the library has them."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Make one step; this is what is timed."""
+
+    @abstractmethod
+    def values(self) -> list[Array]:
+        """Return the parameters."""
+
+    @classmethod
+    def set_threads(cls, n: int) -> None:
+        """Use so many threads; one that has always one has nothing to do.
+
+        Raises
+        ------
+        NotComparable
+            If that cannot be done in a process that runs.
+        """
+        return None
+
+    @classmethod
+    def version(cls) -> str | None:
+        """Return the name and the version of the library; None for fastadam and NumPy."""
+        return None
+
+
+def check(
+    kind: type[Contender],
+    variant: Variant,
+    dtype: str,
+    reference: type[Contender] | None = None,
+) -> float:
+    """Make a few steps on small arrays, and compare them with fastadam's in the same modes.
+
+    Parameters
+    ----------
+    kind : type
+        The contender.
+    variant : Variant
+        Which of the family.
+    dtype : str
+        Of parameters and gradients.
+    reference : type, optional
+        Another contender to compare with.
+
+    Returns
+    -------
+    float
+        The largest difference of a parameter, relative to the largest way that one has gone.
+
+    Raises
+    ------
+    NotComparable
+        If the difference is more than rounding explains: such a contender is not timed.
+    """
+    start = arrays.parameters(_CHECKED, dtype)
+    expected = [p.copy() for p in start]
+    if reference is None:
+        ours = settings.optimizer(variant, kind.modes).setup(expected)
+    else:
+        other = reference(variant, expected)
+    theirs = kind(variant, [p.copy() for p in start])
+    for step in range(1, _CHECKED_STEPS + 1):
+        # larger ones at every step, so that whoever clips them does something else
+        grads = [(g * step).astype(g.dtype) for g in arrays.gradients(_CHECKED, dtype, step)]
+        theirs.give([g.copy() for g in grads])
+        theirs.step()
+        if reference is None:
+            ours.apply_gradients(grads)
+        else:
+            other.give(grads)
+            other.step()
+    difference = _difference(start, expected, theirs.values())
+    tolerance = _TOLERANCES[dtype]
+    if reference is not None:
+        # PyTorch adds 1e-6 to the norm by which it clips
+        tolerance = max(tolerance, 1e-5)
+    # also where it is NaN
+    if not difference <= tolerance:
+        raise NotComparable(
+            f"after {_CHECKED_STEPS} steps its parameters are {difference:.2g} of their way from "
+            f"fastadam's (at most {tolerance:g} is rounding)"
+        )
+    return difference
+
+
+def _difference(start: Sequence[Array], ours: Sequence[Array], theirs: Sequence[Array]) -> float:
+    """Relate the largest difference to the largest way, in float64."""
+
+    def farthest(first: Sequence[Array], second: Sequence[Array]) -> float:
+        pairs = zip(first, second, strict=True)
+        return float(np.max([np.max(np.abs(a.astype(float) - b.astype(float))) for a, b in pairs]))
+
+    return farthest(ours, theirs) / farthest(ours, start)

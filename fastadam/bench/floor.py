@@ -1,0 +1,79 @@
+"""The memory floor: what the reads and writes of a step cost by themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastadam.bench import arrays
+from fastadam.bench.arrays import Array
+from fastadam.bench.cases import Case
+from fastadam.kernels import _floor, _table, cpu
+from fastadam.kernels.batch import TENSOR, Step
+from fastadam.kernels.coefficients import Coefficients
+from fastadam.kernels.dtypes import bfloat16_number, computing_dtype, state_like
+
+__all__ = ["Floor", "bytes_moved"]
+
+# A table is described together with scalars, which the floor does not read.
+_NO_COEFFICIENTS = Coefficients(0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, False, False)
+
+
+class Floor:
+    """Passes over the arrays of a step that read and write what the step reads and writes.
+
+    The table, the cut over threads and the number of threads are those of fastadam's kernels.
+
+    Parameters
+    ----------
+    case : Case
+        Of which sizes.
+    dtype : str or None
+        Of parameters and gradients; None for each tensor's own.
+    amsgrad : bool
+        Whether there is a third state.
+    grads : list of numpy.ndarray
+        Read only.
+    """
+
+    def __init__(self, case: Case, dtype: str | None, amsgrad: bool, grads: list[Array]) -> None:
+        self._tables: list[tuple[Any, Any, int]] = []
+        self.arrays: list[list[Array]] = []
+        groups: dict[Any, list[Step]] = {}
+        params = arrays.parameters(case, dtype)
+        for tensor, p, g in zip(case.tensors, params, grads, strict=True):
+            m, v = state_like(p), state_like(p)
+            vhat = state_like(p) if amsgrad else None
+            self.arrays.append([p, g, m, v] if vhat is None else [p, g, m, v, vhat])
+            step = Step(tensor.name, p, g, m, v, vhat, _NO_COEFFICIENTS)
+            groups.setdefault(computing_dtype(p.dtype), []).append(step)
+            for state in self.arrays[-1][2:]:
+                state.fill(1)  # pages of zeros that nobody has written share one page
+        for computing, steps in groups.items():
+            table = np.empty(len(steps), TENSOR)
+            others = _table.describe(steps, table, bfloat16_number())
+            assert not others, "all arrays are dense"
+            table["row"] = 0
+            table["amsgrad"] = amsgrad
+            table["adabound"] = False
+            loop = _floor.floor_float32 if computing == np.float32 else _floor.floor_float64
+            self._tables.append((loop, table, int(table["start"][-1] + table["n"][-1])))
+
+    def step(self) -> None:
+        """Pass over all arrays once."""
+        for loop, table, total in self._tables:
+            loop(table, cpu.n_threads(total))
+
+
+def bytes_moved(case: Case, dtype: str | None, amsgrad: bool) -> int:
+    """Return how many bytes one step reads and writes: 28 for an element of float32 Adam.
+
+    Examples
+    --------
+    >>> from fastadam.bench.cases import one
+    >>> [bytes_moved(one(1, 'one'), 'float32', amsgrad) for amsgrad in (False, True)]
+    [28, 36]
+    """
+    stored, state = arrays.state_bytes(case, dtype, amsgrad)
+    return 3 * stored + 2 * state
