@@ -52,7 +52,7 @@ def save_picture(path: Path, result: dict[str, Any]) -> None:
     measured = result["results"]
     rows = [row for what in ("ratios", "host") for row in measured.get(what, ())]
     sweeps = measured.get("sweep", [])
-    heights = ([1.2 + 0.55 * len(rows)] if rows else []) + [4.6] * len(sweeps)
+    heights = ([1.2 + 0.6 * len(rows)] if rows else []) + [4.6] * len(sweeps)
     figure = load("bench", "matplotlib.figure").Figure(
         figsize=(9, sum(heights) + 0.6 or 1.0), layout="constrained"
     )
@@ -91,21 +91,21 @@ def _draw_ratios(axes: Any, rows: list[dict[str, Any]]) -> None:
                 zorder=3 if name == "fastadam" else 2,
             )
             shown.add(name)
-    axes.axvline(1, color="#000000", linewidth=1.2)
-    axes.text(1, -0.75, "memory floor", ha="center", va="bottom", fontsize=8)
+    axes.axvline(1, color="#000000", linewidth=1.2, label="memory floor")
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")
     _plain_ticks(axes.xaxis)
     axes.set_xlabel("time of a step, in times of the floor (left is better)")
-    axes.legend(frameon=False, fontsize=8, ncols=5, loc="lower center", bbox_to_anchor=(0.4, 1.04))
+    axes.legend(frameon=False, fontsize=8, ncols=5, loc="lower center", bbox_to_anchor=(0.4, 1.01))
     _clean(axes)
 
 
 def _label(row: dict[str, Any]) -> str:
     """Name a row by its case and by what fastadam takes for it."""
     ours = microseconds(row["times_us"]["fastadam"]["median"])
-    return f"{row['case']}\n{row['variant']} {row['dtype']}, {row['threads']} thr., {ours}"
+    lines = (row["case"], f"{row['variant']} {row['dtype']}, {row['threads']} thread(s)")
+    return "\n".join((*lines, f"fastadam: {ours}"))
 
 
 def _draw_sweep(axes: Any, sweep: dict[str, Any]) -> None:
@@ -155,7 +155,7 @@ def _draw_sweep(axes: Any, sweep: dict[str, Any]) -> None:
         loc="left",
         fontsize=10,
     )
-    axes.legend(frameon=False, fontsize=8, loc="upper right", bbox_to_anchor=(1, 0.93))
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.05))
     _clean(axes)
 
 
