@@ -10,9 +10,9 @@ from fastadam.bench import arrays
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
 from fastadam.kernels import _floor, _table, cpu
-from fastadam.kernels.batch import TENSOR, Step
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype, state_like
+from fastadam.kernels.table import TENSOR, Step
 
 __all__ = ["Floor", "bytes_moved"]
 

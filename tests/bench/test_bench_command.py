@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -273,9 +274,10 @@ def test_what_libraries_print_is_not_in_the_json() -> None:
         "sys.exit(main({!r}))"
     )
     argv = [*TINY, "--json"]
-    done = subprocess.run(
-        [sys.executable, "-c", noisy.format(sys.path, argv)], capture_output=True, text=True
-    )
+    # with it, C would not keep back what it writes
+    environ = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-c", noisy.format(sys.path, argv)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rounds"] == 2
     for text in ("from Python", "from C", "raw"):

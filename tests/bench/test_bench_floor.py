@@ -12,7 +12,7 @@ from fastadam.bench import arrays
 from fastadam.bench.cases import Case, Tensor
 from fastadam.bench.floor import Floor, bytes_moved
 from fastadam.kernels import _floor
-from fastadam.kernels.batch import TENSOR
+from fastadam.kernels.table import TENSOR
 
 SIZES = (1, 2, 3, 4, 7, 15, 16, 17, 31, 33, 1000, 40_001)
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import gc
+import types
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fastadam.bench import machine, memory, ratios, report, sweep
+from fastadam.bench import machine, memory, ratios, report, sweep, timing
 from fastadam.bench.spread import Spread, ratio, spread
 from fastadam.bench.timing import Plan, Subject, measure
 
@@ -59,6 +61,23 @@ def test_what_comes_before_a_step_comes_before_every_step() -> None:
     measure([subject], Plan(rounds=2, block_s=0.001, settle_s=0.0))
     assert calls[::2] == ["before"] * (len(calls) // 2)
     assert calls[1::2] == ["step"] * (len(calls) // 2)
+
+
+def test_the_clock_runs_in_the_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = {"ns": 0}
+
+    def takes(ns: int) -> Callable[[], None]:
+        return lambda: clock.update(ns=clock["ns"] + ns)
+
+    standing = types.SimpleNamespace(
+        perf_counter_ns=lambda: clock["ns"],
+        perf_counter=lambda: clock["ns"] / 1e9,
+        sleep=lambda seconds: takes(int(seconds * 1e9))(),
+    )
+    monkeypatch.setattr(timing, "time", standing)
+    subjects = [Subject("kept", takes(2000)), Subject("fresh", takes(3000), takes(70_000))]
+    times = measure(subjects, Plan(rounds=3, block_s=0.001, settle_s=0.5))
+    assert times == {"kept": [2.0] * 3, "fresh": [3.0] * 3}
 
 
 def test_the_garbage_collector_is_back_after_an_error() -> None:
