@@ -49,15 +49,20 @@ def step():
         opt.apply_gradients(GRADIENT)
     return w.tobytes()
 
-def used(before=lambda: None, base=tasks()):
+BASE = tasks()
+
+def settled(n):
+    # the threads of the last call are on their way out
+    for _ in range(1000):
+        if tasks() == n:
+            return n
+        time.sleep(0.01)
+
+def used(before=lambda: None):
     found = []
     def run():
         before()
-        # threads of the last call may be on their way out
-        for _ in range(1000):
-            if (start := tasks()) == base + 1:
-                break
-            time.sleep(0.01)
+        start = settled(BASE + 1)
         assert step() == EXPECTED
         found.append(1 + tasks() - start)
     thread = threading.Thread(target=run)
@@ -149,7 +154,7 @@ def nested():
         assert fastadam.get_num_threads() == INSIDE
 print(used(nested))
 with threadpool_limits(1):
-    before = tasks()
+    before = settled(BASE)
     assert step() == EXPECTED
     print(1 + tasks() - before)
 assert step() == EXPECTED
