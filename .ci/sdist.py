@@ -17,6 +17,8 @@ REQUIRED = (
     "fastadam/kernels/_cpu_avx2.pyx",
     "fastadam/kernels/_cpu_avx512.pyx",
     "fastadam/kernels/_cpu_features.pyi",
+    "fastadam/kernels/_cut.pxi",
+    "fastadam/kernels/_floor.pyx",
     "fastadam/kernels/_half.pxi",
     "fastadam/kernels/_hooks.pxi",
     "fastadam/kernels/_norm.pxi",

@@ -100,7 +100,7 @@ def test_the_target_counts_and_not_the_machine_that_builds(setup, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.stdout.strip() == "['_cpu', '_table', '_cpu_features', '_openmp']"
+    assert done.stdout.strip() == "['_cpu', '_floor', '_table', '_cpu_features', '_openmp']"
 
 
 def test_the_flags_that_keep_the_bits_come_last(setup):

@@ -2,15 +2,20 @@
 
 cdef extern from *:
     """
+    #include <limits.h>
     #include <pthread.h>
 
     #ifdef _OPENMP
     #include <omp.h>
     #define FASTADAM_OPENMP_DATE _OPENMP
     static int fastadam_max_threads(void) { return omp_get_max_threads(); }
+    static int fastadam_thread_limit(void) { return omp_get_thread_limit(); }
+    static int fastadam_available_cpus(void) { return omp_get_num_procs(); }
     #else
     #define FASTADAM_OPENMP_DATE 0
     static int fastadam_max_threads(void) { return 1; }
+    static int fastadam_thread_limit(void) { return INT_MAX; }
+    static int fastadam_available_cpus(void) { return 1; }
     #endif
 
     #if defined(__apple_build_version__)
@@ -34,12 +39,28 @@ cdef extern from *:
     const char* FASTADAM_COMPILER
     int fastadam_forked
     int fastadam_max_threads() nogil
+    int fastadam_thread_limit() nogil
+    int fastadam_available_cpus() nogil
     int fastadam_watch_forks()
 
 
 def max_threads() -> int:
     """Return how many threads OpenMP would use for a parallel region now; 1 without OpenMP."""
     return fastadam_max_threads()
+
+
+def thread_limit() -> int:
+    """Return how many threads OpenMP starts at most: ``OMP_THREAD_LIMIT``, else very many."""
+    return fastadam_thread_limit()
+
+
+def available_cpus() -> int:
+    """Return on how many CPUs this thread may run, as OpenMP sees it; 1 without OpenMP.
+
+    GCC's runtime looks at the thread's CPU affinity every time, and knows when it was itself that
+    has bound the thread (``OMP_PROC_BIND``); LLVM's looks once.
+    """
+    return fastadam_available_cpus()
 
 
 def version() -> int:

@@ -25,13 +25,16 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
         For example 1.5; None too where there are no control groups at all.
     """
     try:
-        memberships = (root / "proc/self/cgroup").read_text().splitlines()
-        mounts = (root / "proc/self/mountinfo").read_text().splitlines()
+        memberships = _lines(root / "proc/self/cgroup")
+        mounts = _lines(root / "proc/self/mountinfo")
     except OSError:
         return None
     quotas = []
     for line in memberships:
-        _, controllers, path = line.split(":", 2)
+        fields = line.split(":", 2)
+        if len(fields) < 3:
+            continue
+        _, controllers, path = fields
         if controllers and "cpu" not in controllers.split(","):
             continue
         for folder in _folders(PurePosixPath(path), controllers, mounts):
@@ -42,17 +45,23 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
     return min(quotas, default=None)
 
 
+def _lines(path: Path) -> list[str]:
+    """Read the lines of a file of the kernel; a path in it may be of any bytes."""
+    return path.read_text("utf-8", "surrogateescape").split("\n")
+
+
 def _folders(path: PurePosixPath, controllers: str, mounts: list[str]) -> list[PurePosixPath]:
     """List the folders of a control group and its parents, as far as they are mounted."""
     for line in mounts:
         fields, _, rest = line.partition(" - ")
-        kind, _, options = rest.split(" ", 2)
-        if kind != ("cgroup" if controllers else "cgroup2"):
+        places = [PurePosixPath(field) for field in fields.split(" ")[3:5]]
+        kind, _, options = rest.partition(" ")
+        if kind != ("cgroup" if controllers else "cgroup2") or len(places) < 2:
             continue
-        if controllers and "cpu" not in options.split(","):
+        if controllers and "cpu" not in options.rpartition(" ")[2].split(","):
             continue
         # of a bind mount, as in a container, only what lies below its root is visible
-        mounted, point = (PurePosixPath(field) for field in fields.split(" ")[3:5])
+        mounted, point = places
         below = path.relative_to(mounted) if path.is_relative_to(mounted) else PurePosixPath()
         return [point / below, *(point / parent for parent in below.parents)]
     return []

@@ -25,8 +25,9 @@ _quota_read_at = -math.inf
 def set_num_threads(n: int | None) -> None:
     """Set how many threads the kernels use, in the whole process.
 
-    The number wins over everything but a fork, even above the number of cores: whoever sets it
-    means it. Results do not depend on it, in any bit.
+    The number wins over everything that chooses, even above the number of cores: whoever sets it
+    means it. A forked child and ``OMP_THREAD_LIMIT`` bound it all the same, because OpenMP cannot
+    start more threads there. Results do not depend on it, in any bit.
 
     Parameters
     ----------
@@ -71,9 +72,15 @@ def get_num_threads() -> int:
     """Return how many threads a large update would use now.
 
     That is 1 in a forked child, where the threads of OpenMP do not live on; the number given to
-    `set_num_threads`; else the smaller of what OpenMP would use, asked every time so that
-    ``threadpoolctl`` and ``OMP_NUM_THREADS`` hold, and the control group's CPU quota, rounded up
-    and read again when it is more than a second old.
+    `set_num_threads`; else the smallest of
+
+    - what OpenMP would use, asked every time so that ``threadpoolctl`` and ``OMP_NUM_THREADS``
+      hold;
+    - the CPUs that this thread may run on, asked every time too;
+    - the control group's CPU quota, rounded up, and read again when it is more than a second old.
+
+    ``OMP_THREAD_LIMIT`` bounds all of them. With ``OMP_DYNAMIC``, OpenMP may start fewer threads
+    than this number when the machine is busy.
 
     Returns
     -------
@@ -82,12 +89,12 @@ def get_num_threads() -> int:
     """
     if _openmp.forked():
         return 1
+    limit = _openmp.thread_limit()
     if _set_by_hand is not None:
-        return _set_by_hand
+        return min(_set_by_hand, limit)
+    n = min(_openmp.max_threads(), limit, _openmp.available_cpus())
     granted = quota()
-    if granted is None:
-        return _openmp.max_threads()
-    return max(1, min(_openmp.max_threads(), math.ceil(granted)))
+    return n if granted is None else max(1, min(n, math.ceil(granted)))
 
 
 def quota() -> float | None:

@@ -97,6 +97,32 @@ def test_another_controller_with_cpu_in_its_name_is_none(tmp_path):
     assert cpu_quota(tmp_path) is None
 
 
+def test_cpusets_are_left_to_the_affinity(tmp_path):
+    # the kernel narrows every thread's affinity to its cpuset, which OpenMP looks at
+    files = {"sys/fs/cgroup/a/cpuset.cpus": "0", "sys/fs/cgroup/a/cpu.max": "max 100000"}
+    assert cpu_quota(system(tmp_path, "0::/a", (V2_MOUNT,), files)) is None
+
+
+def test_a_group_seen_from_another_namespace_leaves_the_mount_itself(tmp_path):
+    files = {"sys/fs/cgroup/cpu.max": "300000 100000"}
+    assert cpu_quota(system(tmp_path, "0::/../../other", (V2_MOUNT,), files)) == 3.0
+
+
+def test_bytes_of_any_kind_in_another_mount_do_no_harm(tmp_path):
+    system(tmp_path, "0::/", (V2_MOUNT,), {"sys/fs/cgroup/cpu.max": "300000 100000"})
+    mounts = tmp_path / "proc/self/mountinfo"
+    stick = b"50 23 8:17 / /media/stick\xe9\x85 rw - vfat /dev/sdb1 rw\n"
+    mounts.write_bytes(stick + mounts.read_bytes())
+    assert cpu_quota(tmp_path) == 3.0
+
+
+@pytest.mark.parametrize("line", ["nonsense", "", "30 23 0:26", "a - cgroup2", "a - cgroup2 x rw"])
+def test_lines_of_another_form_are_passed_over(tmp_path, line):
+    files = {"sys/fs/cgroup/cpu.max": "300000 100000"}
+    system(tmp_path, f"{line}\n0::/", (line, V2_MOUNT), files)
+    assert cpu_quota(tmp_path) == 3.0
+
+
 def test_a_system_without_control_groups(tmp_path):
     assert cpu_quota(tmp_path) is None
 

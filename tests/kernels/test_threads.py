@@ -42,7 +42,7 @@ def test_a_number_set_by_hand_wins_even_above_the_core_count():
 def test_none_goes_back_to_choosing():
     threads.set_num_threads(97)
     threads.set_num_threads(None)
-    assert threads.get_num_threads() == _openmp.max_threads()
+    assert threads.get_num_threads() == min(_openmp.max_threads(), _openmp.available_cpus())
     assert threads.set_by_hand() is None
 
 
@@ -69,13 +69,35 @@ def test_another_type_is_refused_and_changes_nothing(n):
 
 
 @pytest.mark.parametrize(
-    ("openmp", "quota", "expected"),
-    [(8, None, 8), (8, 2.0, 2), (8, 2.1, 3), (8, 0.2, 1), (2, 16.0, 2), (8, 0.0, 1), (1, None, 1)],
+    ("openmp", "cpus", "quota", "expected"),
+    [
+        (8, 9, None, 8),
+        (8, 9, 2.0, 2),
+        (8, 9, 2.1, 3),
+        (8, 9, 0.2, 1),
+        (2, 9, 16.0, 2),
+        (8, 9, 0.0, 1),
+        (1, 9, None, 1),
+        (8, 3, None, 3),
+        (8, 3, 4.0, 3),
+    ],
 )
-def test_the_smaller_of_openmp_and_the_quota_rounded_up(monkeypatch, openmp, quota, expected):
+def test_the_smallest_of_openmp_the_cpus_and_the_quota_rounded_up(
+    monkeypatch, openmp, cpus, quota, expected
+):
     monkeypatch.setattr(threads._openmp, "max_threads", lambda: openmp)
+    monkeypatch.setattr(threads._openmp, "available_cpus", lambda: cpus)
     monkeypatch.setattr(threads, "_quota", quota)
     assert threads.get_num_threads() == expected
+
+
+def test_openmps_limit_bounds_all(monkeypatch):
+    monkeypatch.setattr(threads._openmp, "max_threads", lambda: 8)
+    monkeypatch.setattr(threads._openmp, "available_cpus", lambda: 8)
+    monkeypatch.setattr(threads._openmp, "thread_limit", lambda: 3)
+    assert threads.get_num_threads() == 3
+    threads.set_num_threads(5)
+    assert threads.get_num_threads() == 3
 
 
 def test_the_quota_is_read_again_when_it_is_stale(monkeypatch):
@@ -99,6 +121,7 @@ with open("/proc/self/maps") as maps:
     paths = {line.split()[-1] for line in maps if "libgomp" in line or "libomp" in line}
 [path] = paths
 runtime = ctypes.CDLL(path)
+threads._openmp.available_cpus = lambda: 9
 for n in (3, 1, 5):
     runtime.omp_set_num_threads(n)
     print(threads.get_num_threads())

@@ -421,7 +421,7 @@ def test_an_eps_that_becomes_too_small_is_refused(eps_mode: str) -> None:
         opt.apply_gradients(grads)
     before = [array.tobytes() for array in params.values()]
     opt.eps = 1e-44
-    with pytest.raises(ValueError, match="'single': eps = .* is too small for float32"):
+    with pytest.raises(ValueError, match=r"'single': eps = .* is too small for float32"):
         opt.apply_gradients(grads)
     assert before == [array.tobytes() for array in params.values()]
     assert opt.t == 3
