@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
-from itertools import repeat
 from typing import Any
 
 from fastadam.changes import changes
@@ -90,20 +88,18 @@ class Repetition:
         ):
             return False
         batch = self._batch
-        gradients: list[Any] = batch.gradients()
+        gradients: list[Any] | None
         lent = grads is not None
         scales: list[float | None] | None = None
         if lent:
-            if any(map(operator.is_not, gradients, repeat(None))):
-                # the longer way ends with these cleared
+            gradients = self._targets.ordered(grads)
+            # the longer way ends with the parameters' own gradients cleared
+            if gradients is None or not batch.cleared():
                 return False
-            ordered = self._targets.ordered(grads)
-            if ordered is None:
-                return False
-            gradients = ordered
             if loss_scale is not None:
                 scales = [loss_scale] * len(gradients)
         else:
+            gradients = batch.gradients()
             left = [getattr(param, "_loss_scale", None) for param in batch.params]
             scales = left if any(left) else None
         if not batch.ready(gradients):

@@ -33,6 +33,10 @@ class RuleBatch:
         """Return the gradients as they are, in the order of the rules."""
         return [peek_grad(param) for param in self.params]
 
+    def cleared(self) -> bool:
+        """Tell whether no parameter has a gradient."""
+        return all(peek_grad(param) is None for param in self.params)
+
     def ready(self, gradients: list[Any]) -> bool:
         """Make ready for a step as the last one, if only gradients and scalars have changed.
 

@@ -105,7 +105,7 @@ cdef enum:
 
 # Elements that more is done with than the step, at once: p, g, m and v fit into the first cache.
 cdef enum:
-    BLOCK = 1024
+    BLOCK = 384
 
 
 cdef inline inlined_void adam_span(

@@ -402,6 +402,15 @@ cdef class Rows:
         return first > 0 and self.high[first - 1] > begin
 
 
+def all_none(list objects, str attribute):
+    """Whether an attribute of all of them is None."""
+    cdef object each
+    for each in objects:
+        if getattr(each, attribute) is not None:
+            return False
+    return True
+
+
 def count(list rules, list ts):
     """Set every rule's t, past the `__setattr__` of its class: nothing else is told of it.
 

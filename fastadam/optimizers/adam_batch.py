@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastadam.changes import changes
-from fastadam.kernels._table import count
+from fastadam.kernels._table import all_none, count
 from fastadam.kernels.batch import Batch, check_batch
 from fastadam.kernels.coefficients import Coefficients, Constants, coefficients_at, constants
 from fastadam.kernels.table import Step
@@ -103,6 +103,10 @@ class AdamBatch(RuleBatch):
         if self._ours:
             return [param._grad for param in self.params]
         return super().gradients()
+
+    def cleared(self) -> bool:
+        """Tell whether no parameter has a gradient."""
+        return all_none(self.params, "_grad") if self._ours else super().cleared()
 
     def ready(self, gradients: list[Any]) -> bool:
         """Make ready for a step as the last one, if only gradients and scalars have changed."""
