@@ -27,7 +27,15 @@ from setuptools.errors import CCompilerError, CompileError, ExecError, OptionErr
 KERNELS = "fastadam/kernels"
 
 # Sources that others include: a change in one of them compiles everything anew.
-INCLUDED = ("_cpu.pyx", "_cut.pxi", "_half.pxi", "_hooks.pxi", "_norm.pxi", "_table.pxd")
+INCLUDED = (
+    "_cpu.pyx",
+    "_cut.pxi",
+    "_half.pxi",
+    "_hooks.pxi",
+    "_norm.pxi",
+    "_prepare.pxi",
+    "_table.pxd",
+)
 
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
 # a flag adds the feature to supported() in _cpu_features.pyx.

@@ -22,6 +22,7 @@ REQUIRED = (
     "fastadam/kernels/_half.pxi",
     "fastadam/kernels/_hooks.pxi",
     "fastadam/kernels/_norm.pxi",
+    "fastadam/kernels/_prepare.pxi",
     "fastadam/kernels/_openmp.pyx",
     "fastadam/kernels/_table.pxd",
     "fastadam/py.typed",

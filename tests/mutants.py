@@ -21,6 +21,7 @@ BATCH = "fastadam/kernels/batch.py"
 ROWS = "fastadam/kernels/table.py"
 HALF = "fastadam/kernels/_half.pxi"
 NORM = "fastadam/kernels/_norm.pxi"
+PREPARE = "fastadam/kernels/_prepare.pxi"
 TABLE = "fastadam/kernels/_table.pyx"
 DTYPES = "fastadam/kernels/dtypes.py"
 PASS = "fastadam/kernels/norm.py"
@@ -36,6 +37,8 @@ MASTER = "fastadam/fp32_update.py"
 PARAMETER = "fastadam/parameter.py"
 HOOKS = "fastadam/optimizer_hooks/"
 CHANGES = "fastadam/kernels/_hooks.pxi"
+CROWD = "fastadam/kernels/crowding.py"
+CPU = "fastadam/kernels/cpu.py"
 
 
 class Mutant(NamedTuple):
@@ -162,8 +165,13 @@ MUTANTS = [
         "lanes[2 * i] + lanes[2 * i + 1]",
     ),
     Mutant("subnormal squares", NORM, "flushed(g[begin + i])", "g[begin + i]"),
-    Mutant("subnormal quotients", NORM, "flushed(g_i / scale)", "g_i / scale"),
-    Mutant("flushed without sign", NORM, "copysignf(0, x) if", "0 if"),
+    Mutant(
+        "subnormal quotients",
+        NORM,
+        "flushed(g_i * scale if inverse else g_i / scale)",
+        "(g_i * scale if inverse else g_i / scale)",
+    ),
+    Mutant("flushed without sign", PREPARE, "copysignf(0, x) if", "0 if"),
     Mutant("by the reciprocal", NORM, "g_i / scale", "g_i * (1 / scale)"),
     Mutant("quotient not written", NORM, "                out[begin + i] = g_i\n", ""),
     Mutant(
@@ -509,8 +517,7 @@ MUTANTS = [
         "            if tensor.half:\n                narrow(p, tensor.half_type, tensor.half",
         "            if False:\n                narrow(p, tensor.half_type, tensor.half",
     ),
-    Mutant("not divided on the way", LOOPS, "g[i] / scale * rate", "g[i] * rate"),
-    Mutant("not clipped on the way", LOOPS, "g[i] / scale * rate", "g[i] / scale"),
+    Mutant("not divided on the way", PREPARE, "flushed(g[i]) / scale)", "flushed(g[i]))"),
     Mutant("prepared but not written", LOOPS, "if tensor.prepare == WRITTEN:", "if False:"),
     Mutant("prepared and always written", LOOPS, "if tensor.prepare == WRITTEN:", "if True:"),
     Mutant("blocks from the start", LOOPS, "g = <real*> tensor.g + first", "g = <real*> tensor.g"),
@@ -531,8 +538,8 @@ MUTANTS = [
     Mutant(
         "scales of other tables",
         BATCH,
-        "[scales[i] or 1.0 for i in table.places]",
-        "[scales[0] or 1.0 for i in table.places]",
+        "[scales[i] or 0.0 for i in table.places]",
+        "[scales[0] or 0.0 for i in table.places]",
     ),
     Mutant("still prepared", BATCH, "plain and not self._prepared", "plain"),
     Mutant("gradients in place though shared", LOOK, "single[i] = single[last] = False", "pass"),
@@ -804,6 +811,68 @@ MUTANTS = [
         '"call_for_all" in vars(type(hook))',
         'hasattr(hook, "call_for_all")',
     ),
+    Mutant("any scale inverted", PREPARE, "&exponent) == 0.5", "&exponent) >= 0.5"),
+    Mutant("the least scales inverted", PREPARE, "-100 < exponent < 100", "True"),
+    Mutant(
+        "prepared by the inverse", PREPARE, "flushed(g[i]) * inverse)", "flushed(g[i]) / inverse)"
+    ),
+    Mutant("prepared without the rate", PREPARE, "out[i] = g[i] * rate", "out[i] = g[i]"),
+    Mutant("unscaled without the rate", PREPARE, "inverse) * rate", "inverse)"),
+    Mutant("divided without the rate", PREPARE, "scale) * rate", "scale)"),
+    Mutant(
+        "quotient not flushed", PREPARE, "flushed(flushed(g[i]) / scale)", "(flushed(g[i]) / scale)"
+    ),
+    Mutant(
+        "product not flushed",
+        PREPARE,
+        "flushed(flushed(g[i]) * inverse)",
+        "(flushed(g[i]) * inverse)",
+    ),
+    Mutant(
+        "prepared with flushing",
+        LOOPS,
+        "flushing = fastadam_flush_off()",
+        "flushing = fastadam_flush_on()",
+    ),
+    Mutant(
+        "flushing stays off while stepping",
+        LOOPS,
+        "            fastadam_flush_restore(flushing)\n",
+        "",
+    ),
+    Mutant(
+        "no scale is one",
+        BATCH,
+        "divisors = 0.0 if scales is None",
+        "divisors = 1.0 if scales is None",
+    ),
+    Mutant("squares by division", NORM, "g_i * scale if inverse", "g_i / scale if inverse"),
+    Mutant(
+        "scale for its inverse",
+        NORM,
+        "out, inverse, n, True, True, True",
+        "out, scale, n, True, True, True",
+    ),
+    Mutant("own gradients left", AGAIN, " or not batch.cleared()", ""),
+    # threads that wait
+    Mutant("one late step is enough", CROWD, "LATE_STEPS = 2", "LATE_STEPS = 1"),
+    Mutant("late by the step", CROWD, "LATE_NS_PER_ELEMENT * total", "0"),
+    Mutant("late steps add up", CROWD, "self._late = 0\n            self._hold", "self._hold"),
+    Mutant("one thread for ever", CROWD, "self._left -= 1", "pass"),
+    Mutant("the while stays short", CROWD, "min(2 * self._hold, LONGEST_HOLD)", "self._hold"),
+    Mutant(
+        "the while grows for ever", CROWD, "min(2 * self._hold, LONGEST_HOLD)", "2 * self._hold"
+    ),
+    Mutant("the while stays long", CROWD, "            self._hold = FIRST_HOLD\n", ""),
+    Mutant("no comparison", CROWD, "if 2 * rate < self._suspect", "if True"),
+    Mutant("a little faster is enough", CROWD, "if 2 * rate <", "if rate <"),
+    Mutant("slow machines are asked", CROWD, "self._trusted = TRUSTED", "self._trusted = 0"),
+    Mutant("large steps step aside", CROWD, "alone and total < LARGE", "alone"),
+    Mutant("times of steps", CROWD, "self._compare(ns / total)", "self._compare(ns)"),
+    Mutant("set threads step aside", CPU, "threads.set_by_hand() is not None", "False"),
+    Mutant("set threads are timed", CPU, " and threads.set_by_hand() is None", ""),
+    Mutant("small steps are timed", CPU, "if total >= SERIAL_BELOW and", "if"),
+    Mutant("strided steps are timed", BATCH, "    if batch.steady:\n        batch", "    batch"),
 ]
 
 

@@ -69,7 +69,7 @@ norm
 cpu strided
 reference
 coefficients
-threads dtypes
+crowding threads dtypes
 cgroup
 _table _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
 """

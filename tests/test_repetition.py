@@ -51,6 +51,8 @@ class Two:
             for _ in range(2)
         ]
         self.repeated = 0
+        # of the gradients, whatever they are divided by
+        self.sizes: list[float] | None = None
 
     def each(self, change: Callable[[Any], Any]) -> None:
         for opt in self.opts:
@@ -73,6 +75,8 @@ class Two:
         grads = {}
         for path, param in opt.parameters.items():
             grad = values(rng, param.array.shape, np.float64) * (scale or 1.0)
+            if self.sizes is not None:
+                grad = values(rng, grad.shape, np.float64) * rng.choice(self.sizes, grad.shape)
             with np.errstate(over="ignore"):
                 grads[path] = np.asarray(grad.astype(param.array.dtype))
         if spoil is not None:
@@ -173,6 +177,22 @@ def test_the_same_bits_as_when_everything_is_forgotten(
         two.update(step, scale, lent, spoil)
     if setting not in ("decayed and clipped", "clipped and seen"):
         assert two.repeated >= 3
+
+
+@pytest.mark.parametrize("scale", [None, 1.0, 1024.0, 0.3, 2.0**-130, 1e-40, 3e38])
+@pytest.mark.parametrize("threshold", [None, 1e-3, 0.7, 1e30])
+@pytest.mark.parametrize("largest", [1e38, 1.0, 1e-30, 1e-40])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_same_bits_with_numbers_of_all_sizes(
+    dtype: Any, largest: float, threshold: float | None, scale: float | None
+) -> None:
+    two = Two(tree, [dtype])
+    if threshold is not None:
+        two.each(lambda opt: opt.add_hook(GradientClipping(threshold)))
+    # subnormal ones, and some whose product with the rate of clipping is subnormal, among them
+    two.sizes = [size for size in (1e38, 1e20, 1.0, 1e-8, 1e-30, 1e-40) if size <= largest]
+    for step in range(6):
+        two.update(step, scale, bool(step % 3), None)
 
 
 def clipped(target: Any, threshold: float = 0.5) -> Any:

@@ -8,7 +8,7 @@ in the order in which ``reference.py`` spells it.
 from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.float cimport FLT_MIN
-from libc.math cimport copysignf, fabsf, sqrt, sqrtf
+from libc.math cimport copysignf, fabsf, frexp, sqrt, sqrtf
 from libc.string cimport memcpy
 
 from fastadam.kernels._table cimport (
@@ -48,6 +48,13 @@ cdef extern from *:
         __asm__ __volatile__("ldmxcsr %0" : : "m"(flushing) : "memory");
         return saved;
     }
+    static inline fastadam_mode fastadam_flush_off(void) {
+        fastadam_mode saved, keeping;
+        __asm__ __volatile__("stmxcsr %0" : "=m"(saved) : : "memory");
+        keeping = saved & ~0x8040u;
+        __asm__ __volatile__("ldmxcsr %0" : : "m"(keeping) : "memory");
+        return saved;
+    }
     static inline void fastadam_flush_restore(fastadam_mode saved) {
         __asm__ __volatile__("ldmxcsr %0" : : "m"(saved) : "memory");
     }
@@ -58,6 +65,13 @@ cdef extern from *:
         __asm__ __volatile__("mrs %0, fpcr" : "=r"(saved) : : "memory");
         flushing = saved | (1ul << 24);  /* FZ: results and operands */
         __asm__ __volatile__("msr fpcr, %0" : : "r"(flushing) : "memory");
+        return saved;
+    }
+    static inline fastadam_mode fastadam_flush_off(void) {
+        fastadam_mode saved, keeping;
+        __asm__ __volatile__("mrs %0, fpcr" : "=r"(saved) : : "memory");
+        keeping = saved & ~(1ul << 24);
+        __asm__ __volatile__("msr fpcr, %0" : : "r"(keeping) : "memory");
         return saved;
     }
     static inline void fastadam_flush_restore(fastadam_mode saved) {
@@ -75,6 +89,7 @@ cdef extern from *:
     ctypedef void called_void
     ctypedef unsigned long fastadam_mode
     fastadam_mode fastadam_flush_on() noexcept nogil
+    fastadam_mode fastadam_flush_off() noexcept nogil
     void fastadam_flush_restore(fastadam_mode saved) noexcept nogil
 
 ctypedef fused real:
@@ -87,6 +102,7 @@ ctypedef fused real_restrict:
 
 include "_cut.pxi"
 include "_half.pxi"
+include "_prepare.pxi"
 
 # A maximum or minimum that keeps NaN, as NumPy's, is written as two selections, each of one
 # comparison: GCC turns these into masks, but gives up on a loop that has an "or" in it.
@@ -105,7 +121,8 @@ cdef enum:
 
 # Elements that more is done with than the step, at once: p, g, m and v fit into the first cache.
 cdef enum:
-    BLOCK = 384
+    BLOCK = 1024
+    HALF_BLOCK = 384        # where p, g or a master's half are converted
 
 
 cdef inline inlined_void adam_span(
@@ -215,20 +232,6 @@ cdef void adam_part(
         adam_arrays[double_restrict, double](p, g, tensor, c, first, n)
 
 
-cdef called_void prepare(
-    const real* g,             # IN
-    real* out,                 # OUT; may be g
-    real scale,
-    real rate,
-    Py_ssize_t n,
-) noexcept nogil:
-    """The gradients that the step is made with."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        # g / scale * rate: the true gradient, clipped
-        out[i] = g[i] / scale * rate
-
-
 cdef called_void follow(
     float_restrict p,          # IN, OUT
     float_restrict rounded,    # IN: p, rounded to the half type and widened again
@@ -257,9 +260,12 @@ cdef void adam_blocks(
     cdef real g_block[BLOCK]
     cdef real* p
     cdef real* g
+    cdef fastadam_mode flushing
     cdef Py_ssize_t n, first = begin
+    cdef bint half = tensor.p_type != COMPUTING or tensor.g_type != COMPUTING or tensor.half
+    cdef Py_ssize_t block = HALF_BLOCK if half else BLOCK
     while first < end:
-        n = min(end - first, <Py_ssize_t> BLOCK)
+        n = min(end - first, block)
         p = <real*> tensor.p + first
         g = <real*> tensor.g + first
         if real is float:
@@ -275,7 +281,9 @@ cdef void adam_blocks(
                 g = g_block
                 widen(tensor.g_type, tensor.g + 2 * first, g, n)
         if tensor.prepare != AS_IT_IS:
+            flushing = fastadam_flush_off()
             prepare(g, g_block, <real> tensor.scale, <real> tensor.rate, n)
+            fastadam_flush_restore(flushing)
             g = g_block
             if tensor.prepare == WRITTEN:
                 memcpy(<real*> tensor.g + first, g, n * sizeof(real))

@@ -17,20 +17,13 @@ cdef enum:
     LINE = 64               # bytes that memory gives at once
 
 
-cdef inline real flushed(real x) noexcept nogil:
-    """Zero of its sign for a subnormal float32, as in the step; float64 as it is; NaN stays."""
-    if real is float:
-        return copysignf(0, x) if fabsf(x) < FLT_MIN else x
-    else:
-        return x
-
-
 cdef double chunk_squares(
     const real* g,         # IN
     real* out,             # OUT if write
-    real scale,
+    real scale,            # or its inverse
     Py_ssize_t n,          # at most CHUNK
     const bint unscale,
+    const bint inverse,
     const bint write,
 ) noexcept nogil:
     """The sum of the squares of one chunk, of g or of g / scale."""
@@ -50,7 +43,7 @@ cdef double chunk_squares(
             g_i = flushed(g[begin + i])
             if unscale:
                 # the true gradient: g / scale
-                g_i = flushed(g_i / scale)
+                g_i = flushed(g_i * scale if inverse else g_i / scale)
             if write:
                 out[begin + i] = g_i
             # lane += g * g
@@ -70,11 +63,16 @@ cdef double typed_squares(
     """One chunk of one gradient, which is given in the type of the computation."""
     cdef real* out = <real*> gradient.out + begin
     cdef real scale = <real> gradient.scale
+    cdef real inverse = exact_inverse(scale)
+    if not gradient.scale:
+        return chunk_squares(g, out, scale, n, False, False, False)
+    if inverse and gradient.out:
+        return chunk_squares(g, out, inverse, n, True, True, True)
+    if inverse:
+        return chunk_squares(g, out, inverse, n, True, True, False)
     if gradient.out:
-        return chunk_squares(g, out, scale, n, True, True)
-    if gradient.scale:
-        return chunk_squares(g, out, scale, n, True, False)
-    return chunk_squares(g, out, scale, n, False, False)
+        return chunk_squares(g, out, scale, n, True, False, True)
+    return chunk_squares(g, out, scale, n, True, False, False)
 
 
 cdef double gradient_squares(

@@ -17,7 +17,7 @@ cdef struct Tensor:
     Py_ssize_t p_type     # a Stored
     Py_ssize_t g_type     # a Stored
     Py_ssize_t prepare    # a Prepare
-    double scale          # what g is divided by,
+    double scale          # what g is divided by, 0 for nothing,
     double rate           # and then multiplied with, where it is prepared
     size_t half           # the half-precision parameter that p is the float32 master of, or 0
     Py_ssize_t half_type  # a Stored

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -37,8 +38,12 @@ def adam_batch(steps: Sequence[Step]) -> None:
         in the parameter's dtype.
     """
     batch = Batch(steps)
+    n_threads = batch.n_threads()
+    started = time.perf_counter_ns()
     for run in batch.runs():
         run()
+    if batch.steady:
+        batch.note_time(n_threads, started)
 
 
 class Batch:
@@ -62,6 +67,7 @@ class Batch:
         self._serial, copied = untangle(self._tables)
         others = any(table.others for table in self._tables)
         self.steady = not (self._serial or copied or others)
+        self._total = sum(table.total for table in self._tables)
         self._rows: list[_table.Rows] | None = None
         self._prepared = False
 
@@ -211,9 +217,9 @@ class Batch:
             if not plain and not table.can_prepare(own, rate, write):
                 return False
         for table in self._tables:
-            own = None if scales is None else [scales[i] or 1.0 for i in table.places]
+            divisors = 0.0 if scales is None else [scales[i] or 0.0 for i in table.places]
             table.table["prepare"] = AS_IT_IS if plain else WRITTEN if write else PREPARED
-            table.table["scale"] = 1.0 if own is None else own
+            table.table["scale"] = divisors
             table.table["rate"] = rate
         self._prepared = not plain
         return True
@@ -242,7 +248,18 @@ class Batch:
             Whose loss scale becomes None.
         """
         assert self._rows is not None
-        n_threads = [cpu.n_threads(table.total) for table in self._tables]
+        n_threads = self.n_threads()
+        started = time.perf_counter_ns()
         _table.step_and_count(
             self._rows, n_threads, coefficients, rules, ts, following, owner, noted, unscaled
         )
+        self.note_time(n_threads, started)
+
+    def n_threads(self) -> list[int]:
+        """Return how many threads each table's call takes."""
+        return [cpu.n_threads(table.total) for table in self._tables]
+
+    def note_time(self, n_threads: list[int], started: int) -> None:
+        """Take in how long the step took that has just been made on so many threads."""
+        if self._total:
+            cpu.note_time(max(n_threads), self._total, time.perf_counter_ns() - started)

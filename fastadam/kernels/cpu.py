@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels import _cpu_features, threads
+from fastadam.kernels.crowding import Crowding
 from fastadam.kernels.dtypes import computing_dtype, is_floating, type_name
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "instruction_set",
     "loop",
     "n_threads",
+    "note_time",
     "run",
     "run_squares",
     "runner",
@@ -38,6 +40,8 @@ _MODULES = {"baseline": "_cpu", "avx2": "_cpu_avx2", "avx512": "_cpu_avx512"}
 SERIAL_BELOW = 32768
 
 Array = npt.NDArray[Any]
+
+_crowding = Crowding()
 
 
 def built_instruction_sets() -> tuple[str, ...]:
@@ -107,7 +111,17 @@ def loop(computing: np.dtype[Any]) -> object:
 
 def n_threads(total: int) -> int:
     """Return how many threads a call takes for this many elements."""
-    return threads.get_num_threads() if total >= SERIAL_BELOW else 1
+    if total < SERIAL_BELOW:
+        return 1
+    n = threads.get_num_threads()
+    # who sets the number means it
+    return n if threads.set_by_hand() is not None else _crowding.bound(n, total)
+
+
+def note_time(n: int, total: int, ns: int) -> None:
+    """Take in how many nanoseconds a step of this many elements took on `n` threads."""
+    if total >= SERIAL_BELOW and threads.set_by_hand() is None:
+        _crowding.note(n, total, ns)
 
 
 def run(table: npt.NDArray[np.void], coefficients: Array) -> None:

@@ -262,11 +262,15 @@ def test_subnormal_bfloat16_count_as_zero() -> None:
     assert sums == [0.0]
 
 
-@pytest.mark.parametrize("scale", [1.0, 65536.0, 1000.0, 1 / 3, -7.0, 1e-30, 3.3e38, math.inf])
+SCALES = [1.0, 65536.0, 1000.0, 1 / 3, -7.0, 1e-30, 3.3e38, math.inf]
+POWERS = [2.0**-130, 2.0**-98, 0.5, 2.0**98, 2.0**99, 2.0**127]
+
+
+@pytest.mark.parametrize("scale", [*SCALES, *POWERS])
 @pytest.mark.parametrize("name", FAST)
 @pytest.mark.usefixtures("isa")
 def test_any_scale(name: str, scale: float) -> None:
-    """The quotient itself: a product with the reciprocal would be rounded twice."""
+    """The quotient itself: only of powers of 2 a product with the inverse has the same bits."""
     g = some_array(5000, name)
     [true], sums = unscale([g], [scale])
     same_array(true, true_gradient(g, scale))
