@@ -864,11 +864,13 @@ MUTANTS = [
         "the while grows for ever", CROWD, "min(2 * self._hold, LONGEST_HOLD)", "2 * self._hold"
     ),
     Mutant("the while stays long", CROWD, "            self._hold = FIRST_HOLD\n", ""),
-    Mutant("no comparison", CROWD, "if 2 * rate < self._suspect", "if True"),
+    Mutant("no comparison", CROWD, "if 2 * rate < suspect", "if True"),
     Mutant("a little faster is enough", CROWD, "if 2 * rate <", "if rate <"),
     Mutant("slow machines are asked", CROWD, "self._trusted = TRUSTED", "self._trusted = 0"),
     Mutant("large steps step aside", CROWD, "alone and total < LARGE", "alone"),
-    Mutant("times of steps", CROWD, "self._compare(ns / total)", "self._compare(ns)"),
+    Mutant(
+        "times of steps", CROWD, "self._compare(ns / total, suspect)", "self._compare(ns, suspect)"
+    ),
     Mutant("set threads step aside", CPU, "threads.set_by_hand() is not None", "False"),
     Mutant("set threads are timed", CPU, " and threads.set_by_hand() is None", ""),
     Mutant("small steps are timed", CPU, "if total >= SERIAL_BELOW and", "if"),

@@ -60,12 +60,13 @@ class Crowding:
         ns : int
             Nanoseconds.
         """
+        suspect = self._suspect  # read once: other Python threads make steps, too
         if self._left > 0:
             self._left -= 1
         elif n_threads > 1:
             self._note_threaded(total, ns)
-        elif self._suspect is not None:
-            self._compare(ns / total)
+        elif suspect is not None:
+            self._compare(ns / total, suspect)
 
     def _note_threaded(self, total: int, ns: int) -> None:
         """See whether a step on several threads was late."""
@@ -79,10 +80,9 @@ class Crowding:
             if self._late >= LATE_STEPS:
                 self._suspect = ns / total
 
-    def _compare(self, rate: float) -> None:
-        """Decide, by the nanoseconds an element of a step on one thread."""
-        assert self._suspect is not None
-        if 2 * rate < self._suspect:
+    def _compare(self, rate: float, suspect: float) -> None:
+        """Decide, by the nanoseconds an element of a step on one thread and of the late one."""
+        if 2 * rate < suspect:
             self._left = self._hold
             self._hold = min(2 * self._hold, LONGEST_HOLD)
             # when several threads are tried again, one late step will do
