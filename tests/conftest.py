@@ -6,7 +6,11 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 import fastadam
+from fastadam.kernels import cpu
+from fastadam.kernels.crowding import Crowding
 
 if os.environ.get("FASTADAM_TEST_INSTALLED") == "1":
     _checkout = Path(__file__).resolve().parents[1] / "fastadam"
@@ -17,3 +21,15 @@ if os.environ.get("FASTADAM_TEST_INSTALLED") == "1":
 # a shell starts what it runs in the background with Ctrl-C ignored
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class _Calm(Crowding):
+    """Leaves the number of threads as it is, however busy the machine that runs the tests is."""
+
+    def bound(self, n_threads: int, total: int) -> int:
+        return n_threads
+
+
+@pytest.fixture(autouse=True)
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu, "_crowding", _Calm())

@@ -115,7 +115,7 @@ def set_array_of_the_parameter(opt: Any, target: Any) -> None:
 def reshape_everything(opt: Any, target: Any) -> None:
     state = opt.parameters["e"].update_rule.state
     for array in (target["e"], *state.values()):
-        array.shape = (2, 7)
+        array.resize((2, 7), refcheck=False)  # of the same size: in its place
 
 
 def replace_state(opt: Any, target: Any) -> None:
