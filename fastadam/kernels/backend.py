@@ -1,0 +1,99 @@
+"""NumPy or CuPy: the only module that asks, and only of who has imported CuPy already.
+
+An array of CuPy's can be there only if somebody has imported CuPy, so that nothing here imports
+it, but for `require_cupy`, which is for those who ask for a GPU by name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "CPU",
+    "address",
+    "device_of",
+    "get_array_module",
+    "is_array",
+    "is_gpu_array",
+    "loaded_cupy",
+    "on_cpu",
+    "require_cupy",
+    "shares_memory",
+]
+
+# The number of the device of NumPy's arrays, as `device_of` tells it; GPUs count from 0.
+CPU = -1
+
+
+def loaded_cupy() -> Any:
+    """Return CuPy if it has been imported, None otherwise."""
+    return sys.modules.get("cupy")
+
+
+def require_cupy() -> Any:
+    """Import CuPy, for somebody who asks for a GPU.
+
+    Raises
+    ------
+    RuntimeError
+        If CuPy is not installed, or finds no GPU; it says what to install.
+    """
+    try:
+        cupy = importlib.import_module("cupy")
+    except ImportError as error:
+        raise RuntimeError(
+            f"a GPU needs CuPy, which cannot be imported ({error}): "
+            "pip install 'fastadam[cuda12]' or 'fastadam[cuda13]', after your CUDA driver's version"
+        ) from error
+    if not cupy.cuda.is_available():
+        raise RuntimeError(
+            "CuPy is installed, but finds no GPU: look at what nvidia-smi says of the driver, and "
+            "whether the extra, cuda12 or cuda13, fits its version"
+        )
+    return cupy
+
+
+def is_gpu_array(x: object) -> bool:
+    """Tell whether something is an array of CuPy's."""
+    cupy = loaded_cupy()
+    return cupy is not None and isinstance(x, cupy.ndarray)
+
+
+def is_array(x: object) -> bool:
+    """Tell whether something is an array of NumPy's or CuPy's."""
+    return isinstance(x, np.ndarray) or is_gpu_array(x)
+
+
+def get_array_module(*arrays: object) -> ModuleType:
+    """Return CuPy if one of the arrays is CuPy's, NumPy otherwise."""
+    module: ModuleType = loaded_cupy() if any(map(is_gpu_array, arrays)) else np
+    return module
+
+
+def device_of(array: Any) -> int:
+    """Return the number of the GPU that an array is on, `CPU` for NumPy's."""
+    return int(array.data.device_id) if is_gpu_array(array) else CPU
+
+
+def address(array: Any) -> int:
+    """Return where an array's first element is in memory."""
+    return int(array.data.ptr if is_gpu_array(array) else array.ctypes.data)
+
+
+def on_cpu(array: Any) -> npt.NDArray[Any]:
+    """Return an array as NumPy's: itself, or a copy of one on a GPU, which is waited for."""
+    return np.asarray(array.get() if is_gpu_array(array) else array)
+
+
+def shares_memory(a: Any, b: Any) -> bool:
+    """Tell whether two arrays, of either library, share memory; exact where that is fast."""
+    if device_of(a) != device_of(b):
+        return False
+    module: Any = get_array_module(a)
+    return bool(module.may_share_memory(a, b))
