@@ -64,14 +64,17 @@ plain_numpy extras output arguments
 KERNELS = """
 step
 batch changing
+gpu_table
 table
 norm
-cpu strided
+gpu_norm
+gpu arrays
+cpu strided cuda_source
 reference
 coefficients
 crowding threads dtypes
-cgroup
-_table _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
+cgroup backend
+_table _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
 """
 OPTIMIZERS = """
 __init__

@@ -92,8 +92,8 @@ def on_cpu(array: Any) -> npt.NDArray[Any]:
 
 
 def shares_memory(a: Any, b: Any) -> bool:
-    """Tell whether two arrays, of either library, share memory; exact where that is fast."""
+    """Tell whether two arrays, of either library, have an element in common."""
     if device_of(a) != device_of(b):
         return False
     module: Any = get_array_module(a)
-    return bool(module.may_share_memory(a, b))
+    return bool(module.may_share_memory(a, b) and module.shares_memory(a, b))

@@ -10,9 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels import _table, cpu
+from fastadam.kernels.arrays import is_writeable
+from fastadam.kernels.backend import is_gpu_array
 from fastadam.kernels.coefficients import Coefficients
-from fastadam.kernels.dtypes import bfloat16_number
-from fastadam.kernels.table import AS_IT_IS, PREPARED, WRITTEN, Step, spans, tables_of, untangle
+from fastadam.kernels.dtypes import computing_dtype
+from fastadam.kernels.gpu import SETS
+from fastadam.kernels.gpu_norm import GpuSums
+from fastadam.kernels.gpu_table import GpuTable, gpu_key
+from fastadam.kernels.table import Step, Table, spans, untangle
 
 __all__ = ["Batch", "adam_batch", "check_batch"]
 
@@ -21,7 +26,7 @@ Array = npt.NDArray[Any]
 
 def check_batch(steps: Sequence[Step]) -> None:
     """Raise what ``adam_batch`` would raise for these steps, and change nothing."""
-    tables_of(steps)
+    _tables_of(steps)
 
 
 def adam_batch(steps: Sequence[Step]) -> None:
@@ -34,7 +39,7 @@ def adam_batch(steps: Sequence[Step]) -> None:
     Raises
     ------
     TypeError, ValueError
-        As ``cpu.check_arrays``, naming the parameter; also if an eps that is not 0 would be 0
+        As ``arrays.check_arrays``, naming the parameter; also if an eps that is not 0 would be 0
         in the parameter's dtype.
     """
     batch = Batch(steps)
@@ -44,6 +49,34 @@ def adam_batch(steps: Sequence[Step]) -> None:
         run()
     if batch.steady:
         batch.note_time(n_threads, started)
+
+
+def _tables_of(steps: Sequence[Step]) -> tuple[list[Table], list[GpuTable]]:
+    """Group the steps by what one call can make, and check them.
+
+    On the CPU one call makes all that is computed in one dtype, on a GPU all that shares types and
+    variant.
+    """
+    on_cpu: dict[object, list[int]] = {}
+    on_gpu: dict[object, list[int]] = {}
+    sets_of: dict[object, dict[int, int]] = {}
+    for i, step in enumerate(steps):
+        if is_gpu_array(step.p):
+            key = gpu_key(step)
+            of_key = sets_of.setdefault(key, {})
+            number = of_key.setdefault(id(step.coefficients), len(of_key))
+            # a launch takes so many sets of coefficients
+            on_gpu.setdefault((*key, number // SETS), []).append(i)
+        else:
+            dtype = getattr(step.p, "dtype", None)
+            on_cpu.setdefault(dtype and computing_dtype(dtype), []).append(i)
+    # by identity: the steps that share their coefficients share the object
+    sets = {id(step.coefficients): step.coefficients for step in steps}
+    numbers = {key: number for number, key in enumerate(sets)}
+    return (
+        [Table([steps[i] for i in places], places, numbers) for places in on_cpu.values()],
+        [GpuTable([steps[i] for i in places], places, numbers) for places in on_gpu.values()],
+    )
 
 
 class Batch:
@@ -59,20 +92,23 @@ class Batch:
     ----------
     steady : bool
         Whether the batch may be kept: all arrays are dense, and none shares memory with another.
+    on_gpu : list of GpuTable
+        What is stepped on GPUs.
     """
 
     def __init__(self, steps: Sequence[Step]) -> None:
-        self._tables = tables_of(steps)
+        self._on_cpu, self.on_gpu = _tables_of(steps)
+        self._tables: list[Table | GpuTable] = [*self._on_cpu, *self.on_gpu]
         # a gradient that shares memory is read from a copy
         self._serial, copied = untangle(self._tables)
         others = any(table.others for table in self._tables)
         self.steady = not (self._serial or copied or others)
-        self._total = sum(table.total for table in self._tables)
-        self._rows: list[_table.Rows] | None = None
+        self._total = sum(table.total for table in self._on_cpu)
         self._prepared = False
+        self._gpu_sums: dict[int, GpuSums] = {}
 
     def runs(self) -> list[Callable[[], None]]:
-        """Return the calls that make the step: all in C, if the batch is steady."""
+        """Return the calls that make the step: all in C, if the batch is steady, on the CPU."""
         return [call for table in self._tables for call in table.runs(self._serial)]
 
     def keep(self, halves: Sequence[Array | None]) -> bool:
@@ -82,7 +118,7 @@ class Batch:
 
         Parameters
         ----------
-        halves : sequence of numpy.ndarray or None
+        halves : sequence of array or None
             The half-precision parameters that the arrays ``p`` of the steps are the float32
             masters of. From now on, a step takes over what has been written to them, and rounds
             the masters to them.
@@ -94,30 +130,13 @@ class Batch:
             another: then this batch cannot be kept.
         """
         for table in self._tables:
-            own = [halves[i] for i in table.places]
-            if not _table.keep_masters(table.steps, own, table.table, bfloat16_number()):
+            if not table.keep_masters([halves[i] for i in table.places]):
                 return False
         low, high = spans(self._tables)
         if np.any(high[:-1] > low[1:]):
             return False
-        self._rows = [
-            _table.Rows(
-                table.table,
-                table.coefficients,
-                table.sets,
-                cpu.loop(table.coefficients.dtype),
-                low,
-                high,
-                bfloat16_number(),
-            )
-            for table in self._tables
-        ]
         for table in self._tables:
-            table.kept_alive = [
-                (s.p, s.m, s.v, s.vhat, halves[i])
-                for s, i in zip(table.steps, table.places, strict=True)
-            ]
-            table.steps = []
+            table.keep([halves[i] for i in table.places], low, high)
         return True
 
     def follow(
@@ -150,16 +169,20 @@ class Batch:
             coefficients are those of another variant or have an eps that would act as 0: then
             nothing has changed but which gradients would be read, and another batch is to be made.
         """
-        assert self._rows is not None
-        if len(self._rows) == 1:
-            return self._rows[0].follow(params, attribute, rules, ts, gradients, coefficients)
-        for table, rows in zip(self._tables, self._rows, strict=True):
+        if len(self._tables) == 1:
+            table = self._tables[0]
+            return table.follow(params, attribute, rules, ts, gradients, coefficients)
+        for table in self._tables:
             p, r, t, g = (
                 [every[i] for i in table.places] for every in (params, rules, ts, gradients)
             )
-            if not rows.follow(p, attribute, r, t, g, coefficients):
+            if not table.follow(p, attribute, r, t, g, coefficients):
                 return False
         return True
+
+    def takes(self, scales: Sequence[float | None] | None) -> bool:
+        """Tell whether gradients can be divided by these scales; on GPUs all must be one."""
+        return not self.on_gpu or _one_scale(scales) is not None
 
     def squares(self, scales: Sequence[float | None] | None = None) -> list[float]:
         """Return the sums of squares of the gradients that `follow` has taken over.
@@ -167,20 +190,42 @@ class Batch:
         Parameters
         ----------
         scales : sequence of float, optional
-            What each gradient is divided by first; None is nothing.
+            What each gradient is divided by first; None is nothing. On GPUs, as `takes` says.
         """
         totals = [0.0] * sum(len(table.places) for table in self._tables)
-        for table in self._tables:
+        for table in self._on_cpu:
             own = None if scales is None else [scales[i] or 0 for i in table.places]
             for i, total in zip(table.places, table.squares(own), strict=True):
                 totals[i] = total
+        found = {device: sums.values() for device, sums in self._sum_on_gpus(scales).items()}
+        for gpu in self.on_gpu:
+            for i in gpu.places:
+                totals[i] = found[gpu.device][i]
         return totals
+
+    def gpu_sums(self, scales: Sequence[float | None] | None = None) -> GpuSums | None:
+        """Return the sums of squares as they are on the one GPU where everything is; else None.
+
+        Nothing is waited for.
+        """
+        if self._on_cpu or len({gpu.device for gpu in self.on_gpu}) != 1:
+            return None
+        return next(iter(self._sum_on_gpus(scales).values()))
+
+    def _sum_on_gpus(self, scales: Sequence[float | None] | None) -> dict[int, GpuSums]:
+        """Launch the sums of all gradients on GPUs."""
+        n = sum(len(table.places) for table in self._tables)
+        for gpu in self.on_gpu:
+            if gpu.device not in self._gpu_sums:
+                self._gpu_sums[gpu.device] = GpuSums(n, gpu.device)
+            gpu.squares(_one_scale(scales) or 0.0, self._gpu_sums[gpu.device].totals)
+        return self._gpu_sums
 
     def prepare(
         self,
         gradients: Sequence[Array],
         scales: Sequence[float | None] | None,
-        rate: float,
+        rate: Any,
         write: bool,
     ) -> bool:
         """Say what the next step does to the gradients that `follow` has taken over.
@@ -190,11 +235,11 @@ class Batch:
 
         Parameters
         ----------
-        gradients : sequence of numpy.ndarray
+        gradients : sequence of array
             The gradients.
         scales : sequence of float, optional
             What each is divided by; None is nothing.
-        rate : float
+        rate : float or cupy.ndarray
             What all are multiplied with, rounded to their parameter's computing dtype.
         write : bool
             Whether the result is written in the place of the gradients.
@@ -207,20 +252,27 @@ class Batch:
             another type than the step is computed in, or shares memory with another, cannot be
             written. Then the step is to be made in another way.
         """
-        plain = scales is None and rate == 1
+        plain = scales is None and isinstance(rate, float) and rate == 1
         if plain and not self._prepared:
             return True
-        if write and not plain and not all(g.flags.writeable for g in gradients):
-            return False
-        for table in self._tables:
-            own = None if scales is None else [scales[i] for i in table.places]
-            if not plain and not table.can_prepare(own, rate, write):
+        one_scale = _one_scale(scales)
+        if not plain:
+            # all arrays of CuPy's may be written
+            if write and self._on_cpu and not all(is_writeable(g) for g in gradients):
                 return False
-        for table in self._tables:
+            for table in self._on_cpu:
+                own = None if scales is None else [scales[i] for i in table.places]
+                if not table.can_prepare(own, rate, write):
+                    return False
+            if not self.takes(scales) or not all(
+                gpu.can_prepare(bool(one_scale), write) for gpu in self.on_gpu
+            ):
+                return False
+        for table in self._on_cpu:
             divisors = 0.0 if scales is None else [scales[i] or 0.0 for i in table.places]
-            table.table["prepare"] = AS_IT_IS if plain else WRITTEN if write else PREPARED
-            table.table["scale"] = divisors
-            table.table["rate"] = rate
+            table.prepare(divisors, rate, write, plain)
+        for gpu in self.on_gpu:
+            gpu.prepare(one_scale or 0.0, rate, write)
         self._prepared = not plain
         return True
 
@@ -234,7 +286,7 @@ class Batch:
         noted: dict[str, Any],
         unscaled: Sequence[Any],
     ) -> None:
-        """Make the step that `follow` has made ready, and count it, all in C.
+        """Make the step that `follow` has made ready, and count it, all in C after the launches.
 
         Parameters
         ----------
@@ -247,19 +299,29 @@ class Batch:
         unscaled : sequence of Parameter
             Whose loss scale becomes None.
         """
-        assert self._rows is not None
         n_threads = self.n_threads()
+        for gpu in self.on_gpu:
+            gpu.run()
         started = time.perf_counter_ns()
+        rows = [table.rows for table in self._on_cpu]
         _table.step_and_count(
-            self._rows, n_threads, coefficients, rules, ts, following, owner, noted, unscaled
+            rows, n_threads, coefficients, rules, ts, following, owner, noted, unscaled
         )
         self.note_time(n_threads, started)
 
     def n_threads(self) -> list[int]:
-        """Return how many threads each table's call takes."""
-        return [cpu.n_threads(table.total) for table in self._tables]
+        """Return how many threads each call on the CPU takes."""
+        return [cpu.n_threads(table.total) for table in self._on_cpu]
 
     def note_time(self, n_threads: list[int], started: int) -> None:
         """Take in how long the step took that has just been made on so many threads."""
         if self._total:
             cpu.note_time(max(n_threads), self._total, time.perf_counter_ns() - started)
+
+
+def _one_scale(scales: Sequence[float | None] | None) -> float | None:
+    """Return the one number that all gradients are divided by; 0 for nothing, None for several."""
+    if scales is None:
+        return 0.0
+    one = scales[0]
+    return one if one is not None and all(scale == one for scale in scales) else None

@@ -1,4 +1,4 @@
-"""The CPU engine: picks the instruction set and the number of threads, checks arrays, calls.
+"""The CPU engine: picks the instruction set and the number of threads, and calls.
 
 ``FASTADAM_ISA`` (``baseline``, ``avx2``, ``avx512``) forces an instruction set at import; one
 that this build or this CPU does not have is an ``ImportError``.
@@ -18,12 +18,10 @@ import numpy.typing as npt
 
 from fastadam.kernels import _cpu_features, threads
 from fastadam.kernels.crowding import Crowding
-from fastadam.kernels.dtypes import computing_dtype, is_floating, type_name
 
 __all__ = [
     "SERIAL_BELOW",
     "built_instruction_sets",
-    "check_arrays",
     "instruction_set",
     "loop",
     "n_threads",
@@ -150,88 +148,3 @@ def run_squares(
     """
     squares = _kernels.squares_float32 if computing == np.float32 else _kernels.squares_float64
     squares(table, sums, totals, n_threads(int(table["n"].sum())))
-
-
-def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: bool) -> None:
-    """Refuse arrays that no kernel can step, naming the parameter, the reason and the remedy.
-
-    Raises
-    ------
-    TypeError
-        If an array is no NumPy array, has a dtype that cannot be stepped, or a state array
-        has another dtype than its parameter.
-    ValueError
-        If shapes differ, an array to write is read-only or overlaps itself, two of the arrays
-        overlap, or AMSGrad has no ``vhat``.
-    """
-    where = f"parameter {name!r}"
-    if not isinstance(p, np.ndarray):
-        raise TypeError(f"{where} must be a numpy.ndarray, not {type_name(p)}")
-    if not p.dtype.isnative:
-        raise TypeError(
-            f"{where} has byte-swapped dtype {p.dtype.str!r}; convert it to the native byte "
-            f"order, as with astype({p.dtype.newbyteorder('=').str!r})"
-        )
-    computing = computing_dtype(p.dtype)
-    if computing is None:
-        raise TypeError(
-            f"{where} has dtype {p.dtype}; there are steps for float16, bfloat16, float32 and "
-            "float64: convert the array, as with astype(numpy.float32)"
-        )
-    if amsgrad and vhat is None:
-        raise ValueError(f"{where}: AMSGrad needs the array vhat, and it is None")
-    if not isinstance(g, np.ndarray):
-        raise TypeError(f"{where}: its gradient must be a numpy.ndarray, not {type_name(g)}")
-    if not is_floating(g.dtype):
-        raise TypeError(f"{where}: its gradient has dtype {g.dtype}; it must be real floating")
-    if g.shape != p.shape:
-        raise ValueError(f"{where} has shape {p.shape}, but its gradient has shape {g.shape}")
-    written = {"m": m, "v": v} if vhat is None else {"m": m, "v": v, "vhat": vhat}
-    for key, array in written.items():
-        if not isinstance(array, np.ndarray):
-            raise TypeError(
-                f"{where}: its state {key} must be a numpy.ndarray, not {type_name(array)}"
-            )
-        if array.dtype != computing:
-            raise TypeError(
-                f"{where} has dtype {p.dtype}, whose state is {computing}, but its state {key} "
-                f"has {array.dtype}; after a change of dtype, set the optimizer up again"
-            )
-        if array.shape != p.shape:
-            raise ValueError(
-                f"{where} has shape {p.shape}, but its state {key} has {array.shape}; "
-                "after a change of shape, set the optimizer up again"
-            )
-    arrays = {"array": p, **written}
-    for key, array in arrays.items():
-        if not array.flags.writeable:
-            raise ValueError(
-                f"{where}: its {key} is read-only and cannot be updated in place; "
-                "give the optimizer a writable copy"
-            )
-        if _overlaps_itself(array):
-            raise ValueError(
-                f"{where}: elements of its {key} share memory (strides {array.strides} for shape "
-                f"{array.shape}); give the optimizer a copy"
-            )
-    keys = list(arrays)
-    for i, first in enumerate(keys):
-        for second in keys[i + 1 :]:
-            if np.may_share_memory(arrays[first], arrays[second]) and np.shares_memory(
-                arrays[first], arrays[second]
-            ):
-                raise ValueError(f"{where}: its {first} and its {second} share memory")
-
-
-def _overlaps_itself(array: Array) -> bool:
-    """Whether two indices may reach one element: an axis fails to step over the smaller ones."""
-    if array.size == 0:
-        return False
-    reach = array.itemsize
-    for stride, n in sorted(
-        (abs(stride), n) for stride, n in zip(array.strides, array.shape, strict=True) if n > 1
-    ):
-        if stride < reach:
-            return True
-        reach += stride * (n - 1)
-    return False

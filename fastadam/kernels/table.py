@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels import _table, cpu, strided
+from fastadam.kernels.arrays import check_arrays, check_eps, extent
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
 from fastadam.kernels.norm import GradientTable
@@ -21,9 +22,7 @@ __all__ = [
     "WRITTEN",
     "Step",
     "Table",
-    "extent",
     "spans",
-    "tables_of",
     "untangle",
 ]
 
@@ -58,18 +57,6 @@ class Step(NamedTuple):
     coefficients: Coefficients
 
 
-def tables_of(steps: Sequence[Step]) -> list[Table]:
-    """Group the steps by what they compute in, one table and so one call each; check them."""
-    groups: dict[object, list[int]] = {}
-    for i, step in enumerate(steps):
-        dtype = getattr(step.p, "dtype", None)
-        groups.setdefault(dtype and computing_dtype(dtype), []).append(i)
-    # by identity: the steps that share their coefficients share the object
-    sets = {id(step.coefficients): step.coefficients for step in steps}
-    numbers = {key: number for number, key in enumerate(sets)}
-    return [Table([steps[i] for i in places], places, numbers) for places in groups.values()]
-
-
 class Table:
     """The checked descriptor table of steps that are computed in one dtype.
 
@@ -84,7 +71,7 @@ class Table:
         self.table = np.empty(len(steps), TENSOR)
         self.others = _table.describe(steps, self.table, bfloat16_number())
         for i in self.others:
-            cpu.check_arrays(*steps[i][:6], amsgrad=steps[i].coefficients.amsgrad)
+            check_arrays(*steps[i][:6], amsgrad=steps[i].coefficients.amsgrad)
         computing = computing_dtype(steps[0].p.dtype)
         assert computing is not None
         first = {id(step.coefficients): step for step in reversed(steps)}
@@ -94,12 +81,63 @@ class Table:
             values = np.array([step.coefficients[:8] for step in first.values()], np.float64)
             self.coefficients = values.astype(computing)
         for step in first.values():
-            self._check_eps(step.name, step.coefficients.eps)
+            check_eps(step.name, step.coefficients.eps, computing)
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
         self.table["amsgrad"] = [step.coefficients.amsgrad for step in steps]
         self.table["adabound"] = [step.coefficients.adabound for step in steps]
         self._gradients: GradientTable | None = None
+        self.rows: Any = None
         self.total = int(self.table["start"][-1] + self.table["n"][-1])
+
+    def keep_masters(self, halves: Sequence[Array | None]) -> bool:
+        """Note the half-precision arrays that parameters are the masters of, None for none.
+
+        False if one cannot be walked beside its master.
+        """
+        return _table.keep_masters(self.steps, list(halves), self.table, bfloat16_number())
+
+    def keep(
+        self,
+        halves: Sequence[Array | None],
+        low: npt.NDArray[np.uintp],
+        high: npt.NDArray[np.uintp],
+    ) -> None:
+        """Make ready for `follow`; all arrays but the gradients are kept alive."""
+        self.rows = _table.Rows(
+            self.table,
+            self.coefficients,
+            self.sets,
+            cpu.loop(self.coefficients.dtype),
+            low,
+            high,
+            bfloat16_number(),
+        )
+        self.kept_alive = [
+            (step.p, step.m, step.v, step.vhat, half)
+            for step, half in zip(self.steps, halves, strict=True)
+        ]
+        self.steps = []
+
+    def follow(
+        self,
+        params: list[Any],
+        attribute: str,
+        rules: list[Any],
+        ts: list[int],
+        gradients: list[Any],
+        coefficients: list[Coefficients],
+    ) -> bool:
+        """Take over the gradients of another step, as `Batch.follow` says."""
+        followed: bool = self.rows.follow(params, attribute, rules, ts, gradients, coefficients)
+        return followed
+
+    def prepare(
+        self, divisors: float | Sequence[float], rate: float, write: bool, plain: bool
+    ) -> None:
+        """Say what the next steps do to the gradients: nothing, if `plain`."""
+        self.table["prepare"] = AS_IT_IS if plain else WRITTEN if write else PREPARED
+        self.table["scale"] = divisors
+        self.table["rate"] = rate
 
     def squares(self, scales: Sequence[float] | None) -> list[float]:
         """Return the sum of squares of every gradient, divided by its scale; 0 is no scale."""
@@ -124,18 +162,6 @@ class Table:
         low, high = self.extents("g")
         order = np.argsort(low)
         return bool(np.all(high[order][:-1] <= low[order][1:]))
-
-    def _check_eps(self, name: str, eps: float) -> None:
-        """Refuse an eps that the kernel would take as 0."""
-        computing = self.coefficients.dtype
-        with np.errstate(over="ignore", under="ignore"):
-            rounded = abs(float(computing.type(eps)))
-        smallest = np.finfo(np.float32).tiny if computing == np.float32 else 0
-        if eps != 0 and (rounded == 0 or rounded < smallest):
-            raise ValueError(
-                f"parameter {name!r}: eps = {eps} is too small for {computing}, "
-                f"where it would act as 0; use at least {np.finfo(computing).tiny}"
-            )
 
     def extents(self, key: str) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
         """First byte and last byte plus one of every ``p``, every ``g`` or every ``half``."""
@@ -178,20 +204,7 @@ class Table:
                 cpu.run(row, self.coefficients)
 
 
-def extent(array: Array) -> tuple[int, int]:
-    """First byte and last byte plus one of an array in any layout."""
-    if array.size == 0:
-        return 0, 0
-    low = high = array.ctypes.data
-    for stride, n in zip(array.strides, array.shape, strict=True):
-        if stride < 0:
-            low += stride * (n - 1)
-        else:
-            high += stride * (n - 1)
-    return low, high + array.itemsize
-
-
-def spans(tables: list[Table]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
+def spans(tables: Sequence[Any]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
     """Where the parameters begin, ascending, and the greatest end so far."""
     extents = [table.extents(key) for table in tables for key in ("p", "half")]
     low = np.concatenate([low for low, _ in extents])
@@ -200,7 +213,7 @@ def spans(tables: list[Table]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.ui
     return low[order], np.maximum.accumulate(high[order])
 
 
-def untangle(tables: list[Table]) -> tuple[bool, bool]:
+def untangle(tables: Sequence[Any]) -> tuple[bool, bool]:
     """Give gradients that share memory with a parameter a copy.
 
     Tell whether parameters overlap, and whether gradients were copied.
