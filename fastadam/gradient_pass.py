@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastadam.kernels.norm import global_norm, sum_of_squares, unscale
 from fastadam.kernels.arrays import extent
+from fastadam.kernels.norm import global_norm, sum_of_squares, unscale
 from fastadam.parameter import Parameter, peek_grad, replace_grad
 
 __all__ = [

@@ -64,12 +64,11 @@ plain_numpy extras output arguments
 KERNELS = """
 step
 batch changing
-gpu_table
-table
-norm
-gpu_norm
-gpu arrays
-cpu strided cuda_source
+norm gpu_table
+gpu_arrays table
+gpu_norm gradient_table arrays
+gpu cpu strided
+cuda_source
 reference
 coefficients
 crowding threads dtypes

@@ -13,7 +13,7 @@ import pytest
 
 import fastadam
 from fastadam import Adam, AdamW, Link, Parameter
-from fastadam.kernels import cpu, norm
+from fastadam.kernels import cpu, gradient_table
 from fastadam.kernels.batch import Batch
 from fastadam.optimizer_hooks import GradientClipping, WeightDecay
 
@@ -204,7 +204,7 @@ def clipped(target: Any, threshold: float = 0.5) -> Any:
 def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note every pass over gradients that writes, looks or steps."""
     passes: list[str] = []
-    squares, prepare = norm.GradientTable.squares, Batch.prepare
+    squares, prepare = gradient_table.GradientTable.squares, Batch.prepare
 
     def noted_squares(table: Any) -> list[float]:
         passes.append("writes" if table.rows["out"].any() else "looks")
@@ -215,7 +215,7 @@ def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         passes.append("prepared" if done else "refused")
         return done
 
-    monkeypatch.setattr(norm.GradientTable, "squares", noted_squares)
+    monkeypatch.setattr(gradient_table.GradientTable, "squares", noted_squares)
     monkeypatch.setattr(Batch, "prepare", noted_prepare)
     return passes
 

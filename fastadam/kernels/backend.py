@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,9 @@ import numpy.typing as npt
 __all__ = [
     "CPU",
     "address",
+    "beside",
     "device_of",
+    "empty_like",
     "get_array_module",
     "is_array",
     "is_gpu_array",
@@ -25,6 +28,7 @@ __all__ = [
     "on_cpu",
     "require_cupy",
     "shares_memory",
+    "zeros_like",
 ]
 
 # The number of the device of NumPy's arrays, as `device_of` tells it; GPUs count from 0.
@@ -89,6 +93,38 @@ def address(array: Any) -> int:
 def on_cpu(array: Any) -> npt.NDArray[Any]:
     """Return an array as NumPy's: itself, or a copy of one on a GPU, which is waited for."""
     return np.asarray(array.get() if is_gpu_array(array) else array)
+
+
+def beside(array: Any) -> AbstractContextManager[Any]:
+    """Return a context in which new arrays of the array's library are where it is."""
+    if not is_gpu_array(array):
+        return nullcontext()
+    context: AbstractContextManager[Any] = loaded_cupy().cuda.Device(device_of(array))
+    return context
+
+
+def empty_like(array: Any, dtype: Any = None) -> Any:
+    """Return an array of the library, device, shape and layout of another; plain, not a subclass.
+
+    Parameters
+    ----------
+    array : array
+        The other.
+    dtype : dtype, optional
+        By default, its own.
+    """
+    if not is_gpu_array(array):
+        return np.empty_like(array, dtype, subok=False)
+    with beside(array):
+        return loaded_cupy().empty_like(array, dtype)
+
+
+def zeros_like(array: Any, dtype: Any = None) -> Any:
+    """Return zeros, as `empty_like`."""
+    if not is_gpu_array(array):
+        return np.zeros_like(array, dtype, subok=False)
+    with beside(array):
+        return loaded_cupy().zeros_like(array, dtype)
 
 
 def shares_memory(a: Any, b: Any) -> bool:

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels import _table, cpu
+from fastadam.kernels.backend import is_gpu_array
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
+from fastadam.kernels.gpu_arrays import change_on_gpu
 from fastadam.kernels.table import TENSOR
 
 __all__ = ["ADD", "ADD_SIGN", "CLIP", "MULTIPLY", "change_gradients"]
@@ -22,9 +24,12 @@ ADD, ADD_SIGN, CLIP, MULTIPLY = range(1, 5)
 
 
 def change_gradients(
-    change: int, pairs: Sequence[tuple[Array, Array]], numbers: Sequence[tuple[float, float]]
+    change: int,
+    pairs: Sequence[tuple[Array, Array]],
+    numbers: Sequence[tuple[float, float]],
+    rates: Any = None,
 ) -> list[int]:
-    """Change gradients in place, on all threads.
+    """Change gradients in place, on all threads, or on GPUs.
 
     Parameters
     ----------
@@ -35,6 +40,8 @@ def change_gradients(
         changed, and rounded; so is, for this, a half-precision parameter.
     numbers : sequence of (float, float)
         ``a`` and ``b`` for each pair, rounded once to the type of the computation.
+    rates : cupy.ndarray of float64, optional
+        The numbers ``b``, on the GPU where all pairs are: one for each, or one for all.
 
     Returns
     -------
@@ -44,7 +51,13 @@ def change_gradients(
     """
     groups: dict[np.dtype[Any], list[int]] = {}
     left = []
+    on_gpu = [i for i, (_, g) in enumerate(pairs) if is_gpu_array(g)]
+    if on_gpu:
+        theirs = [pairs[i] for i in on_gpu], [numbers[i] for i in on_gpu]
+        left = [on_gpu[i] for i in change_on_gpu(change, *theirs, rates)]
     for i, (_, g) in enumerate(pairs):
+        if is_gpu_array(g):
+            continue
         dtype = computing_dtype(g.dtype)
         if dtype is None:
             left.append(i)

@@ -45,12 +45,15 @@ struct Span {
 // One gradient that a hook changes, and the numbers a and b of the change.
 struct Change {
     size_t p, g, n, start;
+    size_t place;      // of its rate
     double a, b;
 };
 
 // The scalars of one step, in the order of coefficients.Coefficients.
 template <typename T>
-struct Row { T alpha_t, one_minus_beta1, one_minus_beta2, eps, eta, one_minus_decay, lower, upper; };
+struct Row {
+    T alpha_t, one_minus_beta1, one_minus_beta2, eps, eta, one_minus_decay, lower, upper;
+};
 
 // Those of all parameters of a launch, and what their gradients are divided by, 0 for nothing.
 template <typename T>
@@ -327,8 +330,8 @@ __global__ void __launch_bounds__(THREADS, 3) adam(
 
 _NORM = r"""
 // Sums of squares, in one defined order: chunks of 4096 elements; in a chunk, lane i of 256 adds
-// the squares of the elements i, i + 256, ... in float64; the lanes fold by halves; the chunks, then
-// the tensors, are added one after the other.
+// the squares of the elements i, i + 256, ... in float64; the lanes fold by halves; the chunks,
+// then the tensors, are added one after the other.
 
 // The sum of every chunk of gradients, or of their quotients by a loss scale, which are written
 // where `quotients` says.
@@ -449,18 +452,16 @@ __global__ void __launch_bounds__(THREADS) change(
     const unsigned *blocks,          // IN: which gradient a block is for
     unsigned chunk,                  // a multiple of 16
     unsigned kind,                   // a Kind
-    const double *rates,             // IN: in the place of every b, unless null
-    unsigned stride)                 // 1 where every gradient has a rate, 0 where all share one
+    const double *rates)             // IN: in the place of every b, unless null
 {
     constexpr int N = width<T, P, G>();
-    const unsigned k = blocks[blockIdx.x];
-    const Change row = rows[k];
+    const Change row = rows[blocks[blockIdx.x]];
     const size_t first = (blockIdx.x - row.start) * chunk;
     const size_t n = row.n - first < chunk ? row.n - first : chunk;
     const P *p = at<P>(row.p, first);
     G *g = at<G>(row.g, first);
     const bool reads = kind == ADD || kind == ADD_SIGN;
-    const T a = (T)row.a, b = (T)(rates ? rates[k * stride] : row.b);
+    const T a = (T)row.a, b = (T)(rates ? rates[row.place] : row.b);
 
     size_t head = 0;
     while (head < N && !(aligned<N>(g + head) && (!reads || aligned<N>(p + head))))

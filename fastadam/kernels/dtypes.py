@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.backend import zeros_like
+
 __all__ = [
     "bfloat16_number",
     "computing_dtype",
@@ -60,8 +62,9 @@ def computing_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
 
 
 def state_like(param: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return zeros for a moment of a parameter: its shape and layout, the computing dtype."""
-    return np.zeros_like(param, computing_dtype(param.dtype) or param.dtype, subok=False)
+    """Return zeros for a moment of a parameter: its shape, layout and place, computing dtype."""
+    zeros: npt.NDArray[Any] = zeros_like(param, computing_dtype(param.dtype) or param.dtype)
+    return zeros
 
 
 def stored(dtype: np.dtype[Any]) -> int:

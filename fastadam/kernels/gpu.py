@@ -6,6 +6,7 @@ number nor the width of arguments, so that those of every kernel are declared he
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
@@ -15,6 +16,7 @@ import numpy.typing as npt
 
 from fastadam.kernels.backend import loaded_cupy
 from fastadam.kernels.cuda_source import SOURCE
+from fastadam.kernels.dtypes import stored
 
 __all__ = [
     "CHUNK",
@@ -23,6 +25,8 @@ __all__ = [
     "SETS",
     "THREADS",
     "DeviceTable",
+    "blocks_of",
+    "c_name",
     "forget",
     "kernel_name",
     "launch",
@@ -45,6 +49,12 @@ OPTIONS = (
     "-prec-div=true",
     "-prec-sqrt=true",
 )
+
+# Elements of a block of a step, of a large model and of one that would leave much of a GPU idle.
+_LARGE, _SMALL = 4096, 1024
+_LARGE_FROM = 1 << 21
+
+_HALF_NAMES = {1: "float16", 2: "bfloat16"}
 
 POINTER = np.dtype(np.uintp)
 _UNSIGNED = np.dtype(np.uint32)
@@ -70,8 +80,8 @@ KERNELS: dict[str, tuple[np.dtype[Any] | None, ...]] = {
     "add_chunks": (POINTER, POINTER, POINTER),
     # totals, n, threshold, rate
     "clip_rate": (POINTER, _SIZE, _DOUBLE, POINTER),
-    # rows, blocks, chunk, kind, rates, stride
-    "change": (POINTER, POINTER, _UNSIGNED, _UNSIGNED, POINTER, _UNSIGNED),
+    # rows, blocks, chunk, kind, rates
+    "change": (POINTER, POINTER, _UNSIGNED, _UNSIGNED, POINTER),
     # p_squares, g_squares, n, threshold, weight_decay, eps, rates
     "lars_rates": (POINTER, POINTER, _SIZE, _DOUBLE, _DOUBLE, _DOUBLE, POINTER),
 }
@@ -88,6 +98,29 @@ def forget() -> None:
 def kernel_name(kernel: str, types: tuple[str, ...] = ()) -> str:
     """Return the name of an instantiation, such as ``adam<float, float, float, true, false>``."""
     return f"{kernel}<{', '.join(types)}>" if types else kernel
+
+
+def c_name(dtype: np.dtype[Any]) -> str:
+    """Return what the CUDA source calls a dtype."""
+    return _HALF_NAMES.get(stored(dtype)) or {4: "float", 8: "double"}[dtype.itemsize]
+
+
+def blocks_of(sizes: Sequence[int]) -> tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+    """Cut arrays into blocks of one size.
+
+    Returns
+    -------
+    chunk : int
+        Elements of a block.
+    start : numpy.ndarray
+        Blocks of the arrays before each.
+    blocks : numpy.ndarray
+        Which array each block is of.
+    """
+    chunk = _LARGE if sum(sizes) >= _LARGE_FROM else _SMALL
+    each = -(-np.asarray(sizes, np.int64) // chunk)
+    start = (np.cumsum(each) - each).astype(np.uint64)
+    return chunk, start, np.repeat(np.arange(len(sizes), dtype=np.uint32), each)
 
 
 def launch(
@@ -112,9 +145,7 @@ def launch(
     if not blocks:
         return
     declared = KERNELS[kernel]
-    cast = tuple(
-        _cast(kind, value, types) for kind, value in zip(declared, arguments, strict=True)
-    )
+    cast = tuple(_cast(kind, value, types) for kind, value in zip(declared, arguments, strict=True))
     name = kernel_name(kernel, types)
     with on_device(device):
         function = _loaded.get(name)

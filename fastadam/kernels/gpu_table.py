@@ -14,11 +14,18 @@ from fastadam.kernels.arrays import check_arrays, check_eps, extent
 from fastadam.kernels.backend import address, device_of, get_array_module
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import computing_dtype, stored
-from fastadam.kernels.gpu import SETS, DeviceTable, launch, on_device, scalars_dtype
+from fastadam.kernels.gpu import (
+    DeviceTable,
+    blocks_of,
+    c_name,
+    launch,
+    on_device,
+    scalars_dtype,
+)
 from fastadam.kernels.gpu_norm import GpuSquares
 from fastadam.kernels.table import AS_IT_IS, PREPARED, WRITTEN, Step
 
-__all__ = ["TENSOR", "GpuTable", "blocks_of", "c_name", "gpu_key"]
+__all__ = ["TENSOR", "GpuTable", "gpu_key"]
 
 Array = npt.NDArray[Any]
 
@@ -29,35 +36,6 @@ TENSOR = np.dtype(
         for name in ("p", "m", "v", "vhat", "half", "half_type", "n", "start", "row")
     ]
 )
-
-# Elements of a block, of a large model and of one that would leave much of a GPU idle.
-_LARGE, _SMALL = 4096, 1024
-_LARGE_FROM = 1 << 21
-
-_HALF_NAMES = {1: "float16", 2: "bfloat16"}
-
-
-def c_name(dtype: np.dtype[Any]) -> str:
-    """Return what the CUDA source calls a dtype."""
-    return _HALF_NAMES.get(stored(dtype)) or {4: "float", 8: "double"}[dtype.itemsize]
-
-
-def blocks_of(sizes: Sequence[int]) -> tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
-    """Cut arrays into blocks of one size.
-
-    Returns
-    -------
-    chunk : int
-        Elements of a block.
-    start : numpy.ndarray
-        Blocks of the arrays before each.
-    blocks : numpy.ndarray
-        Which array each block is of.
-    """
-    chunk = _LARGE if sum(sizes) >= _LARGE_FROM else _SMALL
-    each = -(-np.asarray(sizes, np.int64) // chunk)
-    start = (np.cumsum(each) - each).astype(np.uint64)
-    return chunk, start, np.repeat(np.arange(len(sizes), dtype=np.uint32), each)
 
 
 def gpu_key(step: Step) -> tuple[Any, ...]:
@@ -216,7 +194,11 @@ class GpuTable:
             if half is None:
                 continue
             layout = "c_contiguous" if step.p.flags.c_contiguous else "f_contiguous"
-            if not getattr(half.flags, layout) or half.shape != step.p.shape or device_of(half) != self.device:
+            if (
+                not getattr(half.flags, layout)
+                or half.shape != step.p.shape
+                or device_of(half) != self.device
+            ):
                 return False
             row["half"], row["half_type"] = address(half), stored(half.dtype)
         return True
@@ -290,20 +272,21 @@ class GpuTable:
 def _dense(step: Step, g_dtype: np.dtype[Any]) -> Step:
     """Return a step whose arrays share one dense layout, with its own arrays where they do."""
     module: Any = get_array_module(step.p)
-    arrays = [array for array in step[1:6] if array is not None]
-    fortran = step.p.flags.f_contiguous and not step.p.flags.c_contiguous
-    order = "F" if fortran and all(a.flags.f_contiguous for a in (step.p, step.m, step.v)) else "C"
-    flag = "f_contiguous" if order == "F" else "c_contiguous"
-    if all(getattr(a.flags, flag) for a in arrays) and step.g.dtype == g_dtype:
+    arrays: dict[str, Any] = {key: getattr(step, key) for key in ("p", "g", "m", "v", "vhat")}
+    if step.vhat is None:
+        del arrays["vhat"]
+    ours = [arrays[key].flags for key in ("p", "m", "v")]
+    fortran = not ours[0].c_contiguous and all(flags.f_contiguous for flags in ours)
+    order, flag = ("F", "f_contiguous") if fortran else ("C", "c_contiguous")
+    if all(getattr(a.flags, flag) for a in arrays.values()) and step.g.dtype == g_dtype:
         return step
     with on_device(device_of(step.p)):
-        dense = [
-            a if a is None or getattr(a.flags, flag) else module.array(a, order=order, copy=True)
-            for a in step[1:6]
-        ]
-        p, g, m, v, vhat = dense
-        g = g.astype(g_dtype, order=order) if g.dtype != g_dtype else g
-    return Step(step.name, p, g, m, v, vhat, step.coefficients)
+        if step.g.dtype != g_dtype:
+            arrays["g"] = arrays["g"].astype(g_dtype)
+        for key, array in arrays.items():
+            if not getattr(array.flags, flag):
+                arrays[key] = module.array(array, order=order, copy=True)
+    return step._replace(**arrays)
 
 
 def _same(one: Step, other: Step) -> bool:

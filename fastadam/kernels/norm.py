@@ -7,34 +7,60 @@ A sum is in float64, and the order of its additions is part of the numerical con
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels import cpu
+from fastadam.kernels.backend import beside, empty_like, get_array_module, is_gpu_array
 from fastadam.kernels.dtypes import computing_dtype, stored
+from fastadam.kernels.gpu_arrays import sums_on_gpu
+from fastadam.kernels.gradient_table import GradientTable
 
-__all__ = ["CHUNK", "GRADIENT", "GradientTable", "global_norm", "sum_of_squares", "unscale"]
+__all__ = [
+    "Sums",
+    "global_norm",
+    "sum_of_squares",
+    "unscale",
+]
 
 Array = npt.NDArray[Any]
 
-# Elements per chunk of the defined order, as in _norm.pxi.
-CHUNK = 4096
 
-# One row of the table of gradients, as _table.pxd spells it in C.
-GRADIENT = np.dtype(
-    [
-        ("g", np.uintp),
-        ("out", np.uintp),
-        ("scale", np.float64),
-        *((name, np.intp) for name in ("n", "start", "g_type")),
-    ]
-)
+class Sums(Sequence[float]):
+    """Sums of squares, of which those on GPUs are waited for when one is asked for.
+
+    Parameters
+    ----------
+    known : sequence of float
+        The sums that are known; 0 where one is on a GPU.
+    pending : callable, optional
+        Returns the others by their places.
+    """
+
+    def __init__(
+        self, known: Sequence[float], pending: Callable[[], dict[int, float]] | None = None
+    ) -> None:
+        self._known = list(known)
+        self._pending = pending
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @overload
+    def __getitem__(self, i: int) -> float: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[float]: ...
+    def __getitem__(self, i: int | slice) -> float | list[float]:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            for place, total in pending().items():
+                self._known[place] = total
+        return self._known[i]
 
 
-def sum_of_squares(arrays: Sequence[Array]) -> list[float]:
+def sum_of_squares(arrays: Sequence[Array]) -> Sequence[float]:
     """Return the sum of squares of each array, in float64.
 
     Of float16, bfloat16 and float32 arrays it is finite whenever all elements are; of float64
@@ -42,13 +68,14 @@ def sum_of_squares(arrays: Sequence[Array]) -> list[float]:
 
     Parameters
     ----------
-    arrays : sequence of numpy.ndarray
-        Real floating arrays of any shape and layout. Only read.
+    arrays : sequence of array
+        Real floating arrays of any shape and layout, NumPy's or CuPy's. Only read.
 
     Returns
     -------
-    list of float
-        One sum per array; NaN or infinity if an element is.
+    sequence of float
+        One sum per array; NaN or infinity if an element is. Sums of CuPy's arrays are waited for
+        when they are looked at.
     """
     return _squares([_dense(array) for array in arrays], None, None)
 
@@ -58,7 +85,7 @@ def global_norm(arrays: Sequence[Array], squares: Sequence[float] | None = None)
 
     Parameters
     ----------
-    arrays : sequence of numpy.ndarray
+    arrays : sequence of array
         Real floating arrays. Only read.
     squares : sequence of float, optional
         Their sums of squares, where `sum_of_squares` has been called already.
@@ -74,8 +101,8 @@ def global_norm(arrays: Sequence[Array], squares: Sequence[float] | None = None)
     total = 0.0
     for square in squares:
         total += square
-    if total == math.inf and all(bool(np.all(np.isfinite(array))) for array in arrays):
-        largest = max(float(np.max(np.abs(array))) for array in arrays if array.size)
+    if total == math.inf and all(bool(_module(a).all(_module(a).isfinite(a))) for a in arrays):
+        largest = max(float(abs(array).max()) for array in arrays if array.size)
         scaled = [array.astype(np.float64) / largest for array in arrays]
         return largest * global_norm(scaled)
     return math.sqrt(total)
@@ -83,12 +110,12 @@ def global_norm(arrays: Sequence[Array], squares: Sequence[float] | None = None)
 
 def unscale(
     gradients: Sequence[Array], scales: Sequence[float], in_place: Sequence[bool] | None = None
-) -> tuple[list[Array], list[float]]:
+) -> tuple[list[Array], Sequence[float]]:
     """Return gradients divided by their loss scales, and the sums of squares of the quotients.
 
     Parameters
     ----------
-    gradients : sequence of numpy.ndarray
+    gradients : sequence of array
         Real floating arrays of any shape and layout.
     scales : sequence of float
         What each is divided by.
@@ -98,11 +125,11 @@ def unscale(
 
     Returns
     -------
-    true : list of numpy.ndarray
+    true : list of array
         The quotients, in the gradients themselves or new arrays of their shapes; in float32 for
         float16, bfloat16 and float32, so that what a half type cannot hold is not lost, and in
         float64 for all others.
-    squares : list of float
+    squares : sequence of float
         Their sums of squares, as `sum_of_squares`.
     """
     dense = [_dense(gradient) for gradient in gradients]
@@ -110,15 +137,21 @@ def unscale(
     true = [
         given
         if may and given is g and g.dtype == computing_dtype(g.dtype)
-        else np.empty_like(g, computing_dtype(g.dtype), subok=False)
+        else empty_like(g, computing_dtype(g.dtype))
         for given, g, may in zip(gradients, dense, writable, strict=True)
     ]
     return true, _squares(dense, true, scales)
 
 
-def _dense(array: Array) -> Array:
+def _module(array: Any) -> Any:
+    """Return the library of an array."""
+    return get_array_module(array)
+
+
+def _dense(array: Any) -> Array:
     """Return an array whose elements fill one aligned block of memory, itself if it does."""
-    array = np.asarray(array)
+    gpu = is_gpu_array(array)
+    array = array if gpu else np.asarray(array)
     if array.dtype.kind == "c":
         raise TypeError(
             f"a gradient has dtype {array.dtype}; loss scaling, norms and the look at what is not "
@@ -127,19 +160,27 @@ def _dense(array: Array) -> Array:
     dtype = array.dtype if computing_dtype(array.dtype) is not None else np.dtype(np.float64)
     dtype = dtype.newbyteorder("=")
     whole = array.flags.c_contiguous or array.flags.f_contiguous
-    if whole and array.flags.aligned and array.dtype == dtype and array.dtype.isnative:
-        return array
-    with np.errstate(over="ignore"):
-        return np.array(array, dtype, order="K" if whole else "C")
+    as_it_is = gpu or (array.flags.aligned and array.dtype.isnative)
+    if whole and as_it_is and array.dtype == dtype:
+        dense: Array = array
+        return dense
+    with np.errstate(over="ignore"), beside(array):
+        dense = _module(array).array(array, dtype, order="K" if whole else "C")
+    return dense
 
 
 def _squares(
     dense: Sequence[Array], out: Sequence[Array] | None, scales: Sequence[float] | None
-) -> list[float]:
-    """Run the pass, one call per computing dtype."""
+) -> Sequence[float]:
+    """Run the pass: one call per computing dtype on the CPU, and launches on GPUs."""
     sums = [0.0] * len(dense)
+    on_gpu = [i for i, g in enumerate(dense) if is_gpu_array(g)]
     for computing in (np.dtype(np.float32), np.dtype(np.float64)):
-        rows = [i for i, g in enumerate(dense) if computing_dtype(g.dtype) == computing]
+        rows = [
+            i
+            for i, g in enumerate(dense)
+            if computing_dtype(g.dtype) == computing and not is_gpu_array(g)
+        ]
         if not rows:
             continue
         table = GradientTable([dense[i].size for i in rows], computing)
@@ -150,38 +191,24 @@ def _squares(
             table.rows["scale"] = [float(scales[i]) for i in rows]
         for i, total in zip(rows, table.squares(), strict=True):
             sums[i] = total
-    return sums
+    if not on_gpu:
+        return sums
+    arrays = [dense[i] for i in on_gpu]
+    quotients = None if out is None else [out[i] for i in on_gpu]
+    own = None if scales is None else [scales[i] for i in on_gpu]
+    return Sums(sums, _later(on_gpu, *sums_on_gpu(arrays, quotients, own)))
 
 
-class GradientTable:
-    """The table of gradients that are computed in one dtype; it may be kept.
+def _later(
+    places: Sequence[int], sums: dict[int, Any], devices: Sequence[int]
+) -> Callable[[], dict[int, float]]:
+    """Return what waits for the sums on GPUs and tells them by their places."""
 
-    Parameters
-    ----------
-    sizes : sequence of int
-        Elements of each gradient.
-    computing : numpy.dtype
-        float32 or float64.
+    def values() -> dict[int, float]:
+        found = {device: each.values() for device, each in sums.items()}
+        return {
+            place: found[device][i]
+            for i, (place, device) in enumerate(zip(places, devices, strict=True))
+        }
 
-    Attributes
-    ----------
-    rows : numpy.ndarray of GRADIENT
-        Whoever asks for the squares fills in ``g`` and ``g_type``, the addresses of dense and
-        aligned arrays and how they are stored, and, where they are to be divided, ``scale``
-        and ``out``, where the quotients are written.
-    """
-
-    def __init__(self, sizes: Sequence[int], computing: np.dtype[Any]) -> None:
-        self.computing = computing
-        self.rows = np.zeros(len(sizes), GRADIENT)
-        self.rows["n"] = sizes
-        chunks = -(-self.rows["n"] // CHUNK)
-        self.rows["start"] = np.cumsum(chunks) - chunks
-        self._sums = np.empty(int(chunks.sum()))
-        self._totals = np.empty(len(sizes))
-
-    def squares(self) -> list[float]:
-        """Return the sum of squares of every gradient, or of every quotient."""
-        cpu.run_squares(self.rows, self._sums, self._totals, self.computing)
-        totals: list[float] = self._totals.tolist()
-        return totals
+    return values

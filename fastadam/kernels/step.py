@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy.typing as npt
 
+from fastadam.kernels.arrays import check_arrays
 from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.coefficients import step_coefficients
-from fastadam.kernels.arrays import check_arrays
 from fastadam.kernels.table import Step
 
 __all__ = ["adam_step"]

@@ -13,7 +13,7 @@ from fastadam.kernels import _table, cpu, strided
 from fastadam.kernels.arrays import check_arrays, check_eps, extent
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
-from fastadam.kernels.norm import GradientTable
+from fastadam.kernels.gradient_table import GradientTable
 
 __all__ = [
     "AS_IT_IS",

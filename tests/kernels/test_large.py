@@ -13,7 +13,8 @@ import pytest
 
 from fastadam.kernels import cpu
 from fastadam.kernels.coefficients import step_coefficients
-from fastadam.kernels.norm import CHUNK, sum_of_squares
+from fastadam.kernels.gradient_table import CHUNK
+from fastadam.kernels.norm import sum_of_squares
 from fastadam.kernels.reference import adam_reference, squares_reference
 from fastadam.kernels.table import TENSOR
 

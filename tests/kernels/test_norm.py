@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from fastadam.kernels import _cpu_features, cpu, norm, threads
+from fastadam.kernels import _cpu_features, cpu, gradient_table, threads
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.kernels.norm import global_norm, sum_of_squares, unscale
 from fastadam.kernels.reference import squares_reference
@@ -331,10 +331,10 @@ def test_nothing_but_the_quotients_is_written(isa: str) -> None:
     for n in (1, 7, 63, 255, 4097):
         memory = np.full(n + 64, 12288, np.float32)
         g = some_array(n, "float16")
-        table = np.zeros(1, norm.GRADIENT)
+        table = np.zeros(1, gradient_table.GRADIENT)
         table["g"], table["out"] = g.ctypes.data, memory[32:].ctypes.data
         table["scale"], table["n"], table["g_type"] = 3.0, n, 1
-        sums = np.full(-(-n // norm.CHUNK) + 1, 99.0)
+        sums = np.full(-(-n // gradient_table.CHUNK) + 1, 99.0)
         module.squares_float32(table, sums[:-1], np.empty(1), 2)
         same_array(memory[32 : 32 + n], true_gradient(g, 3.0))
         assert np.all(memory[:32] == 12288)
@@ -356,5 +356,5 @@ def test_the_callers_floating_point_mode_is_left_alone() -> None:
 
 
 def test_row_layout_has_no_padding() -> None:
-    assert norm.GRADIENT.itemsize == 6 * np.dtype(np.intp).itemsize
-    assert norm.CHUNK == 4096
+    assert gradient_table.GRADIENT.itemsize == 6 * np.dtype(np.intp).itemsize
+    assert gradient_table.CHUNK == 4096
