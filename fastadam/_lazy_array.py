@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from fastadam.device import CpuDevice, check_device
+from fastadam.device import CpuDevice, Device, check_device, device_holding
 from fastadam.initializer import Array, Initializer, Shape, as_initializer, new_array
+from fastadam.kernels.backend import is_array
 from fastadam.kernels.dtypes import type_name
 
 __all__ = ["LazyArray"]
@@ -27,11 +28,19 @@ class LazyArray:
         Name used in messages.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_array", "_twins", "initializer", "name")
+    __slots__ = ("__dict__", "__weakref__", "_array", "_device", "_twins", "initializer", "name")
 
-    _copied_slots: ClassVar[tuple[str, ...]] = ("_array", "_twins", "initializer", "name")
+    _copied_slots: ClassVar[tuple[str, ...]] = (
+        "_array",
+        "_device",
+        "_twins",
+        "initializer",
+        "name",
+    )
 
     _array: Array | None
+    # Where the array is to be made; None is the CPU.
+    _device: Any
     # Uninitialised copies of one another: the first array any of them gets is every one's.
     _twins: list[LazyArray] | None
     initializer: Initializer | None
@@ -46,9 +55,10 @@ class LazyArray:
         self.name = name
         self._array = None
         self._twins = None
-        if isinstance(initializer, np.ndarray) and shape is None:
+        self._device: Any = None
+        if is_array(initializer) and shape is None:
             self.initializer = None
-            self._array = initializer
+            self._array = cast("Array", initializer)
             return
         self.initializer = as_initializer(initializer, self._label)
         if shape is not None:
@@ -83,7 +93,7 @@ class LazyArray:
         Raises
         ------
         TypeError
-            On assignment of anything but a `numpy.ndarray` or None.
+            On assignment of anything but a `numpy.ndarray`, a `cupy.ndarray` or None.
         """
         return self._array
 
@@ -94,10 +104,12 @@ class LazyArray:
         elif isinstance(array, (np.ndarray, np.generic)):
             # arithmetic on 0-dim arrays gives NumPy scalars
             self._adopt(np.asarray(array))
+        elif is_array(array):
+            self._adopt(array)
         else:
             raise TypeError(
                 f"the array of {self._label} must be a numpy.ndarray or None, "
-                f"not {type_name(array)}"
+                f"not {type_name(array)}; on a GPU, a cupy.ndarray"
             )
 
     @property
@@ -153,33 +165,41 @@ class LazyArray:
 
     @property
     def xp(self) -> ModuleType:
-        """The array module: numpy."""
-        return np
+        """The array module: numpy, or cupy on a GPU."""
+        return self.device.xp
 
     @property
-    def device(self) -> CpuDevice:
-        """The device of the array: the CPU."""
-        return CpuDevice()
+    def device(self) -> Device:
+        """The device of the array, or the one on which it is to be made."""
+        if self._array is not None:
+            return device_holding(self._array)
+        return self._device or CpuDevice()
 
     def to_device(self, device: Any) -> None:
         """Move the array and the gradient to a device.
 
+        An uninitialised one is made there later.
+
         Parameters
         ----------
-        device : CpuDevice, str or int
-            ``'@numpy'``, or a negative number: the CPU, where they are.
+        device : CpuDevice, GpuDevice, str or int
+            ``'@numpy'`` or a negative number for the CPU, ``'@cupy:0'`` or a number for a GPU.
 
         Raises
         ------
         RuntimeError
-            If it is a GPU: there are no GPU updates yet.
+            If it is a GPU, and CuPy is not installed or does not find it.
         ValueError
             If there is no such device.
         """
-        check_device(device)
+        there = check_device(device)
+        self._device = there
+        if self._array is not None and device_holding(self._array) != there:
+            self._adopt(there.send(self._array))
 
     def to_cpu(self) -> None:
-        """Move the array and the gradient to the CPU, where they are."""
+        """Move the array and the gradient to the CPU."""
+        self.to_device("@numpy")
 
     def to_gpu(self, device: int | None = None) -> None:
         """Move the array and the gradient to a GPU.
@@ -187,12 +207,12 @@ class LazyArray:
         Parameters
         ----------
         device : int, optional
-            The GPU's number.
+            The GPU's number; by default the first.
 
         Raises
         ------
         RuntimeError
-            Always: there are no GPU updates yet.
+            If CuPy is not installed, or does not find it.
         """
         self.to_device(f"@cupy:{device or 0}")
 
@@ -214,7 +234,8 @@ class LazyArray:
                 f"{self._label} was made from an array and has no initializer to fill a new "
                 "array with: assign to its array instead"
             )
-        self.initialize_with(new_array(self.initializer, shape))
+        device = self._device or CpuDevice()
+        self.initialize_with(device.send(new_array(self.initializer, shape)))
 
     def initialize_with(self, array: Array) -> None:
         """Adopt an array as `initialize` would, without calling the initializer.

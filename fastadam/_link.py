@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import numpy as np
-
 from fastadam._registry import Registry
 from fastadam._restore import Commit, read_param, read_persistent
-from fastadam.device import CpuDevice, check_device
+from fastadam.device import CpuDevice, Device, check_device
+from fastadam.kernels.backend import copy_into, is_array
 from fastadam.serializers.protocol import is_deserializer
 
 if TYPE_CHECKING:
@@ -83,21 +82,25 @@ class Link(Registry):
 
     @property
     def xp(self) -> ModuleType:
-        """The array module of this link: numpy."""
-        return np
+        """The array module of this link: numpy, or cupy on a GPU."""
+        return self.device.xp
 
     @property
-    def device(self) -> CpuDevice:
-        """The device of this link: the CPU."""
-        return CpuDevice()
+    def device(self) -> Device:
+        """The device that this link was moved to; the CPU to begin with."""
+        device: Device = self.__dict__.get("_device") or CpuDevice()
+        return device
 
     def to_device(self, device: Any) -> Self:
-        """Move the link's arrays to a device.
+        """Move the arrays of this link and all links below it to a device.
+
+        These are the parameters with their gradients and the states of their update rules, and the
+        persistent arrays. Uninitialised parameters are made there later.
 
         Parameters
         ----------
-        device : CpuDevice, str or int
-            ``'@numpy'``, or a negative number: the CPU, where they are.
+        device : CpuDevice, GpuDevice, str or int
+            ``'@numpy'`` or a negative number for the CPU, ``'@cupy:0'`` or a number for a GPU.
 
         Returns
         -------
@@ -107,19 +110,28 @@ class Link(Registry):
         Raises
         ------
         RuntimeError
-            If it is a GPU: there are no GPU updates yet.
+            If it is a GPU, and CuPy is not installed or does not find it.
         ValueError
             If there is no such device.
         """
-        check_device(device)
+        there = check_device(device)
+        for _, param in self._own_params():
+            param.to_device(there)
+        for name in sorted(self._persistent):
+            value = getattr(self, name)
+            if is_array(value):
+                setattr(self, name, there.send(value))
+        for _, child in self._named_children():
+            child.to_device(there)
+        self._device = there
         return self
 
     def to_cpu(self) -> Self:
-        """Move the link's arrays to the CPU, where they are (deprecated: use `to_device`)."""
+        """Move the link's arrays to the CPU (deprecated: use `to_device`)."""
         warnings.warn(
             "Link.to_cpu() is deprecated: use to_device('@numpy')", DeprecationWarning, stacklevel=2
         )
-        return self
+        return self.to_device("@numpy")
 
     def to_gpu(self, device: int | None = None) -> Self:
         """Move the link's arrays to a GPU (deprecated: use `to_device`).
@@ -127,12 +139,12 @@ class Link(Registry):
         Parameters
         ----------
         device : int, optional
-            The GPU's number.
+            The GPU's number; by default the first.
 
         Raises
         ------
         RuntimeError
-            Always: there are no GPU updates yet.
+            If CuPy is not installed, or does not find it.
         """
         warnings.warn(
             f"Link.to_gpu() is deprecated: use to_device('@cupy:{device or 0}')",
@@ -347,7 +359,7 @@ class Link(Registry):
     def _copy_persistent(self, name: str, value: Any) -> None:
         """Copy one persistent value from another link: into the array, or as a deep copy."""
         mine = getattr(self, name)
-        if not (isinstance(mine, np.ndarray) and isinstance(value, np.ndarray)):
+        if not (is_array(mine) and is_array(value)):
             setattr(self, name, copy.deepcopy(value))
             return
         if mine.shape != value.shape:
@@ -355,7 +367,7 @@ class Link(Registry):
                 f"cannot copy the persistent value {name!r} of shape {value.shape} to one of "
                 f"shape {mine.shape}"
             )
-        np.copyto(mine, value, casting="same_kind")
+        copy_into(mine, value)
 
     def _rules(self) -> Iterator[Any]:
         """Iterate over the update rules of all parameters that have one."""

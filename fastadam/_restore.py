@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastadam.initializer import initial_dtype
+from fastadam.kernels.arrays import is_writeable
+from fastadam.kernels.backend import copy_into, is_array
 from fastadam.parameter import Parameter
 from fastadam.serializers.protocol import check_stored_array, entry_name
 
@@ -54,9 +56,9 @@ def read_param(serializer: Any, name: str, param: Parameter) -> list[Commit]:
         # Parameters may be tied: another path may have given this one its array by now.
         target = param.array
         if target is not None and target.shape == new.shape:
-            np.copyto(target, new, casting="same_kind")
+            copy_into(target, new)
         else:
-            param.initialize_with(new)
+            param.initialize_with(param.device.send(new))
 
     return [commit]
 
@@ -79,20 +81,20 @@ def read_persistent(serializer: Any, name: str, owner: object) -> list[Commit]:
         What sets the attribute, or fills the array it holds.
     """
     value = getattr(owner, name)
-    if isinstance(value, np.ndarray):
+    if is_array(value):
         stored = serializer(name, None)
         if stored is not None:
             entry = entry_name(serializer, name)
             array = check_stored_array(stored, value.shape, value.dtype, entry)
             _check_writable(value, entry)
-            return [lambda: np.copyto(value, array, casting="same_kind")]
+            return [lambda: copy_into(value, array)]
     # Nothing is stored for an array here, so the template is not written to: a stored None comes
     # back as None, a missing value as the template.
     loaded = serializer(name, value)
     return [lambda: setattr(owner, name, loaded)]
 
 
-def _check_writable(array: np.ndarray[Any, Any], entry: str) -> None:
+def _check_writable(array: Any, entry: str) -> None:
     """Raise ValueError for an array that cannot be loaded into."""
-    if not array.flags.writeable:
+    if not is_writeable(array):
         raise ValueError(f"cannot load {entry!r}: the array it would be copied into is read-only")

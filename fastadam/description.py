@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.backend import is_array, on_cpu
 from fastadam.targets import Target, as_target
 
 __all__ = ["PARAM", "SHARED", "Snapshot", "describe", "is_optimizer", "snapshot"]
@@ -187,13 +188,13 @@ def _add_rule(
     order = [name for name in _STATE_ORDER if name in state]
     for name in (*order, *(name for name in state if name not in _STATE_ORDER)):
         value = state[name]
-        if isinstance(value, (np.ndarray, np.generic, float, complex)):
-            arrays[path, name] = np.asarray(value)
+        if isinstance(value, (np.generic, float, complex)) or is_array(value):
+            arrays[path, name] = on_cpu(value)
         else:
             facts[path, name] = value
     master = getattr(getattr(rule, "_fp32_param", None), "array", None)
     if master is not None:
-        arrays[path, "fp32_param"] = master
+        arrays[path, "fp32_param"] = on_cpu(master)
 
 
 def _overrides(rule: Any, common: Any) -> Iterator[tuple[str, Any]]:
@@ -230,8 +231,8 @@ def _hooks(owner: Any) -> tuple[str, ...]:
 
 def _kept(value: Any) -> Any:
     """Return a fact that stays as it is when its owner changes it in place."""
-    if isinstance(value, np.ndarray):
-        return _frozen(value)
+    if is_array(value):
+        return _frozen(on_cpu(value))
     return copy.deepcopy(value) if isinstance(value, (list, dict, set, bytearray)) else value
 
 

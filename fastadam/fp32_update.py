@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.arrays import is_writeable
+from fastadam.kernels.backend import beside, device_of, move
 from fastadam.parameter import Parameter
 
 __all__ = ["follow", "new_master", "round_to"]
@@ -39,24 +41,27 @@ def follow(master: Any, param: Any) -> Any:
         The parameter: float16 or bfloat16.
     """
     half = param.array
-    if not half.flags.writeable:
+    if not is_writeable(half):
         raise ValueError(
             f"parameter {param.name!r}: its array is read-only and cannot be updated in place; "
             "give the optimizer a writable copy"
         )
-    if master is None or master.array is None or master.array.shape != half.shape:
-        return new_master(half.astype(np.float32), param)
-    written = _bits(_rounded(master.array, half)) != _bits(half)
-    if not written.any():
-        return master
-    array = master.array.copy()
-    array[written] = half[written]
-    return new_master(array, param)
+    with beside(half):
+        if master is None or master.array is None or master.array.shape != half.shape:
+            return new_master(half.astype(np.float32), param)
+        array = move(master.array, device_of(half))
+        written = _bits(_rounded(array, half)) != _bits(half)
+        if not written.any():
+            return master if array is master.array else new_master(array, param)
+        array = array.copy()
+        array[written] = half[written]
+        return new_master(array, param)
 
 
 def round_to(param: Any, master: Any) -> None:
     """Write a master, rounded, to its parameter's array, and drop the master's gradient."""
-    param.array[...] = _rounded(master.array, param.array)
+    with beside(param.array):
+        param.array[...] = _rounded(master.array, param.array)
     master.cleargrad()
 
 
@@ -64,9 +69,11 @@ def _rounded(master: Array | None, half: Array) -> Array:
     """Return a master in the dtype of its parameter."""
     assert master is not None
     with np.errstate(over="ignore"):
-        return np.asarray(master.astype(half.dtype))
+        rounded: Array = master.astype(half.dtype)
+    return rounded
 
 
 def _bits(array: Array) -> npt.NDArray[np.uint16]:
     """Return the patterns, since NaN is not equal to itself."""
-    return np.asarray(array).view(np.uint16)
+    bits: npt.NDArray[np.uint16] = array.view(np.uint16)
+    return bits

@@ -6,14 +6,13 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Self, cast
 
-import numpy as np
-
 from fastadam.dispatch import Dispatch
 from fastadam.exclusive import exclusive
-from fastadam.gradient_pass import narrow_gradients
+from fastadam.gradient_pass import GradientFacts, PendingFacts, narrow_gradients
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.interrupt import DeferredInterrupt
+from fastadam.kernels.backend import zeros_like
 from fastadam.lending import lend_gradients
 from fastadam.loss_scaling import LossScaling, refuse_no_number
 from fastadam.parameter import peek_grad
@@ -77,9 +76,12 @@ class GradientMethod(LossScaling):
     def last_update(self) -> UpdateReport | None:
         """What the last update did; None before the first."""
         if type(self._last) is tuple:
-            t, loss_scale, applied, norm = self._last
-            nonfinite = None if norm is None else ()
-            self._last = UpdateReport(t, False, nonfinite, norm, loss_scale, applied)
+            t, skipped, found, loss_scale, applied = self._last
+            # gradients may be on a GPU still, and are waited for
+            looked = isinstance(found, (GradientFacts, PendingFacts))
+            norm = found.norm if looked else found
+            nonfinite = found.nonfinite if looked else None if found is None else ()
+            self._last = UpdateReport(t, skipped, nonfinite, norm, loss_scale, applied)
         return cast("UpdateReport | None", self._last)
 
     def create_update_rule(self) -> Any:
@@ -227,7 +229,7 @@ class GradientMethod(LossScaling):
         """
         for param in self._set_up().parameters.values():
             if param.array is not None and peek_grad(param) is None:
-                param.grad = np.zeros_like(param.array)
+                param.grad = zeros_like(param.array)
 
     def call_hook(self, hook: Hook) -> None:
         """Call one hook, then give zeros for the gradients that it cleared.
@@ -455,6 +457,9 @@ class GradientMethod(LossScaling):
     def _report(self, skipped: bool, applied: tuple[str, ...]) -> None:
         """Set `last_update`."""
         facts = self._facts
+        if isinstance(facts, PendingFacts):
+            self._last = self.t, skipped, facts, self._loss_scale, applied
+            return
         self._last = UpdateReport(
             t=self.t,
             skipped=skipped,

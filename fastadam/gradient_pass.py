@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastadam.kernels.arrays import extent
-from fastadam.kernels.norm import global_norm, sum_of_squares, unscale
+from fastadam.kernels.arrays import extent, is_writeable
+from fastadam.kernels.backend import is_gpu_array
+from fastadam.kernels.dtypes import computing_dtype
+from fastadam.kernels.norm import all_finite, global_norm, sum_of_squares, unscale
 from fastadam.parameter import Parameter, peek_grad, replace_grad
 
 __all__ = [
     "GradientFacts",
+    "PendingFacts",
     "alone",
     "gradient_pass",
     "is_scaled",
@@ -28,12 +33,63 @@ class GradientFacts(NamedTuple):
     norm: float
 
 
+class PendingFacts:
+    """The same of gradients on a GPU, whose sums are waited for when something is looked at.
+
+    Parameters
+    ----------
+    gradients : mapping of str to array
+        The gradients by path.
+    squares : callable
+        Returns their sums of squares.
+    """
+
+    def __init__(
+        self, gradients: Mapping[str, Any], squares: Callable[[], Sequence[float]]
+    ) -> None:
+        self._paths = tuple(gradients)
+        # no others are looked at again, so that these alone are kept alive
+        self._doubtful = {path: g for path, g in gradients.items() if _may_overflow(g)}
+        self._squares = squares
+
+    @cached_property
+    def _known(self) -> GradientFacts:
+        squares = self._squares()
+        nonfinite = tuple(
+            path
+            for path, total in zip(self._paths, squares, strict=True)
+            if not math.isfinite(total)
+            and not (path in self._doubtful and all_finite(self._doubtful[path]))
+        )
+        # beside sums that overflow, those of the other gradients are nothing
+        return GradientFacts(nonfinite, global_norm(list(self._doubtful.values()), squares))
+
+    @property
+    def nonfinite(self) -> tuple[str, ...]:
+        """The paths of gradients that are not finite."""
+        return self._known.nonfinite
+
+    @property
+    def norm(self) -> float:
+        """The norm of all gradients together."""
+        return self._known.norm
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a copy has what was found, not what it was found in
+        return GradientFacts, tuple(self._known)
+
+
+def _may_overflow(array: Any) -> bool:
+    """Tell whether an array's sum of squares may be infinite though its elements are finite."""
+    return computing_dtype(array.dtype) != np.float32
+
+
 def is_scaled(param: Any) -> bool:
     """Tell whether a backward pass has left the gradient multiplied by a loss scale."""
     return param.array is not None and getattr(param, "_loss_scale", None) is not None
 
 
-def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
+def unscale_gradients(params: Iterable[Any]) -> dict[int, Callable[[], float]]:
     """Divide scaled gradients by their loss scales, once and for all.
 
     From there on the gradients are the true ones and their parameters' loss scales None. That of
@@ -43,8 +99,8 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
 
     Returns
     -------
-    dict of int to float
-        The sum of squares of each new gradient, by the id of its parameter.
+    dict of int to callable
+        What returns the sum of squares of each new gradient, by the id of its parameter.
     """
     scaled = [param for param in params if is_scaled(param)]
     with_grad = [param for param in scaled if peek_grad(param) is not None]
@@ -53,7 +109,7 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
         grads,
         [float(param._loss_scale) for param in with_grad],
         [
-            single and grad.flags.writeable and not getattr(param, "_grad_borrowed", False)
+            single and is_writeable(grad) and not getattr(param, "_grad_borrowed", False)
             for param, grad, single in zip(with_grad, grads, alone(grads), strict=True)
         ],
     )
@@ -62,7 +118,7 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, float]:
         if id(param) in quotients:
             replace_grad(param, quotients[id(param)])
         param._loss_scale = None
-    return {id(param): square for param, square in zip(with_grad, squares, strict=True)}
+    return {id(param): partial(squares.__getitem__, i) for i, param in enumerate(with_grad)}
 
 
 def alone(arrays: Sequence[Any]) -> list[bool]:
@@ -91,23 +147,26 @@ def narrow_gradients(params: Iterable[Any]) -> None:
                 param.grad = grad.astype(param.array.dtype)
 
 
-def gradient_pass(parameters: Mapping[str, Any], squares: Mapping[int, float]) -> GradientFacts:
+def gradient_pass(
+    parameters: Mapping[str, Any], squares: Mapping[int, Callable[[], float]]
+) -> GradientFacts | PendingFacts:
     """Look at the gradients of the parameters that are to be updated.
 
     Parameters
     ----------
     parameters : mapping of str to Parameter
         Those to be updated, by path.
-    squares : mapping of int to float
+    squares : mapping of int to callable
         What `unscale_gradients` has summed already.
     """
     grads = {
         path: grad for path, param in parameters.items() if (grad := peek_grad(param)) is not None
     }
     missing = [path for path in grads if id(parameters[path]) not in squares]
-    known = dict(zip(missing, sum_of_squares([grads[path] for path in missing]), strict=True))
-    sums = [known[path] if path in known else squares[id(parameters[path])] for path in grads]
-    # a float64 sum may overflow although its elements are finite
-    suspects = [path for path, total in zip(grads, sums, strict=True) if not np.isfinite(total)]
-    nonfinite = tuple(path for path in suspects if not np.all(np.isfinite(grads[path])))
-    return GradientFacts(nonfinite, global_norm(list(grads.values()), sums))
+    sums = sum_of_squares([grads[path] for path in missing])
+    known = {path: partial(sums.__getitem__, i) for i, path in enumerate(missing)}
+    looks = [known.get(path) or squares[id(parameters[path])] for path in grads]
+    pending = PendingFacts(grads, lambda: [look() for look in looks])
+    if any(map(is_gpu_array, grads.values())):
+        return pending
+    return GradientFacts(pending.nonfinite, pending.norm)

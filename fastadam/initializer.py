@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.backend import is_array, on_cpu
+
 __all__ = [
     "Array",
     "Constant",
@@ -75,8 +77,10 @@ def as_initializer(initializer: Any, label: str) -> Initializer:
     if initializer is None:
         return Constant(float("nan"))
     is_number = np.isscalar(initializer) and not isinstance(initializer, str | bytes)
-    if is_number or isinstance(initializer, np.ndarray):
+    if is_number:
         return Constant(initializer)
+    if is_array(initializer):
+        return Constant(on_cpu(initializer))
     if callable(initializer):
         filler: Initializer = initializer
         return filler

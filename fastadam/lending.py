@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.backend import is_array
 from fastadam.kernels.dtypes import type_name
 from fastadam.parameter import Parameter, replace_grad
 from fastadam.targets import Target
@@ -50,9 +50,9 @@ def _checked(param: Any, grad: Any) -> npt.NDArray[Any]:
     if isinstance(param, Parameter):
         return param._lendable(grad)
     name, array = getattr(param, "name", None), param.array
-    if array is not None and not isinstance(array, np.ndarray):
+    if array is not None and not is_array(array):
         raise TypeError(f"parameter {name!r} must be a numpy.ndarray, not {type_name(array)}")
     ours = Parameter(array, name=name)
     ours.lend_grad(grad)
     # its users may write it
-    return np.asarray(ours.grad)
+    return cast("npt.NDArray[Any]", ours.grad)

@@ -8,7 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fastadam._optimizer import Optimizer
-from fastadam.gradient_pass import GradientFacts, gradient_pass, is_scaled, unscale_gradients
+from fastadam.gradient_pass import (
+    GradientFacts,
+    PendingFacts,
+    gradient_pass,
+    is_scaled,
+    unscale_gradients,
+)
 from fastadam.serializers.protocol import optional_child, optional_number
 
 __all__ = ["ON_NONFINITE", "LossScaling", "refuse_no_number"]
@@ -53,7 +59,7 @@ class LossScaling(Optimizer):
 
     _on_nonfinite: str = "propagate"
     # What the pass of the update that is running found.
-    _facts: GradientFacts | None = None
+    _facts: GradientFacts | PendingFacts | None = None
     # The parameters whose gradients it has divided.
     _unscaled: Sequence[Any] = ()
 
@@ -231,7 +237,7 @@ class LossScaling(Optimizer):
         self._unscaled = [param for param in params if id(param) in squares]
         self._facts = gradient_pass(self._to_update(), squares) if asked else None
 
-    def _look(self) -> GradientFacts:
+    def _look(self) -> GradientFacts | PendingFacts:
         """Look at the gradients as they are, between updates; they stay as they are."""
         return gradient_pass(self._to_update(), {})
 
@@ -248,9 +254,9 @@ class LossScaling(Optimizer):
     def _refuse_nonfinite(self) -> None:
         """Raise if ``on_nonfinite`` says so."""
         facts = self._facts
-        if facts is None or not facts.nonfinite or self._loss_scaling_is_dynamic:
+        if facts is None or self._on_nonfinite != "raise" or self._loss_scaling_is_dynamic:
             return
-        if self._on_nonfinite == "raise":
+        if facts.nonfinite:
             names = ", ".join(map(repr, facts.nonfinite))
             raise FloatingPointError(
                 f"the gradients of {names} are not finite at t = {self.t}; nothing has been "

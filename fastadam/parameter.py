@@ -10,7 +10,18 @@ import numpy.typing as npt
 
 from fastadam._lazy_array import LazyArray
 from fastadam.changes import note_change
+from fastadam.device import device_holding
 from fastadam.initializer import Array, Initializer, Shape
+from fastadam.kernels.backend import (
+    beside,
+    copy_into,
+    device_of,
+    empty_like,
+    is_array,
+    is_gpu_array,
+    loaded_cupy,
+    zeros_like,
+)
 from fastadam.kernels.dtypes import computing_dtype, is_floating, is_half, type_name
 
 __all__ = ["Parameter"]
@@ -137,11 +148,7 @@ class Parameter(LazyArray):
         if isinstance(grad, np.generic):
             # Arithmetic on 0-dim arrays gives NumPy scalars.
             grad = np.asarray(grad)
-        if not isinstance(grad, np.ndarray):
-            raise TypeError(
-                f"the gradient of {self._label} must be a numpy.ndarray or None, "
-                f"not {type_name(grad)}"
-            )
+        self._check_grad_place(grad, array)
         # hooks change and set what an update has made of a half-precision gradient
         wider = is_half(array.dtype) and grad.dtype == computing_dtype(array.dtype)
         if grad.dtype != array.dtype and not wider:
@@ -239,18 +246,20 @@ class Parameter(LazyArray):
             return
         if self._array is None:
             self.initialize(var.shape)
+        theirs = self.device.send(theirs)
         mine = self.grad
         if mine is None:
             self.grad = theirs
             self._loss_scale = var._loss_scale
             return
         self._check_grad_shape(theirs, mine)
-        if self._loss_scale == var._loss_scale:
-            self.grad = np.asarray(mine + theirs)
-            return
-        # true gradients: what is scaled differently cannot be added
-        ours = _unscaled(mine, self._loss_scale)
-        self.grad = np.asarray(ours + _unscaled(theirs, var._loss_scale))
+        with beside(mine):
+            if self._loss_scale == var._loss_scale:
+                self.grad = mine + theirs
+                return
+            # true gradients: what is scaled differently cannot be added
+            ours = _unscaled(mine, self._loss_scale)
+            self.grad = ours + _unscaled(theirs, var._loss_scale)
         self._loss_scale = None
 
     def copydata(self, var: Parameter) -> None:
@@ -283,7 +292,30 @@ class Parameter(LazyArray):
                 f"cannot copy an array of shape {source.shape} to {self._label} of shape "
                 f"{target.shape}"
             )
-        np.copyto(target, source, casting="same_kind")
+        copy_into(target, source)
+
+    def to_device(self, device: Any) -> None:
+        """Move the array, the gradient and the rule's state to a device.
+
+        Parameters
+        ----------
+        device : CpuDevice, GpuDevice, str or int
+            ``'@numpy'`` or a negative number for the CPU, ``'@cupy:0'`` or a number for a GPU.
+
+        Raises
+        ------
+        RuntimeError
+            If it is a GPU, and CuPy is not installed or does not find it.
+        ValueError
+            If there is no such device.
+        """
+        super().to_device(device)
+        if self._grad is not None and device_of(self._grad) != self.device.number:
+            self._grad = self.device.send(self._grad)
+            self._grad_borrowed = False
+        follow_device = getattr(self._update_rule, "follow_device", None)
+        if follow_device is not None:
+            follow_device(self)
 
     def update(self) -> None:
         """Let the update rule, if there is one, update the array."""
@@ -294,11 +326,12 @@ class Parameter(LazyArray):
         """Return a caller's gradient as an array that fits, or raise; nothing is changed."""
         array = self._array_for_grad()
         try:
-            lent: Array = np.asarray(grad)
+            lent = self._as_array(grad, array)
         except (TypeError, ValueError) as error:
             raise TypeError(
                 f"the gradient of {self._label} cannot be made an array of numbers: {error}"
             ) from error
+        self._check_grad_place(lent, array)
         if not is_floating(lent.dtype):
             raise TypeError(
                 f"the gradient of {self._label} has dtype {lent.dtype}; it must be a real "
@@ -318,7 +351,7 @@ class Parameter(LazyArray):
         if self._array is None:
             self._grad_fill = 0.0
         elif self._grad is None or self._grad_borrowed:
-            self._grad = np.zeros_like(self._array)
+            self._grad = zeros_like(self._array)
             self._grad_borrowed = False
         else:
             self._grad.fill(0)
@@ -331,6 +364,32 @@ class Parameter(LazyArray):
                 "initialize() first"
             )
         return self._array
+
+    def _as_array(self, grad: Any, array: Array) -> Array:
+        """Return a caller's gradient as an array; on a GPU, other libraries' by DLPack."""
+        if is_array(grad):
+            found: Array = grad
+            return found
+        if is_gpu_array(array) and _is_on_gpu(grad):
+            with beside(array):
+                shared: Array = loaded_cupy().from_dlpack(grad)
+            return shared
+        return np.asarray(grad)
+
+    def _check_grad_place(self, grad: Any, array: Array) -> None:
+        """Raise TypeError unless the gradient is of the parameter's library, and beside it."""
+        if not is_array(grad):
+            kind = "cupy.ndarray" if is_gpu_array(array) else "numpy.ndarray"
+            raise TypeError(
+                f"the gradient of {self._label} must be a {kind} or None, not {type_name(grad)}"
+            )
+        if device_of(grad) != device_of(array):
+            here, there = device_holding(array), device_holding(grad)
+            move = "cupy.asarray(grad)" if is_gpu_array(array) else "cupy.asnumpy(grad)"
+            raise TypeError(
+                f"the gradient of {self._label} is on {there.name}, the parameter on {here.name}; "
+                f"move one of them, as with {move}"
+            )
 
     def _check_grad_shape(self, grad: Array, array: Array) -> None:
         """Raise ValueError unless the gradient has the parameter's shape."""
@@ -349,21 +408,33 @@ class Parameter(LazyArray):
         like = lent if self._array is None else self._array
         wider = is_half(like.dtype) and lent.dtype != like.dtype
         dtype = computing_dtype(like.dtype) if wider else like.dtype
-        own: Array = np.empty_like(like, dtype, shape=lent.shape, subok=False)
-        np.copyto(own, lent, casting="same_kind")
+        own: Array = empty_like(like, dtype)
+        copy_into(own, lent)
         self._grad = own
         self._grad_borrowed = False
 
 
 def _filled_like(array: Array, value: float) -> Array | None:
     """Return a gradient filled with a value; None for an integer array, which cannot hold NaN."""
-    return np.full_like(array, value) if np.issubdtype(array.dtype, np.inexact) else None
+    if not np.issubdtype(array.dtype, np.inexact):
+        return None
+    filled: Array = empty_like(array)
+    filled.fill(value)
+    return filled
+
+
+def _is_on_gpu(x: Any) -> bool:
+    """Tell whether something says by DLPack that it is in a GPU's memory."""
+    where = getattr(x, "__dlpack_device__", None)
+    # 2 is CUDA's number, 13 that of memory that CUDA manages
+    return where is not None and int(where()[0]) in (2, 13)
 
 
 def _unscaled(grad: Array, scale: float | None) -> Array:
     """Return the true gradient, in the computing dtype, of one multiplied by a loss scale."""
     wide = grad.astype(computing_dtype(grad.dtype) or grad.dtype, copy=False)
-    return wide if scale is None else np.asarray(wide / wide.dtype.type(scale))
+    unscaled: Array = wide if scale is None else wide / wide.dtype.type(scale)
+    return unscaled
 
 
 def peek_grad(param: Any) -> Any:

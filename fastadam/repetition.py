@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from fastadam.changes import changes
-from fastadam.gradient_pass import is_scaled
+from fastadam.gradient_pass import PendingFacts, is_scaled
 from fastadam.kernels.norm import global_norm
 from fastadam.parameter import Parameter
 from fastadam.rule_batch import RuleBatch
@@ -105,23 +105,25 @@ class Repetition:
         if not batch.ready(gradients):
             return False
         dynamic = optimizer._loss_scaling_is_dynamic
-        asked = scales or dynamic or optimizer._on_nonfinite != "propagate" or optimizer.monitor
-        norm, rate = None, 1.0
+        decides = dynamic or optimizer._on_nonfinite != "propagate"
+        asked = scales or decides or optimizer.monitor
+        found: Any = None
+        rate: Any = 1.0
         if asked or self._clipping is not None:
-            squares = batch.squares(scales)
-            norm = global_norm((), squares) if math.isfinite(sum(squares)) else math.inf
-            if norm == math.inf:
+            if not batch.takes(scales):
                 return False
-            if self._clipping is not None:
-                clipped = self._clipping.rate(norm)
-                rate = 1.0 if clipped is None else clipped
-        plain = scales is None and rate == 1
+            looked = self._look(scales, gradients, bool(decides))
+            if looked is None:
+                return False
+            found, rate = looked
+        # a rate on a GPU is known there alone
+        plain = scales is None and type(rate) is float and rate == 1
         # nobody sees a caller's gradients again; those of parameters are seen afterwards
         if not (plain and self._plain) and not batch.prepare(gradients, scales, rate, not lent):
             return False
         self._plain = plain
         t = optimizer.t + 1
-        report = (t, optimizer._loss_scale, self._applied, norm if asked else None)
+        report = (t, False, found if asked else None, optimizer._loss_scale, self._applied)
         noted: dict[str, Any] = {"t": t, "_last": report}
         if dynamic:
             noted["_loss_scaling_isnan"] = False
@@ -130,6 +132,27 @@ class Repetition:
         if self._adapts or dynamic:
             optimizer.update_loss_scale()
         return True
+
+    def _look(
+        self, scales: list[float | None] | None, gradients: list[Any], decides: bool
+    ) -> tuple[Any, Any] | None:
+        """Return what there is to know of the gradients, and what clipping multiplies them with.
+
+        On a GPU, both stay there as long as the host has nothing to decide by them. None if
+        gradients are not finite, of which the longer way takes care.
+        """
+        sums = None if decides else self._batch.gpu_sums(scales)
+        if sums is not None:
+            # the batch is all that there is to update, in the order of the paths
+            facts = PendingFacts(dict(zip(self._applied, gradients, strict=True)), sums.values)
+            clipping = self._clipping
+            return facts, 1.0 if clipping is None else sums.clip_rate(clipping.threshold)
+        squares = self._batch.squares(scales)
+        norm = global_norm((), squares) if math.isfinite(sum(squares)) else math.inf
+        if norm == math.inf:
+            return None
+        rate = None if self._clipping is None else self._clipping.rate(norm)
+        return norm, 1.0 if rate is None else rate
 
     def _same_rules(self) -> bool:
         """Tell whether the parameters have their rules still."""

@@ -62,11 +62,31 @@ class RuleBatch:
         """
         raise NotImplementedError
 
+    def gpu_sums(self, scales: Sequence[float | None] | None = None) -> Any:
+        """Return the sums of squares where they are, if all is on one GPU; None otherwise.
+
+        Parameters
+        ----------
+        scales : sequence of float, optional
+            As for `squares`.
+        """
+        return None
+
+    def takes(self, scales: Sequence[float | None] | None) -> bool:
+        """Tell whether `squares` and `prepare` can divide by such scales.
+
+        Parameters
+        ----------
+        scales : sequence of float or None
+            As for `squares`.
+        """
+        return True
+
     def prepare(
         self,
         gradients: list[Any],
         scales: Sequence[float | None] | None,
-        rate: float,
+        rate: Any,
         write: bool,
     ) -> bool:
         """Let the step divide the gradients by `scales` and multiply them with `rate`.
@@ -77,7 +97,7 @@ class RuleBatch:
             Those that `ready` was given.
         scales : sequence of float, optional
             What each is divided by; None is nothing.
-        rate : float
+        rate : float or cupy.ndarray
             What all are multiplied with.
         write : bool
             Whether the result is written in the place of the gradients.

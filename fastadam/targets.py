@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from fastadam._registry import Registry
 from fastadam.changes import changes
+from fastadam.kernels.arrays import extent
+from fastadam.kernels.backend import address, beside, copy_into, is_array, shares_memory
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.parameter import Parameter
 from fastadam.tree_shape import Shape
@@ -211,7 +213,7 @@ class ArrayTarget(Target):
                         f"parameter {path!r} was given an array of shape {other.shape}, but the "
                         f"target's has shape {array.shape}: put the new one into the target"
                     )
-                np.copyto(array, other, casting="same_kind")
+                copy_into(array, other)
             param.array = array
 
     def __getstate__(self) -> dict[str, Any]:
@@ -239,7 +241,7 @@ def as_target(obj: Any) -> Target:
     """
     if callable(getattr(obj, "params", None)):
         return LinkTarget(obj)
-    if isinstance(obj, (np.ndarray, dict, list, tuple)):
+    if isinstance(obj, (dict, list, tuple)) or is_array(obj):
         target = ArrayTarget(obj)
         if not target.parameters:
             raise ValueError("the optimization target holds no array, so there is nothing to train")
@@ -265,16 +267,19 @@ def _advice(what: str, obj: Any) -> str:
             "NumPy arrays, numpy.array(x), and hand these to your JAX functions"
         )
     if kind.startswith("torch."):
-        return f"{what} is a {kind}; give its memory as a NumPy array: x.detach().numpy()"
+        where = getattr(getattr(obj, "device", None), "type", "cpu")
+        memory = "x.detach().numpy()" if where == "cpu" else "cupy.from_dlpack(x.detach())"
+        library = "NumPy" if where == "cpu" else "CuPy"
+        return f"{what} is a {kind}; give its memory as a {library} array: {memory}"
     return (
-        f"{what} must be a link, an object with params(), a NumPy array, or a dict or list of "
-        f"arrays, not {kind}"
+        f"{what} must be a link, an object with params(), a NumPy array, a CuPy array, or a dict "
+        f"or list of arrays, not {kind}"
     )
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Array]]:
     """Yield (path, array) for every array in a nesting of dicts and lists."""
-    if isinstance(tree, np.ndarray):
+    if is_array(tree):
         yield path or SINGLE, tree
     elif isinstance(tree, dict):
         for key, child in tree.items():
@@ -303,7 +308,7 @@ def _is_watched(link: Any) -> bool:
 def _matched(tree: Any, grads: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield (path, gradient) for every array of the tree."""
     where = f"the gradients at {path!r}" if path else "the gradients"
-    if isinstance(tree, np.ndarray):
+    if is_array(tree):
         yield path or SINGLE, grads
     elif grads is None:
         for child, _ in _leaves(tree, path):
@@ -325,13 +330,14 @@ def _matched(tree: Any, grads: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _sum(path: str, one: Any, more: Any) -> Array:
     """Add the gradients of an array that is there twice; half types in float32."""
-    a, b = np.asarray(one), np.asarray(more)
+    a, b = (each if is_array(each) else np.asarray(each) for each in (one, more))
     if a.shape != b.shape:
         raise ValueError(
             f"the gradients of the array at {path!r}, which is there twice, have the shapes "
             f"{a.shape} and {b.shape}"
         )
-    total: Array = a.astype(computing_dtype(a.dtype) or a.dtype, copy=False) + b
+    with beside(a):
+        total: Array = a.astype(computing_dtype(a.dtype) or a.dtype, copy=False) + b
     return total
 
 
@@ -352,24 +358,17 @@ def _memory(array: Array) -> tuple[Any, ...]:
     """Equal for two arrays that are the same elements in the same order."""
     if array.size == 0:
         return (id(array),)
-    return (array.ctypes.data, array.shape, array.strides, array.dtype.str)
+    return (address(array), array.shape, array.strides, array.dtype.str)
 
 
 def _refuse_overlaps(arrays: Mapping[str, Array]) -> None:
     """Refuse parameters that share part of their memory: a step on one would move the other."""
-    spans = []
-    for path, array in arrays.items():
-        low = high = array.ctypes.data
-        for stride, n in zip(array.strides, array.shape, strict=True):
-            low, high = low + min(stride * (n - 1), 0), high + max(stride * (n - 1), 0)
-        if array.size:
-            spans.append((low, high, path))
-    spans.sort()
+    spans = sorted((*extent(array), path) for path, array in arrays.items() if array.size)
     open_spans: list[tuple[int, int, str]] = []
     for span in spans:
-        open_spans = [other for other in open_spans if other[1] >= span[0]]
+        open_spans = [other for other in open_spans if other[1] > span[0]]
         for other in open_spans:
-            if np.shares_memory(arrays[other[2]], arrays[span[2]]):
+            if shares_memory(arrays[other[2]], arrays[span[2]]):
                 raise ValueError(
                     f"parameters {other[2]!r} and {span[2]!r} share part of their memory, so a "
                     "step on one would move the other; give one of them a copy"

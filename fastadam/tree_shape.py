@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import numpy as np
+from fastadam.kernels.backend import is_array
 
 __all__ = ["Shape"]
 
@@ -15,7 +15,7 @@ class Shape:
 
     Parameters
     ----------
-    tree : dict, list, tuple or numpy.ndarray
+    tree : dict, list, tuple or array
         A nesting without anything else in it.
     """
 
@@ -25,11 +25,9 @@ class Shape:
         self.tree = tree
         self.keys: tuple[Any, ...] | None = tuple(tree) if isinstance(tree, dict) else None
         self.values: list[Any] = []
-        if not isinstance(tree, np.ndarray):
+        if not is_array(tree):
             self.values = list(tree.values() if isinstance(tree, dict) else tree)
-        self.children = [
-            None if isinstance(value, np.ndarray) else Shape(value) for value in self.values
-        ]
+        self.children = [None if is_array(value) else Shape(value) for value in self.values]
         self.flat = not any(self.children)
 
     def holds(self) -> bool:
@@ -46,7 +44,7 @@ class Shape:
 
     def match(self, grads: Any, found: list[Any]) -> bool:
         """Append gradients of this shape in order; False if they are of another."""
-        if isinstance(self.tree, np.ndarray):
+        if is_array(self.tree):
             found.append(grads)
             return True
         if self.keys is not None:

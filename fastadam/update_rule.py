@@ -12,6 +12,15 @@ from fastadam.fp32_update import follow, new_master, round_to
 from fastadam.gradient_pass import is_scaled, unscale_gradients
 from fastadam.hookable import Hook, HookTable
 from fastadam.hyperparameter import Hyperparameter
+from fastadam.kernels.backend import (
+    CPU,
+    beside,
+    copy_into,
+    device_of,
+    empty_like,
+    is_array,
+    move,
+)
 from fastadam.kernels.dtypes import computing_dtype, is_half
 from fastadam.parameter import Parameter
 from fastadam.rule_batch import RuleBatch
@@ -171,7 +180,9 @@ class UpdateRule:
         stepped = self._stepped(param)
         if stepped is not param:
             grad = param.grad
-            stepped.grad = None if grad is None else grad.astype(np.float32)
+            with beside(param.array):
+                stepped.grad = None if grad is None else grad.astype(np.float32)
+        self.follow_device(param)
         before = self._state
         started = counted = False
         self.t += 1
@@ -200,6 +211,26 @@ class UpdateRule:
                 self._finish(param, stepped)
             elif stepped is not param:
                 stepped.cleargrad()
+
+    def follow_device(self, param: Any) -> None:
+        """Move the state, and the float32 master, to the device of a parameter's array.
+
+        An update does it by itself; so does `Parameter.to_device`.
+
+        Parameters
+        ----------
+        param : Parameter
+            The rule's parameter; nothing happens as long as it has no array.
+        """
+        if param.array is None:
+            return
+        device = device_of(param.array)
+        master = self._fp32_param
+        if master is not None and master.array is not None and device_of(master.array) != device:
+            self._fp32_param = new_master(move(master.array, device), param)
+        state = self._state
+        if state and any(is_array(v) and device_of(v) != device for v in state.values()):
+            self._state = {k: move(v, device) if is_array(v) else v for k, v in state.items()}
 
     def update_core(self, param: Parameter) -> None:
         """Update the parameter in place, by default with `update_core_cpu` or `_gpu`.
@@ -370,9 +401,9 @@ class UpdateRule:
             self._state = state
             return
         for key, value in state.items():
-            current = self._state.get(key)
-            if isinstance(current, np.ndarray) and current.dtype == value.dtype:
-                np.copyto(current, value)
+            current: Any = self._state.get(key)
+            if is_array(current) and is_array(value) and current.dtype == value.dtype:
+                copy_into(current, value)
             else:
                 self._state[key] = value
 
@@ -384,7 +415,8 @@ class UpdateRule:
         shape = None if param is None or param.array is None else param.array.shape
         entry = entry_name(serializer, "fp32_param")
         array = check_stored_array(stored, shape, np.float32, entry)
-        return new_master(np.array(array, np.float32), param)
+        device = CPU if param is None or param.array is None else device_of(param.array)
+        return new_master(move(np.array(array, np.float32), device), param)
 
     def _stepped(self, param: Any) -> Any:
         """Return what the step is made on: the parameter, or its up-to-date float32 master."""
@@ -423,7 +455,7 @@ class UpdateRule:
 
 def _checked(entry: str, value: Any, current: Any, sized: bool) -> Any:
     """Return a loaded value in the type of the current one; refuse one that does not fit."""
-    if not isinstance(current, np.ndarray):
+    if not is_array(current):
         return type(current)(value)
     stored = check_stored_array(value, current.shape if sized else None, current.dtype, entry)
     # state is kept in the type that steps are computed in, whatever a file has
@@ -431,6 +463,6 @@ def _checked(entry: str, value: Any, current: Any, sized: bool) -> Any:
     # a user's rule may have made float32 of what it began in a half type
     wider = is_half(current.dtype) and not is_half(stored.dtype)
     dtype = wide if wider else current.dtype
-    fitting = np.empty_like(current, dtype) if sized else np.empty(stored.shape, wide)
-    np.copyto(fitting, stored, casting="same_kind")
+    fitting = empty_like(current, dtype) if sized else np.empty(stored.shape, wide)
+    copy_into(fitting, stored)
     return fitting

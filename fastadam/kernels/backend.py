@@ -19,12 +19,14 @@ __all__ = [
     "CPU",
     "address",
     "beside",
+    "copy_into",
     "device_of",
     "empty_like",
     "get_array_module",
     "is_array",
     "is_gpu_array",
     "loaded_cupy",
+    "move",
     "on_cpu",
     "require_cupy",
     "shares_memory",
@@ -93,6 +95,46 @@ def address(array: Any) -> int:
 def on_cpu(array: Any) -> npt.NDArray[Any]:
     """Return an array as NumPy's: itself, or a copy of one on a GPU, which is waited for."""
     return np.asarray(array.get() if is_gpu_array(array) else array)
+
+
+def move(array: Any, device: int) -> Any:
+    """Return an array on a device: itself if it is there, a copy otherwise.
+
+    Parameters
+    ----------
+    array : array
+        NumPy's or CuPy's.
+    device : int
+        The number of a GPU, or `CPU`.
+    """
+    if device == device_of(array):
+        return array
+    if device == CPU:
+        return on_cpu(array)
+    cupy = require_cupy()
+    with cupy.cuda.Device(device):
+        # CuPy's own arrays are copied over from other devices
+        return cupy.array(array)
+
+
+def copy_into(target: Any, source: Any) -> None:
+    """Write an array, or a number, into another, wherever both are; cast within a kind.
+
+    Raises
+    ------
+    TypeError
+        If the values cannot be cast.
+    """
+    if not is_gpu_array(target):
+        np.copyto(target, on_cpu(source), casting="same_kind")
+        return
+    if not is_gpu_array(source):
+        wide = np.asarray(source)
+        with np.errstate(over="ignore"):
+            source = wide.astype(target.dtype, casting="same_kind", copy=False)
+    with beside(target):
+        cupy = loaded_cupy()
+        cupy.copyto(target, move(source, device_of(target)), casting="same_kind")
 
 
 def beside(array: Any) -> AbstractContextManager[Any]:

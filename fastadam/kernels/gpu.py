@@ -22,6 +22,8 @@ __all__ = [
     "CHUNK",
     "KERNELS",
     "OPTIONS",
+    "POINTER",
+    "SCALARS",
     "SETS",
     "THREADS",
     "DeviceTable",
@@ -56,7 +58,9 @@ _LARGE_FROM = 1 << 21
 
 _HALF_NAMES = {1: "float16", 2: "bfloat16"}
 
-POINTER = np.dtype(np.uintp)
+# What an argument may be beside a number of some width: an address, or Scalars<T> by value.
+POINTER = "pointer"
+SCALARS = "scalars"
 _UNSIGNED = np.dtype(np.uint32)
 _SIZE = np.dtype(np.uint64)
 _DOUBLE = np.dtype(np.float64)
@@ -70,10 +74,10 @@ def scalars_dtype(computing: str) -> np.dtype[Any]:
     return np.dtype([("rows", real, (SETS, 8)), ("scale", real)])
 
 
-# The arguments of every kernel, in order: pointers, numbers, and None for Scalars<T>, by value.
-KERNELS: dict[str, tuple[np.dtype[Any] | None, ...]] = {
+# The arguments of every kernel, in order.
+KERNELS: dict[str, tuple[np.dtype[Any] | str, ...]] = {
     # tensors, gradients, blocks, chunk, prepare, rate, replayed, scalars
-    "adam": (POINTER, POINTER, POINTER, _UNSIGNED, _UNSIGNED, POINTER, POINTER, None),
+    "adam": (POINTER, POINTER, POINTER, _UNSIGNED, _UNSIGNED, POINTER, POINTER, SCALARS),
     # spans, gradients, quotients, chunks, scale, sums
     "squares": (POINTER, POINTER, POINTER, POINTER, _DOUBLE, POINTER),
     # spans, sums, totals
@@ -156,11 +160,11 @@ def launch(
         function((blocks,), (THREADS,), cast)
 
 
-def _cast(kind: np.dtype[Any] | None, value: Any, types: tuple[str, ...]) -> Any:
+def _cast(kind: np.dtype[Any] | str, value: Any, types: tuple[str, ...]) -> Any:
     """Return an argument in the width that the kernel takes."""
     if kind is POINTER:
         return _NULL if value is None else value
-    if kind is not None:
+    if isinstance(kind, np.dtype):
         return kind.type(value)
     dtype = scalars_dtype(types[0])
     if value.dtype != dtype or value.shape != (1,):

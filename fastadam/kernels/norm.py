@@ -13,14 +13,23 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels.backend import beside, empty_like, get_array_module, is_gpu_array
+from fastadam.kernels.backend import (
+    beside,
+    device_of,
+    empty_like,
+    get_array_module,
+    is_gpu_array,
+)
 from fastadam.kernels.dtypes import computing_dtype, stored
 from fastadam.kernels.gpu_arrays import sums_on_gpu
+from fastadam.kernels.gpu_norm import GpuSums
 from fastadam.kernels.gradient_table import GradientTable
 
 __all__ = [
     "Sums",
+    "all_finite",
     "global_norm",
+    "gpu_sums",
     "sum_of_squares",
     "unscale",
 ]
@@ -86,7 +95,8 @@ def global_norm(arrays: Sequence[Array], squares: Sequence[float] | None = None)
     Parameters
     ----------
     arrays : sequence of array
-        Real floating arrays. Only read.
+        Real floating arrays. Only read. Where `squares` are given, those that are not computed in
+        float64 may be left out.
     squares : sequence of float, optional
         Their sums of squares, where `sum_of_squares` has been called already.
 
@@ -101,11 +111,40 @@ def global_norm(arrays: Sequence[Array], squares: Sequence[float] | None = None)
     total = 0.0
     for square in squares:
         total += square
-    if total == math.inf and all(bool(_module(a).all(_module(a).isfinite(a))) for a in arrays):
-        largest = max(float(abs(array).max()) for array in arrays if array.size)
-        scaled = [array.astype(np.float64) / largest for array in arrays]
-        return largest * global_norm(scaled)
+    if total == math.inf and arrays and all(map(all_finite, arrays)):
+        largest = max(map(_largest, arrays))
+        return largest * global_norm([_divided(array, largest) for array in arrays])
     return math.sqrt(total)
+
+
+def all_finite(array: Any) -> bool:
+    """Tell whether an array of either library holds finite numbers alone."""
+    module = _module(array)
+    with beside(array):
+        return bool(module.all(module.isfinite(array)))
+
+
+def _largest(array: Any) -> float:
+    """Return the largest magnitude of an array; 0 of an empty one."""
+    with beside(array):
+        return float(abs(array).max()) if array.size else 0.0
+
+
+def _divided(array: Any, number: float) -> Any:
+    """Return an array divided by a number, in float64."""
+    with beside(array):
+        return array.astype(np.float64) / number
+
+
+def gpu_sums(arrays: Sequence[Array]) -> GpuSums | None:
+    """Return sums of squares on the one GPU where all arrays are, None if they are elsewhere.
+
+    Nobody waits for them.
+    """
+    if not arrays or not all(map(is_gpu_array, arrays)) or len(set(map(device_of, arrays))) > 1:
+        return None
+    sums, _ = sums_on_gpu([_dense(array) for array in arrays], None, None)
+    return sums[device_of(arrays[0])]
 
 
 def unscale(

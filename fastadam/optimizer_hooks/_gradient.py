@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.gradient_pass import alone, is_scaled, unscale_gradients
+from fastadam.kernels.arrays import is_writeable
+from fastadam.kernels.backend import beside, get_array_module
 from fastadam.kernels.changing import change_gradients
 from fastadam.kernels.dtypes import computing_dtype, is_floating
 from fastadam.parameter import replace_grad
@@ -45,6 +47,7 @@ def change(
     gradients: Sequence[Gradient],
     numbers: Sequence[tuple[float, float]],
     formula: Formula,
+    rates: Any = None,
 ) -> None:
     """Change gradients in place: those that the loops can walk in one call, on all threads.
 
@@ -58,11 +61,18 @@ def change(
         The numbers ``a`` and ``b`` for each of them.
     formula : callable
         The same change, of ``(p, g, a, b)``, for the others.
+    rates : cupy.ndarray of float64, optional
+        The numbers ``b`` on the GPU, where all gradients are: one for each, or one for all.
     """
-    for i in change_gradients(kind, gradients, numbers):
-        a, b = map(gradients[i].scalar, numbers[i])
-        p, g = (each.astype(gradients[i].computing, copy=False) for each in gradients[i])
-        np.copyto(gradients[i].g, formula(p, g, a, b), casting="same_kind")
+    for i in change_gradients(kind, gradients, numbers, rates):
+        found = gradients[i]
+        a, b = map(found.scalar, numbers[i])
+        module: Any = get_array_module(found.g)
+        with beside(found.g):
+            if rates is not None:
+                b = rates[i % rates.size].astype(found.computing)
+            p, g = (each.astype(found.computing, copy=False) for each in found)
+            module.copyto(found.g, formula(p, g, a, b), casting="same_kind")
 
 
 def gradients_of(params: Iterable[Any]) -> list[Gradient]:
@@ -91,7 +101,8 @@ def gradients_of(params: Iterable[Any]) -> list[Gradient]:
     stored = [param.grad for param in params]
     for i, (param, single) in enumerate(zip(params, alone(stored), strict=True)):
         grad = stored[i]
-        if single and grad.flags.writeable and not np.may_share_memory(grad, param.array):
+        apart = not get_array_module(grad).may_share_memory(grad, param.array)
+        if single and is_writeable(grad) and apart:
             continue
         stored[i] = grad.copy()
         replace_grad(param, stored[i])

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastadam._optimizer import Optimizer
 from fastadam.kernels.changing import MULTIPLY
-from fastadam.kernels.norm import global_norm
+from fastadam.kernels.norm import global_norm, gpu_sums
 from fastadam.optimizer_hooks._gradient import change, gradients_of, non_negative
 
 __all__ = ["GradientClipping"]
@@ -81,11 +81,14 @@ class GradientClipping:
             If a parameter or gradient does not hold real floating numbers.
         """
         found = gradients_of(_hooked_parameters(opt))
-        # n = sqrt(sum of all squares)
-        rate = self.rate(global_norm([gradient.g for gradient in found]))
+        gradients = [gradient.g for gradient in found]
+        sums = gpu_sums(gradients)
+        # n = sqrt(sum of all squares); where all is on one GPU, nobody waits for it
+        rates = None if sums is None else sums.clip_rate(self.threshold)
+        rate = self.rate(global_norm(gradients)) if sums is None else 1.0
         if rate is not None:
             # g *= threshold / n
-            change(MULTIPLY, found, [(0.0, rate)] * len(found), lambda _, g, a, b: g * b)
+            change(MULTIPLY, found, [(0.0, rate)] * len(found), lambda _, g, a, b: g * b, rates)
 
     def rate(self, norm: float) -> float | None:
         """Return what gradients of this norm are multiplied with; None if they stay as they are.

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastadam.kernels.changing import ADD
-from fastadam.kernels.norm import global_norm, sum_of_squares
+from fastadam.kernels.gpu_norm import lars_rates
+from fastadam.kernels.norm import global_norm, gpu_sums, sum_of_squares
 from fastadam.optimizer_hooks._gradient import change, gradients_of, non_negative
 
 __all__ = ["GradientLARS"]
@@ -109,16 +110,24 @@ class GradientLARS:
             If one does not hold real floating numbers; then none has been changed.
         """
         found = gradients_of(params)
+        numbers = [(self.weight_decay, 1.0)] * len(found)
+        sums = gpu_sums([gradient.p for gradient in found]), gpu_sums([g for _, g in found])
+        if sums[0] is not None and sums[1] is not None:
+            # the same rates as below, for which nobody waits
+            rates = lars_rates(sums[0], sums[1], self.threshold, self.weight_decay, self.eps)
+            change(ADD, found, numbers, lambda p, g, a, b: (g + a * p) * b, rates)
+            return
         p_squares = sum_of_squares([gradient.p for gradient in found])
         g_squares = sum_of_squares([gradient.g for gradient in found])
-        numbers = []
-        for (p, g), p_square, g_square in zip(found, p_squares, g_squares, strict=True):
+        for i, ((p, g), p_square, g_square) in enumerate(
+            zip(found, p_squares, g_squares, strict=True)
+        ):
             p_norm, g_norm = global_norm([p], [p_square]), global_norm([g], [g_square])
             # r = |p| / (eps + |g| + weight_decay * |p|)
             size = self.eps + g_norm + self.weight_decay * p_norm
             # where all three are 0, so is the gradient, and any rate will do
             rate = p_norm / size if p_norm > self.threshold and size != 0 else 1.0
-            numbers.append((self.weight_decay, rate))
+            numbers[i] = self.weight_decay, rate
         # an infinite gradient has the rate 0, and becomes NaN without a word: see on_nonfinite
         with np.errstate(invalid="ignore"):
             # g = r * (g + weight_decay * p)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.backend import beside, get_array_module, is_array
 from fastadam.kernels.changing import ADD
 from fastadam.kernels.dtypes import is_floating
 from fastadam.optimizer_hooks._gradient import Gradient, change, gradients_of, non_negative
@@ -27,7 +28,8 @@ def exponential_decay_noise(
     Parameters
     ----------
     xp : module
-        The array library, ``numpy``; its ``random.normal`` is drawn from, so that its seed decides.
+        The array library, ``numpy`` or ``cupy``: its ``random.normal`` is drawn from, so that its
+        seed decides.
     shape : tuple of int
         The gradient's shape.
     dtype : dtype
@@ -57,7 +59,7 @@ def exponential_decay_noise(
     (2, 3)
     """
     std = np.sqrt(hook.eta / np.power(1 + rule.t, 0.55))
-    noise: Array = np.asarray(xp.random.normal(0, std, shape)).astype(dtype)
+    noise: Array = xp.asarray(xp.random.normal(0, std, shape)).astype(dtype)
     return noise
 
 
@@ -142,7 +144,10 @@ class GradientNoise:
         if not found:
             return
         g = found[0].g
-        noise = np.asarray(self.noise_func(np, g.shape, g.dtype, self, rule))
+        module: Any = get_array_module(g)
+        with beside(g):
+            noise = self.noise_func(module, g.shape, g.dtype, self, rule)
+            noise = noise if is_array(noise) else module.asarray(noise)
         if noise.dtype.kind not in "iuf" and not is_floating(noise.dtype):
             raise TypeError(
                 f"GradientNoise: noise_func returned {noise.dtype} for the gradient of "
@@ -155,5 +160,6 @@ class GradientNoise:
             )
         # g += noise
         T = found[0].computing  # noqa: N806
-        noise = np.broadcast_to(noise.astype(T, copy=False), g.shape)
+        with beside(g):
+            noise = module.broadcast_to(noise.astype(T, copy=False), g.shape)
         change(ADD, [Gradient(noise, g)], [(1.0, 1.0)], lambda p, g, a, b: g + p)

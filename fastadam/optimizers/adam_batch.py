@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import repeat
 from typing import Any, NamedTuple
@@ -12,9 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastadam.changes import changes
+from fastadam.interrupt import DeferredInterrupt
 from fastadam.kernels._table import all_none, count
 from fastadam.kernels.batch import Batch, check_batch
 from fastadam.kernels.coefficients import Coefficients, Constants, coefficients_at, constants
+from fastadam.kernels.gpu_norm import GpuSums
 from fastadam.kernels.table import Step
 from fastadam.parameter import Parameter
 from fastadam.rule_batch import RuleBatch
@@ -127,11 +130,21 @@ class AdamBatch(RuleBatch):
         assert self._kept is not None
         return self._kept.batch.squares(scales)
 
+    def gpu_sums(self, scales: Sequence[float | None] | None = None) -> GpuSums | None:
+        """Return the sums of squares where they are, if all is on one GPU."""
+        assert self._kept is not None
+        return self._kept.batch.gpu_sums(scales)
+
+    def takes(self, scales: Sequence[float | None] | None) -> bool:
+        """Tell whether the kernels can divide by such scales."""
+        assert self._kept is not None
+        return self._kept.batch.takes(scales)
+
     def prepare(
         self,
         gradients: list[Any],
         scales: Sequence[float | None] | None,
-        rate: float,
+        rate: Any,
         write: bool,
     ) -> bool:
         """Let the step divide the gradients by `scales` and multiply them with `rate`."""
@@ -146,9 +159,11 @@ class AdamBatch(RuleBatch):
         assert kept is not None
         ts = kept.ts
         following = [ts[0] + 1] * len(ts) if len(kept.groups) == 1 else [t + 1 for t in ts]
-        kept.batch.step_and_count(
-            self._coefficients, self.rules, ts, following, owner, noted, unscaled
-        )
+        # launches are made in Python, where Ctrl-C could come between one and its count
+        with DeferredInterrupt() if kept.batch.on_gpu else nullcontext():
+            kept.batch.step_and_count(
+                self._coefficients, self.rules, ts, following, owner, noted, unscaled
+            )
 
     def _gather_and_run(self, gradients: list[Any]) -> None:
         """Gather everything, make the update, and keep what was gathered if it may be kept."""
@@ -217,6 +232,7 @@ class AdamBatch(RuleBatch):
                 group = _Group(rule, place)
                 groups[key] = group, group.coefficients(rule.t + 1)
             coefficients = groups[key][1]
+            rule.follow_device(param)
             state = rule._ready_state(target, coefficients, trial)
             if state is not rule._state:
                 states.append((rule, state))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastadam.hyperparameter import Hyperparameter
+from fastadam.kernels.backend import is_array
 from fastadam.kernels.batch import Batch
 from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_coefficients
 from fastadam.kernels.dtypes import is_half, state_like
@@ -200,7 +201,7 @@ eps_mode, decay_mode : optional
             lower, upper = self.bounds
             coefficients = coefficients._replace(lower=float(lower), upper=float(upper))
         state = self._ready_state(param, coefficients)
-        if any(is_half(value.dtype) for value in state.values() if isinstance(value, np.ndarray)):
+        if any(is_half(value.dtype) for value in state.values() if is_array(value)):
             state = {key: _widened(value) for key, value in state.items()}
 
         step = self._step(param, peek_grad(param), state, coefficients)
@@ -208,6 +209,17 @@ eps_mode, decay_mode : optional
         self._state = state
         for run in batch.runs():
             run()
+
+    def update_core_gpu(self, param: Any) -> None:
+        """Make the step of one parameter on a GPU, as `update_core_cpu`.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter; nothing happens if its gradient is None.
+        """
+        # the kernels look for themselves where the arrays are
+        AdamRule.update_core_cpu(self, param)
 
     def batch_key(self) -> Hashable | None:
         """Tell whether this rule is a plain AdamRule without hooks, to be updated in a batch."""
@@ -321,6 +333,6 @@ eps_mode, decay_mode : optional
 
 def _widened(value: Any) -> Any:
     """Return state in float32 that a subclass has made in its parameter's half type."""
-    if isinstance(value, np.ndarray) and is_half(value.dtype):
+    if is_array(value) and is_half(value.dtype):
         return value.astype(np.float32)
     return value

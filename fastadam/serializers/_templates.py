@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.backend import copy_into, is_array
 from fastadam.serializers.protocol import check_stored_array
 
 __all__ = ["IgnoreNames", "IgnoredNames", "fill_template"]
@@ -78,9 +79,9 @@ def fill_template(stored: npt.NDArray[Any] | None, value: Any, key: str) -> Any:
     """
     if stored is None or value is None:
         return stored
-    if isinstance(value, np.ndarray):
+    if is_array(value):
         array = check_stored_array(stored, value.shape, value.dtype, key)
-        np.copyto(value, array, casting="same_kind")
+        copy_into(value, array)
         return value
     return _as_scalar(stored, type(value), key)
 

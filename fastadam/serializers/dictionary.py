@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels.backend import is_array, on_cpu
 from fastadam.serializers.protocol import Serializer
 
 __all__ = ["DictionarySerializer", "serialize"]
@@ -81,7 +82,7 @@ class DictionarySerializer(Serializer):
             If the value is something else: it could only be pickled.
         """
         key = self.path + key.lstrip("/")
-        if not (value is None or isinstance(value, np.ndarray) or np.isscalar(value)):
+        if not (value is None or is_array(value) or np.isscalar(value)):
             raise TypeError(
                 f"cannot save {key!r}: it is of type {type(value).__name__}, and only arrays, "
                 "numbers, strings and None are saved"
@@ -110,7 +111,7 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
     TypeError
         If the array would hold Python objects other than a single None.
     """
-    array = np.asarray(value)
+    array = on_cpu(value)
     is_none = array.shape == () and array.dtype == object and array[()] is None
     if array.dtype.hasobject and not is_none:
         raise TypeError(
