@@ -12,11 +12,12 @@ from fastadam.gradient_pass import GradientFacts, PendingFacts, narrow_gradients
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.interrupt import DeferredInterrupt
-from fastadam.kernels.backend import zeros_like
+from fastadam.kernels.backend import capturing, zeros_like
 from fastadam.lending import lend_gradients
 from fastadam.loss_scaling import LossScaling, refuse_no_number
 from fastadam.parameter import peek_grad
 from fastadam.repetition import Repetition, repeatable
+from fastadam.replay import Replay, refuse_capture
 from fastadam.serializers.protocol import is_deserializer
 from fastadam.targets import ArrayTarget
 from fastadam.update_report import UpdateReport
@@ -60,6 +61,7 @@ class GradientMethod(LossScaling):
     _use_cleargrads = True
     _work: Dispatch | None = None
     _kept: Repetition | None = None
+    _replay: Replay | None = None
     # a report, or what one is to be made of
     _last: UpdateReport | tuple[Any, ...] | None = None
     _use_fp32_update = False
@@ -70,7 +72,7 @@ class GradientMethod(LossScaling):
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy finds its own batches
-        return {k: v for k, v in self.__dict__.items() if k not in ("_work", "_kept")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_work", "_kept", "_replay")}
 
     @property
     def last_update(self) -> UpdateReport | None:
@@ -102,7 +104,7 @@ class GradientMethod(LossScaling):
             The optimizer itself.
         """
         super().setup(link)
-        self._last = self._kept = None
+        self._last = self._kept = self._replay = None
         self._known = []
         for param in self._set_up().parameters.values():
             param.update_rule = None
@@ -220,6 +222,52 @@ class GradientMethod(LossScaling):
         self._refresh()
         lend_gradients(self._set_up(), grads, loss_scale)
         self._update(lent=True)
+
+    @exclusive
+    def prepare_replay(self) -> None:
+        """Get ready for the next launch of a CUDA graph in which an update was captured.
+
+        Counts the step, and writes its scalars, such as the bias-corrected rate of the new ``t``,
+        to where the graph reads them: on the current stream, which must be the one that the graph
+        is launched on, or be waited for by it.
+
+        Raises
+        ------
+        RuntimeError
+            If no update has been captured; if parameters, states, hooks or settings have changed
+            since, except for hyperparameters of the whole optimizer, which may.
+
+        Notes
+        -----
+        An update is captured as everything else is, by calling `update` or `apply_gradients`
+        between ``stream.begin_capture()`` and ``stream.end_capture()``. One such update must have
+        been made before. A captured update is not made, and not counted: that is what the replays
+        are for. `last_update` is that of the last replay; what it says of gradients is waited
+        for. Dynamic loss scaling and an `on_nonfinite` other than 'propagate', with which the
+        host decides, cannot be captured.
+
+        Examples
+        --------
+        With CuPy's arrays on a GPU::
+
+            opt.apply_gradients(gradients)
+            stream = cupy.cuda.Stream(non_blocking=True)
+            with stream:
+                stream.begin_capture()
+                compute(gradients)
+                opt.apply_gradients(gradients)
+                graph = stream.end_capture()
+                for _ in range(1000):
+                    opt.prepare_replay()
+                    graph.launch()
+        """
+        self._set_up()
+        if self._replay is None:
+            raise RuntimeError(
+                "there is no captured update to replay: call update() or apply_gradients() "
+                "between begin_capture() and end_capture() of a stream of CuPy's"
+            )
+        self._replay.prepare(self)
 
     def reallocate_cleared_grads(self) -> None:
         """Give zeros to every initialised parameter that has no gradient.
@@ -406,6 +454,8 @@ class GradientMethod(LossScaling):
     def _update(self, lent: bool = False) -> None:
         """Update from the gradients that are there; forget those that were lent."""
         targets = self._set_up()
+        if capturing():
+            refuse_capture(self)
         params = targets.parameters.values()
         alone = isinstance(targets, ArrayTarget) and not lent
         if alone and all(peek_grad(param) is None for param in params):

@@ -41,7 +41,7 @@ class PendingFacts:
     gradients : mapping of str to array
         The gradients by path.
     squares : callable
-        Returns their sums of squares.
+        Returns their sums of squares; an attribute, too.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class PendingFacts:
         self._paths = tuple(gradients)
         # no others are looked at again, so that these alone are kept alive
         self._doubtful = {path: g for path, g in gradients.items() if _may_overflow(g)}
-        self._squares = squares
+        self.squares = squares
 
     @cached_property
     def _known(self) -> GradientFacts:
-        squares = self._squares()
+        squares = self.squares()
         nonfinite = tuple(
             path
             for path, total in zip(self._paths, squares, strict=True)

@@ -9,6 +9,7 @@ from fastadam.changes import changes
 from fastadam.gradient_pass import PendingFacts, is_scaled
 from fastadam.kernels.norm import global_norm
 from fastadam.parameter import Parameter
+from fastadam.replay import Replay
 from fastadam.rule_batch import RuleBatch
 from fastadam.targets import Target
 
@@ -104,9 +105,12 @@ class Repetition:
             scales = left if any(left) else None
         if not batch.ready(gradients):
             return False
+        recording = batch.capturing()
         dynamic = optimizer._loss_scaling_is_dynamic
         decides = dynamic or optimizer._on_nonfinite != "propagate"
         asked = scales or decides or optimizer.monitor
+        if recording and (decides or self._adapts or not batch.begin_capture()):
+            return False
         found: Any = None
         rate: Any = 1.0
         if asked or self._clipping is not None:
@@ -122,12 +126,18 @@ class Repetition:
         if not (plain and self._plain) and not batch.prepare(gradients, scales, rate, not lent):
             return False
         self._plain = plain
+        unscaled = [] if lent or scales is None else list(filter(is_scaled, batch.params))
+        if recording:
+            batch.capture(unscaled)
+            squares = found.squares if asked else None
+            replay = Replay(optimizer, self._targets, batch, self._applied, gradients, squares)
+            optimizer._replay = replay.join(optimizer._replay)
+            return True
         t = optimizer.t + 1
         report = (t, False, found if asked else None, optimizer._loss_scale, self._applied)
         noted: dict[str, Any] = {"t": t, "_last": report}
         if dynamic:
             noted["_loss_scaling_isnan"] = False
-        unscaled = [] if lent or scales is None else list(filter(is_scaled, batch.params))
         batch.step(own, noted, unscaled)
         if self._adapts or dynamic:
             optimizer.update_loss_scale()

@@ -123,6 +123,38 @@ class RuleBatch:
         """
         raise NotImplementedError
 
+    def capturing(self) -> bool:
+        """Tell whether a step would become part of a CUDA graph."""
+        return False
+
+    def begin_capture(self) -> bool:
+        """Make ready for the step that `ready` has found to be captured; False if it cannot be."""
+        return False
+
+    def capture(self, unscaled: Sequence[Any] = ()) -> None:
+        """Launch the step that `ready` has found into the graph; nothing is counted.
+
+        Parameters
+        ----------
+        unscaled : sequence of Parameter
+            Those whose gradients are true ones after each replay.
+        """
+        raise NotImplementedError
+
+    def captured(self) -> Any:
+        """Return what has been captured, as long as it is what `ready` makes ready."""
+        return None
+
+    def replay(self, owner: dict[str, Any], noted: dict[str, Any]) -> None:
+        """Write the scalars that `ready` has found to where graphs read them, and count the step.
+
+        Parameters
+        ----------
+        owner, noted : dict
+            As for `step`.
+        """
+        raise NotImplementedError
+
     def update(self) -> None:
         """Make one update of every parameter."""
         type(self.rules[0]).update_batch(self.rules, self.params)

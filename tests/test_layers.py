@@ -26,7 +26,7 @@ optimizers
 optimizer
 optimizer_hooks gradient_method
 loss_scaling dispatch lending repetition
-_optimizer
+_optimizer replay
 comparison divergence
 description difference
 update_rule

@@ -19,6 +19,7 @@ __all__ = [
     "CPU",
     "address",
     "beside",
+    "capturing",
     "copy_into",
     "device_of",
     "empty_like",
@@ -63,6 +64,16 @@ def require_cupy() -> Any:
             "whether the extra, cuda12 or cuda13, fits its version"
         )
     return cupy
+
+
+def capturing() -> bool:
+    """Tell whether the current stream records a CUDA graph instead of running what it is given."""
+    cupy = loaded_cupy()
+    if cupy is None:
+        return False
+    stream = cupy.cuda.get_current_stream()
+    # the default stream can record none, and may not be asked while another one does
+    return bool(stream.ptr > 1 and stream.is_capturing())
 
 
 def is_gpu_array(x: object) -> bool:

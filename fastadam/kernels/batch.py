@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastadam.kernels import _table, cpu
 from fastadam.kernels.arrays import is_writeable
-from fastadam.kernels.backend import is_gpu_array
+from fastadam.kernels.backend import capturing, is_gpu_array
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.kernels.gpu import SETS
@@ -106,6 +106,7 @@ class Batch:
         self._total = sum(table.total for table in self._on_cpu)
         self._prepared = False
         self._gpu_sums: dict[int, GpuSums] = {}
+        self._read_by_graphs: list[Any] = []
 
     def runs(self) -> list[Callable[[], None]]:
         """Return the calls that make the step: all in C, if the batch is steady, on the CPU."""
@@ -308,6 +309,35 @@ class Batch:
             rows, n_threads, coefficients, rules, ts, following, owner, noted, unscaled
         )
         self.note_time(n_threads, started)
+
+    def capturing(self) -> bool:
+        """Tell whether a step would become part of a CUDA graph."""
+        return bool(self.on_gpu) and capturing()
+
+    def begin_capture(self) -> bool:
+        """Make ready for what `follow` has taken over to be captured; False if it cannot be."""
+        if self._on_cpu or len({gpu.device for gpu in self.on_gpu}) != 1:
+            return False
+        for gpu in self.on_gpu:
+            gpu.begin_capture()
+        return True
+
+    def capture(self) -> None:
+        """Launch the step into the graph that is being captured; it reads its scalars later."""
+        self._read_by_graphs += [gpu.capture() for gpu in self.on_gpu]
+
+    def replay_and_count(
+        self,
+        rules: list[Any],
+        ts: list[int],
+        following: list[int],
+        owner: dict[str, Any],
+        noted: dict[str, Any],
+    ) -> None:
+        """Write the scalars of `follow` to where graphs read them, and count as for a step."""
+        for gpu in self.on_gpu:
+            gpu.write_scalars()
+        _table.step_and_count([], [], [], rules, ts, following, owner, noted, ())
 
     def n_threads(self) -> list[int]:
         """Return how many threads each call on the CPU takes."""

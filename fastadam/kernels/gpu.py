@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels.backend import loaded_cupy
+from fastadam.kernels.backend import capturing, loaded_cupy
 from fastadam.kernels.cuda_source import SOURCE
 from fastadam.kernels.dtypes import stored
 
@@ -217,8 +217,14 @@ class DeviceTable:
         with on_device(self.device):
             if self._memory is None or self._memory.size < raw.size:
                 self._memory = loaded_cupy().empty(raw.size, np.uint8)
-            # from memory that pages: it has been read when this returns
-            self._memory[: raw.size].set(raw)
+            if capturing():
+                # the graph reads what is there now: the upload must not become part of it
+                with loaded_cupy().cuda.Stream(non_blocking=True) as stream:
+                    self._memory[: raw.size].set(raw)
+                    stream.synchronize()
+            else:
+                # from memory that pages: it has been read when this returns
+                self._memory[: raw.size].set(raw)
         self._there = now
         self.uploads += 1
         return self._memory

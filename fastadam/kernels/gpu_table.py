@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from fastadam.kernels._device_rows import DeviceRows
 from fastadam.kernels.arrays import check_arrays, check_eps, extent
-from fastadam.kernels.backend import address, device_of, get_array_module
+from fastadam.kernels.backend import address, device_of, get_array_module, loaded_cupy
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import computing_dtype, stored
 from fastadam.kernels.gpu import (
@@ -93,7 +93,8 @@ class GpuTable:
         self._prepare, self._rate, self._divisor = AS_IT_IS, None, 0.0
         self._rows: DeviceRows | None = None
         self._squares: GpuSquares | None = None
-        self.replayed: Any = None
+        # where the graphs that steps were captured in read their scalars
+        self._replayed: Any = None
         self._on_gpu = {
             name: DeviceTable(self.device) for name in ("tensors", "gradients", "blocks", "rate")
         }
@@ -126,8 +127,8 @@ class GpuTable:
             calls = [partial(self._run_alone, i) for i in range(len(self.steps))]
         return calls + [partial(self._write_back, i) for i in self.others]
 
-    def run(self) -> None:
-        """Launch the step of all rows."""
+    def run(self, replayed: Any = None) -> None:
+        """Launch the step of all rows; with scalars that are on the GPU, if they are given."""
         on_gpu = self._on_gpu
         launch(
             "adam",
@@ -141,10 +142,32 @@ class GpuTable:
                 self.chunk,
                 self._prepare,
                 self._rate,
-                self.replayed,
+                replayed,
                 self.scalars,
             ),
         )
+
+    def begin_capture(self) -> None:
+        """Give the graph that is being captured an own table of gradients.
+
+        Only its memory is kept, by the graph's launches: later steps have tables of their own.
+        """
+        if self._replayed is None:
+            with on_device(self.device):
+                self._replayed = loaded_cupy().empty(self.scalars.nbytes, np.uint8)
+        self._on_gpu["gradients"] = DeviceTable(self.device)
+
+    def capture(self) -> Any:
+        """Launch the step into the graph; return what it reads, to be kept as long as it lives."""
+        self.run(self._replayed)
+        read = self._on_gpu["gradients"]
+        self._on_gpu["gradients"] = DeviceTable(self.device)
+        return read
+
+    def write_scalars(self) -> None:
+        """Put the scalars that `follow` has taken over where graphs read them."""
+        with on_device(self.device):
+            self._replayed.set(self.scalars.view(np.uint8))
 
     def _run_alone(self, i: int) -> None:
         """Launch the step of one row, whose arrays others share."""

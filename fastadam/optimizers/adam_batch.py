@@ -65,6 +65,12 @@ class _Gathered(NamedTuple):
     seen: int
 
 
+def _following(kept: _Gathered) -> list[int]:
+    """Return each t after the next step."""
+    ts = kept.ts
+    return [ts[0] + 1] * len(ts) if len(kept.groups) == 1 else [t + 1 for t in ts]
+
+
 class AdamBatch(RuleBatch):
     """AdamRules and their parameters, stepped in one call.
 
@@ -157,13 +163,39 @@ class AdamBatch(RuleBatch):
         """Make the step that `ready` has found, and count it."""
         kept = self._kept
         assert kept is not None
-        ts = kept.ts
-        following = [ts[0] + 1] * len(ts) if len(kept.groups) == 1 else [t + 1 for t in ts]
         # launches are made in Python, where Ctrl-C could come between one and its count
         with DeferredInterrupt() if kept.batch.on_gpu else nullcontext():
             kept.batch.step_and_count(
-                self._coefficients, self.rules, ts, following, owner, noted, unscaled
+                self._coefficients, self.rules, kept.ts, _following(kept), owner, noted, unscaled
             )
+
+    def capturing(self) -> bool:
+        """Tell whether a step would become part of a CUDA graph."""
+        assert self._kept is not None
+        return self._kept.batch.capturing()
+
+    def begin_capture(self) -> bool:
+        """Make ready for the step that `ready` has found to be captured."""
+        assert self._kept is not None
+        return self._kept.batch.begin_capture()
+
+    def capture(self, unscaled: Sequence[Any] = ()) -> None:
+        """Launch the step that `ready` has found into the graph."""
+        assert self._kept is not None
+        self._kept.batch.capture()
+        for param in unscaled:
+            param._loss_scale = None
+
+    def captured(self) -> Batch | None:
+        """Return what has been captured, as long as it is what `ready` makes ready."""
+        return None if self._kept is None else self._kept.batch
+
+    def replay(self, owner: dict[str, Any], noted: dict[str, Any]) -> None:
+        """Write the scalars that `ready` has found to where graphs read them, and count."""
+        kept = self._kept
+        assert kept is not None
+        with DeferredInterrupt():
+            kept.batch.replay_and_count(self.rules, kept.ts, _following(kept), owner, noted)
 
     def _gather_and_run(self, gradients: list[Any]) -> None:
         """Gather everything, make the update, and keep what was gathered if it may be kept."""

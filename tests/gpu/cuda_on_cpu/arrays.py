@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,14 @@ class Flags:
 
     def __getitem__(self, name: str) -> bool:
         return bool(getattr(self, name.lower()))
+
+
+def refuse_capture() -> None:
+    """Refuse what a graph of the stand-in does not record, and one of CUDA's could not."""
+    from cuda_on_cpu.cuda import CUDARuntimeError, get_current_stream
+
+    if get_current_stream().is_capturing():
+        raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: only kernels and fills are")
 
 
 def host_of(x: Any) -> Any:
@@ -55,6 +64,7 @@ def wrapped(result: Any) -> Any:
 
 def elementwise(function: Callable[..., Any], *operands: Any) -> Any:
     """Apply a function of NumPy's to arrays on the current device."""
+    refuse_capture()
     with np.errstate(all="ignore"):
         return wrapped(function(*map(host_of, operands)))
 
@@ -181,6 +191,7 @@ class ndarray:  # noqa: N801
     def get(
         self, stream: Any = None, order: str = "C", out: Any = None, blocking: bool = True
     ) -> Any:
+        refuse_capture()
         counts.downloads += 1
         counts.synchronisations += 1
         if out is None:
@@ -197,6 +208,7 @@ class ndarray:  # noqa: N801
             )
         if not self.flags.forc:
             raise RuntimeError("Cannot set to non-contiguous array")
+        refuse_capture()
         counts.uploads += 1
         counts.uploaded_bytes += arr.nbytes
         self._host[...] = arr
@@ -255,7 +267,10 @@ class ndarray:  # noqa: N801
         return self._view(self._host.transpose(*axes))
 
     def fill(self, value: Any) -> None:
-        self._host.fill(host_of(value))
+        from cuda_on_cpu.cuda import get_current_stream
+
+        # CUDA records it as a memset
+        get_current_stream().do(partial(self._host.fill, host_of(value)))
 
     def __getitem__(self, key: Any) -> ndarray:
         host = self._host[_key(key)]
@@ -267,6 +282,7 @@ class ndarray:  # noqa: N801
         return self._view(self._host[(*_tuple(_key(key)), ...)])
 
     def __setitem__(self, key: Any, value: Any) -> None:
+        refuse_capture()
         if isinstance(value, np.ndarray) and value.ndim:
             raise TypeError("CuPy takes no numpy.ndarray here: cupy.asarray(x)")
         self._host[_key(key)] = value._host if isinstance(value, ndarray) else value

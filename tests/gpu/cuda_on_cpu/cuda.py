@@ -76,7 +76,8 @@ class Stream:
     """A stream, which is the current one inside a ``with``."""
 
     null: Stream
-    _next = 1
+    # CUDA's own streams have the first numbers
+    _next = 16
 
     def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
         self.ptr = 0 if null else Stream._next
@@ -101,7 +102,16 @@ class Stream:
         counts.synchronisations += 1
 
     def begin_capture(self, mode: Any = None) -> None:
+        if not self.ptr:
+            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported")
         self._recorded = []
+
+    def do(self, call: Callable[[], None]) -> None:
+        """Do something on the stream, or record it."""
+        if self._recorded is None:
+            call()
+        else:
+            self._recorded.append(call)
 
     def is_capturing(self) -> bool:
         return self._recorded is not None
@@ -175,10 +185,7 @@ class RawKernel:
         stream = stream or get_current_stream()
         # the arrays live until the launch is over, also in a graph
         call = lambda: self._run(grid, block, values, shared_mem, args, stream.ptr)  # noqa: E731
-        if stream.is_capturing():
-            stream._recorded.append(call)
-        else:
-            call()
+        stream.do(call)
 
     def _run(self, grid: Any, block: Any, values: Any, shared: int, args: Any, stream: int) -> None:
         counts.launches.append((self.name, int(grid[0]), stream, state.device))
@@ -256,6 +263,7 @@ cuda = SimpleNamespace(
     is_available=lambda: state.devices > 0,
     runtime=SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
+        deviceSynchronize=lambda: setattr(counts, "synchronisations", counts.synchronisations + 1),
         getDevice=lambda: state.device,
         getDeviceCount=lambda: state.devices,
         getDeviceProperties=lambda i: {"name": b"CUDA on a CPU"},
