@@ -38,23 +38,28 @@ class PendingFacts:
 
     Parameters
     ----------
-    gradients : mapping of str to array
-        The gradients by path.
+    paths : tuple of str
+        Where the gradients are.
+    doubtful : mapping of str to array
+        Those whose sum of squares may be infinite although all elements are finite, by path. They
+        alone are looked at again.
     squares : callable
-        Returns their sums of squares; an attribute, too.
+        Returns the sums of squares of all.
     """
 
     def __init__(
-        self, gradients: Mapping[str, Any], squares: Callable[[], Sequence[float]]
+        self,
+        paths: tuple[str, ...],
+        doubtful: Mapping[str, Any],
+        squares: Callable[[], Sequence[float]],
     ) -> None:
-        self._paths = tuple(gradients)
-        # no others are looked at again, so that these alone are kept alive
-        self._doubtful = {path: g for path, g in gradients.items() if _may_overflow(g)}
-        self.squares = squares
+        self._paths = paths
+        self._doubtful = doubtful
+        self._squares = squares
 
     @cached_property
     def _known(self) -> GradientFacts:
-        squares = self.squares()
+        squares = self._squares()
         nonfinite = tuple(
             path
             for path, total in zip(self._paths, squares, strict=True)
@@ -73,6 +78,10 @@ class PendingFacts:
     def norm(self) -> float:
         """The norm of all gradients together."""
         return self._known.norm
+
+    def again(self) -> PendingFacts:
+        """Return what other gradients in the same places will be found to be."""
+        return PendingFacts(self._paths, self._doubtful, self._squares)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a copy has what was found, not what it was found in
@@ -166,7 +175,8 @@ def gradient_pass(
     sums = sum_of_squares([grads[path] for path in missing])
     known = {path: partial(sums.__getitem__, i) for i, path in enumerate(missing)}
     looks = [known.get(path) or squares[id(parameters[path])] for path in grads]
-    pending = PendingFacts(grads, lambda: [look() for look in looks])
+    doubtful = {path: grad for path, grad in grads.items() if _may_overflow(grad)}
+    pending = PendingFacts(tuple(grads), doubtful, lambda: [look() for look in looks])
     if any(map(is_gpu_array, grads.values())):
         return pending
     return GradientFacts(pending.nonfinite, pending.norm)

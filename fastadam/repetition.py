@@ -116,7 +116,7 @@ class Repetition:
         if asked or self._clipping is not None:
             if not batch.takes(scales):
                 return False
-            looked = self._look(scales, gradients, bool(decides))
+            looked = self._look(scales, gradients, bool(decides), bool(asked))
             if looked is None:
                 return False
             found, rate = looked
@@ -129,12 +129,11 @@ class Repetition:
         unscaled = [] if lent or scales is None else list(filter(is_scaled, batch.params))
         if recording:
             batch.capture(unscaled)
-            squares = found.squares if asked else None
-            replay = Replay(optimizer, self._targets, batch, self._applied, gradients, squares)
+            replay = Replay(optimizer, self._targets, batch, self._applied, gradients, found)
             optimizer._replay = replay.join(optimizer._replay)
             return True
         t = optimizer.t + 1
-        report = (t, False, found if asked else None, optimizer._loss_scale, self._applied)
+        report = (t, False, found, optimizer._loss_scale, self._applied)
         noted: dict[str, Any] = {"t": t, "_last": report}
         if dynamic:
             noted["_loss_scaling_isnan"] = False
@@ -144,7 +143,7 @@ class Repetition:
         return True
 
     def _look(
-        self, scales: list[float | None] | None, gradients: list[Any], decides: bool
+        self, scales: list[float | None] | None, gradients: list[Any], decides: bool, asked: bool
     ) -> tuple[Any, Any] | None:
         """Return what there is to know of the gradients, and what clipping multiplies them with.
 
@@ -153,8 +152,11 @@ class Repetition:
         """
         sums = None if decides else self._batch.gpu_sums(scales)
         if sums is not None:
-            # the batch is all that there is to update, in the order of the paths
-            facts = PendingFacts(dict(zip(self._applied, gradients, strict=True)), sums.values)
+            facts = None
+            if asked:
+                # the batch is all that there is to update, in the order of the paths
+                pairs = zip(self._applied, gradients, strict=True) if sums.may_overflow else ()
+                facts = PendingFacts(self._applied, dict(pairs), sums.values)
             clipping = self._clipping
             return facts, 1.0 if clipping is None else sums.clip_rate(clipping.threshold)
         squares = self._batch.squares(scales)
@@ -162,7 +164,7 @@ class Repetition:
         if norm == math.inf:
             return None
         rate = None if self._clipping is None else self._clipping.rate(norm)
-        return norm, 1.0 if rate is None else rate
+        return norm if asked else None, 1.0 if rate is None else rate
 
     def _same_rules(self) -> bool:
         """Tell whether the parameters have their rules still."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from fastadam.changes import changes
@@ -28,8 +27,8 @@ class Replay:
         The paths of its parameters.
     gradients : list of array
         The gradients that were captured; kept alive, as the graph reads them.
-    squares : callable, optional
-        Returns the sums of squares that a replay leaves.
+    found : PendingFacts, optional
+        What there is to be found of the gradients, if anybody asks.
     """
 
     def __init__(
@@ -39,7 +38,7 @@ class Replay:
         batch: RuleBatch,
         applied: tuple[str, ...],
         gradients: list[Any],
-        squares: Callable[[], list[float]] | None,
+        found: PendingFacts | None,
     ) -> None:
         self._seen = changes()
         self._settings = _settings(optimizer)
@@ -48,7 +47,7 @@ class Replay:
         self._captured = batch.captured()
         self._applied = applied
         self._gradients = [gradients]
-        self._squares = squares
+        self._found = found
 
     def join(self, earlier: Replay | None) -> Replay:
         """Go on keeping what an earlier graph reads, if it replays with this one's scalars."""
@@ -77,9 +76,7 @@ class Replay:
                 "since the update was captured: make an update and capture another"
             )
         t = optimizer.t + 1
-        found = None
-        if self._squares is not None:
-            found = PendingFacts(dict(zip(self._applied, gradients, strict=True)), self._squares)
+        found = None if self._found is None else self._found.again()
         report = (t, False, found, optimizer._loss_scale, self._applied)
         self._batch.replay(optimizer.__dict__, {"t": t, "_last": report})
 

@@ -219,6 +219,8 @@ class Batch:
         for gpu in self.on_gpu:
             if gpu.device not in self._gpu_sums:
                 self._gpu_sums[gpu.device] = GpuSums(n, gpu.device)
+            if gpu.computing == np.float64:
+                self._gpu_sums[gpu.device].may_overflow = True
             gpu.squares(_one_scale(scales) or 0.0, self._gpu_sums[gpu.device].totals)
         return self._gpu_sums
 

@@ -34,7 +34,11 @@ class GpuSums:
     ----------
     totals : cupy.ndarray of float64, shape (n,)
         The sums; 0 where none has been made.
+    may_overflow : bool
+        Whether a sum may be infinite though all elements are finite: those of float64.
     """
+
+    may_overflow = False
 
     def __init__(self, n: int, device: int) -> None:
         self.device = device
