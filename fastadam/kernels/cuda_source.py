@@ -143,6 +143,14 @@ __device__ constexpr int width()
     return 16 / (sizeof(P) < sizeof(T) || sizeof(G) < sizeof(T) ? 2 : sizeof(T));
 }
 
+// Blocks that a multiprocessor holds at a time, at the least: as many as no register has to be
+// spilled for.
+template <typename T, typename P, typename G, bool AMSGRAD>
+__device__ constexpr int resident()
+{
+    return width<T, P, G>() == 4 && !AMSGRAD ? 3 : 2;
+}
+
 template <int N, typename X>
 __device__ __forceinline__ Pack<X, N> load(const X *x)
 {
@@ -257,7 +265,7 @@ __device__ __forceinline__ unsigned short rounded_any(size_t half_type, float p)
 // One step of all elements of all tensors, a block for every `chunk` elements. Computed in T;
 // parameters are stored as P, gradients as G.
 template <typename T, typename P, typename G, bool AMSGRAD, bool ADABOUND>
-__global__ void __launch_bounds__(THREADS, 3) adam(
+__global__ void __launch_bounds__(THREADS, (resident<T, P, G, AMSGRAD>())) adam(
     const Tensor *tensors,           // IN: one row a tensor
     const size_t *gradients,         // IN: the address of each gradient; IN, OUT where WRITTEN
     const unsigned *blocks,          // IN: which tensor a block is for
@@ -277,7 +285,9 @@ __global__ void __launch_bounds__(THREADS, 3) adam(
     T *m = at<T>(tensor.m, first);
     T *v = at<T>(tensor.v, first);
     T *vhat = AMSGRAD ? at<T>(tensor.vhat, first) : nullptr;
-    unsigned short *half = tensor.half ? at<unsigned short>(tensor.half, first) : nullptr;
+    // only a float32 array is a master
+    const size_t its_half = sizeof(P) == 4 ? tensor.half : 0;
+    unsigned short *half = its_half ? at<unsigned short>(its_half, first) : nullptr;
     const Row<T> c = replayed ? replayed->rows[tensor.row] : scalars.rows[tensor.row];
     const T scale = replayed ? replayed->scale : scalars.scale;
     const T clip = rate ? (T)*rate : (T)1;
