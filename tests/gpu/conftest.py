@@ -18,17 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cuda_on_cpu import emulator
 from cuda_on_cpu.cuda import precompile
 from cuda_on_cpu.cupy_stand_in import make_cupy
-
-FLOATS = ("float", "float16", "bfloat16")
-PAIRS = [("float", p, g) for p in FLOATS for g in FLOATS] + [("double", "double", "double")]
-VARIANTS = [(a, b) for a in ("false", "true") for b in ("false", "true")]
-# Every kernel that fastadam launches.
-ALL_KERNELS = [
-    *(gpu.kernel_name("adam", (*pair, *variant)) for pair in PAIRS for variant in VARIANTS),
-    *(gpu.kernel_name("squares", (pair[0], pair[2])) for pair in [*PAIRS[:3], PAIRS[-1]]),
-    *(gpu.kernel_name("change", pair) for pair in PAIRS),
-    *("add_chunks", "clip_rate", "lars_rates"),
-]
+from instantiations import ALL_KERNELS
 
 
 @pytest.fixture(scope="session")

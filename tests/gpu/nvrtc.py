@@ -1,0 +1,159 @@
+"""NVIDIA's compiler for CUDA source, from its wheel: no GPU, no driver and no toolkit is needed."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import site
+import struct
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Compiled", "architectures", "compile_kernels", "library"]
+
+# The kinds of an attribute, and the attribute, in a cubin's sections .nv.info.
+SIZED, PARAMETER = 4, 0x17
+
+
+@dataclass
+class Compiled:
+    """What one kernel has become on one architecture."""
+
+    registers: int = -1
+    spill_stores: int = -1
+    spill_loads: int = -1
+    stack: int = -1
+    # of each parameter, in order
+    widths: list[int] = field(default_factory=list)
+
+
+@lru_cache
+def library() -> Any:
+    """Return NVRTC, None if its wheel is not installed."""
+    folders = [*map(Path, site.getsitepackages()), *map(Path, sys.path)]
+    for folder in folders:
+        for path in sorted(folder.glob("nvidia/*/lib/libnvrtc.so.*[0-9]")):
+            loaded = ctypes.CDLL(str(path))
+            loaded.nvrtcGetErrorString.restype = ctypes.c_char_p
+            loaded.nvrtcGetLoweredName.argtypes = [
+                ctypes.c_void_p,
+                ctypes.c_char_p,
+                ctypes.c_void_p,
+            ]
+            return loaded
+    return None
+
+
+def _check(code: int) -> None:
+    if code:
+        raise RuntimeError(library().nvrtcGetErrorString(code).decode())
+
+
+def architectures(least: int) -> list[int]:
+    """Return the architectures that NVRTC knows, such as 90 for sm_90, from one on."""
+    n = ctypes.c_int()
+    _check(library().nvrtcGetNumSupportedArchs(ctypes.byref(n)))
+    numbers = (ctypes.c_int * n.value)()
+    _check(library().nvrtcGetSupportedArchs(numbers))
+    return [number for number in numbers if number >= least]
+
+
+def compile_kernels(
+    source: str, names: Sequence[str], options: Sequence[str], arch: int
+) -> tuple[dict[str, Compiled], str, str]:
+    """Compile kernels for one architecture.
+
+    Returns
+    -------
+    kernels : dict
+        What each name has become.
+    ptx : str
+        The intermediate code.
+    log : str
+        What the compiler has said.
+    """
+    nvrtc, program = library(), ctypes.c_void_p()
+    code = source.encode()
+    _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), code, b"kernel.cu", 0, None, None))
+    try:
+        for name in names:
+            _check(nvrtc.nvrtcAddNameExpression(program, name.encode()))
+        given = [*options, f"-arch=sm_{arch}", "--ptxas-options=-v"]
+        array = (ctypes.c_char_p * len(given))(*(option.encode() for option in given))
+        failed = nvrtc.nvrtcCompileProgram(program, len(given), array)
+        log = _text(program, "ProgramLog").decode()
+        if failed:
+            raise RuntimeError(log)
+        lowered = {}
+        for name in names:
+            found = ctypes.c_char_p()
+            _check(nvrtc.nvrtcGetLoweredName(program, name.encode(), ctypes.byref(found)))
+            lowered[(found.value or b"").decode()] = name
+        widths = _widths(_text(program, "CUBIN"))
+        ptx = _text(program, "PTX").decode()
+    finally:
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    kernels = {name: Compiled(widths=widths[entry]) for entry, name in lowered.items()}
+    for entry in lowered.keys() & (resources := _resources(log)).keys():
+        for key, value in resources[entry].items():
+            setattr(kernels[lowered[entry]], key, value)
+    return kernels, ptx, log
+
+
+def _text(program: Any, what: str) -> bytes:
+    """Return a result of a program."""
+    size = ctypes.c_size_t()
+    _check(getattr(library(), f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+    buffer = ctypes.create_string_buffer(size.value)
+    _check(getattr(library(), f"nvrtcGet{what}")(program, buffer))
+    return buffer.raw if what == "CUBIN" else buffer.value
+
+
+def _resources(log: str) -> dict[str, dict[str, int]]:
+    """Read what ptxas says of each kernel."""
+    found: dict[str, dict[str, int]] = {}
+    entry = ""
+    for line in log.splitlines():
+        if begun := re.search(r"Compiling entry function '([^']+)'", line):
+            entry = begun[1]
+            found[entry] = {}
+        if memory := re.search(
+            r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line
+        ):
+            numbers = map(int, memory.groups())
+            found[entry].update(zip(("stack", "spill_stores", "spill_loads"), numbers, strict=True))
+        if used := re.search(r"Used (\d+) registers", line):
+            found[entry]["registers"] = int(used[1])
+    return found
+
+
+def _widths(cubin: bytes) -> dict[str, list[int]]:
+    """Read the widths of all kernels' parameters from a cubin, which is an ELF file."""
+    (table,) = struct.unpack_from("<Q", cubin, 0x28)
+    entry_size, n, names_at = struct.unpack_from("<3H", cubin, 0x3A)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, table + i * entry_size) for i in range(n)]
+    names = cubin[sections[names_at][4] :]
+    found: dict[str, list[int]] = {}
+    for name_at, _, _, _, offset, size in sections:
+        name = names[name_at : names.index(b"\0", name_at)].decode()
+        if name.startswith(".nv.info."):
+            found[name.removeprefix(".nv.info.")] = _parameters(cubin[offset : offset + size])
+    return found
+
+
+def _parameters(info: bytes) -> list[int]:
+    """Read the widths of one kernel's parameters."""
+    widths, at = {}, 0
+    while at < len(info):
+        kind, attribute, size = struct.unpack_from("<BBH", info, at)
+        at += 4
+        if kind == SIZED:
+            if attribute == PARAMETER:
+                _, ordinal, _, packed = struct.unpack_from("<IHHI", info, at)
+                widths[ordinal] = packed >> 18
+            at += size
+    return [widths[i] for i in range(len(widths))]
