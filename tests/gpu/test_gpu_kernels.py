@@ -1,0 +1,267 @@
+"""Steps on a GPU have the bits of steps on the CPU: every variant, pair of types and size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import assert_same_bits, on_gpu, special_values, values
+from cuda_on_cpu.memory import state
+from instantiations import PAIRS, VARIANTS
+
+from fastadam.kernels.batch import Batch, adam_batch
+from fastadam.kernels.coefficients import Coefficients, step_coefficients
+from fastadam.kernels.gpu import SETS
+from fastadam.kernels.table import Step
+
+SIZES = (0, 1, 3, 7, 8, 9, 15, 17, 255, 256, 257, 1023, 1024, 1025, 2049, 5000)
+HYPERPARAM = {
+    "alpha": 0.02,
+    "beta1": 0.83,
+    "beta2": 0.971,
+    "eps": 3e-6,
+    "eta": 0.77,
+    "weight_decay_rate": 0.013,
+    "final_lr": 0.04,
+    "gamma": 0.03,
+}
+# Elements from an aligned address to the first one of p, g, m, v, vhat; all of these meet
+# somewhere, or nowhere.
+OFFSETS = ((0, 0, 0, 0, 0), (3, 3, 3, 3, 3), (1, 0, 0, 0, 0), (0, 1, 2, 3, 1), (5, 5, 1, 1, 1))
+ORDERS = ("forward", "reverse", "shuffled")
+
+
+def coefficients_at(t: int, variant: tuple[str, str], **changes: Any) -> Coefficients:
+    flags = {"amsgrad": variant[0] == "true", "adabound": variant[1] == "true"}
+    return step_coefficients({**HYPERPARAM, **flags, **changes}, t, 0.05)
+
+
+def assert_steps_agree(
+    cupy: Any,
+    arrays: list[np.ndarray],
+    variant: tuple[str, str],
+    offsets: tuple[int, ...] = OFFSETS[0],
+    ts: tuple[int, ...] = (1, 2, 3),
+    **changes: Any,
+) -> None:
+    here = [array.copy() for array in arrays]
+    there = [on_gpu(cupy, array, o) for array, o in zip(arrays, offsets, strict=True)]
+    for t in ts:
+        c = coefficients_at(t, variant, **changes)
+        for p, g, m, v, vhat in (here, there):
+            adam_batch([Step("p", p, g, m, v, vhat if c.amsgrad else None, c)])
+    assert_same_bits(here[1], arrays[1])
+    for name, one, other in zip(("p", "g", "m", "v", "vhat"), there, here, strict=True):
+        assert_same_bits(one, other, f"{name} {len(other)} {offsets}")
+
+
+@pytest.fixture(params=PAIRS, ids=lambda pair: "-".join(pair[1:]))
+def types(request: pytest.FixtureRequest) -> tuple[str, str, str]:
+    pair: tuple[str, str, str] = request.param
+    if "bfloat16" in pair:
+        pytest.importorskip("ml_dtypes")
+    return pair
+
+
+@pytest.fixture(params=VARIANTS, ids=["adam", "adabound", "amsgrad", "amsbound"])
+def variant(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture(params=ORDERS)
+def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run the threads of the stand-in in an order."""
+    monkeypatch.setattr(state, "order", request.param)
+    monkeypatch.setattr(state, "seed", 7)
+
+
+@pytest.mark.usefixtures("order")
+def test_sizes(cupy: Any, types: Any, variant: Any) -> None:
+    for n in SIZES:
+        assert_steps_agree(cupy, values(types, n, n), variant)
+
+
+@pytest.mark.parametrize("offsets", OFFSETS[1:], ids=str)
+def test_misaligned_arrays(cupy: Any, types: Any, variant: Any, offsets: Any) -> None:
+    for n in (1, 7, 17, 1030):
+        assert_steps_agree(cupy, values(types, n), variant, offsets)
+
+
+@pytest.mark.parametrize("eps", [3e-6, 0.0])
+def test_special_values(cupy: Any, types: Any, variant: Any, eps: float) -> None:
+    assert_steps_agree(cupy, special_values(types, 4000), variant, eps=eps)
+
+
+def test_large_scalars(cupy: Any, types: Any, variant: Any) -> None:
+    changes = {"alpha": 1e30, "eta": 1e9, "weight_decay_rate": -3.0, "final_lr": 1e35}
+    assert_steps_agree(cupy, values(types, 300), variant, ts=(1, 1000), **changes)
+
+
+def test_a_large_array_has_larger_blocks(cupy: Any) -> None:
+    n = (1 << 21) + 13
+    p, g, m, v, _ = values(PAIRS[0], n)
+    there = [on_gpu(cupy, array) for array in (p, g, m, v)]
+    c = coefficients_at(3, VARIANTS[0])
+    adam_batch([Step("p", p, g, m, v, None, c)])
+    adam_batch([Step("p", *there, None, c)])
+    for one, other in zip(there, (p, g, m, v), strict=True):
+        assert_same_bits(one, other)
+
+
+def model(types: Any, sizes: Any, variant: Any, n_sets: int = 1) -> list[Step]:
+    """Return steps of several tensors, with several sets of coefficients."""
+    sets = [coefficients_at(t + 1, variant) for t in range(n_sets)]
+    made = []
+    for i, n in enumerate(sizes):
+        p, g, m, v, vhat = values(types, n, i)
+        c = sets[i % n_sets]
+        made.append(Step(f"p{i}", p, g, m, v, vhat if c.amsgrad else None, c))
+    return made
+
+
+def moved(cupy: Any, step: Step) -> Step:
+    arrays = [None if array is None else on_gpu(cupy, array) for array in step[1:6]]
+    return Step(step.name, *arrays, step.coefficients)
+
+
+def assert_batches_agree(there: list[Step], here: list[Step]) -> None:
+    for one, other in zip(there, here, strict=True):
+        for ours, theirs in zip(one[1:6], other[1:6], strict=True):
+            if theirs is not None:
+                assert_same_bits(ours, theirs, other.name)
+
+
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("n_sets", [1, 3, SETS, 2 * SETS + 1])
+def test_many_tensors(cupy: Any, variant: Any, n_sets: int) -> None:
+    sizes = [(7 * i) % 31 for i in range(100)] + [1500, 0, 0, 2048]
+    here = model(PAIRS[0], sizes, variant, n_sets)
+    there = [moved(cupy, step) for step in here]
+    adam_batch(here)
+    adam_batch(there)
+    assert_batches_agree(there, here)
+
+
+def test_all_types_and_devices_at_once(cupy: Any, variant: Any) -> None:
+    pairs = [pair for pair in PAIRS if "bfloat16" not in pair]
+    here = [step for pair in pairs for step in model(pair, (5, 300, 0), variant)]
+    devices = min(2, cupy.cuda.runtime.getDeviceCount())
+    there = []
+    for i, step in enumerate(here):
+        # every third step stays on the CPU
+        if i % 3 == 2:
+            there.append(
+                step._replace(**{k: _copy(getattr(step, k)) for k in ["p", "g", "m", "v", "vhat"]})
+            )
+        else:
+            with cupy.cuda.Device(i % devices):
+                there.append(moved(cupy, step))
+    adam_batch(here)
+    adam_batch(there)
+    assert_batches_agree(there, here)
+
+
+def _copy(array: Any) -> Any:
+    return None if array is None else array.copy()
+
+
+def _every_second(xp: Any, array: Any) -> Any:
+    wide = xp.empty((array.shape[0], 2 * array.shape[1]), array.dtype)
+    wide[:, ::2] = array
+    return wide[:, ::2]
+
+
+LAYOUTS = {
+    "F": lambda xp, a: xp.asfortranarray(a),
+    "transposed": lambda xp, a: xp.ascontiguousarray(a.T).T,
+    "every second": lambda xp, a: _every_second(xp, a),
+    "reversed": lambda xp, a: xp.ascontiguousarray(a[::-1])[::-1],
+    "slice": lambda xp, a: xp.concatenate([a, a])[: a.shape[0], :],
+}
+
+
+@pytest.mark.parametrize("gradient", LAYOUTS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_any_layout(cupy: Any, layout: str, gradient: str) -> None:
+    def arrays() -> list[np.ndarray]:
+        return [array.reshape(12, 10) for array in values(PAIRS[0], 120)]
+
+    here, there = arrays(), [on_gpu(cupy, a.ravel()).reshape(12, 10) for a in arrays()]
+    there = [LAYOUTS[gradient if i == 1 else layout](cupy, a) for i, a in enumerate(there)]
+    here = [array.copy() for array in here]
+    c = coefficients_at(2, VARIANTS[-1])
+    for _ in range(2):
+        for p, g, m, v, vhat in (here, there):
+            adam_batch([Step("p", p, g, m, v, vhat, c)])
+    for one, other in zip(there, here, strict=True):
+        # where the half of a slice repeats, only what is stepped counts
+        assert_same_bits(cupy.ascontiguousarray(one), other)
+
+
+def test_arrays_that_share_memory(cupy: Any) -> None:
+    """A gradient in a parameter's memory is read as it was; shared parameters step in turn."""
+    c = coefficients_at(2, VARIANTS[0])
+
+    def stepped(xp: Any, array: Any) -> Any:
+        memory = array
+        p, q, g = memory[:50], memory[25:75], memory[10:60]
+        states = [xp.full(50, 0.25, "float32") for _ in range(4)]
+        adam_batch([Step("p", p, g, *states[:2], None, c), Step("q", q, g, *states[2:], None, c)])
+        return memory
+
+    start = np.random.default_rng(1).normal(size=100).astype(np.float32)
+    assert_same_bits(stepped(cupy, on_gpu(cupy, start)), stepped(np, start.copy()))
+
+
+class Holder:
+    """A parameter, or a rule."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("scale", [None, 64.0, 3.0])
+@pytest.mark.parametrize("rate", [1.0, 0.3])
+def test_gradients_prepared_on_the_way(
+    cupy: Any, types: Any, write: bool, scale: float | None, rate: float
+) -> None:
+    """They are what NumPy's operations make of them, before the step or in its place."""
+    here = model(types, (3, 257, 2000), VARIANTS[3])
+    there = [moved(cupy, step) for step in here]
+    batch = Batch(there)
+    for run in batch.runs():
+        run()
+    adam_batch(here)
+    assert batch.keep([None] * len(there))
+    params = [Holder(array=s.p) for s in there]
+    states = [{"m": s.m, "v": s.v, "vhat": s.vhat} for s in there]
+    rules = [Holder(_state=state, t=2, _fp32_param=None) for state in states]
+    gradients, ts, c = [s.g for s in there], [2] * 3, coefficients_at(3, VARIANTS[3])
+    assert batch.follow(params, "array", rules, ts, gradients, [c])
+    scales = None if scale is None else [scale] * 3
+    may = batch.prepare(gradients, scales, rate, write)
+    # a half type cannot hold what has been divided
+    assert may == (types[0] == types[2] or not scale or not write)
+    if not may:
+        return
+    owner: dict[str, Any] = {}
+    batch.step_and_count([c], rules, ts, [3] * 3, owner, {"t": 3}, ())
+    assert owner == {"t": 3}
+    assert [rule.t for rule in rules] == [3] * 3
+    here = [step._replace(g=_prepared(step, scale, rate, write), coefficients=c) for step in here]
+    adam_batch(here)
+    for one, other in zip(there, here, strict=True):
+        assert_batches_agree([one._replace(g=one.m)], [other._replace(g=other.m)])
+        if write:
+            assert_same_bits(one.g, other.g)
+
+
+def _prepared(step: Step, scale: float | None, rate: float, write: bool) -> Any:
+    """Return what is made of a gradient."""
+    if scale is None:
+        # clipped in its own type
+        return (step.g.astype(step.m.dtype) * step.m.dtype.type(rate)).astype(step.g.dtype)
+    return step.g.astype(step.m.dtype) / step.m.dtype.type(scale) * step.m.dtype.type(rate)
