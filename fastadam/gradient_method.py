@@ -12,7 +12,7 @@ from fastadam.gradient_pass import GradientFacts, PendingFacts, narrow_gradients
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.interrupt import DeferredInterrupt
-from fastadam.kernels.backend import capturing, zeros_like
+from fastadam.kernels.backend import capturing, is_gpu_array, loaded_cupy, zeros_like
 from fastadam.lending import lend_gradients
 from fastadam.loss_scaling import LossScaling, refuse_no_number
 from fastadam.parameter import peek_grad
@@ -454,9 +454,9 @@ class GradientMethod(LossScaling):
     def _update(self, lent: bool = False) -> None:
         """Update from the gradients that are there; forget those that were lent."""
         targets = self._set_up()
-        if capturing():
-            refuse_capture(self)
         params = targets.parameters.values()
+        if loaded_cupy() is not None and any(is_gpu_array(p.array) for p in params) and capturing():
+            refuse_capture(self)
         alone = isinstance(targets, ArrayTarget) and not lent
         if alone and all(peek_grad(param) is None for param in params):
             raise ValueError(
