@@ -122,7 +122,7 @@ def describe(obj: Any) -> Snapshot:
             _add_rule(facts, arrays, path, getattr(param, "update_rule", None), obj)
         # a parameter moves after its state: it is what shows a cause last
         if param.array is not None:
-            arrays[path, PARAM] = param.array
+            arrays[path, PARAM] = on_cpu(param.array)
     for path, first in targets.aliases.items():
         facts[path, SHARED] = first
     return Snapshot(kind, facts, arrays, tuple(targets.parameters))
