@@ -339,6 +339,7 @@ def _add_operators() -> None:
         in_place = getattr(np.ndarray, f"__i{name}__")
 
         def change(self: Any, other: Any, in_place: Any = in_place) -> Any:
+            refuse_capture()
             with np.errstate(all="ignore"):
                 in_place(host_of(self), host_of(other))
             return self

@@ -1,0 +1,319 @@
+"""CUDA on a CPU and the stand-in for CuPy, which are what the other tests rest on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_on_cpu import emulator
+from cuda_on_cpu.emulator import ORDERS, EmulatorError, Kernels
+from cuda_on_cpu.memory import Memory, check_guards, counting, state
+
+pytestmark = pytest.mark.skipif(emulator.compiler() is None, reason="needs a C++ compiler")
+
+SOURCE = r"""
+struct Three { float a; double b; short c; };
+template <typename T> struct alignas(16) Four { T x[4]; };
+
+__global__ void sum(const double *x, double *out, unsigned n)
+{
+    __shared__ double lanes[64];
+    lanes[threadIdx.x] = threadIdx.x < n ? x[blockIdx.x * n + threadIdx.x] : 0;
+    for (unsigned half = 32; half; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half)
+            lanes[threadIdx.x] += lanes[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0)
+        out[blockIdx.x] = lanes[0];
+}
+__global__ void no_barrier(double *out)
+{
+    __shared__ double lanes[64];
+    lanes[threadIdx.x] = threadIdx.x;
+    out[threadIdx.x] = lanes[63 - threadIdx.x];
+}
+__global__ void divergent(double *out)
+{
+    if (threadIdx.x < 32)
+        __syncthreads();
+    out[threadIdx.x] = 1;
+}
+__global__ void last_writes(unsigned *out) { *out = blockIdx.x * blockDim.x + threadIdx.x; }
+__global__ void where(unsigned *out)
+{
+    const unsigned thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
+    const unsigned block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
+    out[block * blockDim.x * blockDim.y * blockDim.z + thread] = 1000 * block + thread;
+}
+__global__ void at(float *x, long long i) { x[i] = 1; }
+__global__ void wide(float *x, unsigned i)
+{
+    *reinterpret_cast<Four<float> *>(x + i) = Four<float>{{1, 2, 3, 4}};
+}
+__global__ void arithmetic(const float *x, float *y)
+{
+    y[0] = x[0] * x[1] + x[2];
+    y[1] = x[3] * x[4];
+    y[2] = sqrtf(x[0]) / x[1];
+}
+__global__ void doubles(const double *x, double *y) { *y = x[0] * x[1] + x[2]; }
+__global__ void by_value(const __grid_constant__ Three three, double *out)
+{
+    out[0] = three.a; out[1] = three.b; out[2] = three.c;
+}
+__global__ void kinds(float *p, unsigned u, int i, size_t n, float f, double d, short s, bool b) {}
+"""
+NAMES = [
+    *("sum", "no_barrier", "divergent", "last_writes", "where", "at", "wide", "arithmetic"),
+    *("doubles", "by_value", "kinds"),
+]
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    return Kernels(SOURCE, NAMES)
+
+
+def launch(kernels: Kernels, name: str, grid: Any, block: Any, *args: Any, **kwargs: Any) -> None:
+    """Launch with arrays of NumPy's, whose addresses are given, or numbers."""
+    values = [
+        np.array([a.ctypes.data], np.uint64)
+        if isinstance(a, np.ndarray) and a.ndim
+        else np.array([a])
+        for a in args
+    ]
+    kernels.launch(name, grid, block, [value.ctypes.data for value in values], **kwargs)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_barriers_and_shared_memory(kernels: Kernels, order: str) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 64))
+    out = np.zeros(5)
+    launch(kernels, "sum", [5], [64], x, out, np.uint32(64), order=order, seed=3)
+    lanes = x.copy()
+    while lanes.shape[1] > 1:
+        half = lanes.shape[1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    assert out.tolist() == lanes[:, 0].tolist()
+
+
+def test_a_missing_barrier_is_seen_in_some_order(kernels: Kernels) -> None:
+    expected = np.arange(64.0)[::-1]
+    wrong = []
+    for order in ORDERS:
+        out = np.zeros(64)
+        launch(kernels, "no_barrier", [1], [64], out, order=order)
+        wrong.append(not np.array_equal(out, expected))
+    assert any(wrong)
+
+
+def test_a_barrier_that_some_threads_do_not_reach(kernels: Kernels) -> None:
+    with pytest.raises(EmulatorError, match=r"divergent: some threads.*__syncthreads"):
+        launch(kernels, "divergent", [1], [64], np.zeros(64))
+    # and goes on working
+    launch(kernels, "divergent", [1], [32], np.zeros(64))
+
+
+def test_orders(kernels: Kernels) -> None:
+    last = {}
+    for order in ORDERS:
+        out = np.zeros(1, np.uint32)
+        launch(kernels, "last_writes", [10], [32], out, order=order, seed=1)
+        last[order] = int(out[0])
+    assert last["forward"] == 319
+    assert last["reverse"] == 0
+    assert last["shuffled"] not in (0, 319)
+    out = np.zeros(1, np.uint32)
+    launch(kernels, "last_writes", [10], [32], out, order="shuffled", seed=2)
+    assert int(out[0]) != last["shuffled"]
+
+
+def test_three_axes(kernels: Kernels) -> None:
+    out = np.zeros((2 * 3 * 4, 5 * 2 * 3), np.uint32)
+    launch(kernels, "where", [2, 3, 4], [5, 2, 3], out)
+    assert out.tolist() == [[1000 * b + t for t in range(30)] for b in range(24)]
+
+
+@pytest.mark.parametrize(
+    ("grid", "block", "shared"),
+    [
+        *(([0], [32], 0), ([1], [0], 0), ([1], [1025], 0), ([1], [32, 33], 0)),
+        *(([1], [1, 1, 65], 0), ([1, 65536], [1], 0), ([1, 1, 65536], [1], 0)),
+        ([1], [32], 48 * 1024 + 1),
+    ],
+)
+def test_launches_beyond_the_limits(kernels: Kernels, grid: Any, block: Any, shared: int) -> None:
+    with pytest.raises(EmulatorError, match="limits of CUDA"):
+        launch(kernels, "last_writes", grid, block, np.zeros(1, np.uint32), shared=shared)
+
+
+def test_misaligned_accesses(kernels: Kernels) -> None:
+    memory = np.zeros(32, np.float32)
+    first = -memory.ctypes.data // 4 % 4
+    launch(kernels, "wide", [1], [1], memory, np.uint32(first))
+    assert memory[first : first + 4].tolist() == [1, 2, 3, 4]
+    with pytest.raises(EmulatorError, match=r"wide: misaligned address \d+ in line \d+"):
+        launch(kernels, "wide", [1], [1], memory, np.uint32(first + 1))
+
+
+def test_every_operation_rounds_once(kernels: Kernels) -> None:
+    x = np.array([1 + 2**-12, 1 + 2**-12, -(1 + 2**-11), 1e-30, 1e-10], np.float32)
+    y = np.zeros(3, np.float32)
+    launch(kernels, "arithmetic", [1], [1], x, y)
+    # contracted, the square's last bit would stay
+    assert y[0] == x[0] * x[1] + x[2] == 0
+    assert y[1] == x[3] * x[4] != 0
+    assert y[2] == np.sqrt(x[0]) / x[1]
+
+
+def test_subnormal_numbers_are_flushed_on_request(kernels: Kernels) -> None:
+    tiny = np.float32(1e-40)
+    x, y = np.array([tiny, 1, 0, 1e-30, 1e-10], np.float32), np.zeros(3, np.float32)
+    for flush in (True, False):
+        launch(kernels, "arithmetic", [1], [1], x, y, flush=flush)
+        assert (y[0] == 0) == flush
+        assert (y[1] == 0) == flush
+    # and the mode is as before
+    assert tiny * np.float32(1) == tiny
+
+
+def test_structs_by_value(kernels: Kernels) -> None:
+    three = np.array((1.5, 2.5, 3), np.dtype([("a", "f4"), ("b", "f8"), ("c", "i2")], align=True))
+    out = np.zeros(3)
+    launch(kernels, "by_value", [1], [1], three, out)
+    assert out.tolist() == [1.5, 2.5, 3]
+    assert kernels.signature("by_value") == [("struct", 24), ("pointer", 8)]
+
+
+def test_signatures(kernels: Kernels) -> None:
+    kinds = ["pointer", "uint", "int", "uint", "float", "float", "int", "bool"]
+    widths = [8, 4, 4, 8, 4, 8, 2, 1]
+    assert kernels.signature("kinds") == list(zip(kinds, widths, strict=True))
+
+
+def test_errors_of_the_compiler_tell_the_line() -> None:
+    with pytest.raises(EmulatorError, match=r"kernel\.cu:3:.*nonsense"):
+        Kernels("\n\n__global__ void bad(float *x) { nonsense; }\n", ["bad"])
+
+
+# -- the stand-in ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def module(stand_in: Any) -> Any:
+    return stand_in.RawModule(code=SOURCE, options=(), name_expressions=tuple(NAMES))
+
+
+@pytest.mark.parametrize("i", [-1, 5, 128, -128])
+def test_writes_beside_an_allocation_are_found(stand_in: Any, module: Any, i: int) -> None:
+    x = stand_in.zeros(5, np.float32)
+    with pytest.raises(MemoryError, match=r"wrote (before|after) an allocation of 20 bytes"):
+        module.get_function("at")((1,), (1,), (x, np.int64(i)))
+    # repaired, so that no other test stumbles
+    x.data.mem._whole[: x.data.mem._first] = 0xFF
+    x.data.mem._whole[x.data.mem._first + 20 :] = 0xFF
+    check_guards()
+
+
+def test_memory_is_not_zero_and_well_aligned(stand_in: Any) -> None:
+    assert np.isnan(stand_in.empty(3, np.float32).get()).all()
+    assert all(Memory(n).ptr % 512 == 0 for n in (0, 1, 3, 1000))
+
+
+ONE = np.float32(1)
+GOOD = (None, np.uint32(1), np.int32(1), np.uint64(1), ONE, np.float64(1), np.int16(1), True)
+
+
+def test_arguments_of_the_right_width(module: Any) -> None:
+    module.get_function("kinds")((1,), (1,), GOOD)
+
+
+@pytest.mark.parametrize(
+    ("i", "value"),
+    [
+        *((0, np.uint32(0)), (0, 5), (0, np.zeros(3, np.float32)), (0, ONE)),
+        *((1, 1), (1, 1.0), (1, np.int32(1)), (1, np.uint64(1)), (1, None), (1, True)),
+        *((2, np.uint32(1)), (3, np.uint32(1)), (3, np.int64(1))),
+        *((4, 1.0), (4, np.float64(1)), (4, np.int32(1)), (5, ONE), (6, np.int32(1)), (7, 1)),
+        (1, np.zeros(2, np.uint32)),
+    ],
+)
+def test_arguments_that_cupy_would_let_pass(module: Any, i: int, value: Any) -> None:
+    arguments = [*GOOD[:i], value, *GOOD[i + 1 :]]
+    with counting() as counts, pytest.raises(TypeError, match=f"kinds: argument {i} is"):
+        module.get_function("kinds")((1,), (1,), tuple(arguments))
+    assert not counts.launches
+
+
+def test_the_number_of_arguments(module: Any) -> None:
+    for arguments in (GOOD[:-1], (*GOOD, None)):
+        with pytest.raises(TypeError, match=f"kinds: {len(arguments)} arguments, .* takes 8"):
+            module.get_function("kinds")((1,), (1,), arguments)
+    with pytest.raises(TypeError, match="tuples"):
+        module.get_function("kinds")([1], (1,), GOOD)
+
+
+def test_arrays_of_another_device(stand_in: Any, module: Any) -> None:
+    with stand_in.cuda.Device(1):
+        there = stand_in.zeros(5, np.float32)
+    with pytest.raises(TypeError, match="not on the current device"):
+        module.get_function("at")((1,), (1,), (there, np.int64(0)))
+    with pytest.raises(ValueError, match="device 1 is used with device 0 current"):
+        there + there
+    with stand_in.cuda.Device(1):
+        assert (there + there).data.device_id == 1
+    with pytest.raises(RuntimeError, match="invalid device"):
+        stand_in.cuda.Device(state.devices)
+
+
+def test_numpy_and_the_stand_in_do_not_mix(stand_in: Any) -> None:
+    x = stand_in.ones(3, np.float32)
+    with pytest.raises(TypeError, match=r"Implicit conversion.*\.get\(\)"):
+        np.asarray(x)
+    with pytest.raises(TypeError, match="Unsupported type"):
+        x + np.ones(3, np.float32)
+    with pytest.raises(TypeError, match=r"numpy\.ndarray"):
+        x[:] = np.ones(3, np.float32)
+    with pytest.raises(TypeError, match=r"src must be a cupy\.ndarray"):
+        stand_in.copyto(x, np.ones(3, np.float32))
+    with pytest.raises(TypeError):
+        x.set(np.ones(3))
+    # numbers may
+    x += 1
+    assert (x * np.float32(2)).get().tolist() == [4, 4, 4]
+
+
+def test_reductions_and_elements_stay_on_the_gpu(stand_in: Any) -> None:
+    x = stand_in.arange(6).reshape(2, 3)
+    with counting() as counts:
+        total, element, row = x.sum(), x[1, 2], x[1]
+    assert counts.synchronisations == 0
+    assert {type(each) for each in (total, element, row)} == {stand_in.ndarray}
+    element[...] = 50
+    assert x.get().tolist() == [[0, 1, 2], [3, 4, 50]]
+    with counting() as counts:
+        assert (int(total), float(row.sum()), bool(x.all())) == (15, 57.0, False)
+    assert counts.synchronisations == 3
+
+
+def test_streams_record(stand_in: Any, module: Any) -> None:
+    x = stand_in.zeros(3, np.float32)
+    stream = stand_in.cuda.Stream(non_blocking=True)
+    kernel = module.get_function("at")
+    with stream:
+        stream.begin_capture()
+        kernel((1,), (1,), (x, np.int64(1)))
+        assert x.data.mem.host.view(np.float32).tolist() == [0, 0, 0]
+        with pytest.raises(RuntimeError, match="CaptureUnsupported"):
+            x.get()
+        with pytest.raises(RuntimeError, match="CaptureUnsupported"):
+            x += 1
+        with pytest.raises(RuntimeError, match="CaptureUnsupported"):
+            stream.synchronize()
+        graph = stream.end_capture()
+        graph.launch()
+    assert x.get().tolist() == [0, 1, 0]
+    with pytest.raises(RuntimeError, match="CaptureUnsupported"):
+        stand_in.cuda.Stream.null.begin_capture()
