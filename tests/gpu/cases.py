@@ -6,8 +6,30 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["SPECIAL", "assert_same_bits", "dtype_of", "on_gpu", "special_values", "values"]
+from fastadam.kernels.batch import Batch, adam_batch
+from fastadam.kernels.coefficients import Coefficients, step_coefficients
+from fastadam.kernels.table import Step
 
+__all__ = [
+    "AMSBOUND",
+    "OFFSETS",
+    "SPECIAL",
+    "Holder",
+    "assert_batches_agree",
+    "assert_masters_agree",
+    "assert_prepared_steps_agree",
+    "assert_same_bits",
+    "assert_steps_agree",
+    "coefficients_at",
+    "dtype_of",
+    "model",
+    "moved",
+    "on_gpu",
+    "special_values",
+    "values",
+]
+
+AMSBOUND = ("true", "true")
 # What arithmetic treats in a way of its own.
 SPECIAL = (
     *(0.0, -0.0, np.inf, -np.inf, np.nan, 1e-45, -1e-40, 1.1754944e-38, -1.1754942e-38),
@@ -47,6 +69,9 @@ def special_values(types: tuple[str, str, str], n: int) -> list[np.ndarray]:
             places = random.random(n) < 0.4
             some = random.choice(SPECIAL, n)
             array[places] = some[places].astype(array.dtype)
+        if array.dtype == np.float32:
+            # a NaN whose bits are all ones
+            array.view(np.uint32)[::97] = 0x7FFFFFFF
     # second moments are not negative
     arrays[3], arrays[4] = np.abs(arrays[3]), np.abs(arrays[4])
     return arrays
@@ -70,3 +95,148 @@ def assert_same_bits(there: Any, here: np.ndarray, what: object = "") -> None:
     one, other = ours[~nan].view(unsigned), here[~nan].view(unsigned)
     wrong = np.flatnonzero(one != other)
     assert not wrong.size, f"{what}: {ours[~nan][wrong[:3]]} for {here[~nan][wrong[:3]]}"
+
+
+HYPERPARAM = {
+    "alpha": 0.02,
+    "beta1": 0.83,
+    "beta2": 0.971,
+    "eps": 3e-6,
+    "eta": 0.77,
+    "weight_decay_rate": 0.013,
+    "final_lr": 0.04,
+    "gamma": 0.03,
+}
+# Elements from an aligned address to the first one of p, g, m, v, vhat; all of these meet
+# somewhere, or nowhere.
+OFFSETS = (
+    *((0, 0, 0, 0, 0), (3, 3, 3, 3, 3), (5, 5, 1, 1, 1), (0, 1, 2, 3, 1), (1, 0, 0, 0, 0)),
+    *((0, 1, 0, 0, 0), (0, 0, 1, 0, 0), (0, 0, 0, 1, 0), (0, 0, 0, 0, 1)),
+)
+
+
+def coefficients_at(t: int, variant: tuple[str, str], **changes: Any) -> Coefficients:
+    flags = {"amsgrad": variant[0] == "true", "adabound": variant[1] == "true"}
+    return step_coefficients({**HYPERPARAM, **flags, **changes}, t, 0.05)
+
+
+def assert_steps_agree(
+    cupy: Any,
+    arrays: list[np.ndarray],
+    variant: tuple[str, str],
+    offsets: tuple[int, ...] = OFFSETS[0],
+    ts: tuple[int, ...] = (1, 2, 3),
+    **changes: Any,
+) -> None:
+    here = [array.copy() for array in arrays]
+    there = [on_gpu(cupy, array, o) for array, o in zip(arrays, offsets, strict=True)]
+    for t in ts:
+        c = coefficients_at(t, variant, **changes)
+        for p, g, m, v, vhat in (here, there):
+            adam_batch([Step("p", p, g, m, v, vhat if c.amsgrad else None, c)])
+    assert_same_bits(here[1], arrays[1])
+    for name, one, other in zip(("p", "g", "m", "v", "vhat"), there, here, strict=True):
+        assert_same_bits(one, other, f"{name} {len(other)} {offsets}")
+
+
+def model(types: Any, sizes: Any, variant: Any, n_sets: int = 1) -> list[Step]:
+    """Return steps of several tensors, with several sets of coefficients."""
+    sets = [coefficients_at(t + 1, variant) for t in range(n_sets)]
+    made = []
+    for i, n in enumerate(sizes):
+        p, g, m, v, vhat = values(types, n, i)
+        c = sets[i % n_sets]
+        made.append(Step(f"p{i}", p, g, m, v, vhat if c.amsgrad else None, c))
+    return made
+
+
+def moved(cupy: Any, step: Step) -> Step:
+    arrays = [None if array is None else on_gpu(cupy, array) for array in step[1:6]]
+    return Step(step.name, *arrays, step.coefficients)
+
+
+def assert_batches_agree(there: list[Step], here: list[Step]) -> None:
+    for one, other in zip(there, here, strict=True):
+        for ours, theirs in zip(one[1:6], other[1:6], strict=True):
+            if theirs is not None:
+                assert_same_bits(ours, theirs, other.name)
+
+
+class Holder:
+    """A parameter, or a rule."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+def assert_prepared_steps_agree(
+    cupy: Any, types: Any, write: bool, scale: float | None, rate: float
+) -> None:
+    """Prepared gradients are what NumPy's operations make of them, and written if asked for."""
+    here = model(types, (3, 257, 2000), AMSBOUND)
+    there = [moved(cupy, step) for step in here]
+    batch = Batch(there)
+    for run in batch.runs():
+        run()
+    adam_batch(here)
+    assert batch.keep([None] * len(there))
+    params = [Holder(array=s.p) for s in there]
+    states = [{"m": s.m, "v": s.v, "vhat": s.vhat} for s in there]
+    rules = [Holder(_state=state, t=2, _fp32_param=None) for state in states]
+    gradients, ts, c = [s.g for s in there], [2] * 3, coefficients_at(3, AMSBOUND)
+    assert batch.follow(params, "array", rules, ts, gradients, [c])
+    scales = None if scale is None else [scale] * 3
+    may = batch.prepare(gradients, scales, rate, write)
+    # a half type cannot hold what has been divided
+    assert may == (types[0] == types[2] or not scale or not write)
+    if not may:
+        return
+    owner: dict[str, Any] = {}
+    batch.step_and_count([c], rules, ts, [3] * 3, owner, {"t": 3}, ())
+    assert owner == {"t": 3}
+    assert [rule.t for rule in rules] == [3] * 3
+    here = [step._replace(g=_prepared(step, scale, rate, write), coefficients=c) for step in here]
+    adam_batch(here)
+    for one, other in zip(there, here, strict=True):
+        assert_batches_agree([one._replace(g=one.m)], [other._replace(g=other.m)])
+        if write:
+            assert_same_bits(one.g, other.g)
+
+
+def _prepared(step: Step, scale: float | None, rate: float, write: bool) -> Any:
+    """Return what is made of a gradient."""
+    if scale is None:
+        # clipped in its own type
+        return (step.g.astype(step.m.dtype) * step.m.dtype.type(rate)).astype(step.g.dtype)
+    return step.g.astype(step.m.dtype) / step.m.dtype.type(scale) * step.m.dtype.type(rate)
+
+
+def assert_masters_agree(cupy: Any, half: str, gradient: str) -> None:
+    """Float32 masters take over what was written to their halves, and are rounded to them."""
+    h_type = dtype_of(half)
+    p, g, m, v, _ = values(("float", "float", gradient), 3000)
+    # numbers half-way between two of the half type, with no step to leave them by
+    ties = slice(100, 2000)
+    p[ties] = p[ties].astype(h_type).astype(np.float32)
+    p[ties] = (p.view(np.uint32) | (0x1000 if half == "float16" else 0x8000)).view(np.float32)[ties]
+    g[ties], m[ties] = 0, 0
+    with np.errstate(over="ignore", under="ignore"):
+        p[2000:2600] = np.random.default_rng(3).choice(SPECIAL, 600).astype(np.float32)
+        halves = p.astype(h_type)
+    # written from outside
+    halves[::7] = np.arange(len(halves[::7])).astype(h_type)
+    c = coefficients_at(2, ("false", "false"), weight_decay_rate=0.0)
+    done = []
+    for xp in (np, cupy):
+        own = [a.copy() if xp is np else on_gpu(xp, a) for a in (p, g, m, v, halves)]
+        batch = Batch([Step("p", *own[:4], None, c)])
+        param, rule = Holder(array=own[4]), Holder(_state={"m": own[2], "v": own[3]}, t=1)
+        rule._fp32_param = Holder(array=own[0])
+        assert batch.keep([own[4]])
+        for t in (2, 3):
+            rows = [param], "array", [rule], [t - 1], [own[1]], [c]
+            assert batch.follow(*rows)
+            batch.step_and_count([c], [rule], [t - 1], [t], {}, {}, ())
+        done.append(own)
+    for one, other in zip(done[1], done[0], strict=True):
+        assert_same_bits(one, other, half)

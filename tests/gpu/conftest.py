@@ -20,6 +20,18 @@ from cuda_on_cpu.cuda import precompile
 from cuda_on_cpu.cupy_stand_in import make_cupy
 from instantiations import ALL_KERNELS
 
+pytest.register_assert_rewrite("cases")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is for a GPU, unless it is asked for by its marker."""
+    if "gpu" in config.getoption("-m"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("gpu")]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if not item.get_closest_marker("gpu")]
+
 
 @pytest.fixture(scope="session")
 def _kernels() -> None:

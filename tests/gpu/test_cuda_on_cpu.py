@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from cuda_on_cpu import emulator
 from cuda_on_cpu.emulator import ORDERS, EmulatorError, Kernels
-from cuda_on_cpu.memory import Memory, check_guards, counting, state
+from cuda_on_cpu.memory import Memory, check_guards, counting, repair_guards, state
 
 pytestmark = pytest.mark.skipif(emulator.compiler() is None, reason="needs a C++ compiler")
 
@@ -211,9 +211,7 @@ def test_writes_beside_an_allocation_are_found(stand_in: Any, module: Any, i: in
     x = stand_in.zeros(5, np.float32)
     with pytest.raises(MemoryError, match=r"wrote (before|after) an allocation of 20 bytes"):
         module.get_function("at")((1,), (1,), (x, np.int64(i)))
-    # repaired, so that no other test stumbles
-    x.data.mem._whole[: x.data.mem._first] = 0xFF
-    x.data.mem._whole[x.data.mem._first + 20 :] = 0xFF
+    repair_guards()
     check_guards()
 
 

@@ -6,54 +6,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import assert_same_bits, on_gpu, special_values, values
+from cases import (
+    OFFSETS,
+    assert_batches_agree,
+    assert_masters_agree,
+    assert_prepared_steps_agree,
+    assert_same_bits,
+    assert_steps_agree,
+    coefficients_at,
+    model,
+    moved,
+    on_gpu,
+    special_values,
+    values,
+)
 from cuda_on_cpu.memory import state
 from instantiations import PAIRS, VARIANTS
 
-from fastadam.kernels.batch import Batch, adam_batch
-from fastadam.kernels.coefficients import Coefficients, step_coefficients
+from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.gpu import SETS
 from fastadam.kernels.table import Step
 
 SIZES = (0, 1, 3, 7, 8, 9, 15, 17, 255, 256, 257, 1023, 1024, 1025, 2049, 5000)
-HYPERPARAM = {
-    "alpha": 0.02,
-    "beta1": 0.83,
-    "beta2": 0.971,
-    "eps": 3e-6,
-    "eta": 0.77,
-    "weight_decay_rate": 0.013,
-    "final_lr": 0.04,
-    "gamma": 0.03,
-}
-# Elements from an aligned address to the first one of p, g, m, v, vhat; all of these meet
-# somewhere, or nowhere.
-OFFSETS = ((0, 0, 0, 0, 0), (3, 3, 3, 3, 3), (1, 0, 0, 0, 0), (0, 1, 2, 3, 1), (5, 5, 1, 1, 1))
 ORDERS = ("forward", "reverse", "shuffled")
-
-
-def coefficients_at(t: int, variant: tuple[str, str], **changes: Any) -> Coefficients:
-    flags = {"amsgrad": variant[0] == "true", "adabound": variant[1] == "true"}
-    return step_coefficients({**HYPERPARAM, **flags, **changes}, t, 0.05)
-
-
-def assert_steps_agree(
-    cupy: Any,
-    arrays: list[np.ndarray],
-    variant: tuple[str, str],
-    offsets: tuple[int, ...] = OFFSETS[0],
-    ts: tuple[int, ...] = (1, 2, 3),
-    **changes: Any,
-) -> None:
-    here = [array.copy() for array in arrays]
-    there = [on_gpu(cupy, array, o) for array, o in zip(arrays, offsets, strict=True)]
-    for t in ts:
-        c = coefficients_at(t, variant, **changes)
-        for p, g, m, v, vhat in (here, there):
-            adam_batch([Step("p", p, g, m, v, vhat if c.amsgrad else None, c)])
-    assert_same_bits(here[1], arrays[1])
-    for name, one, other in zip(("p", "g", "m", "v", "vhat"), there, here, strict=True):
-        assert_same_bits(one, other, f"{name} {len(other)} {offsets}")
 
 
 @pytest.fixture(params=PAIRS, ids=lambda pair: "-".join(pair[1:]))
@@ -107,29 +82,6 @@ def test_a_large_array_has_larger_blocks(cupy: Any) -> None:
     adam_batch([Step("p", *there, None, c)])
     for one, other in zip(there, (p, g, m, v), strict=True):
         assert_same_bits(one, other)
-
-
-def model(types: Any, sizes: Any, variant: Any, n_sets: int = 1) -> list[Step]:
-    """Return steps of several tensors, with several sets of coefficients."""
-    sets = [coefficients_at(t + 1, variant) for t in range(n_sets)]
-    made = []
-    for i, n in enumerate(sizes):
-        p, g, m, v, vhat = values(types, n, i)
-        c = sets[i % n_sets]
-        made.append(Step(f"p{i}", p, g, m, v, vhat if c.amsgrad else None, c))
-    return made
-
-
-def moved(cupy: Any, step: Step) -> Step:
-    arrays = [None if array is None else on_gpu(cupy, array) for array in step[1:6]]
-    return Step(step.name, *arrays, step.coefficients)
-
-
-def assert_batches_agree(there: list[Step], here: list[Step]) -> None:
-    for one, other in zip(there, here, strict=True):
-        for ours, theirs in zip(one[1:6], other[1:6], strict=True):
-            if theirs is not None:
-                assert_same_bits(ours, theirs, other.name)
 
 
 @pytest.mark.usefixtures("order")
@@ -214,13 +166,6 @@ def test_arrays_that_share_memory(cupy: Any) -> None:
     assert_same_bits(stepped(cupy, on_gpu(cupy, start)), stepped(np, start.copy()))
 
 
-class Holder:
-    """A parameter, or a rule."""
-
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
-
-
 @pytest.mark.usefixtures("order")
 @pytest.mark.parametrize("write", [False, True])
 @pytest.mark.parametrize("scale", [None, 64.0, 3.0])
@@ -229,39 +174,13 @@ def test_gradients_prepared_on_the_way(
     cupy: Any, types: Any, write: bool, scale: float | None, rate: float
 ) -> None:
     """They are what NumPy's operations make of them, before the step or in its place."""
-    here = model(types, (3, 257, 2000), VARIANTS[3])
-    there = [moved(cupy, step) for step in here]
-    batch = Batch(there)
-    for run in batch.runs():
-        run()
-    adam_batch(here)
-    assert batch.keep([None] * len(there))
-    params = [Holder(array=s.p) for s in there]
-    states = [{"m": s.m, "v": s.v, "vhat": s.vhat} for s in there]
-    rules = [Holder(_state=state, t=2, _fp32_param=None) for state in states]
-    gradients, ts, c = [s.g for s in there], [2] * 3, coefficients_at(3, VARIANTS[3])
-    assert batch.follow(params, "array", rules, ts, gradients, [c])
-    scales = None if scale is None else [scale] * 3
-    may = batch.prepare(gradients, scales, rate, write)
-    # a half type cannot hold what has been divided
-    assert may == (types[0] == types[2] or not scale or not write)
-    if not may:
-        return
-    owner: dict[str, Any] = {}
-    batch.step_and_count([c], rules, ts, [3] * 3, owner, {"t": 3}, ())
-    assert owner == {"t": 3}
-    assert [rule.t for rule in rules] == [3] * 3
-    here = [step._replace(g=_prepared(step, scale, rate, write), coefficients=c) for step in here]
-    adam_batch(here)
-    for one, other in zip(there, here, strict=True):
-        assert_batches_agree([one._replace(g=one.m)], [other._replace(g=other.m)])
-        if write:
-            assert_same_bits(one.g, other.g)
+    assert_prepared_steps_agree(cupy, types, write, scale, rate)
 
 
-def _prepared(step: Step, scale: float | None, rate: float, write: bool) -> Any:
-    """Return what is made of a gradient."""
-    if scale is None:
-        # clipped in its own type
-        return (step.g.astype(step.m.dtype) * step.m.dtype.type(rate)).astype(step.g.dtype)
-    return step.g.astype(step.m.dtype) / step.m.dtype.type(scale) * step.m.dtype.type(rate)
+@pytest.mark.usefixtures("order")
+@pytest.mark.parametrize("half", ["float16", "bfloat16"])
+@pytest.mark.parametrize("gradient", ["float32", "float16"])
+def test_masters(cupy: Any, half: str, gradient: str) -> None:
+    if half == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    assert_masters_agree(cupy, half, gradient)

@@ -9,7 +9,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["Counts", "Memory", "MemoryPointer", "check_guards", "counting", "counts", "state"]
+__all__ = [
+    "Counts",
+    "Memory",
+    "MemoryPointer",
+    "check_guards",
+    "counting",
+    "counts",
+    "repair_guards",
+    "state",
+]
 
 ALIGNMENT = 512
 GUARD = 512
@@ -109,6 +118,13 @@ def check_guards() -> None:
     """Raise if something was written beside any allocation."""
     for memory in list(_alive):
         memory.check()
+
+
+def repair_guards() -> None:
+    """Write the guards anew, after a test in which one was meant to be found broken."""
+    for memory in list(_alive):
+        memory._whole[: memory._first] = PATTERN
+        memory._whole[memory._first + memory.size :] = PATTERN
 
 
 class MemoryPointer:
