@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # Environments that run tests: each must report some that passed and none that failed.
-TESTED = ("py311", "py312", "py313", "isa-baseline", "noopenmp", "chainer", "sdist")
+TESTED = ("py311", "py312", "py313", "isa-baseline", "noopenmp", "chainer", "gpu", "sdist")
 # Environments that only succeed or fail.
 CHECKED = ("lint", "types", "docs")
 

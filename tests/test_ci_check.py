@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 CHECK = Path(__file__).resolve().parents[1] / ".ci" / "check.py"
-TESTED = ("py311", "py312", "py313", "isa-baseline", "noopenmp", "chainer", "sdist")
+TESTED = ("py311", "py312", "py313", "isa-baseline", "noopenmp", "chainer", "gpu", "sdist")
 CHECKED = ("lint", "types", "docs")
 
 PASSED = '<testcase name="p"/>'
@@ -51,7 +51,7 @@ def check(folder: Path, status: int = 0) -> tuple[int, list[str]]:
 def test_all_is_well(folder):
     status, lines = check(folder)
     assert status == 0
-    assert lines[-1] == "14 passed, 0 failed, 7 skipped"
+    assert lines[-1] == "16 passed, 0 failed, 8 skipped"
 
 
 @pytest.mark.parametrize("name", TESTED)
@@ -68,7 +68,7 @@ def test_a_failure_or_an_error(folder, case):
     status, lines = check(folder)
     assert status == 1
     assert "problem: py312: 1 failed" in lines
-    assert lines[-1] == "13 passed, 1 failed, 6 skipped"
+    assert lines[-1] == "15 passed, 1 failed, 7 skipped"
 
 
 def test_an_environment_in_which_nothing_passed(folder):

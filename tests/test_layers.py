@@ -48,8 +48,10 @@ command
 plans picture
 chain memory subnormal sweep
 ratios report
-peers
-own torch_steps other_steps floor
+peers targets
+device
+own cuda_steps other_steps
+torch_steps floor
 contender headers
 arrays
 cases settings spread timing machine

@@ -117,6 +117,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "mlp": mlp,
     "many": many,
     "many-fresh": lambda: many(fresh=True),
+    "16m": lambda: one(16_000_000, "16m"),
     "20m": lambda: one(20_000_000, "20m"),
     "resnet50": resnet50,
     "100m": lambda: one(100_000_000, "100m"),

@@ -20,10 +20,12 @@ from typing import Any
 
 from fastadam.bench import arrays, machine, plans, report
 from fastadam.bench.cases import CASES
+from fastadam.bench.device import DEVICES, Cpu, Cuda
 from fastadam.bench.headers import UnreadableModel, read_model
-from fastadam.bench.peers import CONTENDERS, OURS, Roster
+from fastadam.bench.peers import OURS, Roster
 from fastadam.bench.picture import check_matplotlib, save_picture
 from fastadam.bench.settings import VARIANTS
+from fastadam.bench.targets import judge
 from fastadam.cli import arguments, output
 from fastadam.cli.extras import MissingExtra
 
@@ -35,16 +37,23 @@ SUMMARY = "time steps beside PyTorch, optax, DeepSpeed, Chainer, NumPy and the m
 _BUSY = 0.1
 
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
+_CONTENDERS = {**Cpu.contenders, **Cuda.contenders}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's options."""
+    parser.add_argument(
+        "--device",
+        choices=tuple(DEVICES),
+        default="cpu",
+        help="where: on the CPU, or with CuPy on the first GPU (default: cpu)",
+    )
     for option, known, default, text in (
-        ("--what", plans.WHAT, ("ratios",), "what to measure"),
+        ("--what", plans.WHAT, None, "what to measure (default: ratios; on a GPU host, too)"),
         ("--cases", CASES, None, "what ratios and chain are measured on"),
         ("--variants", VARIANTS, ("adamw",), "of the Adam family"),
         ("--dtypes", _DTYPES, None, "of parameters and gradients"),
-        ("--contenders", CONTENDERS, tuple(CONTENDERS), "who takes part; fastadam always does"),
+        ("--contenders", _CONTENDERS, None, "who takes part, by default all; fastadam always does"),
     ):
         names = tuple(known)
         shown = f" (default: {','.join(default)})" if default and default != names else ""
@@ -87,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print, write and draw; return 0, or 1 if something that was asked for is missing."""
     try:
         result = _measure(args)
-    except (MissingExtra, UnreadableModel) as error:
+    except (MissingExtra, UnreadableModel, _MissingDevice) as error:
         missing = isinstance(error, MissingExtra)
         if args.json:
             what = "the extra is not installed" if missing else str(error)
@@ -106,12 +115,38 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+class _MissingDevice(Exception):
+    """There is no such device here, or what was asked for is not measured on it."""
+
+
+def _device(args: argparse.Namespace) -> Cpu | Cuda:
+    """Return the device, if it is there and all that was asked for can be measured on it."""
+    try:
+        device = DEVICES[args.device]()
+    except RuntimeError as error:
+        raise _MissingDevice(str(error)) from error
+    for option, asked, known in (
+        ("--what", args.what, device.what),
+        ("--contenders", args.contenders, tuple(device.contenders)),
+    ):
+        wrong = [name for name in asked or () if known is not None and name not in known]
+        if wrong:
+            raise _MissingDevice(
+                f"with --device {device.name} there is no {option} {','.join(wrong)}; "
+                f"there are {', '.join(known or ())}"
+            )
+    return device
+
+
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
     """Find out what to measure on, measure, and return all that there is to tell."""
     started = time.perf_counter()
     if args.png is not None:
         check_matplotlib()
+    device = _device(args)
     sizes = plans.QUICK if args.quick else plans.THOROUGH
+    if device.cases is not None and not args.quick:
+        sizes = sizes._replace(cases=device.cases)
     if args.rounds is not None:
         sizes = sizes._replace(plan=sizes.plan._replace(rounds=args.rounds))
     dtypes: tuple[str | None, ...] = args.dtypes or ("float32",)
@@ -126,11 +161,12 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         for dtype in dtypes:
             arrays.dtypes(case, dtype)  # what is missing is said before anything else happens
     threads = args.threads or [machine.cpus()]
-    names = tuple(dict.fromkeys((OURS[0], *args.contenders)))
-    options = plans.Options(args.what, cases, args.variants, dtypes, threads, sizes)
+    names = tuple(dict.fromkeys((OURS[0], *(args.contenders or device.contenders))))
+    what = args.what or device.what or ("ratios",)
+    options = plans.Options(what, cases, args.variants, dtypes, threads, sizes)
     with _quiet(), arguments.restored_threads():
-        roster = Roster(names)
-        made_on = machine.describe(roster.versions)
+        roster = Roster(names, device)
+        made_on = machine.describe(roster.versions) | device.describe()
         before, since = machine.others_seconds(), time.perf_counter()
         results = plans.run(roster, options)
         after, until = machine.others_seconds(), time.perf_counter()
@@ -144,6 +180,7 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
         "threads": threads,
         "rounds": sizes.plan.rounds,
         "results": results,
+        "targets": judge(results),
         "left_out": [one._asdict() for one in roster.left_out],
         "seconds": round(time.perf_counter() - started, 1),
     }
@@ -157,6 +194,9 @@ def _print_result(result: dict[str, Any], args: argparse.Namespace) -> None:
     )
     for line in report.text(result["results"]):
         print(line)
+    for one in result["targets"]:
+        reached = "reached" if one["reached"] else "not reached"
+        print(f"{one['what']}: wanted {one['wanted']:g}, measured {one['measured']:.3g}, {reached}")
     print(f"Made on {machine.line(result['made_on'], result['threads'])}")
     others = result["made_on"].get("other_programs_cpus", 0.0)
     if others > _BUSY:

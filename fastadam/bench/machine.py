@@ -107,7 +107,9 @@ def line(made_on: dict[str, Any], threads: list[int]) -> str:
     """
     config = made_on["config"]
     versions = dict.fromkeys(made_on["versions"].values())
+    on_gpu = made_on.get("gpu")
     parts = (
+        *([f"{on_gpu}, driver {made_on['driver']}, cupy {made_on['cupy']}"] if on_gpu else []),
         made_on["cpu"],
         f"{made_on['cpus']} CPUs",
         f"threads: {', '.join(map(str, threads))}",

@@ -6,28 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastadam.bench.contender import Contender, NotComparable, Unavailable, check
-from fastadam.bench.other_steps import Chainer, Optax
-from fastadam.bench.own import FastadamArrays, FastadamLink, PlainNumpy
+from fastadam.bench.device import Cpu, Cuda
 from fastadam.bench.settings import VARIANTS
-from fastadam.bench.torch_steps import DeepSpeed, TorchForeach, TorchFused, TorchSingle
 from fastadam.cli.extras import MissingExtra
 
 __all__ = ["CONTENDERS", "OURS", "LeftOut", "Roster"]
 
-CONTENDERS: dict[str, type[Contender]] = {
-    kind.name: kind
-    for kind in (
-        FastadamArrays,
-        FastadamLink,
-        PlainNumpy,
-        TorchFused,
-        TorchForeach,
-        TorchSingle,
-        Optax,
-        DeepSpeed,
-        Chainer,
-    )
-}
+# On the CPU; those on a GPU are a device's.
+CONTENDERS = Cpu.contenders
 OURS = ("fastadam", "fastadam-link")
 
 
@@ -45,23 +31,28 @@ class Roster:
     Parameters
     ----------
     names : sequence of str
-        Of `CONTENDERS`.
+        Of the device's contenders.
+    device : Cpu or Cuda, optional
+        Where they are: on the CPU by default.
 
     Attributes
     ----------
+    device : Cpu or Cuda
+        Where they are.
     versions : dict of str to str
         Of the libraries that are here, by contender.
     left_out : list of LeftOut
         One for every contender and reason.
     """
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], device: Cpu | Cuda | None = None) -> None:
+        self.device = device or Cpu()
         self.versions: dict[str, str] = {}
         self.left_out: list[LeftOut] = []
         self._here: list[type[Contender]] = []
         self._checked: dict[tuple[str, str, str], float | None] = {}
         for name in names:
-            kind = CONTENDERS[name]
+            kind = self.device.contenders[name]
             try:
                 version = kind.version()
             except Unavailable as error:

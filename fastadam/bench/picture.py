@@ -5,30 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fastadam.bench.peers import CONTENDERS
 from fastadam.bench.report import microseconds
 from fastadam.cli.extras import load
 
 __all__ = ["check_matplotlib", "save_picture"]
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart, and a mark each.
-_STYLES = dict(
-    zip(
-        CONTENDERS,
-        (
-            ("#d55e00", "o"),
-            ("#d55e00", "D"),
-            ("#999999", "s"),
-            ("#0072b2", "^"),
-            ("#56b4e9", "v"),
-            ("#56b4e9", "<"),
-            ("#009e73", "P"),
-            ("#cc79a7", "X"),
-            ("#000000", "*"),
-        ),
-        strict=True,
-    )
-)
+_STYLES = {
+    "fastadam": ("#d55e00", "o"),
+    "fastadam-link": ("#d55e00", "D"),
+    "fastadam-graph": ("#d55e00", "D"),
+    "numpy": ("#999999", "s"),
+    "torch-fused": ("#0072b2", "^"),
+    "torch-foreach": ("#56b4e9", "v"),
+    "torch-single": ("#56b4e9", "<"),
+    "optax": ("#009e73", "P"),
+    "deepspeed": ("#cc79a7", "X"),
+    "chainer": ("#000000", "*"),
+}
 _GREY = "#666666"
 _LINES = {1: "-", 100: "--", 10_000: ":"}
 
@@ -64,7 +58,9 @@ def save_picture(path: Path, result: dict[str, Any]) -> None:
         _draw_sweep(panel, sweep)
     made_on = result["made_on"]
     figure.supxlabel(
-        f"{made_on['cpu']}, {made_on['cpus']} CPUs, {made_on['date']}", fontsize=8, color=_GREY
+        f"{made_on.get('gpu', made_on['cpu'])}, {made_on['cpus']} CPUs, {made_on['date']}",
+        fontsize=8,
+        color=_GREY,
     )
     figure.savefig(path, format="png", dpi=130)
 
@@ -86,7 +82,7 @@ def _draw_ratios(axes: Any, rows: list[dict[str, Any]]) -> None:
                 mark,
                 color=colour,
                 markersize=8 if name == "fastadam" else 6,
-                markerfacecolor="none" if name == "fastadam-link" else colour,
+                markerfacecolor="none" if name.startswith("fastadam-") else colour,
                 label=None if name in shown else name,
                 zorder=3 if name == "fastadam" else 2,
             )
@@ -104,7 +100,9 @@ def _draw_ratios(axes: Any, rows: list[dict[str, Any]]) -> None:
 def _label(row: dict[str, Any]) -> str:
     """Name a row by its case and by what fastadam takes for it."""
     ours = microseconds(row["times_us"]["fastadam"]["median"])
-    lines = (row["case"], f"{row['variant']} {row['dtype']}, {row['threads']} thread(s)")
+    on_gpu = row.get("device") == "cuda"
+    where = "on a GPU" if on_gpu else f"{row['threads']} thread(s)"
+    lines = (row["case"], f"{row['variant']} {row['dtype']}, {where}")
     return "\n".join((*lines, f"fastadam: {ours}"))
 
 

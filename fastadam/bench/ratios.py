@@ -10,7 +10,7 @@ from fastadam.bench import arrays
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender
-from fastadam.bench.floor import Floor, bytes_moved
+from fastadam.bench.floor import bytes_moved
 from fastadam.bench.peers import OURS, Roster
 from fastadam.bench.settings import VARIANTS
 from fastadam.bench.spread import Spread, ratio, spread
@@ -56,11 +56,12 @@ def compare(
         return None
     amsgrad = VARIANTS[variant].amsgrad
     grads = arrays.gradients(case, dtype)
-    subjects = [Subject(FLOOR, Floor(case, dtype, amsgrad, grads).step)]
+    device = roster.device
+    subjects = [Subject(FLOOR, device.floor(case, dtype, amsgrad, grads))]
     for kind in kinds:
         contender = kind(VARIANTS[variant], arrays.parameters(case, dtype))
         subjects.append(subject(contender, grads, case.fresh))
-    times = measure(subjects, plan)
+    times = measure(subjects, plan, device.block)
     subjects.clear()
     gc.collect()
     return {
@@ -68,6 +69,7 @@ def compare(
         "variant": variant,
         "dtype": dtype or " ".join(names),
         "threads": n_threads,
+        "device": device.name,
         "tensors": len(case.tensors),
         "elements": case.elements,
         "gradients": "fresh" if case.fresh else "kept",
@@ -88,7 +90,7 @@ def fits(
     stored, state = arrays.state_bytes(case, dtype, VARIANTS[variant].amsgrad)
     # the floor's arrays too, the gradients, JAX's copies of these, and temporary arrays
     need = (contenders + 1) * (stored + state) + 5 * stored + _RESERVE
-    free = arrays.free_bytes()
+    free = roster.device.free_bytes()
     if free is None or need <= free:
         return True
     roster.leave_out(

@@ -77,7 +77,9 @@ def ratio_table(row: dict[str, Any], title: str) -> Iterator[str]:
 
 def heading(row: dict[str, Any]) -> str:
     """Say what a row is of."""
-    parts = [row["variant"], row["dtype"], f"{row['threads']} thread(s)"]
+    on_gpu = row.get("device") == "cuda"
+    where = "on a GPU" if on_gpu else f"{row['threads']} thread(s)"
+    parts = [row["variant"], row["dtype"], where]
     if "case" in row:
         parts.insert(0, row["case"])
     if "tensors" in row:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from itertools import repeat
 from typing import NamedTuple
 
-__all__ = ["Plan", "Subject", "measure"]
+__all__ = ["Plan", "Subject", "block", "measure"]
 
 
 class Plan(NamedTuple):
@@ -56,7 +56,11 @@ _MOST_STEPS = 2000
 _WARM_UP_STEPS = 3
 
 
-def measure(subjects: Sequence[Subject], plan: Plan) -> dict[str, list[float]]:
+def measure(
+    subjects: Sequence[Subject],
+    plan: Plan,
+    make_block: Callable[[Subject, int], float] | None = None,
+) -> dict[str, list[float]]:
     """Time subjects in turns.
 
     Every turn begins with a pause and untimed steps, which bring threads, caches and clocks to
@@ -69,25 +73,28 @@ def measure(subjects: Sequence[Subject], plan: Plan) -> dict[str, list[float]]:
         With different names.
     plan : Plan
         How long.
+    make_block : callable, optional
+        Makes so many steps of a subject, and returns the microseconds of one: `block` by default.
 
     Returns
     -------
     dict of list of float
         By name: microseconds a step, one a round.
     """
+    make_block = make_block or block
     times: dict[str, list[float]] = {subject.name: [] for subject in subjects}
     with _without_garbage_collection():
-        steps = [_block_steps(subject, plan) for subject in subjects]
+        steps = [_block_steps(subject, plan, make_block) for subject in subjects]
         for turn in range(plan.rounds):
             first = turn % len(subjects)
             for i in (*range(first, len(subjects)), *range(first)):
                 time.sleep(plan.settle_s)
-                _block(subjects[i], max(1, min(steps[i] // 4, 50)))
-                times[subjects[i].name].append(_block(subjects[i], steps[i]))
+                make_block(subjects[i], max(1, min(steps[i] // 4, 50)))
+                times[subjects[i].name].append(make_block(subjects[i], steps[i]))
     return times
 
 
-def _block(subject: Subject, steps: int) -> float:
+def block(subject: Subject, steps: int) -> float:
     """Make steps; return the microseconds of one."""
     step, before = subject.step, subject.before
     if before is None:
@@ -104,12 +111,12 @@ def _block(subject: Subject, steps: int) -> float:
     return total / steps / 1000
 
 
-def _block_steps(subject: Subject, plan: Plan) -> int:
+def _block_steps(subject: Subject, plan: Plan, make_block: Callable[[Subject, int], float]) -> int:
     """Warm up; return how many steps a block takes."""
-    _block(subject, _WARM_UP_STEPS)
+    make_block(subject, _WARM_UP_STEPS)
     # also those that a block makes outside of the time count
     started = time.perf_counter()
-    _block(subject, 1)
+    make_block(subject, 1)
     seconds = time.perf_counter() - started
     return max(1, min(int(plan.block_s / seconds), _MOST_STEPS))
 

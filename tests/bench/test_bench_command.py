@@ -62,7 +62,10 @@ def test_everything_as_json(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     argv = [*TINY, "--what", everything, "--threads", "1,2", "--output", str(written)]
     result = result_of(capsys, *argv)
     assert json.loads(written.read_text()) == result
-    assert result.keys() == {"made_on", "threads", "rounds", "results", "left_out", "seconds"}
+    assert result.keys() == {
+        *("made_on", "threads", "rounds", "results", "targets", "left_out", "seconds"),
+    }
+    assert result["targets"] == []
     assert result["threads"] == [1, 2]
     assert result["rounds"] == 2
     assert result["left_out"] == []

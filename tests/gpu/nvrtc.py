@@ -13,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Compiled", "architectures", "compile_kernels", "library"]
+__all__ = ["Compiled", "architectures", "compile_kernels", "libraries"]
 
 # The kinds of an attribute, and the attribute, in a cubin's sections .nv.info.
 SIZED, PARAMETER = 4, 0x17
@@ -32,38 +32,35 @@ class Compiled:
 
 
 @lru_cache
-def library() -> Any:
-    """Return NVRTC, None if its wheel is not installed."""
-    folders = [*map(Path, site.getsitepackages()), *map(Path, sys.path)]
-    for folder in folders:
-        for path in sorted(folder.glob("nvidia/*/lib/libnvrtc.so.*[0-9]")):
+def libraries() -> dict[str, Any]:
+    """Return NVRTC of every wheel that is installed, by the version of CUDA."""
+    found = {}
+    for folder in dict.fromkeys([*site.getsitepackages(), *sys.path]):
+        for path in sorted(Path(folder).glob("nvidia/*/lib/libnvrtc.so.*[0-9]")):
             loaded = ctypes.CDLL(str(path))
             loaded.nvrtcGetErrorString.restype = ctypes.c_char_p
-            loaded.nvrtcGetLoweredName.argtypes = [
-                ctypes.c_void_p,
-                ctypes.c_char_p,
-                ctypes.c_void_p,
-            ]
-            return loaded
-    return None
+            major, minor = ctypes.c_int(), ctypes.c_int()
+            _check(loaded, loaded.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+            found[f"{major.value}.{minor.value}"] = loaded
+    return found
 
 
-def _check(code: int) -> None:
+def _check(nvrtc: Any, code: int) -> None:
     if code:
-        raise RuntimeError(library().nvrtcGetErrorString(code).decode())
+        raise RuntimeError(nvrtc.nvrtcGetErrorString(code).decode())
 
 
-def architectures(least: int) -> list[int]:
+def architectures(nvrtc: Any, least: int) -> list[int]:
     """Return the architectures that NVRTC knows, such as 90 for sm_90, from one on."""
     n = ctypes.c_int()
-    _check(library().nvrtcGetNumSupportedArchs(ctypes.byref(n)))
+    _check(nvrtc, nvrtc.nvrtcGetNumSupportedArchs(ctypes.byref(n)))
     numbers = (ctypes.c_int * n.value)()
-    _check(library().nvrtcGetSupportedArchs(numbers))
+    _check(nvrtc, nvrtc.nvrtcGetSupportedArchs(numbers))
     return [number for number in numbers if number >= least]
 
 
 def compile_kernels(
-    source: str, names: Sequence[str], options: Sequence[str], arch: int
+    nvrtc: Any, source: str, names: Sequence[str], options: Sequence[str], arch: int
 ) -> tuple[dict[str, Compiled], str, str]:
     """Compile kernels for one architecture.
 
@@ -76,25 +73,27 @@ def compile_kernels(
     log : str
         What the compiler has said.
     """
-    nvrtc, program = library(), ctypes.c_void_p()
+    program = ctypes.c_void_p()
     code = source.encode()
-    _check(nvrtc.nvrtcCreateProgram(ctypes.byref(program), code, b"kernel.cu", 0, None, None))
+    _check(
+        nvrtc, nvrtc.nvrtcCreateProgram(ctypes.byref(program), code, b"kernel.cu", 0, None, None)
+    )
     try:
         for name in names:
-            _check(nvrtc.nvrtcAddNameExpression(program, name.encode()))
+            _check(nvrtc, nvrtc.nvrtcAddNameExpression(program, name.encode()))
         given = [*options, f"-arch=sm_{arch}", "--ptxas-options=-v"]
         array = (ctypes.c_char_p * len(given))(*(option.encode() for option in given))
         failed = nvrtc.nvrtcCompileProgram(program, len(given), array)
-        log = _text(program, "ProgramLog").decode()
+        log = _text(nvrtc, program, "ProgramLog").decode()
         if failed:
             raise RuntimeError(log)
         lowered = {}
         for name in names:
             found = ctypes.c_char_p()
-            _check(nvrtc.nvrtcGetLoweredName(program, name.encode(), ctypes.byref(found)))
+            _check(nvrtc, nvrtc.nvrtcGetLoweredName(program, name.encode(), ctypes.byref(found)))
             lowered[(found.value or b"").decode()] = name
-        widths = _widths(_text(program, "CUBIN"))
-        ptx = _text(program, "PTX").decode()
+        widths = _widths(_text(nvrtc, program, "CUBIN"))
+        ptx = _text(nvrtc, program, "PTX").decode()
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
     kernels = {name: Compiled(widths=widths[entry]) for entry, name in lowered.items()}
@@ -104,12 +103,12 @@ def compile_kernels(
     return kernels, ptx, log
 
 
-def _text(program: Any, what: str) -> bytes:
+def _text(nvrtc: Any, program: Any, what: str) -> bytes:
     """Return a result of a program."""
     size = ctypes.c_size_t()
-    _check(getattr(library(), f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
+    _check(nvrtc, getattr(nvrtc, f"nvrtcGet{what}Size")(program, ctypes.byref(size)))
     buffer = ctypes.create_string_buffer(size.value)
-    _check(getattr(library(), f"nvrtcGet{what}")(program, buffer))
+    _check(nvrtc, getattr(nvrtc, f"nvrtcGet{what}")(program, buffer))
     return buffer.raw if what == "CUBIN" else buffer.value
 
 

@@ -16,13 +16,20 @@ from fastadam.kernels import gpu
 from fastadam.kernels.cuda_source import SOURCE
 
 pytestmark = pytest.mark.skipif(
-    nvrtc.library() is None, reason="needs the wheel nvidia-cuda-nvrtc-cu12"
+    not nvrtc.libraries(),
+    reason="needs the wheel nvidia-cuda-nvrtc-cu12, or nvidia-cuda-nvrtc for CUDA 13",
 )
 
 # fastadam's, and what CuPy adds to them
 OPTIONS = (*gpu.OPTIONS, "-ftz=true")
+CUPYS = ("--device-as-default-execution-space",)
 LEAST = 75
-ARCHITECTURES = [] if nvrtc.library() is None else nvrtc.architectures(LEAST)
+COMPILERS = [
+    pytest.param(library, arch, id=f"{version}-sm_{arch}")
+    for version, library in nvrtc.libraries().items()
+    for arch in nvrtc.architectures(library, LEAST)
+]
+FIRST = COMPILERS[:1]
 
 
 def width(kind: Any, types: tuple[str, ...]) -> int:
@@ -32,12 +39,15 @@ def width(kind: Any, types: tuple[str, ...]) -> int:
     return 8 if kind == gpu.POINTER else gpu.scalars_dtype(types[0]).itemsize
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("library", "arch"), COMPILERS)
 def test_every_kernel_compiles_without_spills(
-    arch: int, record_property: Callable[[str, object], None]
+    library: Any, arch: int, record_testsuite_property: Callable[[str, object], None]
 ) -> None:
-    kernels, ptx, log = nvrtc.compile_kernels(SOURCE, ALL_KERNELS, OPTIONS, arch)
-    record_property("registers", json.dumps({n: k.registers for n, k in kernels.items()}))
+    kernels, ptx, log = nvrtc.compile_kernels(
+        library, SOURCE, ALL_KERNELS, (*OPTIONS, *CUPYS), arch
+    )
+    registers = json.dumps({name: kernel.registers for name, kernel in kernels.items()})
+    record_testsuite_property(f"registers on sm_{arch} by NVRTC {version_of(library)}", registers)
     assert set(kernels) == set(ALL_KERNELS)
     assert "warning" not in log
     for name, kernel in kernels.items():
@@ -46,6 +56,10 @@ def test_every_kernel_compiles_without_spills(
         declared = gpu.KERNELS[name.partition("<")[0]]
         assert kernel.widths == [width(kind, types_of(name)) for kind in declared], name
     contract_holds(ptx)
+
+
+def version_of(library: Any) -> str:
+    return next(version for version, known in nvrtc.libraries().items() if known is library)
 
 
 def contract_holds(ptx: str) -> None:
@@ -80,10 +94,10 @@ template <int N> __global__ void __launch_bounds__(1024, 2) spills(float *x)
 """
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES[:1])
-def test_what_is_read_of_kernels_is_theirs(arch: int) -> None:
+@pytest.mark.parametrize(("library", "arch"), FIRST)
+def test_what_is_read_of_kernels_is_theirs(library: Any, arch: int) -> None:
     names = ["wide", "spills<120>"]
-    kernels, ptx, _ = nvrtc.compile_kernels(WIDE, names, ["--std=c++17"], arch)
+    kernels, ptx, _ = nvrtc.compile_kernels(library, WIDE, names, ["--std=c++17"], arch)
     assert kernels["wide"].widths == [8, 4, 4, 2]
     assert kernels["wide"].spill_stores == 0
     assert kernels["spills<120>"].spill_stores > 0
@@ -91,11 +105,11 @@ def test_what_is_read_of_kernels_is_theirs(arch: int) -> None:
         contract_holds(ptx)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES[:1])
+@pytest.mark.parametrize(("library", "arch"), FIRST)
 @pytest.mark.parametrize(
     "option", ["-fmad=false", "-prec-div=true", "-prec-sqrt=true", "-ftz=true"]
 )
-def test_each_option_is_needed(arch: int, option: str) -> None:
+def test_each_option_is_needed(library: Any, arch: int, option: str) -> None:
     """Without it, the compiler does something else, and the look at the code tells."""
     opposite = option.replace("true", "FALSE").replace("false", "true").replace("FALSE", "false")
     options = [opposite if given == option else given for given in OPTIONS]
@@ -103,12 +117,12 @@ def test_each_option_is_needed(arch: int, option: str) -> None:
         "adam<float, float, float, false, false>",
         "adam<double, double, double, false, false>",
     ]
-    _, ptx, _ = nvrtc.compile_kernels(SOURCE, names, options, arch)
+    _, ptx, _ = nvrtc.compile_kernels(library, SOURCE, names, options, arch)
     with pytest.raises(AssertionError):
         contract_holds(ptx)
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES[:1])
-def test_an_error_is_told(arch: int) -> None:
+@pytest.mark.parametrize(("library", "arch"), FIRST)
+def test_an_error_is_told(library: Any, arch: int) -> None:
     with pytest.raises(RuntimeError, match="nonsense"):
-        nvrtc.compile_kernels("nonsense", ["wide"], [], arch)
+        nvrtc.compile_kernels(library, "nonsense", ["wide"], [], arch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -126,13 +127,20 @@ class Event:
     """A point in a stream."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
-        pass
+        self.seconds: float | None = None
 
     def record(self, stream: Any = None) -> None:
-        pass
+        self.seconds = time.perf_counter()
 
     def synchronize(self) -> None:
         counts.synchronisations += 1
+
+
+def get_elapsed_time(start: Event, end: Event) -> float:
+    """Return the milliseconds between two events that have been recorded."""
+    assert start.seconds is not None
+    assert end.seconds is not None
+    return (end.seconds - start.seconds) * 1000
 
 
 _current = threading.local()
@@ -257,6 +265,7 @@ cuda = SimpleNamespace(
     Device=Device,
     Stream=Stream,
     Event=Event,
+    get_elapsed_time=get_elapsed_time,
     Graph=Graph,
     MemoryPointer=MemoryPointer,
     get_current_stream=get_current_stream,
@@ -266,6 +275,9 @@ cuda = SimpleNamespace(
         deviceSynchronize=lambda: setattr(counts, "synchronisations", counts.synchronisations + 1),
         getDevice=lambda: state.device,
         getDeviceCount=lambda: state.devices,
+        driverGetVersion=lambda: 13000,
+        runtimeGetVersion=lambda: 12090,
+        memGetInfo=lambda: (1 << 33, 1 << 34),
         getDeviceProperties=lambda i: {"name": b"CUDA on a CPU"},
         memcpyAsync=_memcpy_async,
     ),

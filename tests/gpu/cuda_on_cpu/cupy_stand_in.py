@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from cuda_on_cpu.arrays import elementwise, host_of, ndarray, on_gpu, wrapped
-from cuda_on_cpu.cuda import CUDARuntimeError, Device, RawKernel, RawModule, cuda
+from cuda_on_cpu.cuda import CUDARuntimeError, RawKernel, RawModule, cuda
+from cuda_on_cpu.elementwise import ElementwiseKernel
 from cuda_on_cpu.memory import counts, state
 
 __all__ = ["idle_launches", "make_cupy", "thread_order"]
@@ -193,10 +194,10 @@ def make_cupy() -> ModuleType:
         "zeros_like": lambda a, dtype=None, **kwargs: full_like(a, 0, dtype, **kwargs),
         "ones_like": lambda a, dtype=None, **kwargs: full_like(a, 1, dtype, **kwargs),
         "arange": lambda *args, **kwargs: array(np.arange(*args, **kwargs)),
+        "ElementwiseKernel": ElementwiseKernel,
+        "get_default_memory_pool": lambda: SimpleNamespace(free_bytes=lambda: 0),
         "exceptions": SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
-        "Device": Device,
     }
-    del named["Device"]
     for name, value in named.items():
         setattr(cupy, name, value)
     for name in [

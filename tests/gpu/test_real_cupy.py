@@ -1,0 +1,137 @@
+"""What fastadam reads of CuPy's own arrays, which here lie in the host's memory.
+
+CuPy can be imported without a driver, and makes arrays over memory that is not its own. Nothing
+else is possible: to allocate, to copy, to ask for the current device or stream, to compile for it
+and to launch is to call the driver. So this is about what arrays say of themselves; the rest is
+for the stand-in, and for ``-m gpu``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastadam.kernels._device_rows import DeviceRows
+from fastadam.kernels.arrays import check_arrays, extent, is_writeable
+from fastadam.kernels.backend import address, device_of, get_array_module, is_array, is_gpu_array
+from fastadam.kernels.coefficients import step_coefficients
+from fastadam.kernels.gpu import KERNELS, POINTER, _cast, scalars_dtype
+from fastadam.kernels.gpu_table import GpuTable, gpu_key
+from fastadam.kernels.table import Step
+
+cupy = pytest.importorskip("cupy", reason="needs CuPy")
+
+HYPERPARAM = {
+    **{
+        "alpha": 0.1,
+        "beta1": 0.9,
+        "beta2": 0.99,
+        "eps": 1e-8,
+        "eta": 1.0,
+        "weight_decay_rate": 0.0,
+    },
+    **{"amsgrad": True, "adabound": False, "final_lr": 0.1, "gamma": 0.1},
+}
+
+
+def over(host: np.ndarray, device: int = 0) -> Any:
+    """Return an array of CuPy's over the memory of one of NumPy's."""
+    memory = cupy.cuda.memory.UnownedMemory(host.ctypes.data, max(host.nbytes, 1), host, device)
+    pointer = cupy.cuda.memory.MemoryPointer(memory, 0)
+    return cupy.ndarray(host.shape, host.dtype, pointer, host.strides)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("layout", ["C", "F", "every second"])
+def test_what_arrays_say(dtype: str, layout: str) -> None:
+    kind = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else dtype
+    host = np.zeros((4, 6), kind, order="F" if layout == "F" else "C")
+    host = host[:, ::2] if layout == "every second" else host
+    array = over(host, 1)
+    assert is_array(array)
+    assert is_gpu_array(array)
+    assert get_array_module(array, host) is cupy
+    assert device_of(array) == 1
+    assert address(array) == host.ctypes.data
+    assert extent(array) == extent(host)
+    assert is_writeable(array)
+    assert (array.dtype, array.shape, array.strides) == (host.dtype, host.shape, host.strides)
+    assert array.flags.c_contiguous == host.flags.c_contiguous
+    assert array.flags.f_contiguous == host.flags.f_contiguous
+    assert array._c_contiguous == host.flags.c_contiguous
+    assert array._f_contiguous == host.flags.f_contiguous
+
+
+def test_arrays_are_checked() -> None:
+    p, g, m, v = (over(np.zeros(3, np.float32)) for _ in range(4))
+    check_arrays("w", p, g, m, v, None, amsgrad=False)
+    with pytest.raises(ValueError, match=r"\(4,\)"):
+        check_arrays("w", p, over(np.zeros(4, np.float32)), m, v, None, amsgrad=False)
+    with pytest.raises(TypeError, match="int32"):
+        check_arrays("w", over(np.zeros(3, np.int32)), g, m, v, None, amsgrad=False)
+
+
+def test_a_table_describes_them() -> None:
+    hosts = [np.zeros(n, np.float32) for n in (5, 5, 5, 5, 5)]
+    c = step_coefficients(HYPERPARAM, 1, None)
+    step = Step("w", *map(over, hosts), c)
+    assert gpu_key(step)[0] == 0
+    table = GpuTable([step], [0], {id(c): 0})
+    row = table.table[0]
+    addresses = [host.ctypes.data for host in hosts]
+    assert [row["p"], table.addresses[0], row["m"], row["v"], row["vhat"]] == addresses
+    assert row["n"] == 5
+    assert table.types == ("float", "float", "float", "true", "false")
+
+
+class Holder:
+    """A parameter, or a rule."""
+
+    def __init__(self, **attributes: Any) -> None:
+        self.__dict__.update(attributes)
+
+
+def test_rows_follow_them() -> None:
+    p, m, v, g, other = (over(np.zeros(7, np.float32)) for _ in range(5))
+    addresses = np.array([address(g)], np.uint64)
+    low, high = np.array([extent(p)], np.uintp).T.copy()
+    kind = type(g), g.dtype, 0
+    rows = DeviceRows([p], [m], [v], None, [None], *kind, ["_c_contiguous"], addresses, low, high)
+    params, rules = [Holder(array=p)], [Holder(_state={"m": m, "v": v}, t=3)]
+    assert rows.follow(params, "array", rules, [3], [g])
+    assert rows.follow(params, "array", rules, [3], [other])
+    assert addresses.tolist() == [address(other)]
+    # not: another t, dtype, shape, device, memory of the parameter's own, library
+    assert not rows.follow(params, "array", rules, [4], [g])
+    bad = [
+        *(over(np.zeros(7)), over(np.zeros(6, np.float32)), over(np.zeros((7, 1), np.float32))),
+        *(over(np.zeros(7, np.float32), 1), p, np.zeros(7, np.float32), None),
+        over(np.zeros(14, np.float32)[::2]),
+    ]
+    for grad in bad:
+        assert not rows.follow(params, "array", rules, [3], [grad])
+    assert addresses.tolist() == [address(other)]
+
+
+def test_arguments_are_what_cupy_takes() -> None:
+    """Numbers are NumPy's scalars of one width, structs are void: CuPy packs both as they are."""
+    struct = _cast("scalars", np.zeros(1, scalars_dtype("float")), ("float",))
+    assert (struct.dtype.kind, struct.nbytes) == ("V", scalars_dtype("float").itemsize)
+    for declared in KERNELS.values():
+        for kind in declared:
+            if isinstance(kind, np.dtype):
+                assert type(_cast(kind, 3, ())) is kind.type
+    array = over(np.zeros(3))
+    assert _cast(POINTER, array, ()) is array
+    assert _cast(POINTER, None, ()) == np.uintp(0)
+
+
+def test_compiler_options_are_not_what_cupy_adds() -> None:
+    """CuPy's are known: see ``test_nvrtc.py``, where both are given."""
+    import inspect
+
+    source = inspect.getsource(cupy.cuda.compiler)
+    assert "'-ftz=true'" in source
+    assert "'--device-as-default-execution-space'" in source
