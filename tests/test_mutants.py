@@ -26,8 +26,3 @@ def _mutants() -> list[Any]:
 def test_what_mutants_replace_is_there() -> None:
     missing = [m.name for m in _mutants() if m.text not in (ROOT / m.file).read_text()]
     assert missing == []
-
-
-def test_mutants_have_names_of_their_own() -> None:
-    names = [mutant.name for mutant in _mutants()]
-    assert len(set(names)) == len(names)
