@@ -12,6 +12,7 @@ True
 
 from fastadam import link, optimizer, optimizer_hooks, optimizers, serializers
 from fastadam._version import __version__
+from fastadam.checkpoint import CheckpointError, LoadReport, load, save
 from fastadam.configuration import get_config, show_config
 from fastadam.description import snapshot
 from fastadam.divergence import compare
@@ -34,10 +35,12 @@ __all__ = [
     "AdamW",
     "Chain",
     "ChainList",
+    "CheckpointError",
     "GradientMethod",
     "Hyperparameter",
     "HyperparameterProxy",
     "Link",
+    "LoadReport",
     "Optimizer",
     "Parameter",
     "UpdateReport",
@@ -48,9 +51,11 @@ __all__ = [
     "get_config",
     "get_num_threads",
     "link",
+    "load",
     "optimizer",
     "optimizer_hooks",
     "optimizers",
+    "save",
     "serializers",
     "set_num_threads",
     "show_config",

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from fastadam._version import __version__
 from fastadam.bench import command as bench
-from fastadam.cli import demo, info, output, selftest
+from fastadam.cli import demo, info, inspect, output, selftest
 from fastadam.configuration import get_config, show_config
 
 __all__ = ["main"]
@@ -19,6 +19,7 @@ _COMMANDS: dict[str, ModuleType] = {
     "bench": bench,
     "demo": demo,
     "info": info,
+    "inspect": inspect,
     "selftest": selftest,
 }
 

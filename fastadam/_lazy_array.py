@@ -20,7 +20,7 @@ class LazyArray:
 
     Parameters
     ----------
-    initializer : numpy.ndarray, scalar, callable or None, optional
+    initializer : array, scalar, callable or None, optional
         An array is adopted if no `shape` is given; anything else fills a new array.
     shape : int or tuple of int, optional
         With a shape the array is made at once.
@@ -242,7 +242,7 @@ class LazyArray:
 
         Parameters
         ----------
-        array : numpy.ndarray
+        array : array
             The new array. It is not copied.
         """
         self._adopt(array)

@@ -46,7 +46,7 @@ class Optimizer(Comparable):
 
         Parameters
         ----------
-        link : Link, object with ``params()``, numpy.ndarray, or dict or list of arrays
+        link : Link, object with ``params()``, array, or dict or list of arrays
             What to train. Arrays are updated in place. Dicts and lists may be nested.
 
         Returns
@@ -218,11 +218,7 @@ class Optimizer(Comparable):
         """
         self._refresh()
         targets = self._set_up()
-        rules = {
-            path: (param, rule)
-            for path, param in targets.parameters.items()
-            if (rule := getattr(param, "update_rule", None)) is not None
-        }
+        rules = self._rules_by_path()
         if not is_deserializer(serializer):
             serializer("t", self.t)
             serializer("epoch", self.epoch)
@@ -232,18 +228,33 @@ class Optimizer(Comparable):
                 if first in rules:
                     rules[first][1].serialize(serializer[path])
             return
+        for take in self._read(serializer):
+            take()
+
+    def _rules_by_path(self) -> dict[str, tuple[Any, Any]]:
+        """Return parameters and rules by path, where there is a rule."""
+        return {
+            path: (param, rule)
+            for path, param in self._set_up().parameters.items()
+            if (rule := getattr(param, "update_rule", None)) is not None
+        }
+
+    def _read(self, serializer: Any) -> list[Callable[[], None]]:
+        """Read and check counts and states; return what makes them the optimizer's own."""
         t = int(serializer("t", self.t))
         epoch = int(serializer("epoch", self.epoch))
-        takes: list[Callable[[], None]] = []
-        for path, (param, rule) in rules.items():
+
+        def count() -> None:
+            self.t, self.epoch = t, epoch
+
+        takes: list[Callable[[], None]] = [count]
+        for path, (param, rule) in self._rules_by_path().items():
             child = serializer[path]
             if _reads_in_two_phases(rule):
                 takes.append(rule.read_state(child, param))
             else:
                 takes.append(partial(rule.serialize, child))
-        self.t, self.epoch = t, epoch
-        for take in takes:
-            take()
+        return takes
 
     def _refresh(self) -> None:
         """Walk the target again, for arrays and parameters that have changed."""

@@ -102,7 +102,7 @@ class Registry:
             Its shape; None leaves it uninitialised, unless `initializer` is an array.
         dtype : dtype-like, optional
             Its dtype, where `initializer` is not given.
-        initializer : numpy.ndarray, scalar or callable, optional
+        initializer : array, scalar or callable, optional
             What fills it, as `Parameter` takes it; by default NaN.
 
         Raises

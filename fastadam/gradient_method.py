@@ -95,7 +95,7 @@ class GradientMethod(LossScaling):
 
         Parameters
         ----------
-        link : Link, object with ``params()``, numpy.ndarray, or dict or list of arrays
+        link : Link, object with ``params()``, array, or dict or list of arrays
             What to train; see :meth:`Optimizer.setup`.
 
         Returns
@@ -349,14 +349,14 @@ class GradientMethod(LossScaling):
         ValueError, TypeError
             If an entry has another shape, or a dtype that does not convert.
         """
-        if is_deserializer(serializer):
-            self._set_up()
-            take_loss_scale = self._read_loss_scaling(serializer)
-            super().serialize(serializer)
-            take_loss_scale()
-        else:
-            super().serialize(serializer)
+        super().serialize(serializer)
+        if not is_deserializer(serializer):
             self._write_loss_scaling(serializer)
+
+    def _read(self, serializer: Any) -> list[Callable[[], None]]:
+        """Read and check counts, states and the loss scale."""
+        take_loss_scale = self._read_loss_scaling(serializer)
+        return [*super()._read(serializer), take_loss_scale]
 
     def set_hyperparam(self, which: str | Callable[[str, Any], object], **values: Any) -> list[str]:
         """Override hyperparameters for some of the parameters.

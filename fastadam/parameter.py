@@ -32,7 +32,7 @@ class Parameter(LazyArray):
 
     Parameters
     ----------
-    initializer : numpy.ndarray, scalar, callable or None, optional
+    initializer : array, scalar, callable or None, optional
         An array is adopted itself, without a copy, if no `shape` is given. A number
         fills a float32 array, None fills it with NaN. A callable gets the new array and
         fills it in place; the array has the callable's ``dtype`` attribute as its dtype, or
@@ -200,7 +200,7 @@ class Parameter(LazyArray):
 
         Parameters
         ----------
-        array : numpy.ndarray
+        array : array
             The parameter's new array. It is not copied.
         """
         super().initialize_with(array)

@@ -21,7 +21,7 @@ __main__
 bench
 cli
 __init__
-configuration
+configuration checkpoint
 optimizers
 optimizer
 optimizer_hooks gradient_method
@@ -57,7 +57,7 @@ arrays
 cases settings spread timing machine
 """
 CLI = """
-demo selftest info
+demo selftest info inspect
 demo_training
 selftest_checks demo_network demo_plot demo_timing
 fixed_run
@@ -76,6 +76,15 @@ coefficients
 crowding threads dtypes
 cgroup backend
 _table _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
+"""
+CHECKPOINT = """
+__init__
+loading listing
+saving target_reading
+source
+formats contents
+npz_format hdf5_format manifest
+entries errors report
 """
 OPTIMIZERS = """
 __init__
@@ -101,6 +110,7 @@ _pickled_none protocol
 KNOWLEDGE = {"kernels.dtypes", "kernels.arrays", "kernels.backend"}
 PACKAGES = {
     "bench": BENCH,
+    "checkpoint": CHECKPOINT,
     "cli": CLI,
     "kernels": KERNELS,
     "optimizer_hooks": OPTIMIZER_HOOKS,

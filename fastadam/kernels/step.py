@@ -53,13 +53,13 @@ def adam_step(
 
     Parameters
     ----------
-    param : numpy.ndarray of float16, bfloat16, float32 or float64, any shape and layout
+    param : array of float16, bfloat16, float32 or float64, any shape and layout
         The parameter. Written.
-    grad : numpy.ndarray of a real floating dtype, the shape of `param`
+    grad : array of a real floating dtype, the shape of `param`
         The gradient. Only read; rounded to the dtype of `m`.
-    m, v : numpy.ndarray, shape of `param`, float64 if that is float64, float32 otherwise
+    m, v : array, shape of `param`, float64 if that is float64, float32 otherwise
         First and second moment, zeros before the first step. Written.
-    vhat : numpy.ndarray, shape of `param`, dtype of `m`, optional
+    vhat : array, shape of `param`, dtype of `m`, optional
         Running maximum of `v`, zeros before the first step. Written. To give it is to ask for
         AMSGrad.
     t : int

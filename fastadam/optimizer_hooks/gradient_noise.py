@@ -12,6 +12,7 @@ from fastadam.kernels.backend import beside, get_array_module, is_array
 from fastadam.kernels.changing import ADD
 from fastadam.kernels.dtypes import is_floating
 from fastadam.optimizer_hooks._gradient import Gradient, change, gradients_of, non_negative
+from fastadam.serializers.protocol import is_deserializer
 
 __all__ = ["GradientNoise", "exponential_decay_noise"]
 
@@ -122,6 +123,33 @@ class GradientNoise:
             )
         self.eta = eta
         self.noise_func = noise_func
+
+    def serialize(self, serializer: Any) -> None:
+        """Save or load NumPy's global generator, from which the default noise is drawn.
+
+        :func:`fastadam.save` and :func:`fastadam.load` call it. With another `noise_func`, or
+        another generator in NumPy's place, there is nothing that is known to be saved.
+
+        Parameters
+        ----------
+        serializer : Serializer or Deserializer
+            What saves or loads.
+
+        Raises
+        ------
+        ValueError
+            If what is stored is no state of the generator.
+        """
+        state: Any = np.random.get_state()
+        kind, key, position, has_gauss, gauss = state
+        if self.noise_func is not exponential_decay_noise or kind != "MT19937":
+            return
+        key = np.array(serializer("key", key.copy()))
+        position = serializer("position", int(position))
+        has_gauss = serializer("has_gauss", int(has_gauss))
+        gauss = serializer("gauss", float(gauss))
+        if is_deserializer(serializer):
+            np.random.set_state((kind, key, position, has_gauss, gauss))
 
     def __call__(self, rule: Any, param: Any) -> None:
         """Change the gradient of one parameter, in place.

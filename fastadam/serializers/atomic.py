@@ -10,7 +10,15 @@ import stat
 from collections.abc import Iterator
 from typing import BinaryIO
 
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
 __all__ = ["atomic_write"]
+
+# What temporary files are called.
+_PREFIX, _SUFFIX = ".fastadam-", ".tmp"
 
 # Folders cannot be synchronised on every file system.
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
@@ -21,7 +29,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a file for writing that takes the name's place when the block ends without an error.
 
     The bytes go to a temporary file in the same folder, reach the disk, and then replace the old
-    file in one step. If the block raises, the old file is untouched and the temporary one is gone.
+    file in one step. If the block raises, the old file is untouched and the temporary one is gone;
+    one that a killed process has left behind is removed by the next write into the folder.
     A symbolic link is followed: the file it points to is replaced. The permissions of an existing
     file are kept, and its owner where that is allowed. A device or a pipe is written to directly.
 
@@ -59,6 +68,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         return
     _refuse_what_open_would_refuse(target, old)
     folder = os.path.dirname(target)
+    _remove_abandoned(folder)
     temporary, descriptor = _create_temporary(folder)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -67,7 +77,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             if old is not None:
                 _keep_owner_and_mode(temporary, old)
             os.fsync(file.fileno())
-        os.replace(temporary, target)
+            # while the lock is held: afterwards it might be taken for one that was left behind
+            os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
@@ -94,16 +105,55 @@ def _refuse_what_open_would_refuse(target: str, old: os.stat_result | None) -> N
 
 
 def _create_temporary(folder: str) -> tuple[str, int]:
-    """Create a new file in a folder and return its path and descriptor."""
+    """Create and lock a new file in a folder, and return its path and descriptor."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     while True:
         # A name of its own, not one made from the target's, which may be as long as names can be.
-        path = os.path.join(folder, f".fastadam-{secrets.token_hex(8)}.tmp")
+        path = os.path.join(folder, f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
         try:
             # 0o666 less the umask, as open() creates files; tempfile's 0o600 would stay.
-            return path, os.open(path, flags, 0o666)
+            descriptor = os.open(path, flags, 0o666)
         except FileExistsError:
             continue
+        if _lock(descriptor) is not False and _is_at(descriptor, path):
+            return path, descriptor
+        # somebody else took it for one that was left behind
+        os.close(descriptor)
+
+
+def _remove_abandoned(folder: str) -> None:
+    """Remove temporary files whose process has ended: its locks have ended with it."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            if not (name.startswith(_PREFIX) and name.endswith(_SUFFIX)):
+                continue
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                descriptor = os.open(path, os.O_RDWR)
+                try:
+                    if _lock(descriptor) and _is_at(descriptor, path):
+                        os.unlink(path)
+                finally:
+                    os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Lock an open file until it is closed; False if another process has, None if nobody can."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in {errno.EWOULDBLOCK, errno.EACCES} else None
+    return True
+
+
+def _is_at(descriptor: int, path: str) -> bool:
+    """Tell whether an open file is still the one that a name stands for."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _keep_owner_and_mode(path: str, old: os.stat_result) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
 import subprocess
@@ -254,6 +255,9 @@ def test_taken_temporary_name_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic.secrets, "token_hex", lambda size: next(names))
     taken = tmp_path / ".fastadam-taken.tmp"
     taken.write_bytes(b"mine")
-    write(tmp_path / "a")
+    with open(taken, "rb+") as held:
+        # as another process that is writing holds its own
+        fcntl.flock(held, fcntl.LOCK_EX)
+        write(tmp_path / "a")
     assert taken.read_bytes() == b"mine"
     assert sorted(os.listdir(tmp_path)) == [taken.name, "a"]

@@ -1,0 +1,106 @@
+"""All that a checkpoint of an optimizer holds, by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from fastadam.checkpoint.entries import Value
+from fastadam.serializers.dictionary import DictionarySerializer, storable_array
+from fastadam.targets import ArrayTarget, Target
+
+__all__ = [
+    "HOOK",
+    "HYPERPARAM",
+    "OPTIMIZER",
+    "RULE",
+    "SETTINGS",
+    "TARGET",
+    "contents",
+    "own_hooks",
+    "target_values",
+]
+
+# The sections of a file. In the first two the layout is Chainer's.
+OPTIMIZER = "optimizer/"
+TARGET = "target/"
+HYPERPARAM = "fastadam/hyperparam/"
+HOOK = "fastadam/hook/"
+RULE = "fastadam/rule/"
+
+# Settings of an optimizer that are neither counts nor hyperparameters, with their types.
+SETTINGS = {
+    "fastadam/settings/on_nonfinite": ("on_nonfinite", str),
+    "fastadam/settings/monitor": ("monitor", bool),
+    "fastadam/settings/use_fp32_update": ("_use_fp32_update", bool),
+}
+
+
+def contents(opt: Any, parameters: bool) -> dict[str, Value]:
+    """Return what is saved of an optimizer; arrays are not copied.
+
+    Parameters
+    ----------
+    opt : GradientMethod
+        A set-up optimizer.
+    parameters : bool
+        Whether the target's parameters and persistent values are saved, too.
+
+    Raises
+    ------
+    TypeError
+        If a hyperparameter is no number, string, truth value or array.
+    """
+    values: dict[str, Any] = {}
+    DictionarySerializer(values, OPTIMIZER).save(opt)
+    if parameters:
+        values.update(target_values(opt._set_up()))
+    for key, (name, _) in SETTINGS.items():
+        values[key] = getattr(opt, name)
+    for name, value in vars(opt.hyperparam).items():
+        values[HYPERPARAM + name] = value
+    for path, rule in _rules(opt):
+        for name, value in vars(rule.hyperparam).items():
+            values[f"{RULE}{path}/hyperparam/{name}"] = value
+        values[f"{RULE}{path}/enabled"] = bool(rule.enabled)
+        values[f"{RULE}{path}/use_fp32_update"] = bool(rule._use_fp32_update)
+        # the rule's own entry is Chainer's way, and leaves it out where it is today's alpha
+        first = vars(rule).get("initial_alpha")
+        if first is not None:
+            values[f"{RULE}{path}/initial_alpha"] = float(first)
+    for prefix, hook in own_hooks(opt):
+        DictionarySerializer(values, prefix).save(hook)
+    return {key: storable_array(key, value) for key, value in values.items()}
+
+
+def own_hooks(opt: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the hooks that have a state of their own, each with what its keys begin with."""
+    tables = [(HOOK, opt._set_up_hooks())]
+    tables += [(f"{RULE}{path}/hook/", rule._hooks) for path, rule in _rules(opt)]
+    for prefix, table in tables:
+        for _, name, hook in table or ():
+            if callable(getattr(hook, "serialize", None)):
+                yield f"{prefix}{name}/", hook
+
+
+def _rules(opt: Any) -> Iterator[tuple[str, Any]]:
+    """Yield fastadam's own rules with their paths."""
+    for path, param in opt._set_up().parameters.items():
+        rule = getattr(param, "update_rule", None)
+        if rule is not None and hasattr(rule, "hyperparam") and hasattr(rule, "_use_fp32_update"):
+            yield path, rule
+
+
+def target_values(targets: Target) -> dict[str, Any]:
+    """Return the values of parameters, and of what else a link keeps."""
+    link: Any = getattr(targets, "link", None)
+    if isinstance(targets, ArrayTarget) or not callable(getattr(link, "serialize", None)):
+        return {
+            TARGET + path: np.array(None, dtype=object) if param.array is None else param.array
+            for path, param in targets.parameters.items()
+        }
+    values: dict[str, Any] = {}
+    link.serialize(DictionarySerializer(values, TARGET))
+    return values

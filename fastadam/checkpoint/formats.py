@@ -1,0 +1,43 @@
+"""The kinds of files, by suffix; another kind is another module with the same two functions."""
+
+from __future__ import annotations
+
+import os
+from types import ModuleType
+from typing import Protocol
+
+from fastadam.checkpoint import hdf5_format, npz_format
+from fastadam.checkpoint.entries import Value
+
+__all__ = ["FORMATS", "Reader", "format_of"]
+
+FORMATS: dict[str, ModuleType] = {".npz": npz_format, ".h5": hdf5_format, ".hdf5": hdf5_format}
+
+
+class Reader(Protocol):
+    """An open file."""
+
+    where: str
+
+    def keys(self) -> list[str]:
+        """Return all keys."""
+
+    def read(self, key: str, limit: int | None) -> Value:
+        """Read one value of at most so many bytes."""
+
+
+def format_of(path: str | os.PathLike[str]) -> ModuleType:
+    """Return the module that reads and writes files of such a name.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is none of those that are known.
+    """
+    suffix = os.path.splitext(os.fspath(path))[1].lower()
+    if suffix not in FORMATS:
+        raise ValueError(
+            f"the name {os.fspath(path)!r} does not say what kind of file it is: end it with "
+            f"{', '.join(FORMATS)}"
+        )
+    return FORMATS[suffix]

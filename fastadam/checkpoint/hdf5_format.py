@@ -1,0 +1,106 @@
+"""HDF5 files, in the layout of `save_hdf5`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from fastadam.checkpoint.entries import Value
+from fastadam.checkpoint.errors import CheckpointError
+from fastadam.serializers._hdf5_datasets import read_dataset
+from fastadam.serializers._hdf5_types import import_h5py
+from fastadam.serializers.hdf5 import save_hdf5
+
+__all__ = ["Hdf5Reader", "opened", "write"]
+
+
+def write(
+    path: str | os.PathLike[str],
+    values: Mapping[str, Value],
+    compression: bool,
+    done: Callable[[int], None],
+) -> None:
+    """Write values to an HDF5 file, atomically; it is made in memory first.
+
+    Parameters
+    ----------
+    path, values, compression, done
+        As for npz files.
+    """
+    save_hdf5(path, dict(values), compression=4 if compression else None)
+    done(sum(value.nbytes for value in values.values()))
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[Hdf5Reader]:
+    """Open an HDF5 file for reading.
+
+    Raises
+    ------
+    CheckpointError
+        If it is none, or damaged.
+    OSError
+        If it cannot be read.
+    RuntimeError
+        If h5py is not installed.
+    """
+    h5py = import_h5py()
+    where = repr(os.fspath(path))
+    # what the system says of the file comes first
+    with open(path, "rb"):
+        pass
+    try:
+        file = h5py.File(os.fspath(path), "r")
+    except Exception as error:  # whatever libhdf5 finds in a damaged file
+        raise CheckpointError(f"{where} is no HDF5 file, or damaged: {error}") from error
+    with file:
+        yield Hdf5Reader(file, where)
+
+
+class Hdf5Reader:
+    """The values of an open file, each read when it is asked for.
+
+    Parameters
+    ----------
+    file : h5py.File
+        The file.
+    where : str
+        Its name, for messages.
+    """
+
+    def __init__(self, file: Any, where: str) -> None:
+        self.where = where
+        self._file = file
+        try:
+            names: list[str] = []
+            file.visit(names.append)
+            dataset = import_h5py().Dataset
+            self._items = {name: file[name] for name in names}
+            self._items = {k: item for k, item in self._items.items() if isinstance(item, dataset)}
+        except Exception as error:  # whatever libhdf5 meets in a damaged file
+            raise CheckpointError(f"the keys of {where} cannot be read: {error}") from error
+
+    def keys(self) -> list[str]:
+        """Return all keys."""
+        return list(self._items)
+
+    def read(self, key: str, limit: int | None) -> Value:
+        """Read one value, as `NpzReader.read`."""
+        try:
+            item = self._items[key]
+            n_bytes = 0 if item.shape is None else int(item.size) * int(item.dtype.itemsize)
+            if limit is not None and n_bytes > limit:
+                raise CheckpointError(
+                    f"{key!r} in {self.where} has shape {item.shape} and {n_bytes:,} bytes, and "
+                    f"there is room for {limit:,} where it is to go"
+                )
+            value = read_dataset(self._file, key, key)
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever libhdf5 meets in a damaged file
+            raise CheckpointError(f"{key!r} in {self.where} cannot be read: {error}") from error
+        return np.array(None, dtype=object) if value is None else np.asarray(value)

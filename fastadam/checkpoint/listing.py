@@ -1,0 +1,75 @@
+"""What a file holds, without an optimizer to load it into."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from fastadam.checkpoint.entries import describe
+from fastadam.checkpoint.errors import CheckpointError
+from fastadam.checkpoint.formats import Reader, format_of
+from fastadam.checkpoint.manifest import KEY, Manifest, unpack
+
+__all__ = ["listing"]
+
+# How many bytes of a value are read without an optimizer that has room for it, or four times the
+# size of the file.
+_LARGEST = 1 << 30
+
+
+def listing(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a whole file, one value after the other.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file.
+
+    Returns
+    -------
+    dict
+        ``entries``, a list of dicts with ``key``, ``dtype``, ``shape``, ``bytes`` and ``damage``;
+        ``versions``; ``verified``, whether the file lists its contents and they are all there;
+        ``damaged``, the keys that are not as they were saved.
+
+    Raises
+    ------
+    CheckpointError, OSError, ValueError, RuntimeError
+        As `fastadam.load`.
+    """
+    with format_of(path).opened(path) as reader:
+        keys = sorted(reader.keys())
+        limit = max(_LARGEST, 4 * os.path.getsize(path))
+        manifest = unpack(reader.read(KEY, limit), reader.where) if KEY in keys else None
+        entries = [_entry(reader, key, manifest, limit) for key in keys if key != KEY]
+        listed = set() if manifest is None else set(manifest.entries)
+        damaged = [entry["key"] for entry in entries if entry["damage"] is not None]
+        damaged += sorted(listed - set(keys))
+    return {
+        "entries": entries,
+        "versions": {} if manifest is None else manifest.versions,
+        "verified": manifest is not None and not damaged,
+        "damaged": damaged,
+    }
+
+
+def _entry(reader: Reader, key: str, manifest: Manifest | None, limit: int) -> dict[str, Any]:
+    """Read one value, and describe it."""
+    listed = None if manifest is None else manifest.entries.get(key)
+    try:
+        value = reader.read(key, limit)
+    except CheckpointError as error:
+        return {"key": key, "dtype": "?", "shape": [], "bytes": 0, "damage": str(error)}
+    found = describe(value, None if listed is None else listed.dtype)
+    damage = None
+    if manifest is not None and listed is None:
+        damage = "put in after it was saved"
+    elif listed is not None and found != listed:
+        damage = "not what was saved"
+    return {
+        "key": key,
+        "dtype": found.dtype,
+        "shape": list(found.shape),
+        "bytes": 0 if found.dtype == "none" else int(value.nbytes),
+        "damage": damage,
+    }

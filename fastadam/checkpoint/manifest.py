@@ -1,0 +1,88 @@
+"""The list of all that a file holds, with digests, which is saved with it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastadam.checkpoint.entries import Entry, Value
+from fastadam.checkpoint.errors import CheckpointError
+
+__all__ = ["KEY", "Manifest", "pack", "unpack"]
+
+# Under which key it is, and with which begin all that Chainer does not know.
+KEY = "fastadam/manifest"
+_FORMAT = 1
+
+
+class Manifest(NamedTuple):
+    """Entries by key, and with which versions they were saved."""
+
+    entries: dict[str, Entry]
+    versions: dict[str, str]
+
+
+def pack(manifest: Manifest) -> Value:
+    """Return a manifest as the bytes that are saved.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        Of everything else in the file.
+    """
+    content = {
+        "format": _FORMAT,
+        "versions": manifest.versions,
+        "entries": {
+            key: [entry.dtype, list(entry.shape), entry.sha256]
+            for key, entry in sorted(manifest.entries.items())
+        },
+    }
+    sealed = {"sha256": _digest(content), **content}
+    return np.frombuffer(json.dumps(sealed, ensure_ascii=True).encode(), np.uint8)
+
+
+def unpack(value: Value, where: str) -> Manifest:
+    """Return the manifest in bytes, if its own digest fits.
+
+    Parameters
+    ----------
+    value : numpy.ndarray
+        What is under `KEY`.
+    where : str
+        The file, for messages.
+
+    Raises
+    ------
+    CheckpointError
+        If it does not, or if it is of a later format.
+    """
+    try:
+        sealed = json.loads(value.astype(np.uint8, casting="no").tobytes())
+        digest = sealed.pop("sha256")
+        entries = {
+            key: Entry(str(dtype), tuple(map(int, shape)), str(sha256))
+            for key, (dtype, shape, sha256) in sealed["entries"].items()
+        }
+        versions = {str(key): str(version) for key, version in sealed["versions"].items()}
+        intact = digest == _digest(sealed)
+        later = sealed["format"] != _FORMAT
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        intact = False
+    if not intact:
+        raise CheckpointError(
+            f"{where} is damaged, or was changed after it was saved: its list of contents "
+            f"({KEY!r}) is not the one that was saved"
+        )
+    if later:
+        raise CheckpointError(f"{where} was saved by a later version of fastadam, {versions}")
+    return Manifest(entries, versions)
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    """Return the digest of everything in a manifest but the digest."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

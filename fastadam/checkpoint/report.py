@@ -1,0 +1,46 @@
+"""What a load has done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["LoadReport"]
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What `fastadam.load` has read, and what it has left.
+
+    Attributes
+    ----------
+    read : tuple of str
+        Keys in the file that have been loaded.
+    missing : tuple of str
+        Keys that were looked for and are not in the file; what they stand for stayed as it was.
+    ignored : tuple of str
+        Keys that `ignore_names` has left.
+    left : tuple of str
+        Keys in the file that nothing was looked for under.
+    converted : tuple of str
+        Keys that were made of others, between Adam and AMSGrad.
+    verified : bool
+        Whether the file has a list of its contents, and all that was read is as it says.
+    versions : dict of str to str
+        With which versions it was saved; empty for files of others.
+    """
+
+    read: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+    converted: tuple[str, ...] = ()
+    verified: bool = False
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f"read: {len(self.read)} entries, {'' if self.verified else 'not '}verified"]
+        for name in ("missing", "ignored", "left", "converted"):
+            keys = getattr(self, name)
+            if keys:
+                lines.append(f"{name}: {', '.join(keys)}")
+        return "\n".join(lines)

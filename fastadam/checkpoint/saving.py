@@ -1,0 +1,106 @@
+"""`fastadam.save`: everything that it takes to go on, in one file."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastadam._version import __version__
+from fastadam.checkpoint.contents import contents
+from fastadam.checkpoint.entries import describe
+from fastadam.checkpoint.formats import format_of
+from fastadam.checkpoint.manifest import KEY, Manifest, pack
+
+__all__ = ["save"]
+
+
+def save(
+    path: str | os.PathLike[str],
+    optimizer: Any,
+    *,
+    parameters: bool = True,
+    compression: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Save an optimizer with its parameters, so that a run can go on as if it had not stopped.
+
+    The file holds the parameters, the states of all rules, float32 masters, counts,
+    hyperparameters and those of single parameters, which rules are enabled, the state of loss
+    scaling, and that of hooks with a ``serialize`` method; and a list of all of it with digests,
+    by which `load` tells damage. It is written atomically and durably: its name holds the whole
+    old or the whole new content, whatever happens.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file; its suffix says the kind: ``.npz``, or ``.h5`` and ``.hdf5``, which need h5py.
+    optimizer : GradientMethod
+        An optimizer that is set up.
+    parameters : bool
+        Whether the parameters are saved, too.
+    compression : bool
+        Whether to compress. Weights hardly get smaller.
+    progress : callable, optional
+        Called with the bytes written so far and those of all.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is unknown.
+    TypeError
+        If a hyperparameter or persistent value can only be pickled.
+    RuntimeError
+        If the optimizer is not set up, or h5py is needed and not installed.
+    OSError
+        If the file cannot be written; the old one is still there.
+
+    See Also
+    --------
+    load : Load it again.
+    serializers.save_npz, serializers.save_hdf5 : Save what Chainer saves.
+
+    Notes
+    -----
+    Under ``optimizer/`` the file has the layout of Chainer's optimizers, and under ``target/``
+    that of its links, so that ``load_npz(path, opt, path='optimizer/')`` reads these, Chainer's
+    own, too.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import fastadam
+    >>> opt = fastadam.Adam(alpha=0.1).setup({'w': np.ones(3)})
+    >>> opt.apply_gradients({'w': np.ones(3)})
+    >>> other = fastadam.Adam().setup({'w': np.zeros(3)})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, 'run.npz')
+    ...     fastadam.save(path, opt)
+    ...     report = fastadam.load(path, other)
+    >>> other == opt, other.alpha, report.verified
+    (True, 0.1, True)
+    """
+    kind = format_of(path)
+    optimizer._set_up()
+    values = contents(optimizer, parameters)
+    entries = {key: describe(value) for key, value in values.items()}
+    versions = {
+        "fastadam": __version__,
+        "numpy": np.__version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "class": type(optimizer).__name__,
+    }
+    values[KEY] = pack(Manifest(entries, versions))
+    total, written = sum(value.nbytes for value in values.values()), 0
+
+    def done(n_bytes: int) -> None:
+        nonlocal written
+        written += n_bytes
+        if progress is not None:
+            progress(written, total)
+
+    kind.write(path, values, compression, done)

@@ -1,0 +1,274 @@
+"""Damaged, cut off and crafted files: an error, and nothing has changed."""
+
+from __future__ import annotations
+
+import io
+import json
+import tracemalloc
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastadam
+from fastadam import CheckpointError
+from fastadam.checkpoint import manifest
+from fastadam.checkpoint.listing import listing
+
+
+@pytest.fixture(params=["npz", "h5"])
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param != "npz":
+        pytest.importorskip("h5py")
+    return tmp_path / f"run.{request.param}"
+
+
+def make(seed: int = 0, n: int = 5) -> Any:
+    random = np.random.default_rng(seed)
+    params = {"W": random.normal(size=(n, 7)).astype(np.float32), "b": random.normal(size=3)}
+    opt = fastadam.AMSGrad(alpha=0.1 + seed).setup(params)
+    opt.loss_scaling(interval=3)
+    opt.apply_gradients({k: np.ones_like(p) for k, p in params.items()})
+    return opt
+
+
+def bits(opt: Any) -> list[Any]:
+    found: list[Any] = [opt.t, opt.epoch, opt.loss_scale, opt.hyperparam.get_dict()]
+    for param in opt.parameters.values():
+        found += [param.array.tobytes(), param.update_rule.t]
+        found += [value.tobytes() for value in param.update_rule.state.values()]
+    return found
+
+
+def load_or_refuse(path: Path, before: list[Any], saved: list[Any], opt: Any) -> bool:
+    """Load: the whole of what was saved, or nothing, with a documented error."""
+    try:
+        fastadam.load(path, opt)
+    except (CheckpointError, OSError):
+        assert bits(opt) == before
+        return False
+    assert bits(opt) == saved
+    return True
+
+
+@pytest.mark.parametrize("compression", [False, True])
+def test_flipped_bits(path: Path, compression: bool) -> None:
+    opt, other = make(), make(1)
+    fastadam.save(path, opt, compression=compression)
+    saved, before = bits(opt), bits(other)
+    whole = path.read_bytes()
+    random = np.random.default_rng(len(whole))
+    refused = 0
+    for _ in range(250):
+        data = bytearray(whole)
+        at = int(random.integers(8 * len(data)))
+        data[at // 8] ^= 1 << at % 8
+        path.write_bytes(data)
+        if load_or_refuse(path, before, saved, other):
+            # what a flip in a gap of the file cannot touch
+            other = make(1)
+        else:
+            refused += 1
+    assert refused > 100
+    path.write_bytes(whole)
+    assert load_or_refuse(path, before, saved, other)
+
+
+def test_cut_off_files(path: Path) -> None:
+    opt, other = make(), make(1)
+    fastadam.save(path, opt)
+    before = bits(other)
+    whole = path.read_bytes()
+    random = np.random.default_rng(1)
+    for n in (*range(0, 40, 7), *random.integers(len(whole), size=100), len(whole) - 1):
+        path.write_bytes(whole[:n])
+        assert not load_or_refuse(path, before, [], other)
+    path.write_bytes(whole + b"more")
+    try:
+        fastadam.load(path, other)
+    except CheckpointError:
+        assert bits(other) == before
+    else:
+        assert bits(other) == bits(opt)
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write(path: Path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def npy(array: np.ndarray, allow_pickle: bool = False) -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array(file, array, allow_pickle=allow_pickle)
+    return file.getvalue()
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "run.npz"
+    fastadam.save(path, make())
+    return path
+
+
+def refused(path: Path, *words: str) -> None:
+    other = make(1)
+    before = bits(other)
+    with pytest.raises(CheckpointError) as raised:
+        fastadam.load(path, other)
+    for word in words:
+        assert word in str(raised.value)
+    assert bits(other) == before
+
+
+def test_a_value_that_was_replaced(saved: Path) -> None:
+    members = contents(saved)
+    members["target/b.npy"] = npy(np.zeros(3))
+    write(saved, members)
+    refused(saved, "'target/b'", "damaged")
+    assert listing(saved)["damaged"] == ["target/b"]
+
+
+def test_a_value_that_was_taken_out_or_put_in(saved: Path) -> None:
+    members = contents(saved)
+    write(saved, {k: v for k, v in members.items() if k != "target/b.npy"})
+    refused(saved, "lacks 'target/b'")
+    write(saved, members | {"target/c.npy": npy(np.zeros(3))})
+    refused(saved, "holds besides 'target/c'")
+    assert listing(saved)["damaged"] == ["target/c"]
+
+
+def test_a_manifest_that_was_taken_out_or_changed(saved: Path) -> None:
+    members = contents(saved)
+    key = f"{manifest.KEY}.npy"
+    write(saved, {k: v for k, v in members.items() if k != key})
+    refused(saved, "no list of its contents")
+    text = np.load(io.BytesIO(members[key])).tobytes()
+    for changed in (text.replace(b"float64", b"float32", 1), b"{}", b"[]", b"\xff", b"[" * 100_000):
+        write(saved, members | {key: npy(np.frombuffer(changed, np.uint8))})
+        refused(saved, "list of contents")
+    sealed = json.loads(text)
+    sealed["format"] = 99
+    del sealed["sha256"]
+    sealed["sha256"] = manifest._digest(sealed)
+    later = json.dumps(sealed).encode()
+    write(saved, members | {key: npy(np.frombuffer(later, np.uint8))})
+    refused(saved, "later version")
+
+
+def test_nothing_is_unpickled(saved: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> Any:
+            return (pytest.fail, ("it was unpickled",))
+
+    members = contents(saved)
+    bomb = np.empty((), object)
+    bomb[()] = Bomb()
+    write(saved, members | {"target/b.npy": npy(bomb, allow_pickle=True)})
+    refused(saved, "'target/b'", "Python objects")
+    members["optimizer/t.npy"] = npy(bomb, allow_pickle=True)
+    write(saved, members)
+    refused(saved, "Python objects")
+
+
+def header(shape: tuple[int, ...], descr: str = "<f8") -> bytes:
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        header((1 << 40,)),
+        header((1 << 31, 1 << 31)),
+        header((1 << 62, 4)),
+        header((3,), "<U100000000"),
+        header((3,)) + bytes(1 << 20),
+        header((3,)) + bytes(8),
+        header((-1,)),
+        b"\x93NUMPY\x01\x00" + b"\xff\xff" + b"(" * 65535,
+        b"\x93NUMPY\x03\x00",
+        b"",
+    ],
+)
+def test_absurd_headers_take_no_memory(saved: Path, data: bytes) -> None:
+    members = contents(saved)
+    write(saved, members | {"target/b.npy": data})
+    other = make(1)
+    before = bits(other)
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="target/b"):
+            fastadam.load(saved, other)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
+    assert bits(other) == before
+
+
+def test_a_bomb_takes_no_memory(saved: Path) -> None:
+    """64 MB of zeros that take 64 KB in the file, where there is room for 24 bytes."""
+    members = contents(saved)
+    bomb = header((8 << 20,)) + bytes(64 << 20)
+    write(saved, members | {"target/b.npy": bomb})
+    assert saved.stat().st_size < 1 << 20
+    tracemalloc.start()
+    try:
+        refused(saved, "'target/b'", "there is room for")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 << 20
+
+
+def test_memory_of_a_load_is_what_the_target_takes(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    opt = make(n=100_000)
+    fastadam.save(path, opt)
+    held = sum(p.array.nbytes + 3 * p.array.nbytes for p in opt.parameters.values())
+    tracemalloc.start()
+    try:
+        fastadam.load(path, opt)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # the values that are read, beside those that are there, and the largest of them once more
+    assert peak < 1.5 * held
+
+
+def test_the_same_key_twice(saved: Path) -> None:
+    members = contents(saved)
+    with zipfile.ZipFile(saved, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, data in members.items():
+            archive.writestr(name, data)
+        archive.writestr("target/b.npy", npy(np.zeros(3)))
+    refused(saved, "'target/b' twice")
+
+
+def test_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    for data in (b"", b"PK", b"nonsense" * 100, npy(np.zeros(3))):
+        path.write_bytes(data)
+        refused(path, "no npz file, or damaged")
+    np.savez(path, W=np.zeros(3))
+    refused(path, "no list of its contents")
+    pytest.importorskip("h5py")
+    other = tmp_path / "run.h5"
+    other.write_bytes(b"nonsense" * 100)
+    refused(other, "no HDF5 file, or damaged")
+    (tmp_path / "folder.npz").mkdir()
+    with pytest.raises(IsADirectoryError):
+        fastadam.load(tmp_path / "folder.npz", make())
