@@ -8,5 +8,26 @@ __all__ = ["CheckpointError"]
 class CheckpointError(ValueError):
     """A file does not hold what was saved, or not what is to be loaded; nothing has changed.
 
-    The message names the file, the entry and the reason.
+    Parameters
+    ----------
+    message : str
+        It names the file, the entry and the reason.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import fastadam
+    >>> opt = fastadam.Adam().setup({'w': np.ones(3)})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, 'run.npz')
+    ...     _ = path.write_bytes(b'something else')
+    ...     try:
+    ...         _ = fastadam.load(path, opt)
+    ...     except fastadam.CheckpointError as error:
+    ...         print('no npz file' in str(error))
+    True
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)

@@ -95,6 +95,20 @@ def load(
     See Also
     --------
     save : Save it.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import numpy as np
+    >>> import fastadam
+    >>> opt = fastadam.Adam(alpha=0.1).setup({'w': np.ones(3)})
+    >>> other = fastadam.Adam().setup({'weight': np.zeros(3)})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, 'run.npz')
+    ...     fastadam.save(path, opt)
+    ...     report = fastadam.load(path, other, rename={'w': 'weight'})
+    >>> other.alpha, 'target/w' in report.read
+    (0.1, True)
     """
     kind = format_of(path)
     optimizer._refresh()

@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from fastadam.checkpoint.entries import Value, is_none
+from fastadam.checkpoint.entries import Value
 from fastadam.checkpoint.errors import CheckpointError
 from fastadam.serializers._pickled_none import MAX_LENGTH, is_pickled_none
 from fastadam.serializers.atomic import atomic_write
@@ -53,7 +53,8 @@ def write(
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", method, allowZip64=True) as archive:
         for key, value in values.items():
             with archive.open(key + _SUFFIX, "w", force_zip64=True) as member:
-                npy_format.write_array(member, value, allow_pickle=is_none(value))
+                # a None is pickled, as NumPy writes it; other objects are not among the values
+                npy_format.write_array(member, value)
             done(value.nbytes)
 
 

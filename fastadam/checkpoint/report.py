@@ -11,7 +11,7 @@ __all__ = ["LoadReport"]
 class LoadReport:
     """What `fastadam.load` has read, and what it has left.
 
-    Attributes
+    Parameters
     ----------
     read : tuple of str
         Keys in the file that have been loaded.
@@ -27,6 +27,13 @@ class LoadReport:
         Whether the file has a list of its contents, and all that was read is as it says.
     versions : dict of str to str
         With which versions it was saved; empty for files of others.
+
+    Examples
+    --------
+    >>> from fastadam import LoadReport
+    >>> print(LoadReport(read=('optimizer/t', 'target/w'), left=('target/old',), verified=True))
+    read: 2 entries, verified
+    left: target/old
     """
 
     read: tuple[str, ...]

@@ -160,3 +160,22 @@ def test_permissions_and_links(tmp_path: Path) -> None:
     other = make(N)
     fastadam.load(path, other)
     assert other.epoch == 5
+
+
+def test_the_folder_is_synchronised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File, then name, then folder: otherwise a loss of power could lose what was saved."""
+    done: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def note_fsync(descriptor: int) -> None:
+        done.append("folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "file")
+        fsync(descriptor)
+
+    def note_replace(source: str, target: str) -> None:
+        done.append("name")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_replace)
+    fastadam.save(tmp_path / "run.npz", make(N))
+    assert done == ["file", "name", "folder"]

@@ -14,7 +14,7 @@ import fastadam
 from fastadam.__main__ import main
 from fastadam.cli import extras, output
 
-COMMANDS = ("bench", "demo", "info", "selftest")
+COMMANDS = ("bench", "demo", "info", "inspect", "selftest")
 
 
 def test_without_a_command_it_introduces_itself(capsys: pytest.CaptureFixture[str]) -> None:
