@@ -4,6 +4,7 @@ What is built depends on the machine that will run it (the target platform), nev
 that builds. ``FASTADAM_OPENMP`` says what to do about OpenMP: ``auto`` (the default) compiles and
 runs a small program, and where that fails the build fails, with what to install; ``on`` uses the
 flags and tries nothing, as a cross build needs; ``off`` builds kernels for one thread.
+``FASTADAM_CHECKS=on`` makes a slow build that finds mistakes, for tests.
 """
 
 from __future__ import annotations
@@ -66,6 +67,9 @@ DIRECTIVES = {
     "initializedcheck": False,
 }
 
+# For a build that finds mistakes: what Cython can check, it does.
+CHECKS = {"boundscheck": True, "initializedcheck": True, "overflowcheck": True}
+
 PROBE_C = "#include <Python.h>\nint main(void) { return 0; }\n"
 PROBE_OPENMP = """#include <omp.h>
 int main(void) {
@@ -97,6 +101,11 @@ def instruction_sets(platform: str) -> dict[str, tuple[str, list[str]]]:
     if platform.startswith("win"):
         raise OptionError("fastadam builds with GCC or Clang on Linux and macOS, not on Windows")
     return X86_64 if platform.endswith(("-x86_64", "-amd64")) else BASELINE
+
+
+def directives() -> dict[str, object]:
+    """Return Cython's directives, with its checks if FASTADAM_CHECKS asks for them."""
+    return DIRECTIVES | (CHECKS if os.environ.get("FASTADAM_CHECKS") == "on" else {})
 
 
 def openmp_choice(environ: Mapping[str, str]) -> str:
@@ -157,7 +166,7 @@ class BuildExtensions(build_ext):
             if extension.name.rpartition(".")[2] in THREADED:
                 extension.extra_compile_args[:0] = compile_flags
                 extension.extra_link_args[:0] = link_flags
-        now = [cython_version, numpy.__version__, DIRECTIVES, self.compiler.compiler_so]
+        now = [cython_version, numpy.__version__, directives(), self.compiler.compiler_so]
         text = "\n".join(map(str, now + [vars(extension) for extension in self.extensions]))
         settings = Path(self.build_temp, "settings.txt")
         self.force = self.force or not settings.is_file() or settings.read_text() != text
@@ -165,7 +174,7 @@ class BuildExtensions(build_ext):
         translated = cythonize(
             self.extensions,
             build_dir=str(Path(self.build_temp, "cython")),
-            compiler_directives=DIRECTIVES,
+            compiler_directives=directives(),
             force=self.force,
         )
         for extension, c in zip(self.extensions, translated, strict=True):
