@@ -143,8 +143,10 @@ eps_mode, decay_mode : optional
         param : Parameter
             The parameter.
         """
+        if self._state is None:
+            # called from outside, before the first update
+            self._state = {}
         state = self._state
-        assert state is not None
         for key in ("m", "v", "vhat") if self.hyperparam.amsgrad else ("m", "v"):
             state[key] = state_like(param.array)
 

@@ -911,3 +911,11 @@ def test_vhat_never_falls_and_is_the_greatest_v(
         greatest = np.maximum(greatest, state["v"])
         np.testing.assert_array_equal(state["vhat"], greatest)
         assert np.all(np.isfinite(p))
+
+
+def test_a_rule_is_begun_anew_before_its_first_update() -> None:
+    param = Parameter(np.ones(3))
+    rule = AdamRule(alpha=0.5, amsgrad=True)
+    rule.init_state(param)
+    assert set(rule.state) == {"m", "v", "vhat"}
+    assert not any(value.any() for value in rule.state.values())
