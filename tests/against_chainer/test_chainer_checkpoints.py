@@ -27,14 +27,16 @@ def chainer() -> Any:
 def model(chainer: Any, seed: int = 0, size: int | None = 4) -> Any:
     np.random.seed(seed)
     links = chainer.links
-    return chainer.Sequential(links.Linear(size, 3), links.BatchNormalization(3), links.Linear(3, 2))
+    return chainer.Sequential(
+        links.Linear(size, 3), links.BatchNormalization(3), links.Linear(3, 2)
+    )
 
 
 def step(chainer: Any, opt: Any, n: int = 1) -> None:
     for _ in range(n):
         random = np.random.default_rng(opt.t)
         x = random.normal(size=(5, 4)).astype(np.float32)
-        opt.update(lambda: chainer.functions.sum(opt.target(x) ** 2))
+        opt.update(lambda x=x: chainer.functions.sum(opt.target(x) ** 2))
 
 
 def values(net: Any) -> dict[str, Any]:

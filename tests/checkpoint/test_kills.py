@@ -33,15 +33,14 @@ def kills(path: Path, n: int) -> None:
     fastadam.save(path, opt)
     done = 0
     while done < n:
-        process = subprocess.Popen(
+        with subprocess.Popen(
             [sys.executable, str(PROCESS), str(path), str(N)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(float(random.uniform(0, 0.02)))
-        process.kill()
-        told = [1, *map(int, process.stdout.read().split())]
-        process.wait()
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(float(random.uniform(0, 0.02)))
+            process.kill()
+            told = [1, *map(int, process.stdout.read().split())]
         done += 1
         before = opt.t
         fastadam.load(path, opt)
