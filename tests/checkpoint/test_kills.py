@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,19 +132,35 @@ def test_a_full_disk(tmp_path: Path, suffix: str) -> None:
     fastadam.save(path, opt)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_must_not_be_written(tmp_path: Path) -> None:
-    path = tmp_path / "run.npz"
-    opt = make(N)
-    fastadam.save(path, opt)
-    old = path.read_bytes()
-    tmp_path.chmod(0o500)
+@contextlib.contextmanager
+def somebody_else(folder: Path) -> Iterator[None]:
+    """Be a user who must not write into a folder."""
+    folder.chmod(0o555)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
     try:
-        with pytest.raises(PermissionError):
-            fastadam.save(path, opt)
+        yield
     finally:
-        tmp_path.chmod(0o700)
-    assert path.read_bytes() == old
+        if root:
+            os.seteuid(0)
+        folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("suffix", ["npz", "h5"])
+def test_a_folder_that_must_not_be_written(suffix: str) -> None:
+    if suffix == "h5":
+        pytest.importorskip("h5py")
+    # not below a folder that only its owner may enter
+    with tempfile.TemporaryDirectory() as name:
+        path = Path(name, f"run.{suffix}")
+        opt = make(N)
+        fastadam.save(path, opt)
+        old = path.read_bytes()
+        with somebody_else(path.parent), pytest.raises(PermissionError):
+            fastadam.save(path, opt)
+        assert path.read_bytes() == old
+        assert os.listdir(name) == [path.name]
 
 
 def test_permissions_and_links(tmp_path: Path) -> None:
