@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from typing import Any
@@ -11,6 +12,10 @@ import pytest
 
 import fastadam
 from fastadam.optimizer_hooks import GradientClipping
+
+campaign_only = pytest.mark.skipif(
+    os.environ.get("FASTADAM_CAMPAIGN") != "on", reason="minutes long: tox -e campaign"
+)
 
 
 def stress(seconds: float) -> dict[str, int]:
@@ -70,6 +75,6 @@ def test_free_running() -> None:
     assert done["reads"] > 0
 
 
-@pytest.mark.slow
+@campaign_only
 def test_free_running_for_a_minute() -> None:
     assert stress(60.0)["updates"] > 100

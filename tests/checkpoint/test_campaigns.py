@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -31,6 +32,6 @@ def test_interruptions(suffix: str) -> None:
     assert campaign.interruptions(suffix, 10) == 10
 
 
-@pytest.mark.slow
+@pytest.mark.skipif(os.environ.get("FASTADAM_CAMPAIGN") != "on", reason="tox -e campaign")
 def test_two_hundred_interruptions(suffix: str) -> None:
     assert campaign.interruptions(suffix, 200) == 200

@@ -26,6 +26,10 @@ from saving_process import make
 PROCESS = Path(__file__).with_name("saving_process.py")
 N = 60
 
+campaign_only = pytest.mark.skipif(
+    os.environ.get("FASTADAM_CAMPAIGN") != "on", reason="minutes long: tox -e campaign"
+)
+
 
 def kills(path: Path, n: int) -> None:
     """Kill a saving process n times at random moments, and look at the file each time."""
@@ -61,7 +65,7 @@ def test_killed_while_saving(tmp_path: Path, suffix: str) -> None:
     kills(tmp_path / f"run.{suffix}", 5)
 
 
-@pytest.mark.slow
+@campaign_only
 @pytest.mark.parametrize("suffix", ["npz", "h5"])
 def test_killed_500_times(tmp_path: Path, suffix: str) -> None:
     if suffix == "h5":
