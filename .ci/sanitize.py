@@ -50,15 +50,24 @@ def build(tree: Path, kind: str) -> None:
 
 def environment(tree: Path, kind: str) -> dict[str, str]:
     """Return the environment in which the built extensions are used."""
-    env = os.environ | {"PYTHONPATH": str(tree), "FASTADAM_TEST_INSTALLED": "0"}
+    env = os.environ | {
+        "PYTHONPATH": str(tree),
+        "FASTADAM_TEST_INSTALLED": "0",
+        "FASTADAM_TEST_INSTRUMENTED": "1",
+    }
     if kind == "asan":
-        found = subprocess.run(
-            ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-        )
+        # C++'s library, too: AddressSanitizer looks for it once, at the start, and other packages
+        # that the tests use throw exceptions
+        preloaded = [
+            subprocess.run(
+                ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True
+            ).stdout.strip()
+            for name in ("libasan.so", "libstdc++.so.6")
+        ]
         env |= {
-            "LD_PRELOAD": found.stdout.strip(),
-            # Python itself leaks what it keeps until the end
-            # into files, since pytest captures what is printed
+            "LD_PRELOAD": " ".join(preloaded),
+            # Python itself leaks what it keeps until the end; reports go into files, since pytest
+            # captures what is printed
             "ASAN_OPTIONS": f"detect_leaks=0:allocator_may_return_null=1:log_path={tree}/found",
             "UBSAN_OPTIONS": f"halt_on_error=1:print_stacktrace=1:log_path={tree}/found",
             "PYTHONMALLOC": "malloc",
