@@ -68,7 +68,7 @@ DIRECTIVES = {
 }
 
 # For a build that finds mistakes: what Cython can check, it does.
-CHECKS = {"boundscheck": True, "initializedcheck": True, "overflowcheck": True}
+CHECKS = {"boundscheck": True, "initializedcheck": True, "nonecheck": True}
 
 PROBE_C = "#include <Python.h>\nint main(void) { return 0; }\n"
 PROBE_OPENMP = """#include <omp.h>

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,12 +12,16 @@ import numpy.typing as npt
 
 from fastadam.kernels.dtypes import is_bfloat16
 
-__all__ = ["Entry", "Value", "describe", "is_none", "text_of"]
+__all__ = ["Entry", "Value", "describe", "describe_all", "is_none", "text_of"]
 
 Value = npt.NDArray[Any]
 
 # bfloat16 as npz files hold it: NumPy has no name for it.
 _RAW = np.dtype("V2")
+
+# SHA-256 takes about as long as writing does. Threads are worth starting from here on.
+_MANY_BYTES = 1 << 23
+_N_THREADS = 4
 
 
 class Entry(NamedTuple):
@@ -73,3 +79,20 @@ def describe(value: Value, dtype: str | None = None) -> Entry:
     # a 0-dim array has become one of one axis
     digest = hashlib.sha256(little.reshape(-1).view(np.uint8).data)
     return Entry(name, value.shape, digest.hexdigest())
+
+
+def describe_all(values: Mapping[str, Value]) -> dict[str, Entry]:
+    """Return what a manifest says of all values, with several threads if they are large.
+
+    Parameters
+    ----------
+    values : mapping of str to numpy.ndarray
+        Values by key.
+    """
+    if sum(value.nbytes for value in values.values()) >= _MANY_BYTES:
+        try:
+            with ThreadPoolExecutor(_N_THREADS) as pool:
+                return dict(zip(values, pool.map(describe, values.values()), strict=True))
+        except RuntimeError:  # a program that is ending starts no threads
+            pass
+    return {key: describe(value) for key, value in values.items()}

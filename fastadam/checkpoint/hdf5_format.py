@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from fastadam.checkpoint.entries import Value
+from fastadam.checkpoint.entries import Entry, Value
 from fastadam.checkpoint.errors import CheckpointError
-from fastadam.serializers._hdf5_datasets import read_dataset
-from fastadam.serializers._hdf5_types import import_h5py
-from fastadam.serializers.hdf5 import save_hdf5
+from fastadam.checkpoint.manifest import KEY, unpack
+from fastadam.serializers._hdf5_datasets import place_dataset, read_dataset
+from fastadam.serializers._hdf5_image import Image
+from fastadam.serializers._hdf5_seal import seal
+from fastadam.serializers._hdf5_types import LIBVER, import_h5py
+from fastadam.serializers._hdf5_writing import HDF5Serializer
+from fastadam.serializers.atomic import atomic_write
 
 __all__ = ["Hdf5Reader", "opened", "write"]
 
@@ -24,15 +29,41 @@ def write(
     compression: bool,
     done: Callable[[int], None],
 ) -> None:
-    """Write values to an HDF5 file, atomically; it is made in memory first.
+    """Write values to an HDF5 file, atomically.
 
     Parameters
     ----------
     path, values, compression, done
         As for npz files.
     """
-    save_hdf5(path, dict(values), compression=4 if compression else None)
-    done(sum(value.nbytes for value in values.values()))
+    image = Image()
+    entries = unpack(values[KEY], repr(os.fspath(path))).entries
+    with import_h5py().File(image, "w", libver=LIBVER) as file:
+        serializer = HDF5Serializer(file, 4 if compression else None)
+        for key, value in values.items():
+            finished = functools.partial(done, value.nbytes)
+            if compression or value.shape == () or value.size == 0:
+                serializer.write_array(key, value)
+                finished()
+                continue
+            place_dataset(
+                file,
+                serializer.free_name(key),
+                value,
+                key,
+                image=image,
+                sha256=_known_digest(value, entries.get(key)),
+                done=finished,
+            )
+        seal(file)
+    with atomic_write(path) as opened_file:
+        image.write_to(opened_file)
+
+
+def _known_digest(value: Value, entry: Entry | None) -> str | None:
+    """Return the digest of a value's elements as HDF5 files hold them, if the list has it."""
+    same = value.dtype.kind not in "US" and value.dtype.newbyteorder("<") == value.dtype
+    return entry.sha256 if same and entry is not None else None
 
 
 @contextlib.contextmanager

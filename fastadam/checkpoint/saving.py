@@ -11,7 +11,7 @@ import numpy as np
 
 from fastadam._version import __version__
 from fastadam.checkpoint.contents import contents
-from fastadam.checkpoint.entries import describe
+from fastadam.checkpoint.entries import describe_all
 from fastadam.checkpoint.formats import format_of
 from fastadam.checkpoint.manifest import KEY, Manifest, pack
 
@@ -87,7 +87,7 @@ def save(
     kind = format_of(path)
     optimizer._set_up()
     values = contents(optimizer, parameters)
-    entries = {key: describe(value) for key, value in values.items()}
+    entries = describe_all(values)
     versions = {
         "fastadam": __version__,
         "numpy": np.__version__,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.serializers._hdf5_image import Image
 from fastadam.serializers._hdf5_types import Stored, decoded, encoded, import_h5py, memory_types
 
-__all__ = ["DIGEST", "file_name", "read_dataset", "read_digest", "stored_digest", "write_dataset"]
+__all__ = [
+    *("DIGEST", "file_name", "read_dataset", "read_digest", "stored_digest"),
+    *("place_dataset", "write_dataset"),
+]
 
 # The attribute that holds the SHA-256 digest of a dataset, or of all that is in a file.
 DIGEST = "fastadam_sha256"
@@ -63,11 +68,7 @@ def write_dataset(
         dataset = group.create_dataset(name, data=h5py.Empty("f"))
         dataset.attrs[DIGEST] = np.bytes_(_digest(None))
         return
-    try:
-        stored, file_type = encoded(array)
-    except (TypeError, UnicodeEncodeError) as error:
-        refusal = TypeError if isinstance(error, TypeError) else ValueError
-        raise refusal(f"cannot save {key!r}: {error}") from error
+    stored, file_type = _encoded(array, key)
     filters: dict[str, Any] = {}
     if array.shape != () and array.size > 0:
         # Filters need chunks, which single values and empty arrays do not have.
@@ -79,6 +80,46 @@ def write_dataset(
     if array.size:
         dataset.id.write(h5py.h5s.ALL, h5py.h5s.ALL, stored.array, file_type)
     dataset.attrs[DIGEST] = np.bytes_(_digest(stored))
+
+
+def place_dataset(
+    group: Any,
+    name: str,
+    array: npt.NDArray[Any],
+    key: str,
+    *,
+    image: Image,
+    sha256: str | None,
+    done: Callable[[], None],
+) -> None:
+    """Make room for one array, as it is, whose elements are written when all else is.
+
+    Parameters
+    ----------
+    group, name, array, key
+        As for `write_dataset`; the array has elements.
+    image : Image
+        The file, which the array is left to.
+    sha256 : str or None
+        The digest of the array's elements, if it is known.
+    done : callable
+        What to call when it is written.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `write_dataset` does.
+    """
+    h5py = import_h5py()
+    stored, file_type = _encoded(array, key)
+    layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    layout.set_layout(h5py.h5d.CONTIGUOUS)
+    layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    data_type = h5py.Datatype(file_type)
+    dataset = group.create_dataset(name, shape=array.shape, dtype=data_type, dcpl=layout)
+    image.arrays.append((dataset.id.get_offset(), stored.array, done))
+    dataset.attrs[DIGEST] = np.bytes_(_digest(stored, sha256))
 
 
 def read_dataset(group: Any, name: str, key: str) -> npt.NDArray[Any] | None:
@@ -193,14 +234,24 @@ def _read(group: Any, name: str, key: str) -> tuple[Stored | None, str]:
     return stored, digest
 
 
-def _digest(stored: Stored | None) -> str:
-    """Return the SHA-256 digest of kind, shape and elements."""
+def _encoded(array: npt.NDArray[Any], key: str) -> tuple[Stored, Any]:
+    """Return what is stored for an array, and its type; errors name the key."""
+    try:
+        return encoded(array)
+    except (TypeError, UnicodeEncodeError) as error:
+        refusal = TypeError if isinstance(error, TypeError) else ValueError
+        raise refusal(f"cannot save {key!r}: {error}") from error
+
+
+def _digest(stored: Stored | None, sha256: str | None = None) -> str:
+    """Return the SHA-256 digest of kind, shape, and the digest of the elements."""
     if stored is None:
         return hashlib.sha256(b"None\n").hexdigest()
-    digest = hashlib.sha256(f"{stored.kind} {stored.array.shape}\n".encode())
-    if stored.array.size:
-        digest.update(stored.array.reshape(-1).view(np.uint8).data)
-    return digest.hexdigest()
+    kind, array = stored
+    if sha256 is None:
+        elements = array.reshape(-1).view(np.uint8).data if array.size else b""
+        sha256 = hashlib.sha256(elements).hexdigest()
+    return hashlib.sha256(f"{kind} {array.shape} {sha256}\n".encode()).hexdigest()
 
 
 def _unreadable(item: Any, key: str, error: Exception) -> OSError:

@@ -14,7 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Stored", "decoded", "encoded", "import_h5py", "memory_types"]
+__all__ = ["LIBVER", "Stored", "decoded", "encoded", "import_h5py", "memory_types"]
+
+# In this format everything about the arrays has checksums, unlike in the default one. libhdf5 reads
+# it since version 1.10.
+LIBVER = ("v110", "v110")
 
 # Sign, exponent and mantissa of a bfloat16 as HDF5 describes them, and the exponent's bias.
 _BFLOAT16_FIELDS = (15, 7, 8, 0, 7)

@@ -131,6 +131,28 @@ class HDF5Serializer(Serializer):
         TypeError, ValueError
             As when the serializer is called.
         """
+        name = self.free_name(key)
+        stored = None if array.dtype.hasobject else array
+        write_dataset(self.group, name, stored, self.compression, self.path + name)
+
+    def free_name(self, key: str) -> str:
+        """Return the name under which a value can be written.
+
+        Parameters
+        ----------
+        key : str
+            Name of the value; slashes before it are dropped.
+
+        Returns
+        -------
+        str
+            The name in the group.
+
+        Raises
+        ------
+        ValueError
+            If there is already something of that name, or it is no name.
+        """
         name = key.lstrip("/")
         *groups, last = name.split("/")
         if last in {"", "."} or "\0" in name:
@@ -141,8 +163,7 @@ class HDF5Serializer(Serializer):
                 f"cannot save {self.path + name!r}: {file_name(self.group)} holds a "
                 f"{type(self.group[name]).__name__.lower()} of that name already"
             )
-        stored = None if array.dtype.hasobject else array
-        write_dataset(self.group, name, stored, self.compression, self.path + name)
+        return name
 
     def _check_groups(self, names: list[str]) -> None:
         """Raise ValueError if one of these nested groups cannot be made."""

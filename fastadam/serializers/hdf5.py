@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from fastadam.serializers._hdf5_reading import HDF5Deserializer
 from fastadam.serializers._hdf5_seal import seal, verify
-from fastadam.serializers._hdf5_types import import_h5py
+from fastadam.serializers._hdf5_types import LIBVER, import_h5py
 from fastadam.serializers._hdf5_writing import HDF5Serializer
 from fastadam.serializers._templates import IgnoreNames
 from fastadam.serializers.atomic import atomic_write
@@ -74,9 +74,7 @@ def save_hdf5(
     """
     # Made in memory, so that libhdf5 never meets a full disk, a pipe or a file it cannot lock.
     image = io.BytesIO()
-    # In this format everything about the arrays has checksums too, unlike in the default one.
-    # libhdf5 reads it since version 1.10.
-    with import_h5py().File(image, "w", libver=("v110", "v110")) as file:
+    with import_h5py().File(image, "w", libver=LIBVER) as file:
         serializer = HDF5Serializer(file, compression)
         if isinstance(obj, dict):
             for key, value in obj.items():

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -385,11 +388,28 @@ def test_progress_and_compression(path: Path) -> None:
     told: list[tuple[int, int]] = []
     fastadam.save(path, opt, progress=lambda done, total: told.append((done, total)))
     assert told == sorted(told)
+    # each array by itself
+    assert 800_000 in {after[0] - before[0] for before, after in pairwise(told)}
     assert told[-1][0] == told[-1][1] > 808_000
     large = path.stat().st_size
     fastadam.save(path, opt, compression=True)
     assert path.stat().st_size < large / 10
     fastadam.load(path, opt)
+
+
+def test_saving_while_a_program_ends(path: Path) -> None:
+    # h5py crashes a program that imports it as late as that
+    program = f"""
+import atexit, numpy, fastadam
+{"" if path.suffix == ".npz" else "import h5py"}
+opt = fastadam.Adam().setup({{'a': numpy.ones(3_000_000)}})
+atexit.register(fastadam.save, {str(path)!r}, opt)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    opt = fastadam.Adam().setup({"a": np.zeros(3_000_000)})
+    fastadam.load(path, opt)
+    assert (opt.target["a"] == 1).all()
 
 
 def test_what_can_only_be_pickled_is_refused(path: Path) -> None:
