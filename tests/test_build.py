@@ -188,6 +188,9 @@ def installed_extension(name: str) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.skipif(
+    os.environ.get("FASTADAM_TEST_INSTRUMENTED") == "1", reason="built with Cython's checks"
+)
 @pytest.mark.parametrize("name", ["_cpu", "_cpu_avx2", "_cpu_avx512"])
 def test_the_directives_took_effect_in_included_loops_too(name):
     if name not in ("_cpu", *(f"_cpu_{isa}" for isa in _cpu_features.built())):

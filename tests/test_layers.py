@@ -83,7 +83,8 @@ loading listing
 saving target_reading
 source
 formats contents
-npz_format hdf5_format manifest
+npz_format hdf5_format
+manifest
 entries errors report
 """
 OPTIMIZERS = """
@@ -103,6 +104,7 @@ __init__
 npz hdf5
 _hdf5_reading _hdf5_writing _hdf5_seal
 _hdf5_datasets
+_hdf5_image
 dictionary _members atomic _templates _hdf5_types
 _pickled_none protocol
 """

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import pickle
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import numpy as np
+import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 import fastadam
 from fastadam.optimizer_hooks import GradientClipping, WeightDecay
@@ -218,3 +228,17 @@ TestOptimizer.settings = hypothesis.settings(
     deadline=None,
     suppress_health_check=list(hypothesis.HealthCheck),
 )
+
+
+@pytest.mark.skipif(os.environ.get("FASTADAM_CAMPAIGN") != "on", reason="tox -e campaign")
+def test_for_ten_minutes() -> None:
+    end = time.monotonic() + 600
+    longer = hypothesis.settings(
+        TestOptimizer.settings,
+        max_examples=300,
+        stateful_step_count=40,
+        derandomize=False,
+        database=None,
+    )
+    while time.monotonic() < end:
+        run_state_machine_as_test(OptimizerMachine, settings=longer)

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
 
 def test_every_fault_has_a_test() -> None:
     table = PAGE.read_text(encoding="utf-8").partition("What may happen to a file")[2]
+    table = table.partition("How this was tried")[0]
     named = re.findall(r"- ``(test_\w+)``", table)
     assert len(named) == table.count("   * - ") - 1 >= 14
     there = {
