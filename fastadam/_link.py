@@ -13,7 +13,7 @@ from fastadam._registry import Registry
 from fastadam._restore import Commit, read_param, read_persistent
 from fastadam.device import CpuDevice, Device, check_device
 from fastadam.kernels.backend import copy_into, is_array
-from fastadam.serializers.protocol import is_deserializer
+from fastadam.serializers.protocol import is_deserializer, read_ahead
 
 if TYPE_CHECKING:
     from fastadam.chain import ChainList
@@ -387,4 +387,5 @@ def _read_child(child: Link, serializer: Any) -> list[Commit]:
     """Read a child's values; one with a `serialize` of its own can only be called at the end."""
     if type(child).serialize is Link.serialize:
         return child._read(serializer)
-    return [lambda: child.serialize(serializer)]
+    later = read_ahead(serializer)
+    return [lambda: child.serialize(later)]

@@ -9,7 +9,7 @@ from typing import Any, Self
 from fastadam.comparison import Comparable
 from fastadam.hookable import Hook, HookTable
 from fastadam.parameter_table import ParameterTable
-from fastadam.serializers.protocol import is_deserializer
+from fastadam.serializers.protocol import is_deserializer, read_ahead
 from fastadam.targets import Target, as_target
 from fastadam.update_rule import UpdateRule
 
@@ -253,7 +253,7 @@ class Optimizer(Comparable):
             if _reads_in_two_phases(rule):
                 takes.append(rule.read_state(child, param))
             else:
-                takes.append(partial(rule.serialize, child))
+                takes.append(partial(rule.serialize, read_ahead(child)))
         return takes
 
     def _refresh(self) -> None:

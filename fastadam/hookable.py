@@ -49,6 +49,8 @@ class HookTable:
         """
         if not callable(hook):
             raise TypeError(f"a hook must be callable, and {hook!r} is not")
+        if isinstance(hook, type):
+            raise TypeError(f"{hook.__name__} is a class; make a hook of it: {hook.__name__}(...)")
         if timing not in (*_TIMINGS, "auto"):
             raise ValueError(f"the timing of a hook is 'pre', 'post' or 'auto', not {timing!r}")
         if timing == "auto":

@@ -33,6 +33,10 @@ def owners() -> list[Any]:
 
 @pytest.mark.parametrize("owner", owners(), ids=["optimizer", "rule", "base rule"])
 class TestErrors:
+    def test_a_class(self, owner: Any) -> None:
+        with pytest.raises(TypeError, match=r"WeightDecay is a class; make a hook of it"):
+            owner.add_hook(fastadam.optimizer_hooks.WeightDecay)
+
     def test_not_callable(self, owner: Any) -> None:
         with pytest.raises(TypeError, match="callable"):
             owner.add_hook("no function", name="x")

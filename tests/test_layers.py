@@ -80,8 +80,10 @@ _table _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
 CHECKPOINT = """
 __init__
 loading listing
+optimizer_reading
 saving target_reading
-source
+source_deserializer
+source rehearsal
 formats contents
 npz_format hdf5_format
 manifest

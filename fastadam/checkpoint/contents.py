@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastadam.checkpoint.entries import Value
+from fastadam.gradient_method import GradientMethod
 from fastadam.serializers.dictionary import DictionarySerializer, storable_array
 from fastadam.targets import ArrayTarget, Target
 
@@ -18,8 +19,10 @@ __all__ = [
     "RULE",
     "SETTINGS",
     "TARGET",
+    "check_optimizer",
     "contents",
     "own_hooks",
+    "rules_of",
     "target_values",
 ]
 
@@ -36,6 +39,22 @@ SETTINGS = {
     "fastadam/settings/monitor": ("monitor", bool),
     "fastadam/settings/use_fp32_update": ("_use_fp32_update", bool),
 }
+
+
+def check_optimizer(opt: Any) -> None:
+    """Refuse what is no optimizer.
+
+    Raises
+    ------
+    TypeError
+        If it is a target, or something else.
+    """
+    if not isinstance(opt, GradientMethod):
+        raise TypeError(
+            f"an optimizer of fastadam's is wanted, and not {type(opt).__name__}: its parameters "
+            "are saved and loaded with it. For a link or arrays alone there are "
+            "fastadam.serializers.save_npz and load_npz"
+        )
 
 
 def contents(opt: Any, parameters: bool) -> dict[str, Value]:
@@ -61,7 +80,7 @@ def contents(opt: Any, parameters: bool) -> dict[str, Value]:
         values[key] = getattr(opt, name)
     for name, value in vars(opt.hyperparam).items():
         values[HYPERPARAM + name] = value
-    for path, rule in _rules(opt):
+    for path, rule in rules_of(opt):
         for name, value in vars(rule.hyperparam).items():
             values[f"{RULE}{path}/hyperparam/{name}"] = value
         values[f"{RULE}{path}/enabled"] = bool(rule.enabled)
@@ -78,14 +97,14 @@ def contents(opt: Any, parameters: bool) -> dict[str, Value]:
 def own_hooks(opt: Any) -> Iterator[tuple[str, Any]]:
     """Yield the hooks that have a state of their own, each with what its keys begin with."""
     tables = [(HOOK, opt._set_up_hooks())]
-    tables += [(f"{RULE}{path}/hook/", rule._hooks) for path, rule in _rules(opt)]
+    tables += [(f"{RULE}{path}/hook/", rule._hooks) for path, rule in rules_of(opt)]
     for prefix, table in tables:
         for _, name, hook in table or ():
             if callable(getattr(hook, "serialize", None)):
                 yield f"{prefix}{name}/", hook
 
 
-def _rules(opt: Any) -> Iterator[tuple[str, Any]]:
+def rules_of(opt: Any) -> Iterator[tuple[str, Any]]:
     """Yield fastadam's own rules with their paths."""
     for path, param in opt._set_up().parameters.items():
         rule = getattr(param, "update_rule", None)

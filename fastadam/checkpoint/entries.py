@@ -69,6 +69,12 @@ def describe(value: Value, dtype: str | None = None) -> Entry:
     if text is not None:
         encoded = text.encode("utf-8", "surrogatepass")
         return Entry("str", (), hashlib.sha256(encoded).hexdigest())
+    if value.dtype.kind in "US":
+        # files differ in how much room there is for each string
+        lines = "\n".join(map(repr, value.ravel().tolist()))
+        of_lines = hashlib.sha256(lines.encode("utf-8", "surrogatepass"))
+        kind = "str" if value.dtype.kind == "U" else "bytes"
+        return Entry(kind, value.shape, of_lines.hexdigest())
     name = value.dtype.name
     if dtype == "bfloat16" and value.dtype == np.float32:
         value = (value.view(np.uint32) >> 16).astype(np.uint16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -124,6 +125,14 @@ class Hdf5Reader:
         try:
             item = self._items[key]
             n_bytes = 0 if item.shape is None else int(item.size) * int(item.dtype.itemsize)
+            # a whole chunk is unpacked for one element
+            if item.chunks is not None:
+                n_bytes = max(n_bytes, math.prod(item.chunks) * int(item.dtype.itemsize))
+            if item.dtype.hasobject and item.shape:
+                raise CheckpointError(
+                    f"{key!r} in {self.where} holds objects, or strings of any length: "
+                    "nobody knows what memory they take"
+                )
             if limit is not None and n_bytes > limit:
                 raise CheckpointError(
                     f"{key!r} in {self.where} has shape {item.shape} and {n_bytes:,} bytes, and "

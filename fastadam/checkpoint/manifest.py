@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from fastadam.checkpoint.entries import Entry, Value
 from fastadam.checkpoint.errors import CheckpointError
 
-__all__ = ["KEY", "Manifest", "pack", "unpack"]
+__all__ = ["KEY", "Manifest", "list_limit", "pack", "unpack"]
 
 # Under which key it is, and with which begin all that Chainer does not know.
 KEY = "fastadam/manifest"
@@ -46,6 +46,18 @@ def pack(manifest: Manifest) -> Value:
     return np.frombuffer(json.dumps(sealed, ensure_ascii=True).encode(), np.uint8)
 
 
+def list_limit(keys: Iterable[str]) -> int:
+    """Return how many bytes the list of these keys takes at most.
+
+    Parameters
+    ----------
+    keys : iterable of str
+        The keys in a file.
+    """
+    # 12 bytes for a character beyond the first 65,536, as JSON escapes it
+    return 65536 + sum(1024 + 12 * len(key) for key in keys)
+
+
 def unpack(value: Value, where: str) -> Manifest:
     """Return the manifest in bytes, if its own digest fits.
 
@@ -71,7 +83,7 @@ def unpack(value: Value, where: str) -> Manifest:
         versions = {str(key): str(version) for key, version in sealed["versions"].items()}
         intact = digest == _digest(sealed)
         later = sealed["format"] != _FORMAT
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         intact = False
     if not intact:
         raise CheckpointError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import struct
 import zipfile
@@ -15,6 +16,7 @@ from numpy.lib import format as npy_format
 
 from fastadam.checkpoint.entries import Value
 from fastadam.checkpoint.errors import CheckpointError
+from fastadam.kernels.dtypes import is_bfloat16
 from fastadam.serializers._pickled_none import MAX_LENGTH, is_pickled_none
 from fastadam.serializers.atomic import atomic_write
 
@@ -28,6 +30,12 @@ _DAMAGE = (
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _SUFFIX = ".npy"
 _PIECE = 1 << 20
+# Versions of the npy format, with the bytes of the header's length, and what reads it.
+_HEADERS = {
+    (1, 0): (2, npy_format.read_array_header_1_0),
+    (2, 0): (4, npy_format.read_array_header_2_0),
+}
+_HEADER_LIMIT = 1 << 16
 
 
 def write(
@@ -52,6 +60,8 @@ def write(
     method = zipfile.ZIP_DEFLATED if compression else zipfile.ZIP_STORED
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", method, allowZip64=True) as archive:
         for key, value in values.items():
+            if "\0" in key:
+                raise ValueError(f"cannot save {key!r}: names in zip files end at a null character")
             with archive.open(key + _SUFFIX, "w", force_zip64=True) as member:
                 _write(member, value)
             done(value.nbytes)
@@ -63,6 +73,8 @@ def _write(member: IO[bytes], value: Value) -> None:
         # a None is pickled, as NumPy writes it; other objects are not among the values
         npy_format.write_array(member, value)
         return
+    if value.dtype.type.__module__ != "numpy" and not is_bfloat16(value.dtype):
+        raise TypeError(f"dtype {value.dtype} has no counterpart in npz files; convert it")
     header = npy_format.header_data_from_array_1_0(value)
     npy_format.write_array_header_1_0(member, header)
     flat = (value.T if header["fortran_order"] else value).reshape(-1).view(np.uint8).data
@@ -180,8 +192,13 @@ class NpzReader:
 def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     """Read the header of an array."""
     version = npy_format.read_magic(member)
-    if version == (1, 0):
-        return npy_format.read_array_header_1_0(member)
-    if version == (2, 0):
-        return npy_format.read_array_header_2_0(member)
-    raise ValueError(f"unknown version {version} of the npy format")
+    if version not in _HEADERS:
+        raise ValueError(f"unknown version {version} of the npy format")
+    n_bytes, parse = _HEADERS[version]
+    # NumPy's reader takes as much memory as the header says that it is long
+    told = member.read(n_bytes)
+    length = int.from_bytes(told, "little")
+    if length > _HEADER_LIMIT:
+        raise ValueError(f"its header says that it is {length:,} bytes long")
+    shape, fortran, dtype = parse(io.BytesIO(told + member.read(length)))
+    return shape, fortran, dtype

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastadam._version import __version__
-from fastadam.checkpoint.contents import contents
+from fastadam.checkpoint.contents import check_optimizer, contents
 from fastadam.checkpoint.entries import describe_all
 from fastadam.checkpoint.formats import format_of
 from fastadam.checkpoint.manifest import KEY, Manifest, pack
@@ -52,7 +52,7 @@ def save(
     ValueError
         If the suffix is unknown.
     TypeError
-        If a hyperparameter or persistent value can only be pickled.
+        If `optimizer` is none, or if a hyperparameter or persistent value can only be pickled.
     RuntimeError
         If the optimizer is not set up, or h5py is needed and not installed.
     OSError
@@ -85,6 +85,7 @@ def save(
     (True, 0.1, True)
     """
     kind = format_of(path)
+    check_optimizer(optimizer)
     optimizer._set_up()
     values = contents(optimizer, parameters)
     entries = describe_all(values)

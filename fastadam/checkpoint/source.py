@@ -5,21 +5,20 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from fastadam.checkpoint.contents import OPTIMIZER, RULE, TARGET
-from fastadam.checkpoint.entries import Value, describe, is_none
+from fastadam.checkpoint.entries import Value, describe
 from fastadam.checkpoint.errors import CheckpointError
 from fastadam.checkpoint.formats import Reader
-from fastadam.checkpoint.manifest import KEY, Manifest, unpack
-from fastadam.serializers._templates import IgnoredNames, IgnoreNames, fill_template
-from fastadam.serializers.protocol import Deserializer
+from fastadam.checkpoint.manifest import KEY, Manifest, list_limit, unpack
+from fastadam.serializers._templates import IgnoredNames, IgnoreNames
 
-__all__ = ["Source", "SourceDeserializer"]
+__all__ = ["Source"]
 
-# The largest list of contents, and the largest value that is no array of a parameter's.
-_MANIFEST_LIMIT = 1 << 28
+# How much room there is at least for a parameter's array, and for all that is none, such as the
+# states of hooks.
 _SMALL = 1 << 20
+_SMALL_IN_ALL = 1 << 26
 # What Chainer does not know, and what is saved only where there is any.
 _OPTIONAL = re.compile(r"(^|/)(fp32_param|initial_alpha|fastadam/loss_scale\w*)$")
 
@@ -59,15 +58,19 @@ class Source:
         self.where = reader.where
         self._reader = reader
         self._room = room
-        self._old_names = {new.strip("/"): old.strip("/") for old, new in rename.items()}
+        # the longest first: a parameter's own name comes before that of a link above it
+        names = [(new.strip("/"), old.strip("/")) for old, new in rename.items()]
+        self._old_names = sorted(names, key=lambda pair: -len(pair[0]))
         self._ignored = IgnoredNames(ignore_names)
         self._convert = convert_amsgrad
+        known = sum(n_bytes or 0 for n_bytes in room.values())
+        self._spare = max(_SMALL_IN_ALL, known)
         self.keys = set(reader.keys())
         self.manifest: Manifest | None = None
         # the count of updates is at the top of an optimizer's own file
         self.plain = KEY not in self.keys and "t" in self.keys
         if KEY in self.keys:
-            self.manifest = unpack(reader.read(KEY, _MANIFEST_LIMIT), self.where)
+            self.manifest = unpack(reader.read(KEY, list_limit(self.keys)), self.where)
             self._compare_keys(self.manifest)
         elif not self.plain:
             raise CheckpointError(
@@ -79,6 +82,17 @@ class Source:
         self.missing: dict[str, None] = {}
         self.ignored: dict[str, None] = {}
         self.converted: dict[str, None] = {}
+        self._check_rename()
+
+    def _check_rename(self) -> None:
+        """Refuse names in `rename` that nothing in the file has."""
+        sections = ("",) if self.plain else (OPTIMIZER, TARGET, RULE)
+        for _, old in self._old_names:
+            starts = tuple(f"{section}{old}" for section in sections)
+            if not any(
+                key in starts or key.startswith(f"{s}/") for key in self.keys for s in starts
+            ):
+                raise CheckpointError(f"rename: there is no {old!r} in {self.where}")
 
     def _compare_keys(self, manifest: Manifest) -> None:
         """Refuse a file that has lost values, or that others were put into."""
@@ -95,7 +109,7 @@ class Source:
         for section in (OPTIMIZER, TARGET, RULE):
             if key.startswith(section):
                 name = key[len(section) :]
-                for new, old in self._old_names.items():
+                for new, old in self._old_names:
                     if name == new or name.startswith(new + "/"):
                         name = old + name[len(new) :]
                         break
@@ -129,12 +143,24 @@ class Source:
                     f"{name!r} in {self.where} is damaged: its values are not those that were saved"
                 )
         self.read[name] = None
+        if not self._has_room(key):
+            self._spare -= value.nbytes
         return value
 
-    def note_missing(self, key: str) -> str:
-        """Note a key that is not there; return what there is to say about it."""
+    def note_missing(self, key: str) -> None:
+        """Note a key that is not there."""
+        self.missing[self.in_file(key)] = None
+
+    def about_missing(self, key: str) -> str:
+        """Return what there is to say about a key that is not there."""
         name = self.in_file(key)
-        self.missing[name] = None
+        if _OPTIONAL.search(name):
+            return f"{self.where} has no {name!r}"
+        if key.startswith(TARGET) and not any(there.startswith(TARGET) for there in self.keys):
+            return (
+                f"{self.where} was saved with parameters=False: load the parameters from "
+                "elsewhere, and this with parameters=False"
+            )
         close = difflib.get_close_matches(name, self.keys, 1, 0.8)
         hint = f"; there is {close[0]!r}, see `rename`" if close else ""
         if name.endswith("/vhat") and name[: -len("hat")] in self.keys:
@@ -143,6 +169,16 @@ class Source:
                 "largest that is known"
             )
         return f"{self.where} has no {name!r}{hint}"
+
+    def check_ignored(self) -> None:
+        """Refuse names in `ignore_names` that there are none of."""
+        known = {*self.ignored, *self.missing, *self.keys}
+        for name in self._ignored.names:
+            if name not in known:
+                close = difflib.get_close_matches(name, known, 1, 0.3)
+                longer = sorted(key for key in known if key.endswith(f"/{name}"))
+                hint = f"; is {(longer or close)[0]!r} meant?" if longer or close else ""
+                raise CheckpointError(f"ignore_names: there is no {name!r} in {self.where}{hint}")
 
     def left(self, aliases: Iterable[str]) -> list[str]:
         """Return the keys that nobody has asked for, but for the other names of what is shared."""
@@ -172,57 +208,24 @@ class Source:
         v = key[: -len("hat")]
         return v if self.in_file(v) in self.keys else None
 
-    def _limit(self, key: str) -> int | None:
-        """Return how many bytes of a key there is room for; None where nobody knows yet."""
+    def _parameter(self, key: str) -> str | None:
+        """Return the path of the parameter or value whose array a key holds."""
         for section in (OPTIMIZER, TARGET):
             if key.startswith(section):
                 path = key[len(section) :]
                 for candidate in (path, path.rpartition("/")[0]):
                     if candidate in self._room:
-                        room = self._room[candidate]
-                        return None if room is None else max(room, _SMALL)
-        return _SMALL
+                        return candidate
+        return None
 
+    def _has_room(self, key: str) -> bool:
+        """Tell whether a key holds an array of a parameter's."""
+        return self._parameter(key) is not None
 
-class SourceDeserializer(Deserializer):
-    """What objects read a source by.
-
-    Parameters
-    ----------
-    source : Source
-        The file.
-    path : str
-        What every key begins with.
-    strict : bool
-        Whether a missing key is an error.
-    """
-
-    def __init__(self, source: Source, path: str, strict: bool) -> None:
-        self.source, self.path, self.strict = source, path, strict
-
-    def __getitem__(self, key: str) -> SourceDeserializer:
-        """Return the deserializer of a child."""
-        return SourceDeserializer(self.source, f"{self.path}{key.strip('/')}/", self.strict)
-
-    def __call__(self, key: str, value: Any) -> Any:
-        """Load one value.
-
-        Raises
-        ------
-        KeyError
-            If it is missing, and `strict` is true.
-        CheckpointError
-            If it is damaged.
-        ValueError, TypeError
-            If it does not fit.
-        """
-        key = self.path + key.lstrip("/")
-        if self.source.is_ignored(key):
-            return value
-        if key not in self.source:
-            message = self.source.note_missing(key)
-            if self.strict:
-                raise KeyError(message)
-            return value
-        stored = self.source.value(key)
-        return fill_template(None if is_none(stored) else stored, value, key)
+    def _limit(self, key: str) -> int | None:
+        """Return how many bytes of a key there is room for; None where nobody knows yet."""
+        path = self._parameter(key)
+        if path is None:
+            return self._spare
+        room = self._room[path]
+        return None if room is None else max(room, _SMALL)

@@ -9,7 +9,7 @@ from typing import Any
 from fastadam._link import Link
 from fastadam._restore import read_param
 from fastadam.checkpoint.contents import TARGET
-from fastadam.checkpoint.source import SourceDeserializer
+from fastadam.checkpoint.source_deserializer import SourceDeserializer
 from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import copy_into, is_array
 from fastadam.parameter import Parameter

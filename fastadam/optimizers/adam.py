@@ -243,6 +243,8 @@ class Adam(GradientMethod):
 def _check_number(kind: str, name: str, value: Any) -> None:
     """Refuse a hyperparameter that is no number."""
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError
         float(value)
     except (TypeError, ValueError):
         hint = "; the parameters are given to setup(params)" if name == "alpha" else ""

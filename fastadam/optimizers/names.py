@@ -42,8 +42,10 @@ FOREIGN_METHODS = {
     "has cleargrads()",
     "minimize": "call setup(params) once, then update(lossfun, ...) for every step",
     "param_groups": "one parameter's hyperparameters are set by set_hyperparam(glob, name=value)",
-    "state_dict": "save the state with fastadam.serializers.save_npz(file, optimizer)",
-    "load_state_dict": "load the state with fastadam.serializers.load_npz(file, optimizer)",
+    "state_dict": "fastadam.save(path, optimizer) saves it with its parameters; as Chainer does, "
+    "serializers.save_npz(path, optimizer)",
+    "load_state_dict": "fastadam.load(path, optimizer) loads what fastadam.save has saved; "
+    "Chainer's files, serializers.load_npz(path, optimizer)",
 }
 
 

@@ -210,7 +210,8 @@ def _read(group: Any, name: str, key: str) -> tuple[Stored | None, str]:
     try:
         dataset = group[name]
         is_dataset = isinstance(dataset, h5py.Dataset)
-        if is_dataset and dataset.shape is not None:
+        elsewhere = is_dataset and (dataset.external or dataset.is_virtual)
+        if is_dataset and not elsewhere and dataset.shape is not None:
             kind, dtype, memory_type = memory_types(dataset)
             array = np.empty(dataset.shape, dtype)
             if array.size:
@@ -223,6 +224,8 @@ def _read(group: Any, name: str, key: str) -> tuple[Stored | None, str]:
         raise _unreadable(group, key, error) from error
     if not is_dataset:
         raise ValueError(f"{key!r} in {file_name(group)} is a group, not an array")
+    if elsewhere:
+        raise ValueError(f"{key!r} in {file_name(group)} has its values in another file")
     if stored is not None and stored.array.dtype.hasobject:
         raise ValueError(f"{key!r} in {file_name(group)} holds objects, not numbers or strings")
     digest = _digest(stored)

@@ -15,14 +15,16 @@ __all__ = ["MAX_LENGTH", "is_pickled_none"]
 # Such a pickle takes under 400 bytes in every protocol.
 MAX_LENGTH = 4096
 
-_RECONSTRUCT = {
+# In tuples, not sets: a crafted pickle nests values so deeply that to hash one takes for ever,
+# while a comparison with strings ends at once.
+_RECONSTRUCT = (
     ("global", "numpy.core.multiarray", "_reconstruct"),
     ("global", "numpy._core.multiarray", "_reconstruct"),
-}
+)
 _NDARRAY = ("global", "numpy", "ndarray")
 _DTYPE = ("global", "numpy", "dtype")
 _ENCODE = ("global", "_codecs", "encode")
-_GLOBALS = _RECONSTRUCT | {_NDARRAY, _DTYPE, _ENCODE}
+_GLOBALS = (*_RECONSTRUCT, _NDARRAY, _DTYPE, _ENCODE)
 
 _NO_EFFECT = {"PROTO", "FRAME"}
 _LITERALS = {
@@ -164,6 +166,6 @@ def _is_none_array(value: Any) -> bool:
                 reconstruct in _RECONSTRUCT
                 and array_type == _NDARRAY
                 and dtype_type == _DTYPE
-                and dtype_name in {"O", "O4", "O8"}
+                and dtype_name in ("O", "O4", "O8")
             )
     return False

@@ -45,6 +45,11 @@ class IgnoredNames:
                 )
         self._names = names
 
+    @property
+    def names(self) -> list[str]:
+        """Those that are full keys."""
+        return [name for name in self._names if isinstance(name, str)]
+
     def __contains__(self, key: str) -> bool:
         """Tell whether a full key is to be left as it is."""
         return any(

@@ -20,8 +20,8 @@ __all__ = ["atomic_write"]
 # What temporary files are called.
 _PREFIX, _SUFFIX = ".fastadam-", ".tmp"
 
-# Folders cannot be synchronised on every file system.
-_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP}
+# Folders cannot be synchronised on every file system, and not if they must not be read.
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}
 
 
 @contextlib.contextmanager
@@ -169,11 +169,12 @@ def _synchronise_folder(folder: str) -> None:
     """Make the new name durable, where folders can be synchronised."""
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
-    finally:
-        os.close(descriptor)

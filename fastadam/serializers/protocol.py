@@ -115,6 +115,18 @@ def is_deserializer(serializer: object) -> bool:
     return callable(getattr(serializer, "load", None)) and not hasattr(serializer, "save")
 
 
+def read_ahead(serializer: Any) -> Any:
+    """Return a deserializer of the same that has read and compared all, where there is one.
+
+    Parameters
+    ----------
+    serializer : AbstractSerializer
+        A deserializer, of this package or of another library.
+    """
+    ahead = getattr(serializer, "read_ahead", None)
+    return serializer if ahead is None else ahead()
+
+
 def entry_name(serializer: object, key: str) -> str:
     """Return a key as messages name it: with the path of its serializer, where that is known.
 
@@ -158,7 +170,7 @@ def check_stored_array(
     Raises
     ------
     ValueError
-        If the shape differs: nothing is broadcast.
+        If the shape differs: nothing is broadcast. If a finite value would become infinite.
     TypeError
         If the dtype cannot be cast.
     """
@@ -176,6 +188,14 @@ def check_stored_array(
             f"{entry!r} has dtype {array.dtype} in the file, which cannot be cast to "
             f"{np.dtype(dtype)} in the object that is loaded"
         )
+    if array.dtype.kind in "fc" and not np.can_cast(array.dtype, np.dtype(dtype), "safe"):
+        with np.errstate(over="ignore"):
+            fits = np.isfinite(array.astype(dtype)) == np.isfinite(array)
+        if not fits.all():
+            raise ValueError(
+                f"{entry!r} has values in the file that are beyond the range of {np.dtype(dtype)}, "
+                "the dtype in the object that is loaded"
+            )
     return array
 
 

@@ -202,7 +202,7 @@ def test_without_parameters_or_hyperparameters(path: Path) -> None:
     fastadam.save(path, opt, parameters=False)
     other = make(seed=5)
     start = copy.deepcopy(other.parameters["s"].array)
-    with pytest.raises(CheckpointError, match="no 'target/l1/W'"):
+    with pytest.raises(CheckpointError, match="parameters=False"):
         fastadam.load(path, other)
     assert other.t == 0
     other.hyperparam.beta1 = 0.5

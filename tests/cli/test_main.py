@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import fastadam
@@ -157,3 +158,17 @@ def block(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
         if name.startswith(f"{package}."):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
+
+
+def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    # more than a pipe holds
+    params = {f"w{i}": np.ones(1) for i in range(2000)}
+    fastadam.save(path, fastadam.Adam().setup(params))
+    argv = [sys.executable, "-m", "fastadam", "inspect", str(path)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
