@@ -33,6 +33,8 @@ Commit = Callable[[], object]
 
 # Hyperparameters that say which of the family it is.
 _VARIANT = ("amsgrad", "adabound")
+# What of a rule's state has the parameter's shape.
+_LIKE_PARAMETER = ("m", "v", "vhat", "fp32_param")
 
 
 def read_optimizer(
@@ -56,6 +58,7 @@ def read_optimizer(
     if type(opt).serialize.__module__.startswith("fastadam."):
         with _variants_as_saved(source, opt if hyperparam else None):
             commits += opt._read(deserializer)
+        _check_uninitialised(source, opt)
         return commits + _read_first_alphas(source, opt)
     # somebody's own way of loading cannot be cut into reading and writing
     return [*commits, partial(opt.serialize, deserializer.read_ahead())]
@@ -152,6 +155,18 @@ def _read_rules(source: Source, opt: Any) -> list[Commit]:
         if fp32 in source and not source.is_ignored(fp32):
             commits.append(partial(rule.use_fp32_update, bool(source.value(fp32)[()])))
     return commits
+
+
+def _check_uninitialised(source: Source, opt: Any) -> None:
+    """Refuse states that fit neither each other nor the parameter that they are loaded with."""
+    for path, param in opt._set_up().parameters.items():
+        if param.array is not None:
+            continue
+        keys = [TARGET + path, *(f"{OPTIMIZER}{path}/{name}" for name in _LIKE_PARAMETER)]
+        read = {key: source.shapes[key] for key in keys if source.shapes.get(key, ()) != ()}
+        if len(set(read.values())) > 1:
+            shapes = ", ".join(f"{key!r} has shape {shape}" for key, shape in read.items())
+            raise ValueError(f"states and parameter do not have one shape: {shapes}")
 
 
 def _read_first_alphas(source: Source, opt: Any) -> list[Commit]:

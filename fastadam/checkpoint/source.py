@@ -45,6 +45,8 @@ class Source:
         Whether it is a file of an optimizer alone, such as Chainer's.
     manifest : Manifest or None
         What the file should hold, if it says so.
+    shapes : dict of str to tuple
+        Of what has been read, by the optimizer's keys.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class Source:
                 "was cut off or changed after it was saved"
             )
         self.read: dict[str, None] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
         self.missing: dict[str, None] = {}
         self.ignored: dict[str, None] = {}
         self.converted: dict[str, None] = {}
@@ -143,6 +146,7 @@ class Source:
                     f"{name!r} in {self.where} is damaged: its values are not those that were saved"
                 )
         self.read[name] = None
+        self.shapes[key] = value.shape
         if not self._has_room(key):
             self._spare -= value.nbytes
         return value

@@ -69,7 +69,11 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     _refuse_what_open_would_refuse(target, old)
     folder = os.path.dirname(target)
     _remove_abandoned(folder)
-    temporary, descriptor = _create_temporary(folder)
+    try:
+        temporary, descriptor = _create_temporary(folder)
+    except OSError as error:
+        # the name that the user knows, not the temporary one
+        raise OSError(error.errno, error.strerror, target) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file

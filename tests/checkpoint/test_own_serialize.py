@@ -230,6 +230,21 @@ def test_hooks_whose_keys_are_missing_or_ignored(tmp_path: Path) -> None:
     assert [hook.n for _, _, hook in other._hooks] == [3]
 
 
+@pytest.mark.parametrize("key", ["m", "v"])
+def test_states_of_an_uninitialised_parameter_have_its_shape(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "run.npz"
+    fastadam.save(path, step(fastadam.Adam(alpha=0.1).setup(Link(W=(4,)))))
+    lazy = fastadam.Adam().setup(Link(W=None))
+    fastadam.load(path, lazy)
+    assert lazy.target.W.array.shape == (4,)
+    replaced(path, {f"optimizer/W/{key}": np.zeros(2, np.float32)})
+    for parameters in (True, False):
+        other = fastadam.Adam().setup(Link(W=None))
+        with pytest.raises(CheckpointError, match=rf"'optimizer/W/{key}' has shape \(2,\)"):
+            fastadam.load(path, other, parameters=parameters)
+        assert (other.t, other.target.W.array) == (0, None)
+
+
 def test_loss_scaling_that_was_off_is_off(path: Path) -> None:
     opt = fastadam.Adam().setup({"w": np.ones(3)})
     opt.apply_gradients({"w": np.ones(3)})

@@ -261,3 +261,10 @@ def test_taken_temporary_name_is_not_used(tmp_path, monkeypatch):
         write(tmp_path / "a")
     assert taken.read_bytes() == b"mine"
     assert sorted(os.listdir(tmp_path)) == [taken.name, "a"]
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path):
+    path = tmp_path / "missing" / "file"
+    with pytest.raises(FileNotFoundError) as raised, atomic_write(path):
+        pass
+    assert raised.value.filename == str(path)
