@@ -50,7 +50,7 @@ def save(
     Raises
     ------
     ValueError
-        If the suffix is unknown.
+        If the suffix is unknown, or a name cannot be one in such a file.
     TypeError
         If `optimizer` is none, or if a hyperparameter or persistent value can only be pickled.
     RuntimeError
@@ -88,6 +88,11 @@ def save(
     check_optimizer(optimizer)
     optimizer._set_up()
     values = contents(optimizer, parameters)
+    for key in values:
+        try:
+            key.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(f"cannot save {key!r}: names must be valid Unicode") from error
     entries = describe_all(values)
     versions = {
         "fastadam": __version__,

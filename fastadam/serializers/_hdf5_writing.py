@@ -155,7 +155,7 @@ class HDF5Serializer(Serializer):
         """
         name = key.lstrip("/")
         *groups, last = name.split("/")
-        if last in {"", "."} or "\0" in name:
+        if last == "" or "." in {*groups, last} or "\0" in name:
             raise ValueError(f"cannot save {self.path + name!r}: it is no name for a dataset")
         self._check_groups(groups)
         if name in self.group:

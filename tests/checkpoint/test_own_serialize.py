@@ -319,6 +319,17 @@ def test_strings(path: Path, value: Any) -> None:
     assert np.array_equal(other.p, value)
 
 
+@pytest.mark.parametrize("name", ["a\udc80", "a\0b", "."])
+def test_names_that_cannot_be_saved(path: Path, name: str) -> None:
+    if name == "." and path.suffix == ".npz":
+        pytest.skip("zip files can hold it")
+    opt = fastadam.Adam().setup({name: {"w": np.ones(3)}})
+    with pytest.raises(ValueError, match="cannot save") as raised:
+        fastadam.save(path, opt)
+    assert repr(name).strip("'") in str(raised.value)
+    assert not list(path.parent.iterdir())
+
+
 def test_dtypes_that_files_do_not_know(tmp_path: Path) -> None:
     ml_dtypes = pytest.importorskip("ml_dtypes")
     link = Link(W=2)
