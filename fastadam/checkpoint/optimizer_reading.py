@@ -192,11 +192,7 @@ def _read_hooks(source: Source, opt: Any, strict: bool) -> list[Commit]:
     """Read the states of hooks that are there, and were when it was saved."""
     commits: list[Commit] = []
     for prefix, hook in own_hooks(opt):
-        stored = {
-            key: source.value(key)
-            for key in sorted(source.keys_under(prefix))
-            if not source.is_ignored(key)
-        }
+        stored = source.values_under(prefix)
         if stored:
             # a hook reads and writes in one: a copy of it tells what it is going to ask for
             copy.deepcopy(hook).serialize(Rehearsal(stored, prefix, strict, source.is_ignored))

@@ -147,7 +147,7 @@ class Source:
                 )
         self.read[name] = None
         self.shapes[key] = value.shape
-        if not self._has_room(key):
+        if self._parameter(key) is None:
             self._spare -= value.nbytes
         return value
 
@@ -200,6 +200,14 @@ class Source:
         there = self.in_file(prefix)
         return [prefix + key[len(there) :] for key in self.keys if key.startswith(there)]
 
+    def values_under(self, prefix: str) -> dict[str, Value]:
+        """Read all values whose keys begin with a prefix, but for those that stay as they are."""
+        return {
+            key: self.value(key)
+            for key in sorted(self.keys_under(prefix))
+            if not self.is_ignored(key)
+        }
+
     @property
     def converts(self) -> bool:
         """Whether Adam's state may become AMSGrad's, and the other way round."""
@@ -221,10 +229,6 @@ class Source:
                     if candidate in self._room:
                         return candidate
         return None
-
-    def _has_room(self, key: str) -> bool:
-        """Tell whether a key holds an array of a parameter's."""
-        return self._parameter(key) is not None
 
     def _limit(self, key: str) -> int | None:
         """Return how many bytes of a key there is room for; None where nobody knows yet."""

@@ -39,13 +39,8 @@ class SourceDeserializer(Deserializer):
         What has a `serialize` method of its own reads and writes in one, and can only be called
         when everything else has been checked.
         """
-        source = self.source
-        stored = {
-            key: source.value(key)
-            for key in sorted(source.keys_under(self.path))
-            if not source.is_ignored(key)
-        }
-        return NpzDeserializer(stored, self.path, self.strict, source.is_ignored)
+        stored = self.source.values_under(self.path)
+        return NpzDeserializer(stored, self.path, self.strict, self.source.is_ignored)
 
     def __call__(self, key: str, value: Any) -> Any:
         """Load one value.
