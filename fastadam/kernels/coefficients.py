@@ -19,6 +19,7 @@ __all__ = [
     "bounds",
     "coefficients_at",
     "constants",
+    "number",
     "step_coefficients",
 ]
 
@@ -214,12 +215,25 @@ def step_coefficients(
     return coefficients_at(constants(hyperparam), t, initial_alpha)
 
 
+def number(value: Any) -> float:
+    """Return a hyperparameter's value as a float.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it is no number; a string of digits is none.
+    """
+    if isinstance(value, str | bytes):
+        raise TypeError
+    return float(value)
+
+
 def _number(hyperparam: Mapping[str, Any], name: str) -> float:
     """Read a hyperparameter as a float; refuse what is no number."""
+    value = hyperparam[name]
     try:
-        return float(hyperparam[name])
+        return number(value)
     except (TypeError, ValueError):
-        value = hyperparam[name]
         raise TypeError(f"{name} must be a number, not {type(value).__name__} {value!r}") from None
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from fastadam.gradient_method import GradientMethod
 from fastadam.hyperparameter import HyperparameterProxy
-from fastadam.kernels.coefficients import DECAY_MODES, EPS_MODES, alpha_t
+from fastadam.kernels.coefficients import DECAY_MODES, EPS_MODES, alpha_t, number
 from fastadam.optimizers.adam_rule import DEFAULTS, AdamRule
 from fastadam.optimizers.names import (
     FOREIGN_ARGUMENTS,
@@ -243,9 +243,7 @@ class Adam(GradientMethod):
 def _check_number(kind: str, name: str, value: Any) -> None:
     """Refuse a hyperparameter that is no number."""
     try:
-        if isinstance(value, str | bytes):
-            raise TypeError
-        float(value)
+        number(value)
     except (TypeError, ValueError):
         hint = "; the parameters are given to setup(params)" if name == "alpha" else ""
         raise TypeError(

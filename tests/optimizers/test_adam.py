@@ -205,6 +205,17 @@ class TestArguments:
         with pytest.raises(TypeError, match=name):
             Adam(**{name: bad})
 
+    @pytest.mark.parametrize("bad", ["0.x", "0.1", b"1", None])
+    def test_an_attribute_that_is_no_number(self, bad: Any) -> None:
+        opt = Adam().setup(np.ones(2))
+        opt.apply_gradients(np.ones(2))
+        before = opt.target.copy()
+        opt.alpha = bad
+        with pytest.raises(TypeError, match="alpha must be a number"):
+            opt.apply_gradients(np.ones(2))
+        assert opt.t == 1
+        assert np.array_equal(opt.target, before)
+
     def test_parameters_in_place_of_alpha(self) -> None:
         with pytest.raises(TypeError, match=r"setup\(params\)"):
             Adam([np.zeros(3)])
