@@ -40,6 +40,7 @@ parameter
 _lazy_array
 device initializer changes tree_shape
 serializers
+files
 kernels
 _version
 """
@@ -84,10 +85,15 @@ optimizer_reading
 saving target_reading
 source_deserializer
 source rehearsal
-formats contents
-npz_format hdf5_format
-manifest
-entries errors report
+contents
+report
+"""
+FILES = """
+formats
+npz hdf5
+manifest hdf5_seal
+entries hdf5_datasets
+hdf5_image hdf5_types none atomic errors
 """
 OPTIMIZERS = """
 __init__
@@ -104,11 +110,9 @@ _gradient
 SERIALIZERS = """
 __init__
 npz hdf5
-_hdf5_reading _hdf5_writing _hdf5_seal
-_hdf5_datasets
-_hdf5_image
-dictionary _members atomic _templates _hdf5_types
-_pickled_none protocol
+_hdf5_reading _hdf5_writing
+dictionary _members _templates
+protocol
 """
 # What the kernels know of dtypes, arrays and their libraries is for everybody.
 KNOWLEDGE = {"kernels.dtypes", "kernels.arrays", "kernels.backend"}
@@ -116,6 +120,7 @@ PACKAGES = {
     "bench": BENCH,
     "checkpoint": CHECKPOINT,
     "cli": CLI,
+    "files": FILES,
     "kernels": KERNELS,
     "optimizer_hooks": OPTIMIZER_HOOKS,
     "optimizers": OPTIMIZERS,

@@ -1,8 +1,8 @@
 """Files that hold everything that it takes to go on: durable, checked, and without pickle."""
 
-from fastadam.checkpoint.errors import CheckpointError
 from fastadam.checkpoint.loading import load
 from fastadam.checkpoint.report import LoadReport
 from fastadam.checkpoint.saving import save
+from fastadam.files.errors import CheckpointError
 
 __all__ = ["CheckpointError", "LoadReport", "load", "save"]

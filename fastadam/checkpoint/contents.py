@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.checkpoint.entries import Value
+from fastadam.files.entries import Value
 from fastadam.gradient_method import GradientMethod
 from fastadam.serializers.dictionary import DictionarySerializer, storable_array
 from fastadam.targets import ArrayTarget, Target

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from fastadam.checkpoint.entries import describe
-from fastadam.checkpoint.errors import CheckpointError
-from fastadam.checkpoint.formats import Reader, format_of
-from fastadam.checkpoint.manifest import KEY, Manifest, unpack
+from fastadam.files.entries import describe
+from fastadam.files.errors import CheckpointError
+from fastadam.files.formats import Reader, format_of
+from fastadam.files.manifest import KEY, Manifest, unpack
 
 __all__ = ["listing"]
 

@@ -12,12 +12,12 @@ from fastadam.checkpoint.contents import (
     check_optimizer,
     target_values,
 )
-from fastadam.checkpoint.entries import is_none
-from fastadam.checkpoint.errors import CheckpointError
-from fastadam.checkpoint.formats import format_of
 from fastadam.checkpoint.optimizer_reading import read_optimizer
 from fastadam.checkpoint.report import LoadReport
 from fastadam.checkpoint.source import Source
+from fastadam.files.entries import is_none
+from fastadam.files.errors import CheckpointError
+from fastadam.files.formats import format_of
 from fastadam.serializers._templates import IgnoreNames
 
 __all__ = ["load"]

@@ -19,11 +19,11 @@ from fastadam.checkpoint.contents import (
     own_hooks,
     rules_of,
 )
-from fastadam.checkpoint.errors import CheckpointError
 from fastadam.checkpoint.rehearsal import Rehearsal
 from fastadam.checkpoint.source import Source
 from fastadam.checkpoint.source_deserializer import SourceDeserializer
 from fastadam.checkpoint.target_reading import read_target
+from fastadam.files.errors import CheckpointError
 from fastadam.loss_scaling import ON_NONFINITE
 from fastadam.serializers.npz import NpzDeserializer
 

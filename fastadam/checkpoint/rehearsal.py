@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fastadam.checkpoint.entries import Value, is_none
+from fastadam.files.entries import Value, is_none
 from fastadam.kernels.backend import is_array
 from fastadam.serializers._templates import fill_template
 from fastadam.serializers.protocol import Deserializer

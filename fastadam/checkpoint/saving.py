@@ -11,9 +11,9 @@ import numpy as np
 
 from fastadam._version import __version__
 from fastadam.checkpoint.contents import check_optimizer, contents
-from fastadam.checkpoint.entries import describe_all
-from fastadam.checkpoint.formats import format_of
-from fastadam.checkpoint.manifest import KEY, Manifest, pack
+from fastadam.files.entries import describe_all
+from fastadam.files.formats import format_of
+from fastadam.files.manifest import KEY, Manifest, pack
 
 __all__ = ["save"]
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 
 from fastadam.checkpoint.contents import OPTIMIZER, RULE, TARGET
-from fastadam.checkpoint.entries import Value, describe
-from fastadam.checkpoint.errors import CheckpointError
-from fastadam.checkpoint.formats import Reader
-from fastadam.checkpoint.manifest import KEY, Manifest, list_limit, unpack
+from fastadam.files.entries import Value, describe
+from fastadam.files.errors import CheckpointError
+from fastadam.files.formats import Reader
+from fastadam.files.manifest import KEY, Manifest, list_limit, unpack
 from fastadam.serializers._templates import IgnoredNames, IgnoreNames
 
 __all__ = ["Source"]

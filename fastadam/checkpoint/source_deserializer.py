@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastadam.checkpoint.entries import is_none
 from fastadam.checkpoint.source import Source
+from fastadam.files.entries import is_none
 from fastadam.serializers._templates import fill_template
 from fastadam.serializers.npz import NpzDeserializer
 from fastadam.serializers.protocol import Deserializer

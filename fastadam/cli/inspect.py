@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fastadam.checkpoint.errors import CheckpointError
 from fastadam.checkpoint.listing import listing
 from fastadam.cli import output
+from fastadam.files.errors import CheckpointError
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 

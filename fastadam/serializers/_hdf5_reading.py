@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.serializers._hdf5_datasets import file_name, read_dataset
-from fastadam.serializers._hdf5_types import import_h5py
+from fastadam.files.hdf5_datasets import file_name, read_dataset
+from fastadam.files.hdf5_types import import_h5py
 from fastadam.serializers._templates import IgnoredNames, IgnoreNames, fill_template
 from fastadam.serializers.protocol import Deserializer
 

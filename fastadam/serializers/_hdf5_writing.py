@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from fastadam.serializers._hdf5_datasets import file_name, write_dataset
-from fastadam.serializers._hdf5_types import import_h5py
+from fastadam.files.hdf5_datasets import check_groups, free_name, write_dataset
+from fastadam.files.hdf5_types import import_h5py
 from fastadam.serializers.dictionary import DictionarySerializer
 from fastadam.serializers.protocol import Serializer
 
@@ -82,7 +82,7 @@ class HDF5Serializer(Serializer):
             If there is an array of that name.
         """
         name = key.strip("/")
-        self._check_groups(name.split("/"))
+        check_groups(self.group, name.split("/"), self.path)
         child = HDF5Serializer(
             self.group.require_group(name) if name else self.group, self.compression
         )
@@ -131,47 +131,6 @@ class HDF5Serializer(Serializer):
         TypeError, ValueError
             As when the serializer is called.
         """
-        name = self.free_name(key)
+        name = free_name(self.group, key, self.path)
         stored = None if array.dtype.hasobject else array
         write_dataset(self.group, name, stored, self.compression, self.path + name)
-
-    def free_name(self, key: str) -> str:
-        """Return the name under which a value can be written.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value; slashes before it are dropped.
-
-        Returns
-        -------
-        str
-            The name in the group.
-
-        Raises
-        ------
-        ValueError
-            If there is already something of that name, or it is no name.
-        """
-        name = key.lstrip("/")
-        *groups, last = name.split("/")
-        if last == "" or "." in {*groups, last} or "\0" in name:
-            raise ValueError(f"cannot save {self.path + name!r}: it is no name for a dataset")
-        self._check_groups(groups)
-        if name in self.group:
-            raise ValueError(
-                f"cannot save {self.path + name!r}: {file_name(self.group)} holds a "
-                f"{type(self.group[name]).__name__.lower()} of that name already"
-            )
-        return name
-
-    def _check_groups(self, names: list[str]) -> None:
-        """Raise ValueError if one of these nested groups cannot be made."""
-        for count in range(1, len(names) + 1):
-            name = "/".join(names[:count])
-            found = self.group.get(name, getclass=True) if name else None
-            if found is not None and not issubclass(found, import_h5py().Group):
-                raise ValueError(
-                    f"cannot save below {self.path + name!r}: {file_name(self.group)} holds an "
-                    "array of that name, so it cannot be a group"
-                )

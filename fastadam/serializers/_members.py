@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib import format as npy_format
 
-from fastadam.serializers._pickled_none import MAX_LENGTH, is_pickled_none
+from fastadam.files.none import MAX_LENGTH, is_pickled_none
 
 __all__ = ["Members"]
 

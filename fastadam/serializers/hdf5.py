@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from fastadam.files.atomic import atomic_write
+from fastadam.files.hdf5_seal import seal, verify
+from fastadam.files.hdf5_types import LIBVER, import_h5py
 from fastadam.serializers._hdf5_reading import HDF5Deserializer
-from fastadam.serializers._hdf5_seal import seal, verify
-from fastadam.serializers._hdf5_types import LIBVER, import_h5py
 from fastadam.serializers._hdf5_writing import HDF5Serializer
 from fastadam.serializers._templates import IgnoreNames
-from fastadam.serializers.atomic import atomic_write
 from fastadam.serializers.dictionary import storable_array
 
 __all__ = ["HDF5Deserializer", "HDF5Serializer", "load_hdf5", "save_hdf5"]

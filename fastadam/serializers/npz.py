@@ -11,9 +11,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.files.atomic import atomic_write
 from fastadam.serializers._members import Members
 from fastadam.serializers._templates import IgnoredNames, IgnoreNames, fill_template
-from fastadam.serializers.atomic import atomic_write
 from fastadam.serializers.dictionary import serialize, storable_array
 from fastadam.serializers.protocol import Deserializer
 

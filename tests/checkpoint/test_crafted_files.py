@@ -18,10 +18,10 @@ import pytest
 
 import fastadam
 from fastadam import CheckpointError
-from fastadam.checkpoint.manifest import KEY
 from fastadam.checkpoint.source import Source
+from fastadam.files.manifest import KEY
+from fastadam.files.none import is_pickled_none
 from fastadam.serializers import load_hdf5, load_npz
-from fastadam.serializers._pickled_none import is_pickled_none
 
 LOAD = """
 import resource, sys
@@ -109,8 +109,8 @@ def hooks(path: Path) -> None:
 
 def manifest_of(members: dict[str, bytes]) -> bytes:
     """The list of contents that goes with members."""
-    from fastadam.checkpoint.entries import describe
-    from fastadam.checkpoint.manifest import Manifest, pack
+    from fastadam.files.entries import describe
+    from fastadam.files.manifest import Manifest, pack
 
     arrays = {key: np.load(io.BytesIO(data)) for key, data in members.items()}
     packed = pack(Manifest({key: describe(value) for key, value in arrays.items()}, {}))

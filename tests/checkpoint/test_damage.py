@@ -15,8 +15,8 @@ import pytest
 
 import fastadam
 from fastadam import CheckpointError
-from fastadam.checkpoint import manifest
 from fastadam.checkpoint.listing import listing
+from fastadam.files import manifest
 
 
 @pytest.fixture(params=["npz", "h5"])

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import fastadam
-from fastadam.serializers.atomic import atomic_write
+from fastadam.files.atomic import atomic_write
 
 sys.path.insert(0, str(Path(__file__).parent))
 from saving_process import make
@@ -76,7 +76,7 @@ def test_killed_500_times(tmp_path: Path, suffix: str) -> None:
 def test_what_a_killed_process_has_left_is_removed(tmp_path: Path) -> None:
     path = tmp_path / "file"
     code = (
-        "import os, sys; from fastadam.serializers.atomic import atomic_write\n"
+        "import os, sys; from fastadam.files.atomic import atomic_write\n"
         "with atomic_write(sys.argv[1]) as file:\n"
         "    file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)"
     )
@@ -99,7 +99,7 @@ def test_what_others_are_writing_stays(tmp_path: Path) -> None:
             b.write(b"b")
             assert len(os.listdir(tmp_path)) == 2
         code = (
-            "import sys; from fastadam.serializers.atomic import atomic_write\n"
+            "import sys; from fastadam.files.atomic import atomic_write\n"
             "with atomic_write(sys.argv[1]) as file: file.write(b'c')"
         )
         subprocess.run([sys.executable, "-c", code, str(tmp_path / "c")], check=True)

@@ -11,7 +11,7 @@ import pytest
 
 import fastadam
 from fastadam import Chain, CheckpointError, Link, Parameter
-from fastadam.checkpoint.manifest import KEY, Manifest, pack, unpack
+from fastadam.files.manifest import KEY, Manifest, pack, unpack
 
 
 @pytest.fixture(params=["npz", "h5"])
@@ -157,7 +157,7 @@ def test_a_hook_with_a_large_state(path: Path) -> None:
 
 def replaced(path: Path, changes: dict[str, Any], listed: bool = True) -> None:
     """Give entries of an npz file other values, or take them out; its list may know of it."""
-    from fastadam.checkpoint.entries import describe
+    from fastadam.files.entries import describe
 
     with np.load(path, allow_pickle=True) as file:
         values = {key: file[key] for key in file.files}

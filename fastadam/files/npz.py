@@ -14,11 +14,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy_format
 
-from fastadam.checkpoint.entries import Value
-from fastadam.checkpoint.errors import CheckpointError
+from fastadam.files.atomic import atomic_write
+from fastadam.files.entries import Value
+from fastadam.files.errors import CheckpointError
+from fastadam.files.none import MAX_LENGTH, is_pickled_none
 from fastadam.kernels.dtypes import is_bfloat16
-from fastadam.serializers._pickled_none import MAX_LENGTH, is_pickled_none
-from fastadam.serializers.atomic import atomic_write
 
 __all__ = ["NpzReader", "opened", "write"]
 

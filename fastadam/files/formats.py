@@ -6,12 +6,12 @@ import os
 from types import ModuleType
 from typing import Protocol
 
-from fastadam.checkpoint import hdf5_format, npz_format
-from fastadam.checkpoint.entries import Value
+from fastadam.files import hdf5, npz
+from fastadam.files.entries import Value
 
 __all__ = ["FORMATS", "Reader", "format_of"]
 
-FORMATS: dict[str, ModuleType] = {".npz": npz_format, ".h5": hdf5_format, ".hdf5": hdf5_format}
+FORMATS: dict[str, ModuleType] = {".npz": npz, ".h5": hdf5, ".hdf5": hdf5}
 
 
 class Reader(Protocol):

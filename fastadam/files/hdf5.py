@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.checkpoint.entries import Entry, Value
-from fastadam.checkpoint.errors import CheckpointError
-from fastadam.checkpoint.manifest import KEY, unpack
-from fastadam.serializers._hdf5_datasets import place_dataset, read_dataset
-from fastadam.serializers._hdf5_image import Image
-from fastadam.serializers._hdf5_seal import seal
-from fastadam.serializers._hdf5_types import LIBVER, import_h5py
-from fastadam.serializers._hdf5_writing import HDF5Serializer
-from fastadam.serializers.atomic import atomic_write
+from fastadam.files.atomic import atomic_write
+from fastadam.files.entries import Entry, Value
+from fastadam.files.errors import CheckpointError
+from fastadam.files.hdf5_datasets import free_name, place_dataset, read_dataset, write_dataset
+from fastadam.files.hdf5_image import Image
+from fastadam.files.hdf5_seal import seal
+from fastadam.files.hdf5_types import LIBVER, import_h5py
+from fastadam.files.manifest import KEY, unpack
 
 __all__ = ["Hdf5Reader", "opened", "write"]
 
@@ -40,16 +39,16 @@ def write(
     image = Image()
     entries = unpack(values[KEY], repr(os.fspath(path))).entries
     with import_h5py().File(image, "w", libver=LIBVER) as file:
-        serializer = HDF5Serializer(file, 4 if compression else None)
         for key, value in values.items():
             finished = functools.partial(done, value.nbytes)
             if compression or value.shape == () or value.size == 0:
-                serializer.write_array(key, value)
+                stored = None if value.dtype.hasobject else value
+                write_dataset(file, free_name(file, key), stored, 4 if compression else None, key)
                 finished()
                 continue
             place_dataset(
                 file,
-                serializer.free_name(key),
+                free_name(file, key),
                 value,
                 key,
                 image=image,

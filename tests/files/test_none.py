@@ -6,7 +6,7 @@ import pickletools
 import numpy as np
 import pytest
 
-from fastadam.serializers._pickled_none import MAX_LENGTH, is_pickled_none
+from fastadam.files.none import MAX_LENGTH, is_pickled_none
 
 NONE = np.asarray(None)
 

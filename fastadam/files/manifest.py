@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastadam.checkpoint.entries import Entry, Value
-from fastadam.checkpoint.errors import CheckpointError
+from fastadam.files.entries import Entry, Value
+from fastadam.files.errors import CheckpointError
 
 __all__ = ["KEY", "Manifest", "list_limit", "pack", "unpack"]
 

@@ -52,7 +52,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     Examples
     --------
     >>> import pathlib, tempfile
-    >>> from fastadam.serializers.atomic import atomic_write
+    >>> from fastadam.files.atomic import atomic_write
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = pathlib.Path(folder, "result")
     ...     with atomic_write(path) as file:

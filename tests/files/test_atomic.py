@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from fastadam.serializers import atomic
-from fastadam.serializers.atomic import atomic_write
+from fastadam.files import atomic
+from fastadam.files.atomic import atomic_write
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="POSIX permissions and links")
 
@@ -143,7 +143,7 @@ def test_permissions_of_an_existing_file_are_kept(tmp_path, permissions):
 def test_new_file_follows_the_umask(tmp_path, umask):
     # In a process of its own: the umask is the whole process's.
     script = (
-        "import os, sys; from fastadam.serializers.atomic import atomic_write\n"
+        "import os, sys; from fastadam.files.atomic import atomic_write\n"
         f"os.umask(0o{umask})\n"
         "with atomic_write('a') as file: file.write(b'new')\n"
         "open('b', 'wb').close()\n"

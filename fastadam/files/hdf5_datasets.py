@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.serializers._hdf5_image import Image
-from fastadam.serializers._hdf5_types import Stored, decoded, encoded, import_h5py, memory_types
+from fastadam.files.hdf5_image import Image
+from fastadam.files.hdf5_types import Stored, decoded, encoded, import_h5py, memory_types
 
 __all__ = [
-    *("DIGEST", "file_name", "read_dataset", "read_digest", "stored_digest"),
-    *("place_dataset", "write_dataset"),
+    *("DIGEST", "check_groups", "file_name", "free_name", "place_dataset", "read_dataset"),
+    *("read_digest", "stored_digest", "write_dataset"),
 ]
 
 # The attribute that holds the SHA-256 digest of a dataset, or of all that is in a file.
@@ -120,6 +120,61 @@ def place_dataset(
     dataset = group.create_dataset(name, shape=array.shape, dtype=data_type, dcpl=layout)
     image.arrays.append((dataset.id.get_offset(), stored.array, done))
     dataset.attrs[DIGEST] = np.bytes_(_digest(stored, sha256))
+
+
+def free_name(group: Any, key: str, path: str = "") -> str:
+    """Return the name under which a value can be written.
+
+    Parameters
+    ----------
+    group : h5py.Group
+        Where to write.
+    key : str
+        Name of the value; slashes before it are dropped.
+    path : str
+        What comes before it, for messages.
+
+    Returns
+    -------
+    str
+        The name in the group.
+
+    Raises
+    ------
+    ValueError
+        If there is already something of that name, or it is no name.
+    """
+    name = key.lstrip("/")
+    *groups, last = name.split("/")
+    if last == "" or "." in {*groups, last} or "\0" in name:
+        raise ValueError(f"cannot save {path + name!r}: it is no name for a dataset")
+    check_groups(group, groups, path)
+    if name in group:
+        raise ValueError(
+            f"cannot save {path + name!r}: {file_name(group)} holds a "
+            f"{type(group[name]).__name__.lower()} of that name already"
+        )
+    return name
+
+
+def check_groups(group: Any, names: list[str], path: str) -> None:
+    """Raise ValueError if one of these nested groups cannot be made.
+
+    Parameters
+    ----------
+    group, path
+        As for `free_name`.
+    names : list of str
+        Each in the one before.
+    """
+    for count in range(1, len(names) + 1):
+        name = "/".join(names[:count])
+        found = group.get(name, getclass=True) if name else None
+        if found is not None and not issubclass(found, import_h5py().Group):
+            raise ValueError(
+                f"cannot save below {path + name!r}: {file_name(group)} holds an array of that "
+                "name, so it cannot be a group"
+            )
 
 
 def read_dataset(group: Any, name: str, key: str) -> npt.NDArray[Any] | None:

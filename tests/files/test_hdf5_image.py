@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import fastadam
+from fastadam.files.hdf5_image import Image
 from fastadam.serializers import load_hdf5
-from fastadam.serializers._hdf5_image import Image
 
 h5py = pytest.importorskip("h5py")
 

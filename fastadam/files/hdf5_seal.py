@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.serializers._hdf5_datasets import DIGEST, file_name, read_digest, stored_digest
-from fastadam.serializers._hdf5_types import import_h5py
+from fastadam.files.hdf5_datasets import DIGEST, file_name, read_digest, stored_digest
+from fastadam.files.hdf5_types import import_h5py
 
 __all__ = ["seal", "verify"]
 

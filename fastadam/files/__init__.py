@@ -1,0 +1,1 @@
+"""Kinds of files: arrays by key, and nothing of what they belong to."""
