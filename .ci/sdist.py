@@ -29,6 +29,10 @@ REQUIRED = (
     "pyproject.toml",
     "setup.py",
     "tests/conftest.py",
+    "tests/golden/787acc2/expected.json",
+    "tests/golden/787acc2/ways.save.h5",
+    "tests/golden/787acc2/ways.save.npz",
+    "tests/golden/chainer-7.8.1/adam.optimizer.npz",
     "tox.ini",
 )
 
