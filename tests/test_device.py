@@ -46,7 +46,7 @@ def no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_cupy")
 @pytest.mark.parametrize("device", [0, 3, "0", "@cupy:0", "cuda:1", "cuda"])
 def test_without_cupy_the_extra_to_install_is_named(movable: Any, device: Any) -> None:
-    with pytest.raises(RuntimeError, match=r"needs CuPy.*'fastadam\[cuda12\]'.*\[cuda13\]"):
+    with pytest.raises(RuntimeError, match=r"needs CuPy.*'cupy-cuda12x\[ctk\]>=14'.*cupy-cuda13x"):
         movable.to_device(device)
     assert movable.device == CpuDevice()
 

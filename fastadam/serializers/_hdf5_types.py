@@ -44,7 +44,7 @@ def import_h5py() -> Any:
         return importlib.import_module("h5py")
     except ImportError as error:
         raise RuntimeError(
-            'HDF5 files need h5py, which cannot be imported: pip install "fastadam[hdf5]"'
+            f'HDF5 files need h5py, which cannot be imported ({error}): pip install "h5py>=3.10"'
         ) from error
 
 
