@@ -138,6 +138,6 @@ def test_masters_are_shown() -> None:
     opt = fastadam.Adam().setup({"half": np.zeros(2, np.float16), "single": np.zeros(2, "f4")})
     opt.use_fp32_update()
     opt.set_hyperparam("half", amsgrad=True)
-    head, half, single = str(opt.parameters).splitlines()
+    _, half, single = str(opt.parameters).splitlines()
     assert half.endswith("  amsgrad=True, fp32 master")
     assert single.endswith("  enabled  0")
