@@ -17,9 +17,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from sysconfig import get_platform
 
-import numpy
-from Cython import __version__ as cython_version
-from Cython.Build import cythonize
+try:
+    import numpy
+    from Cython import __version__ as cython_version
+    from Cython.Build import cythonize
+except ModuleNotFoundError as error:
+    # pip brings what pyproject.toml asks for, unless it is told not to
+    raise SystemExit(
+        f"fastadam is built with Cython and NumPy, and {error.name} is not installed here. Leave "
+        "--no-build-isolation out, so that pip brings them, or install them first: "
+        'pip install "setuptools>=77" "Cython>=3.1" "numpy>=2.0"'
+    ) from None
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py

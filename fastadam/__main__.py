@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -11,9 +10,10 @@ from types import ModuleType
 from fastadam._version import __version__
 from fastadam.bench import command as bench
 from fastadam.cli import demo, info, inspect, output, selftest
+from fastadam.cli.program import as_program
 from fastadam.configuration import get_config, show_config
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 # Each is a module with SUMMARY, add_arguments(parser) and run(args) -> exit status.
 _COMMANDS: dict[str, ModuleType] = {
@@ -90,17 +90,10 @@ def _overview(as_json: bool) -> int:
     return 0
 
 
-def _run() -> int:
-    """Run as a program: a reader that has seen enough, such as ``head``, is no error."""
-    try:
-        status = main()
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # what is still to be written goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    return status
+def run() -> int:
+    """Run as a program, of which a shell sees the status and no traceback."""
+    return as_program(main)
 
 
 if __name__ == "__main__":
-    sys.exit(_run())
+    sys.exit(run())

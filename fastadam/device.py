@@ -3,17 +3,102 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from fastadam.kernels.backend import CPU, device_of, move, require_cupy
+from fastadam.kernels.backend import CPU, device_of, is_array, is_gpu_array, move, require_cupy
 
 __all__ = ["CpuDevice", "GpuDevice", "check_device", "device_holding"]
 
 
-class CpuDevice:
+class Device:
+    """Base class of the two kinds of device.
+
+    Attributes
+    ----------
+    name : str
+        Chainer's name for it.
+    number : int
+        As `device_of` tells it of arrays.
+    xp : module
+        The array module.
+    supported_array_types : tuple of type
+        The types of arrays that may be on it.
+    """
+
+    name: str
+    number: int
+
+    @property
+    def xp(self) -> ModuleType:
+        """The array module."""
+        raise NotImplementedError
+
+    @property
+    def supported_array_types(self) -> tuple[type[Any], ...]:
+        """The types of arrays that may be on it."""
+        return (self.xp.ndarray,)
+
+    def is_array_supported(self, array: Any) -> bool:
+        """Tell whether an array is on this device.
+
+        Parameters
+        ----------
+        array : object
+            The array; anything else is on no device.
+        """
+        return is_array(array) and device_of(array) == self.number
+
+    def create_context(self) -> AbstractContextManager[Any]:
+        """Return a context in which this device is the current one."""
+        return nullcontext()
+
+    def send(self, arrays: Any) -> Any:
+        """Return the same values as arrays on this device; None for None.
+
+        Parameters
+        ----------
+        arrays : array_like, None, or list or tuple of arrays and None
+            The values. An array that a list holds twice is sent once.
+        """
+        several = isinstance(arrays, (list, tuple))
+        if not several or not all(array is None or is_array(array) for array in arrays):
+            return self.send_array(arrays)
+        sent: dict[int, Any] = {}
+        for array in arrays:
+            if id(array) not in sent:
+                sent[id(array)] = self.send_array(array)
+        return type(arrays)(sent[id(array)] for array in arrays)
+
+    def send_array(self, array: Any) -> Any:
+        """Return the same values as an array on this device; None for None.
+
+        Parameters
+        ----------
+        array : array_like or None
+            The values.
+        """
+        if array is None:
+            return None
+        return move(array if hasattr(array, "dtype") else np.asarray(array), self.number)
+
+    def use(self) -> None:
+        """Make this device the current one of this thread."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and other.number == self.number
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class CpuDevice(Device):
     """The CPU, whose arrays are NumPy's.
 
     Attributes
@@ -22,21 +107,38 @@ class CpuDevice:
         Chainer's name for it: ``'@numpy'``.
     number : int
         -1.
-    xp : module
-        The array module: numpy.
 
     Examples
     --------
+    >>> import numpy as np
     >>> from fastadam import Link
-    >>> Link(W=(2, 3)).device
+    >>> link = Link(W=(2, 3))
+    >>> link.device
     <CpuDevice (numpy)>
+    >>> link.device.is_array_supported(link.W.array)
+    True
     """
 
     name = "@numpy"
     number = CPU
-    xp: ModuleType = np
 
-    def send(self, array: Any) -> Any:
+    @property
+    def xp(self) -> ModuleType:
+        """The array module: numpy."""
+        return np
+
+    @staticmethod
+    def from_array(array: Any) -> CpuDevice | None:
+        """Return the CPU if an array is on it, None if not.
+
+        Parameters
+        ----------
+        array : object
+            The array.
+        """
+        return CpuDevice() if CpuDevice().is_array_supported(array) else None
+
+    def send_array(self, array: Any) -> Any:
         """Return the same values as a NumPy array; None for None.
 
         Parameters
@@ -46,25 +148,16 @@ class CpuDevice:
         """
         return None if array is None else np.asarray(move(array, CPU))
 
-    def use(self) -> None:
-        """Do nothing: the CPU is always there."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, CpuDevice)
-
-    def __hash__(self) -> int:
-        return hash(self.name)
-
     def __repr__(self) -> str:
         return "<CpuDevice (numpy)>"
 
 
-class GpuDevice:
+class GpuDevice(Device):
     """A GPU, whose arrays are CuPy's.
 
     Parameters
     ----------
-    number : int
+    number : int or cupy.cuda.Device
         Which one; they count from 0.
 
     Raises
@@ -80,8 +173,9 @@ class GpuDevice:
         Which one.
     """
 
-    def __init__(self, number: int = 0) -> None:
+    def __init__(self, number: Any = 0) -> None:
         there = require_cupy().cuda.runtime.getDeviceCount()
+        number = getattr(number, "id", number)
         if not 0 <= number < there:
             raise RuntimeError(f"there is no GPU {number}; CuPy finds {there}, counted from 0")
         self.number = number
@@ -93,33 +187,45 @@ class GpuDevice:
         module: ModuleType = require_cupy()
         return module
 
-    def send(self, array: Any) -> Any:
-        """Return the same values as an array on this GPU; None for None.
+    @property
+    def device(self) -> Any:
+        """CuPy's ``cuda.Device``."""
+        return require_cupy().cuda.Device(self.number)
+
+    @staticmethod
+    def from_array(array: Any) -> GpuDevice | None:
+        """Return the GPU that an array is on, None if it is on none.
 
         Parameters
         ----------
-        array : array_like or None
-            The values.
+        array : object
+            The array.
         """
-        if array is None:
-            return None
-        return move(array if hasattr(array, "dtype") else np.asarray(array), self.number)
+        return GpuDevice(device_of(array)) if is_gpu_array(array) else None
+
+    @staticmethod
+    def from_device_id(device_id: int) -> GpuDevice:
+        """Return a GPU by its number.
+
+        Parameters
+        ----------
+        device_id : int
+            Which one; they count from 0.
+        """
+        return GpuDevice(device_id)
+
+    def create_context(self) -> AbstractContextManager[Any]:
+        """Return a context in which this GPU is the current one."""
+        context: AbstractContextManager[Any] = self.device
+        return context
 
     def use(self) -> None:
         """Make this GPU the current one of this thread."""
-        require_cupy().cuda.Device(self.number).use()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, GpuDevice) and other.number == self.number
-
-    def __hash__(self) -> int:
-        return hash(self.name)
+        self.device.use()
 
     def __repr__(self) -> str:
         return f"<GpuDevice (cupy):{self.number}>"
 
-
-Device = CpuDevice | GpuDevice
 
 # Chainer's, PyTorch's and ChainerX's names of a GPU.
 _GPU = re.compile(r"(?:@cupy|cuda|native:cuda|cuda:native)(?::(\d+))?")

@@ -474,7 +474,7 @@ class GradientMethod(LossScaling):
             self.call_hooks("post")
             self.update_loss_scale()
         finally:
-            self._facts = None
+            self._facts, self._looking = None, False
             targets.finish()
             narrow_gradients(self._unscaled)
             self._unscaled = ()

@@ -15,6 +15,7 @@ from fastadam.gradient_pass import (
     is_scaled,
     unscale_gradients,
 )
+from fastadam.parameter import peek_grad
 from fastadam.serializers.protocol import optional_child, optional_number
 
 __all__ = ["ON_NONFINITE", "LossScaling", "refuse_no_number"]
@@ -60,6 +61,8 @@ class LossScaling(Optimizer):
     _on_nonfinite: str = "propagate"
     # What the pass of the update that is running found.
     _facts: GradientFacts | PendingFacts | None = None
+    # Whether an update runs whose report is still to come.
+    _looking: bool = False
     # The parameters whose gradients it has divided.
     _unscaled: Sequence[Any] = ()
 
@@ -236,6 +239,23 @@ class LossScaling(Optimizer):
         squares = unscale_gradients(params)
         self._unscaled = [param for param in params if id(param) in squares]
         self._facts = gradient_pass(self._to_update(), squares) if asked else None
+        self._looking = True
+
+    def _note_norm(self, hook: Any, norm: float | None, sums: Any) -> None:
+        """Take over what clipping has found, if it is the first hook of the update that runs.
+
+        The norm, or where that is on a GPU the sums that it is made of.
+        """
+        first = next(iter(self._set_up_hooks().at("pre")), None)
+        if not self._looking or self._facts is not None or hook is not first:
+            return
+        if norm is not None:
+            self._facts = GradientFacts((), norm) if math.isfinite(norm) else self._look()
+            return
+        grads = {
+            path: g for path, p in self._to_update().items() if (g := peek_grad(p)) is not None
+        }
+        self._facts = PendingFacts(tuple(grads), grads if sums.may_overflow else {}, sums.values)
 
     def _look(self) -> GradientFacts | PendingFacts:
         """Look at the gradients as they are, between updates; they stay as they are."""

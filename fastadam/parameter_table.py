@@ -6,6 +6,10 @@ import fnmatch
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
+from fastadam.kernels.dtypes import is_half
+
 __all__ = ["ParameterTable"]
 
 
@@ -23,6 +27,14 @@ class ParameterTable(Mapping[str, Any]):
     b     (3,)    float64         3  enabled  0
     >>> opt.parameters['b'].array.shape
     (3,)
+
+    What is set for single parameters has a column of its own, if there is anything:
+
+    >>> _ = opt.set_hyperparam('b', weight_decay_rate=0)
+    >>> opt.parameters
+    path  shape   dtype    elements  rule     t  settings
+    w     (2, 3)  float64         6  enabled  0
+    b     (3,)    float64         3  enabled  0  weight_decay_rate=0
     """
 
     def __init__(self, parameters: dict[str, Any]) -> None:
@@ -69,8 +81,12 @@ class ParameterTable(Mapping[str, Any]):
         return paths
 
     def __repr__(self) -> str:
-        rows: list[tuple[str, ...]] = [("path", "shape", "dtype", "elements", "rule", "t")]
+        rows: list[tuple[str, ...]] = [
+            ("path", "shape", "dtype", "elements", "rule", "t", "settings")
+        ]
         rows += [(path, *_describe(param)) for path, param in self.items()]
+        if not any(row[6] for row in rows[1:]):
+            rows = [row[:6] for row in rows]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = []
         for row in rows:
@@ -85,7 +101,22 @@ def _describe(param: Any) -> tuple[str, ...]:
     array, rule = param.array, getattr(param, "update_rule", None)
     shape, dtype, size = ("-", "-", "-") if array is None else _array_cells(array)
     status = "none" if rule is None else "enabled" if rule.enabled else "disabled"
-    return shape, dtype, size, status, "-" if rule is None else str(rule.t)
+    count = "-" if rule is None else str(getattr(rule, "t", "-"))
+    half = array is not None and is_half(array.dtype)
+    return shape, dtype, size, status, count, ", ".join(_settings(rule, half))
+
+
+def _settings(rule: Any, half: bool) -> Iterator[str]:
+    """Spell what is set for one parameter: hyperparameters of its own, a master, hooks."""
+    for name, value in getattr(getattr(rule, "hyperparam", None), "__dict__", {}).items():
+        # Chainer's bag has its parent among its entries
+        if name != "_parent":
+            yield f"{name}={value.item() if isinstance(value, np.generic) else value!r}"
+    if half and getattr(rule, "_use_fp32_update", False):
+        yield "fp32 master"
+    hooks = [name for _, name, _ in getattr(rule, "_hooks", ())]
+    if hooks:
+        yield f"hooks {', '.join(hooks)}"
 
 
 def _array_cells(array: Any) -> tuple[str, str, str]:

@@ -153,7 +153,7 @@ class Repetition:
         sums = None if decides else self._batch.gpu_sums(scales)
         if sums is not None:
             facts = None
-            if asked:
+            if asked or self._clipping is not None:
                 # the batch is all that there is to update, in the order of the paths
                 pairs = zip(self._applied, gradients, strict=True) if sums.may_overflow else ()
                 facts = PendingFacts(self._applied, dict(pairs), sums.values)
@@ -164,7 +164,7 @@ class Repetition:
         if norm == math.inf:
             return None
         rate = None if self._clipping is None else self._clipping.rate(norm)
-        return norm if asked else None, 1.0 if rate is None else rate
+        return norm, 1.0 if rate is None else rate
 
     def _same_rules(self) -> bool:
         """Tell whether the parameters have their rules still."""

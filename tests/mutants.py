@@ -349,7 +349,15 @@ MUTANTS = [
     Mutant("no look", METHOD, "            self._unscale_and_look()\n", ""),
     Mutant("scale never adapted", METHOD, "            self.update_loss_scale()\n", ""),
     Mutant("skipped all the same", METHOD, "parameters if safe else {}", "parameters"),
-    Mutant("facts kept", METHOD, "            self._facts = None\n", ""),
+    Mutant(
+        "facts kept",
+        METHOD,
+        "            self._facts, self._looking = None, False\n",
+        "            self._looking = False\n",
+    ),
+    Mutant(
+        "norm noted by hand", METHOD, "self._looking = None, False", "self._looking = None, True"
+    ),
     Mutant(
         "raised before the hooks",
         METHOD,
@@ -569,7 +577,7 @@ MUTANTS = [
     Mutant("other hooks taken for clipping", AGAIN, 'or not vars(type(clipping)).get("folds")', ""),
     Mutant("not finite but repeated", AGAIN, "if norm == math.inf:", "if False:"),
     Mutant("threshold of nothing", AGAIN, "1.0 if rate is None else rate", "rate or 1.0"),
-    Mutant("norm not told", AGAIN, "norm if asked else None", "None"),
+    Mutant("norm not told", AGAIN, "return norm, 1.0", "return None, 1.0"),
     Mutant("dynamic scale not adapted", AGAIN, "if self._adapts or dynamic:", "if self._adapts:"),
     Mutant("own adapting forgotten", AGAIN, "if self._adapts or dynamic:", "if dynamic:"),
     Mutant("lent gradients written", AGAIN, "rate, not lent)", "rate, True)"),

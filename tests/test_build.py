@@ -7,6 +7,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -236,3 +237,26 @@ def test_the_installed_package_holds_the_modules_of_the_source_tree_and_no_other
         assert built == sources
     else:
         assert built == {name for name in sources if "avx" not in name}
+
+
+@pytest.mark.parametrize("missing", ["numpy", "Cython"])
+def test_what_building_without_isolation_lacks_is_named(missing: str, tmp_path: Path) -> None:
+    (tmp_path / missing).mkdir()
+    stand_in = f"raise ModuleNotFoundError('it is not there', name={missing!r})"
+    (tmp_path / missing / "__init__.py").write_text(f"{stand_in}\n")
+    # as pip's build does it
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from setuptools import build_meta\n"
+        "build_meta.get_requires_for_build_wheel()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=SOURCE, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"and {missing} is not installed here" in done.stderr
+    assert 'pip install "setuptools>=77" "Cython>=3.1" "numpy>=2.0"' in done.stderr
+    wanted = tomllib.loads((SOURCE / "pyproject.toml").read_text())["build-system"]["requires"]
+    for one in wanted:
+        assert f'"{one}"' in done.stderr

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import fastadam
 from fastadam import Chain, Link, Parameter
 from fastadam.device import CpuDevice, check_device
 
@@ -46,7 +47,7 @@ def no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("no_cupy")
 @pytest.mark.parametrize("device", [0, 3, "0", "@cupy:0", "cuda:1", "cuda"])
 def test_without_cupy_the_extra_to_install_is_named(movable: Any, device: Any) -> None:
-    with pytest.raises(RuntimeError, match=r"needs CuPy.*'fastadam\[cuda12\]'.*\[cuda13\]"):
+    with pytest.raises(RuntimeError, match=r"needs CuPy.*'cupy-cuda12x\[ctk\]>=14'.*cupy-cuda13x"):
         movable.to_device(device)
     assert movable.device == CpuDevice()
 
@@ -89,3 +90,28 @@ def test_cpu_device() -> None:
     assert device.send(array) is array
     assert device.send(None) is None
     assert device.send(1.5) == np.float64(1.5)
+
+
+def test_what_chainers_devices_have() -> None:
+    device, array = CpuDevice(), np.ones(2)
+    assert device.xp is np
+    assert device.supported_array_types == (np.ndarray,)
+    assert device.is_array_supported(array)
+    for other in (1.0, None, [1.0], np.float64(1)):
+        assert not device.is_array_supported(other)
+        assert CpuDevice.from_array(other) is None
+    assert CpuDevice.from_array(array) == device
+    assert str(device) == "@numpy"
+    with device.create_context():
+        assert device.use() is None
+    one, same, none = device.send([array, array, None])
+    assert one is same is array
+    assert none is None
+    assert type(device.send((array,))) is tuple
+    assert device.send([1.5, 2.5]).tolist() == [1.5, 2.5]
+    assert Link(W=2).device.is_array_supported(array)
+
+
+def test_repr_of_an_optimizer_says_cpu() -> None:
+    assert repr(fastadam.Adam().setup(np.ones(2))).endswith("2 elements, float64, CPU>")
+    assert repr(fastadam.Adam().setup(Link(W=None))).endswith("0 elements, uninitialised, CPU>")

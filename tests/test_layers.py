@@ -62,7 +62,7 @@ demo selftest info inspect
 demo_training
 selftest_checks demo_network demo_plot demo_timing
 fixed_run
-plain_numpy extras output arguments
+plain_numpy extras output arguments program
 """
 KERNELS = """
 step

@@ -110,3 +110,34 @@ def test_is_a_view_of_the_moment(opt: fastadam.Adam) -> None:
     assert list(opt.parameters) == [*PATHS, "new"]
     opt.apply_gradients({"l1": None, "l2": None, "b": None, "new": None})
     assert opt.parameters["new"].update_rule.t == 1
+
+
+def test_settings_of_single_parameters_are_shown(opt: fastadam.Adam) -> None:
+    assert "settings" not in repr(opt.parameters)
+    opt.set_hyperparam("*/b", beta1=np.float32(0.5), weight_decay_rate=0)
+    opt.parameters["l1/W"].update_rule.add_hook(lambda rule, param: None, "mine")
+    opt.parameters["b"].update_rule.enabled = False
+    opt.parameters["l2/W"].update_rule = None
+    lines = dict(zip(["head", *PATHS], str(opt.parameters).splitlines(), strict=True))
+    start = lines["head"].index("settings")
+    assert {path: line[start:] for path, line in lines.items()} == {
+        "head": "settings",
+        "l1/W": "hooks mine",
+        "l1/b": "beta1=0.5, weight_decay_rate=0",
+        "l2/W": "",
+        "l2/b": "beta1=0.5, weight_decay_rate=0",
+        "b": "",
+    }
+    assert "disabled" in lines["b"]
+    for name in ("beta1", "weight_decay_rate"):
+        del opt.parameters["l1/b"].update_rule.hyperparam.__dict__[name]
+    assert "beta1" not in str(opt.parameters).splitlines()[2]
+
+
+def test_masters_are_shown() -> None:
+    opt = fastadam.Adam().setup({"half": np.zeros(2, np.float16), "single": np.zeros(2, "f4")})
+    opt.use_fp32_update()
+    opt.set_hyperparam("half", amsgrad=True)
+    _, half, single = str(opt.parameters).splitlines()
+    assert half.endswith("  amsgrad=True, fp32 master")
+    assert single.endswith("  enabled  0")

@@ -7,14 +7,15 @@ import dataclasses
 import math
 import pickle
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastadam
-from fastadam import UpdateReport
+from fastadam import Adam, Link, Parameter, UpdateReport
+from fastadam.optimizer_hooks import GradientClipping, WeightDecay
 
 NAN, INF = math.nan, math.inf
 
@@ -344,3 +345,73 @@ def test_looking_changes_no_bit() -> None:
             opt.apply_gradients(gradients(a=1.0 - i, c=0.1 * i))
         runs.append(everything(opt, params))
     assert runs[0] == runs[1]
+
+
+def clipping_cases() -> Iterator[tuple[str, Any, Any]]:
+    """Yield how an update with clipping is made: name, optimizer, function that makes it."""
+    grads = {"w": np.array([3.0, 4.0]), "b": np.array([12.0])}
+
+    def arrays(**settings: Any) -> Any:
+        opt = Adam().setup({"w": np.zeros(2), "b": np.zeros(1)})
+        for name, value in settings.items():
+            setattr(opt, name, value)
+        opt.add_hook(GradientClipping(1.0))
+        return opt
+
+    def linked() -> Any:
+        link = Link()
+        with link.init_scope():
+            link.w, link.b = Parameter(np.zeros(2)), Parameter(np.zeros(1))
+        opt = Adam().setup(link)
+        opt.add_hook(GradientClipping(1.0))
+        return opt
+
+    def by_update(opt: Any) -> None:
+        for path, param in opt.parameters.items():
+            param.grad = grads[path].copy()
+        opt.update()
+
+    yield "arrays", arrays(), lambda opt: opt.apply_gradients(grads)
+    yield "arrays, looked at", arrays(monitor=True), lambda opt: opt.apply_gradients(grads)
+    yield "loss function", arrays(), lambda opt: opt.update(lambda: (0.0, grads))
+    yield "link", linked(), by_update
+    yield "link, lent", linked(), lambda opt: opt.apply_gradients(grads)
+    with_decay = arrays()
+    with_decay.add_hook(WeightDecay(0.0))
+    yield "another hook afterwards", with_decay, lambda opt: opt.apply_gradients(grads)
+
+
+def test_what_clipping_has_computed_is_reported() -> None:
+    for name, opt, update in clipping_cases():
+        for t in (1, 2, 3):
+            update(opt)
+            report = opt.last_update
+            assert (report.t, report.grad_norm, report.nonfinite) == (t, 13.0, ()), name
+    # clipping that comes after another hook sees other gradients
+    opt = Adam().setup({"w": np.ones(2)})
+    opt.add_hook(WeightDecay(0.5))
+    opt.add_hook(GradientClipping(1.0))
+    for _ in range(2):
+        opt.apply_gradients({"w": np.ones(2)})
+        assert opt.last_update.grad_norm is None
+    # and one that somebody calls by hand is no part of an update
+    opt.remove_hook("WeightDecay")
+    link = Link(w=2)
+    by_hand = Adam().setup(link)
+    by_hand.add_hook(GradientClipping(1.0))
+    link.w.grad = np.ones(2, np.float32)
+    by_hand.call_hooks("pre")
+    assert by_hand._facts is None
+    by_hand.update()
+    by_hand.call_hooks("pre")
+    assert by_hand._facts is None
+
+
+def test_clipping_reports_what_is_not_finite_and_what_only_its_square_is() -> None:
+    for grad, nonfinite in ((np.nan, ("w",)), (np.inf, ("w",)), (1e200, ())):
+        opt = Adam().setup({"w": np.zeros(2), "b": np.zeros(1)})
+        opt.add_hook(GradientClipping(1.0))
+        for _ in range(2):
+            opt.apply_gradients({"w": np.array([grad, grad]), "b": np.ones(1)})
+            assert opt.last_update.nonfinite == nonfinite
+            assert np.isfinite(opt.last_update.grad_norm) == (nonfinite == ())

@@ -97,10 +97,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         result = _measure(args)
     except (MissingExtra, UnreadableModel, _MissingDevice) as error:
-        missing = isinstance(error, MissingExtra)
         if args.json:
-            what = "the extra is not installed" if missing else str(error)
-            output.print_json({"error": what} | ({"install": str(error)} if missing else {}))
+            install = {"install": error.install} if isinstance(error, MissingExtra) else {}
+            output.print_json({"error": str(error)} | install)
         else:
             print(error, file=sys.stderr)
         return 1

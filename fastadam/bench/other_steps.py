@@ -117,6 +117,11 @@ def _jax() -> Any:
     return _imported("jax", "pip install optax jax")
 
 
+_CHAINER = (
+    'pip install "setuptools<81" "chainer==7.8.1" "numpy==1.26.4" (an environment of its own)'
+)
+
+
 def _optax() -> Any:
     """Import optax, or say how to get it."""
     return _imported("optax", "pip install optax jax")
@@ -124,7 +129,7 @@ def _optax() -> Any:
 
 def _chainer() -> Any:
     """Import Chainer, or say how to get it."""
-    return _imported("chainer", 'pip install chainer "numpy<2" (an environment of its own)')
+    return _imported("chainer", _CHAINER)
 
 
 def _imported(module: str, install: str) -> Any:

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             result = _train_all(args)
     except MissingExtra as missing:
         if args.json:
-            output.print_json({"error": "the extra is not installed", "install": str(missing)})
+            output.print_json({"error": str(missing), "install": missing.install})
         else:
             print(missing, file=sys.stderr)
         return 1
@@ -113,7 +113,8 @@ def _train_all(args: argparse.Namespace) -> dict[str, Any]:
         gradients = demo_network.autograd_gradients()
     rows: list[dict[str, Any]] = []
     total = len(demo_training.VARIANTS) * args.epochs
-    with progress_bar(total=total, unit="epoch", file=sys.stderr) as bar:
+    # None: no bar where nobody watches it, as in a log
+    with progress_bar(total=total, unit="epoch", file=sys.stderr, disable=None) as bar:
         for kind, hyperparameters in demo_training.VARIANTS:
             bar.set_description(f"{kind.__name__:8}")
 

@@ -8,17 +8,34 @@ from typing import Any
 __all__ = ["MissingExtra", "load"]
 
 
+# What each extra of pyproject.toml brings. The package itself is on no index, so that its extras
+# can be named only by who installs it from its folder.
+_PACKAGES = {
+    "demo": ("scikit-learn", "matplotlib", "tqdm", "autograd"),
+    "bench": ("matplotlib", "ml_dtypes", "safetensors", "threadpoolctl"),
+    "bfloat16": ("ml_dtypes",),
+}
+
+
 class MissingExtra(Exception):
-    """An extra is not installed; the message is the line that installs it.
+    """A module of an extra is not installed; the message ends with the line that installs it.
 
     Parameters
     ----------
     extra : str
         The name of the extra.
+    module : str
+        The full name of the module.
+
+    Attributes
+    ----------
+    install : str
+        The line.
     """
 
-    def __init__(self, extra: str) -> None:
-        super().__init__(f'pip install "fastadam[{extra}]"')
+    def __init__(self, extra: str, module: str) -> None:
+        self.install = f"pip install {' '.join(_PACKAGES[extra])}"
+        super().__init__(f"{module.partition('.')[0]} is not installed: {self.install}")
 
 
 def load(extra: str, module: str) -> Any:
@@ -45,4 +62,4 @@ def load(extra: str, module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise MissingExtra(extra) from error
+        raise MissingExtra(extra, error.name or module) from error

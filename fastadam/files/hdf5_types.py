@@ -7,7 +7,6 @@ has a type of its own in HDF5 files, or is refused.
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -41,11 +40,12 @@ def import_h5py() -> Any:
         If it is not installed.
     """
     try:
-        return importlib.import_module("h5py")
+        import h5py
     except ImportError as error:
         raise RuntimeError(
-            'HDF5 files need h5py, which cannot be imported: pip install "fastadam[hdf5]"'
+            f'HDF5 files need h5py, which cannot be imported ({error}): pip install "h5py>=3.10"'
         ) from error
+    return h5py
 
 
 def encoded(array: npt.NDArray[Any]) -> tuple[Stored, Any]:
@@ -141,7 +141,7 @@ def decoded(stored: Stored) -> npt.NDArray[Any]:
         return _converted(np.char.decode, array)
     if kind == "bfloat16":
         try:
-            bfloat16 = importlib.import_module("ml_dtypes").bfloat16
+            from ml_dtypes import bfloat16
         except ImportError:
             return np.asarray((array.astype(np.uint32) << 16).view(np.float32))
         return array.astype(np.uint16).view(bfloat16)

@@ -56,12 +56,13 @@ def require_cupy() -> Any:
     except ImportError as error:
         raise RuntimeError(
             f"a GPU needs CuPy, which cannot be imported ({error}): "
-            "pip install 'fastadam[cuda12]' or 'fastadam[cuda13]', after your CUDA driver's version"
+            "pip install 'cupy-cuda12x[ctk]>=14' or 'cupy-cuda13x[ctk]>=14', after your CUDA "
+            "driver's version"
         ) from error
     if not cupy.cuda.is_available():
         raise RuntimeError(
             "CuPy is installed, but finds no GPU: look at what nvidia-smi says of the driver, and "
-            "whether the extra, cuda12 or cuda13, fits its version"
+            "whether the package, cupy-cuda12x or cupy-cuda13x, fits its version"
         )
     return cupy
 

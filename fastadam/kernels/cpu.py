@@ -6,7 +6,6 @@ that this build or this CPU does not have is an ``ImportError``.
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -30,9 +29,6 @@ __all__ = [
     "run_squares",
     "runner",
 ]
-
-# Module of each instruction set, from the plainest to the widest.
-_MODULES = {"baseline": "_cpu", "avx2": "_cpu_avx2", "avx512": "_cpu_avx512"}
 
 # Elements below which a parallel region costs more than it saves.
 SERIAL_BELOW = 32768
@@ -69,14 +65,22 @@ def _choose(environ: Mapping[str, str]) -> str:
 
 def _load(name: str) -> ModuleType:
     """Import the kernels of one instruction set, or say what is wrong with the installation."""
-    module = f"fastadam.kernels.{_MODULES[name]}"
+    # spelt out, so that tools that put a program into one file find them
     try:
-        return importlib.import_module(module)
+        if name == "avx512":
+            from fastadam.kernels import _cpu_avx512
+
+            return _cpu_avx512
+        if name == "avx2":
+            from fastadam.kernels import _cpu_avx2
+
+            return _cpu_avx2
+        from fastadam.kernels import _cpu
     except ImportError as error:
         raise ImportError(
-            f"{module}, the compiled kernels for {name}, cannot be imported ({error}); install "
-            "fastadam again"
+            f"the compiled kernels for {name} cannot be imported ({error}); install fastadam again"
         ) from error
+    return _cpu
 
 
 _chosen = _choose(os.environ)

@@ -8,6 +8,7 @@ from typing import Any
 from fastadam._optimizer import Optimizer
 from fastadam.kernels.changing import MULTIPLY
 from fastadam.kernels.norm import global_norm, gpu_sums
+from fastadam.loss_scaling import LossScaling
 from fastadam.optimizer_hooks._gradient import change, gradients_of, non_negative
 
 __all__ = ["GradientClipping"]
@@ -85,7 +86,10 @@ class GradientClipping:
         sums = gpu_sums(gradients)
         # n = sqrt(sum of all squares); where all is on one GPU, nobody waits for it
         rates = None if sums is None else sums.clip_rate(self.threshold)
-        rate = self.rate(global_norm(gradients)) if sums is None else 1.0
+        norm = global_norm(gradients) if sums is None else None
+        rate = 1.0 if norm is None else self.rate(norm)
+        if isinstance(opt, LossScaling):
+            opt._note_norm(self, norm, sums)
         if rate is not None:
             # g *= threshold / n
             change(MULTIPLY, found, [(0.0, rate)] * len(found), lambda _, g, a, b: g * b, rates)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from fastadam.gradient_method import GradientMethod
 from fastadam.hyperparameter import HyperparameterProxy
+from fastadam.kernels.backend import CPU, device_of
 from fastadam.kernels.coefficients import DECAY_MODES, EPS_MODES, alpha_t, number
 from fastadam.optimizers.adam_rule import DEFAULTS, AdamRule
 from fastadam.optimizers.names import (
@@ -212,7 +213,7 @@ class Adam(GradientMethod):
             f"{len(arrays)} parameter{'' if len(arrays) == 1 else 's'}",
             f"{sum(array.size for array in ready):,} elements",
             "/".join(sorted({str(array.dtype) for array in ready})) or "uninitialised",
-            "CPU",
+            _places(ready),
         ]
         return f"<{head} t={self.t} epoch={self.epoch}: {', '.join(facts)}>"
 
@@ -238,6 +239,12 @@ class Adam(GradientMethod):
         if name == "lr":
             raise AttributeError(f"{type(self).__name__}.lr cannot be set: set alpha")
         super().__setattr__(name, value)
+
+
+def _places(arrays: list[Any]) -> str:
+    """Name the devices that arrays are on; the CPU as long as there are none."""
+    numbers = sorted({device_of(array) for array in arrays}) or [CPU]
+    return "/".join("CPU" if number == CPU else f"GPU {number}" for number in numbers)
 
 
 def _check_number(kind: str, name: str, value: Any) -> None:

@@ -9,9 +9,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import fastadam
+import fastadam.device
 
 chainer: Any = None
 try:
@@ -148,3 +150,26 @@ def test_names_of_hooks(library: str, name: str) -> None:
     hook = getattr(importlib.import_module(f"{library}.optimizer_hooks"), name)(*HOOKS[name])
     assert (hook.name, hook.timing) == (name, "pre")
     assert getattr(hook, "call_for_each_param", False) == (name != "GradientClipping")
+
+
+@needs_chainer
+@pytest.mark.parametrize("name", ["CpuDevice", "GpuDevice"])
+def test_devices_have_what_chainers_have(name: str) -> None:
+    theirs, ours = getattr(chainer.backend, name), getattr(fastadam.device, name)
+    assert public(theirs) <= public(ours) | set(fastadam.device.Device.__annotations__)
+    for attribute in public(theirs):
+        method = getattr(theirs, attribute)
+        if inspect.isfunction(method):
+            assert len(positional(getattr(ours, attribute))) == len(positional(method)), attribute
+
+
+@needs_chainer
+def test_devices_answer_as_chainers_do() -> None:
+    theirs, ours = chainer.backend.CpuDevice(), fastadam.device.CpuDevice()
+    for value in (np.ones(2), 1.5, None, [1.0], np.float32(1)):
+        assert ours.is_array_supported(value) == theirs.is_array_supported(value)
+        assert (ours.from_array(value) is None) == (theirs.from_array(value) is None)
+    assert (ours.name, str(ours), ours.xp) == (theirs.name, str(theirs), theirs.xp)
+    assert ours.supported_array_types == theirs.supported_array_types
+    array = np.ones(2)
+    assert [each is array for each in ours.send([array, array])] == [True, True]

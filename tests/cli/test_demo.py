@@ -56,8 +56,7 @@ def test_short_run_as_json(
     assert result["gradients"] == gradients
     assert result["picture"] == str(out)
     assert out.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    assert "AMSBound" in stderr
-    assert "10/10" in stderr
+    assert stderr == ""  # no bar where it would fill a log
     assert fastadam.get_config()["threads"]["set_by_hand"] is None
 
 

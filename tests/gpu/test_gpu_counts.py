@@ -79,8 +79,9 @@ def test_clipping_does_not_wait(stand_in: Any, monitor: bool) -> None:
     with counting() as counts:
         report = opt.last_update
         report = opt.last_update
-    assert counts.synchronisations == monitor
-    assert (report.grad_norm is not None) == monitor
+    # whoever looks waits for what clipping has summed
+    assert counts.synchronisations == 1
+    assert report.grad_norm > 0
 
 
 def test_a_fixed_loss_scale_does_not_wait(stand_in: Any) -> None:

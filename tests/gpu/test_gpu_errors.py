@@ -55,7 +55,7 @@ def refused(opt: Any, error: type[Exception], *words: str) -> Iterator[None]:
 def test_no_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cupy", None)
     link = fastadam.Link(W=(2, 3))
-    with pytest.raises(RuntimeError, match=r"needs CuPy.*fastadam\[cuda12\].*fastadam\[cuda13\]"):
+    with pytest.raises(RuntimeError, match=r"needs CuPy.*cupy-cuda12x\[ctk\].*cupy-cuda13x\[ctk\]"):
         link.to_device("@cupy:0")
     assert type(link.W.array) is np.ndarray
 

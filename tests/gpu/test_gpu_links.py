@@ -235,3 +235,25 @@ def test_memory_of_other_libraries_is_a_target_by_dlpack(cupy: Any) -> None:
     opt = fastadam.Adam(alpha=0.5).setup({"w": cupy.from_dlpack(tensor)})
     opt.apply_gradients({"w": cupy.ones(5, np.float32)})
     assert tensor.array.get() == pytest.approx(np.full(5, 0.5))
+
+
+def test_what_chainers_devices_have(cupy: Any) -> None:
+    device, there, here = GpuDevice(0), cupy.ones(2), np.ones(2)
+    assert device.xp is cupy
+    assert device.supported_array_types == (cupy.ndarray,)
+    assert device.is_array_supported(there)
+    assert not device.is_array_supported(here)
+    assert not CpuDevice().is_array_supported(there)
+    assert GpuDevice.from_array(there) == GpuDevice.from_device_id(0) == device
+    assert GpuDevice(device.device) == device
+    assert GpuDevice.from_array(here) is None
+    assert CpuDevice.from_array(there) is None
+    assert str(device) == "@cupy:0"
+    with device.create_context():
+        assert type(device.send([here, there])[0]) is cupy.ndarray
+
+
+def test_repr_of_an_optimizer_says_where_its_parameters_are(cupy: Any) -> None:
+    assert repr(fastadam.Adam().setup({"w": cupy.ones(2, "f4")})).endswith("float32, GPU 0>")
+    both = {"w": cupy.ones(2, "f4"), "b": np.ones(2, "f4")}
+    assert repr(fastadam.Adam().setup(both)).endswith("float32, CPU/GPU 0>")

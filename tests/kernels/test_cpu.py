@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import fastadam
+from fastadam import kernels
 from fastadam.kernels import _cpu_features, cpu, threads
 from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.coefficients import step_coefficients
@@ -80,9 +81,11 @@ def test_an_instruction_set_that_this_cpu_lacks(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_missing_kernels_of_an_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cpu._MODULES, "avx2", "_cpu_that_is_not_there")
-    with pytest.raises(ImportError, match=r"_cpu_that_is_not_there.*install fastadam again"):
-        cpu._load("avx2")
+    for isa, module in {"avx2": "_cpu_avx2", "avx512": "_cpu_avx512"}.items():
+        monkeypatch.delattr(kernels, module, raising=False)
+        monkeypatch.setitem(sys.modules, f"fastadam.kernels.{module}", None)
+        with pytest.raises(ImportError, match=rf"for {isa} .*{module}.*install fastadam again"):
+            cpu._load(isa)
 
 
 def test_a_source_tree_that_is_not_built_says_what_to_do(tmp_path: Path) -> None:

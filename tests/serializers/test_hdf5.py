@@ -286,7 +286,7 @@ def test_h5py_is_needed_only_when_it_is_used(tmp_path):
     )
     lines = done.stdout.splitlines()
     assert len(lines) == 4
-    assert all('pip install "fastadam[hdf5]"' in line for line in lines)
+    assert all('pip install "h5py>=3.10"' in line for line in lines)
     assert os.listdir(tmp_path) == []
 
 
