@@ -57,9 +57,32 @@ X86_64 = BASELINE | {
 }
 
 # Appended last, so that nothing before them changes the numbers: every instruction set and every
-# compiler gives the same bits only without contraction, and -ffast-math cannot be taken back.
+# compiler gives the same bits only without contraction. Those of TAKE_BACK stand in front of them
+# and undo what CFLAGS may hold, such as -ffinite-math-only or clang's -ffp-model=fast. -ffast-math
+# cannot be taken back: whoever links with it flushes subnormal numbers in the whole process.
+TAKE_BACK = [
+    "-fno-fast-math",
+    "-fno-unsafe-math-optimizations",
+    "-fno-finite-math-only",
+    "-fno-associative-math",
+    "-fno-reciprocal-math",
+    "-fsigned-zeros",
+]
+# Clang warns that -fno-trapping-math overrides a part of this one; its other parts are above.
+WARNED_OF_BY_CLANG = "-fno-unsafe-math-optimizations"
+TAKE_BACK_X86_64 = ["-mfpmath=sse"]
 NUMERICS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-FORBIDDEN = {"-ffast-math", "-Ofast", "-funsafe-math-optimizations", "-fassociative-math"}
+FORBIDDEN = {
+    "-ffast-math",
+    "-Ofast",
+    "-funsafe-math-optimizations",
+    "-fassociative-math",
+    "-mdaz-ftz",
+}
+
+# What the name of a platform ends in, or has after its version, where the source knows how to flush
+# subnormal numbers.
+MACHINES = ("x86_64", "amd64", "aarch64", "arm64", "universal2")
 
 # How OpenMP is spelled: (compiler flags, linker flags). Apple's clang takes it as an add-on.
 OPENMP = ["-fopenmp"], ["-fopenmp"]
@@ -108,6 +131,11 @@ def instruction_sets(platform: str) -> dict[str, tuple[str, list[str]]]:
     """
     if platform.startswith("win"):
         raise OptionError("fastadam builds with GCC or Clang on Linux and macOS, not on Windows")
+    if not any(machine in platform for machine in MACHINES):
+        raise OptionError(
+            "fastadam is for x86-64 and 64-bit Arm, on which it knows how to flush subnormal "
+            f"numbers; the target is {platform}"
+        )
     return X86_64 if platform.endswith(("-x86_64", "-amd64")) else BASELINE
 
 
@@ -127,8 +155,9 @@ def openmp_choice(environ: Mapping[str, str]) -> str:
 def extensions(platform: str) -> list[Extension]:
     """List the extensions for a target platform, the slowest to compile first."""
     sets = instruction_sets(platform)
-    flags = {module: [*options, *NUMERICS] for module, options in sets.values()}
-    flags["_floor"] = NUMERICS
+    take_back = [*TAKE_BACK, *(TAKE_BACK_X86_64 if sets is X86_64 else [])]
+    flags = {module: [*options, *take_back, *NUMERICS] for module, options in sets.values()}
+    flags["_floor"] = [*take_back, *NUMERICS]
     include = {"_table": [numpy.get_include()]}
     macros = {
         "_table": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
@@ -139,7 +168,7 @@ def extensions(platform: str) -> list[Extension]:
             f"fastadam.kernels.{module}",
             [f"{KERNELS}/{module}.pyx"],
             depends=[f"{KERNELS}/{name}" for name in INCLUDED],
-            extra_compile_args=flags.get(module, []),
+            extra_compile_args=flags.get(module, take_back),
             include_dirs=include.get(module, []),
             define_macros=macros.get(module, []),
         )
@@ -168,7 +197,10 @@ class BuildExtensions(build_ext):
     def build_extensions(self) -> None:
         """Build everything, and everything anew when the settings are not those of last time."""
         compile_flags, link_flags = self.openmp_flags()
+        clang = self.is_clang()
         for extension in self.extensions:
+            if clang:
+                extension.extra_compile_args.remove(WARNED_OF_BY_CLANG)
             if not self.debug:  # build_ext --debug keeps them
                 extension.extra_compile_args.insert(0, "-g0")
             if extension.name.rpartition(".")[2] in THREADED:
@@ -189,6 +221,15 @@ class BuildExtensions(build_ext):
             extension.sources = c.sources
         super().build_extensions()
         settings.write_text(text)
+
+    def is_clang(self) -> bool:
+        """Tell whether the compiler is clang, whatever its name."""
+        command = [*self.compiler.compiler_so, "--version"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.SubprocessError):
+            return False
+        return "clang" in done.stdout
 
     def openmp_flags(self) -> tuple[list[str], list[str]]:
         """Return (compiler flags, linker flags) for OpenMP, by FASTADAM_OPENMP and the probes."""

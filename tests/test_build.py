@@ -69,7 +69,7 @@ def test_every_instruction_set_is_built_for_x86_64(setup, platform):
 
 
 @pytest.mark.parametrize(
-    "platform", ["linux-aarch64", "macosx-11.0-arm64", "macosx-11.0-universal2", "linux-riscv64"]
+    "platform", ["linux-aarch64", "macosx-11.0-arm64", "macosx-11.0-universal2", "freebsd-14-arm64"]
 )
 def test_the_baseline_alone_is_built_for_others(setup, platform):
     assert list(setup["instruction_sets"](platform)) == ["baseline"]
@@ -90,6 +90,35 @@ def test_windows_is_refused(setup):
         setup["instruction_sets"]("win-amd64")
 
 
+@pytest.mark.parametrize(
+    "platform", ["linux-riscv64", "linux-i686", "linux-armv7l", "linux-ppc64le", "freebsd-14-i386"]
+)
+def test_machines_whose_subnormals_nobody_can_flush_are_refused(setup, platform):
+    with pytest.raises(setup["OptionError"], match=f"64-bit Arm.*{platform}"):
+        setup["extensions"](platform)
+
+
+def test_the_source_refuses_them_with_one_error(tmp_path):
+    """Where setup.py cannot know, as with -m32: no error that follows from the first."""
+    text = (SOURCE / "fastadam/kernels/_cpu.pyx").read_text()
+    begin = text.index("#if defined(__x86_64__)")
+    code = text[begin : text.index("#endif", begin)] + "#endif\n"
+    code += "void use(void) { fastadam_mode saved = fastadam_flush_on(); "
+    code += "saved = fastadam_flush_off(); fastadam_flush_restore(saved); }\n"
+    path = tmp_path / "refused.c"
+    path.write_text("#undef __x86_64__\n#undef __aarch64__\n" + code)
+    done = run_compiler("cc", "-c", str(path), "-o", os.devnull)
+    assert done.returncode != 0
+    (error,) = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert "on x86-64 and on 64-bit Arm only" in error
+
+
+def run_compiler(*command: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]}")
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
 def test_the_target_counts_and_not_the_machine_that_builds(setup, tmp_path):
     code = "import runpy, sys; names = runpy.run_path(sys.argv[1], run_name='setup')\n"
     code += "print([e.name[17:] for e in names['extensions'](names['get_platform']())])"
@@ -105,17 +134,102 @@ def test_the_target_counts_and_not_the_machine_that_builds(setup, tmp_path):
     assert done.stdout.strip() == f"[{names}]"
 
 
-def test_the_flags_that_keep_the_bits_come_last(setup):
+# What takes back whatever flags of the user's would change the numbers without a word.
+TAKEN_BACK = [
+    "-fno-fast-math",
+    "-fno-unsafe-math-optimizations",
+    "-fno-finite-math-only",
+    "-fno-associative-math",
+    "-fno-reciprocal-math",
+    "-fsigned-zeros",
+]
+
+
+@pytest.mark.parametrize(
+    ("platform", "more"),
+    [
+        ("linux-x86_64", ["-mfpmath=sse"]),
+        ("freebsd-14.1-RELEASE-amd64", ["-mfpmath=sse"]),
+        ("linux-aarch64", []),
+        ("macosx-11.0-universal2", []),
+    ],
+)
+def test_the_flags_that_keep_the_bits_come_last(setup, platform, more):
     last = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-    loops = {
-        extension.name: extension.extra_compile_args
-        for extension in setup["extensions"]("linux-x86_64")
-        if "._cpu" in extension.name and "features" not in extension.name
-    }
-    assert len(loops) == 3
-    for flags in loops.values():
-        assert flags[-4:] == last
-        assert not [flag for flag in flags if "fast" in flag or "march" in flag]
+    loops = 0
+    for extension in setup["extensions"](platform):
+        flags = extension.extra_compile_args
+        name = extension.name.rpartition(".")[2]
+        if name in ("_cpu", "_cpu_avx2", "_cpu_avx512", "_floor"):
+            loops += 1
+            # contraction after all that could switch it on again
+            assert flags[-4:] == last, name
+            flags = flags[:-4]
+        # every extension: _table rounds the coefficients
+        assert flags[-6 - len(more) :] == TAKEN_BACK + more, name
+        before = flags[: -6 - len(more)]
+        assert not [f for f in before if not f.startswith(("-mavx", "-mfma", "-mf16c", "-mpref"))]
+    assert loops == (4 if more else 2)
+
+
+COMPILERS = pytest.mark.parametrize("compiler", ["cc", "clang", "clang-14"])
+
+
+@COMPILERS
+def test_compilers_take_the_flags_without_a_word(setup, tmp_path, compiler):
+    path = tmp_path / "probe.c"
+    path.write_text(PROBE)
+    for extension in setup["extensions"](setup["get_platform"]()):
+        flags = extension.extra_compile_args
+        if "clang" in run_compiler(compiler, "--version").stdout:
+            flags = [flag for flag in flags if flag != setup["WARNED_OF_BY_CLANG"]]
+        command = [compiler, "-Wall", "-Wextra", "-Werror", *flags, "-c", str(path)]
+        done = run_compiler(*command, "-o", str(tmp_path / "probe.o"))
+        assert (done.returncode, done.stdout + done.stderr) == (0, ""), extension.name
+
+
+@COMPILERS
+def test_flags_from_the_environment_change_no_numbers(setup, tmp_path, compiler):
+    path, program = tmp_path / "probe.c", tmp_path / "probe"
+    path.write_text(PROBE)
+    flags = setup["extensions"](setup["get_platform"]())[0].extra_compile_args
+    changed = 0
+    for hostile in HOSTILE:
+        command = [compiler, "-O3", hostile, str(path), "-lm", "-o", str(program)]
+        if run_compiler(*command).returncode:
+            continue  # a flag of other compilers or machines
+        changed += subprocess.run([program]).returncode != 0
+        for given in (flags, [f for f in flags if f != setup["WARNED_OF_BY_CLANG"]]):
+            assert run_compiler(*command[:3], *given, *command[3:]).returncode == 0
+            assert subprocess.run([program]).returncode == 0, hostile
+    assert changed >= 3  # so that it is seen where a flag changes numbers
+
+
+# Single flags that change numbers and are not refused; tests/hostile_flags.py builds with each.
+HOSTILE = runpy.run_path(str(SOURCE / "tests" / "hostile_flags.py"))["FLAGS"]
+
+# It ends with 0 where the compiler keeps to IEEE 754.
+PROBE = """#include <math.h>
+#define called __attribute__((noinline))
+called static int is_nan(float x) { return x != x; }
+called static float remainder_(float a, float b) { return (a + b) - a; }
+called static float plus_zero(float x) { return x + 0.0f; }
+called static void divide(float *x, float by, int n) {
+    for (int i = 0; i < n; i++)
+        x[i] = x[i] / by;
+}
+int main(int count, char **arguments) {
+    float quotients[64];
+    (void) arguments;
+    for (int i = 0; i < 64; i++)
+        quotients[i] = (float) (i + count);
+    divide(quotients, 41.0f * (float) count, 64);
+    return !is_nan(nanf("") * (float) count)             /* finite-math-only */
+        || remainder_(16777216.0f, (float) count) != 0   /* associative-math, -mfpmath=387 */
+        || signbit(plus_zero(-0.0f * (float) count))     /* no-signed-zeros */
+        || quotients[40] != 1.0f;                        /* reciprocal-math: 41 * (1/41) < 1 */
+}
+"""
 
 
 def test_the_flags_need_no_more_than_what_is_asked_of_the_cpu(setup):
@@ -175,7 +289,7 @@ def test_openmp_on_tries_nothing(build, tmp_path):
     assert "could not be" not in output
 
 
-@pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast"])
+@pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast", "-mdaz-ftz"])
 @pytest.mark.parametrize("variable", ["CFLAGS", "LDFLAGS"])
 def test_fast_math_from_the_environment_is_refused(build, flag, variable):
     status, output = build(**{variable: f"-g {flag}"})

@@ -79,6 +79,11 @@ cdef extern from *:
     }
     #else
     #error "fastadam knows how to flush subnormal numbers on x86-64 and on 64-bit Arm only"
+    /* so that no other error follows from this one */
+    typedef unsigned int fastadam_mode;
+    static inline fastadam_mode fastadam_flush_on(void) { return 0; }
+    static inline fastadam_mode fastadam_flush_off(void) { return 0; }
+    static inline void fastadam_flush_restore(fastadam_mode saved) { (void) saved; }
     #endif
     """
     ctypedef float* float_restrict
