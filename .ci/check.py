@@ -12,11 +12,23 @@ import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-# Environments that run tests: each must report some that passed and none that failed.
-TESTED = ("py311", "py312", "py313", "isa-baseline", "noopenmp", "chainer", "gpu", "sdist")
-# Environments that only succeed or fail.
+# Environments that run tests, and their calls of pytest: in each call some tests must have passed
+# and none failed.
+TESTED = {
+    "oldest": ("oldest", "oldest-serial"),
+    "newest": ("newest", "newest-serial"),
+    "middle": ("middle",),
+    "gpu": ("gpu",),
+    "isa": ("isa-baseline",),
+    "noopenmp": ("noopenmp",),
+    "sdist": ("sdist",),
+}
+# Environments that only succeed or fail; those above must succeed as well.
 CHECKED = ("lint", "types", "docs")
+# The Pythons that stand behind names.
+PYTHONS = {"oldest": "3.11", "middle": "3.12", "newest": "3.13", "gpu": "3.13"}
 
 
 @dataclass
@@ -48,50 +60,55 @@ def read(path: Path) -> Counts:
     return counts
 
 
-def succeeded(tox: Path) -> set[str]:
-    """Return the names of the environments that tox ran with success."""
+def environments(tox: Path) -> dict[str, dict[str, Any]]:
+    """Return what tox says of the environments that it ran with success."""
     if not tox.is_file():
-        return set()
-    environments = json.loads(tox.read_text())["testenvs"]
+        return {}
+    found: dict[str, dict[str, Any]] = json.loads(tox.read_text())["testenvs"]
     return {
-        name
-        for name, environment in environments.items()
+        name: environment
+        for name, environment in found.items()
         for result in [environment.get("result", {})]
         if result.get("success") and not result.get("skipped")
     }
 
 
-def problems(results: dict[str, Counts], checked: set[str], status: int) -> list[str]:
+def problems(
+    results: dict[str, Counts], succeeded: dict[str, dict[str, Any]], status: int
+) -> list[str]:
     """Say what is wrong, if anything."""
     found = [] if status == 0 else [f"tox ended with status {status}"]
-    for name in TESTED:
-        if name not in results:
-            found.append(f"{name} did not run")
+    for calls in TESTED.values():
+        found += [f"{call} did not run" for call in calls if call not in results]
     for name, counts in results.items():
         if counts.failed:
             found.append(f"{name}: {counts.failed} failed")
         if counts.passed == 0:
             found.append(f"{name}: no test passed")
-    for name in CHECKED:
-        if name not in checked:
+        if name.startswith("oldest") and counts.without_chainer:
+            found.append(f"{name}: {counts.without_chainer} skipped for lack of Chainer")
+    for name in (*TESTED, *CHECKED):
+        if name not in succeeded:
             found.append(f"{name} did not run, or failed")
-    if "chainer" in results and results["chainer"].without_chainer:
-        skipped = results["chainer"].without_chainer
-        found.append(f"chainer: {skipped} skipped for lack of Chainer")
+        elif name in PYTHONS:
+            numbers = succeeded[name].get("python", {}).get("version_info", [])[:2]
+            python = ".".join(map(str, numbers))
+            if python != PYTHONS[name]:
+                found.append(f"{name} ran with Python {python}, not {PYTHONS[name]}")
     return found
 
 
 def main(folder: Path, status: int) -> int:
     """Print the table, the problems and the sum; return 1 if there is a problem."""
     results = {path.stem: read(path) for path in sorted(folder.glob("*.xml"))}
-    checked = succeeded(folder / "tox.json")
+    succeeded = environments(folder / "tox.json")
     print(f"\n{'environment':<16}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
     for name, counts in results.items():
         numbers = f"{counts.passed:>8}{counts.failed:>8}{counts.skipped:>9}"
         print(f"{name:<16}{numbers}{counts.seconds:>9.1f}")
     for name in CHECKED:
-        print(f"{name:<16}{'ok' if name in checked else 'NOT OK':>8}")
-    found = problems(results, checked, status)
+        print(f"{name:<16}{'ok' if name in succeeded else 'NOT OK':>8}")
+    found = problems(results, succeeded, status)
     for problem in found:
         print(f"problem: {problem}")
     total = [

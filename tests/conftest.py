@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -21,6 +22,19 @@ if os.environ.get("FASTADAM_TEST_INSTALLED") == "1":
 # a shell starts what it runs in the background with Ctrl-C ignored
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# A test that would fail if a name did something else, for every public name.
+COVERAGE = Path(__file__).resolve().parents[1] / "docs" / "coverage.rst"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that the page of coverage names with ``smoke``."""
+    named = set(re.findall(r"``(test_\w+\.py)::(test_\w+)``", COVERAGE.read_text(encoding="utf-8")))
+    for item in items:
+        if (item.path.name, getattr(item, "originalname", item.name)) in named:
+            item.add_marker("smoke")
 
 
 class _Calm(Crowding):

@@ -9,9 +9,16 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.docs
+
 CHECK = Path(__file__).resolve().parents[1] / ".ci" / "check.py"
-TESTED = ("py311", "py312", "py313", "isa-baseline", "noopenmp", "chainer", "gpu", "sdist")
+CALLS = (
+    *("oldest", "oldest-serial", "newest", "newest-serial", "middle"),
+    *("gpu", "isa-baseline", "noopenmp", "sdist"),
+)
+TESTED = ("oldest", "newest", "middle", "gpu", "isa", "noopenmp", "sdist")
 CHECKED = ("lint", "types", "docs")
+PYTHONS = {"oldest": 11, "middle": 12, "newest": 13, "gpu": 13}
 
 PASSED = '<testcase name="p"/>'
 FAILED = '<testcase name="f"><failure message="no"/></testcase>'
@@ -26,16 +33,19 @@ def report(folder: Path, name: str, *cases: str) -> None:
 
 
 def tox_results(folder: Path, **results: dict[str, bool]) -> None:
-    """Write what tox says of the environments that run no tests; all well unless told."""
-    well = {name: {"success": True, "skipped": False} for name in CHECKED} | results
-    environments = {name: {"result": result} for name, result in well.items()}
+    """Write what tox says of the environments; all well unless told."""
+    well = {name: {"success": True, "skipped": False} for name in (*TESTED, *CHECKED)}
+    environments = {
+        name: {"result": result, "python": {"version_info": [3, PYTHONS.get(name, 11), 1]}}
+        for name, result in (well | results).items()
+    }
     (folder / "tox.json").write_text(json.dumps({"testenvs": environments}))
 
 
 @pytest.fixture
 def folder(tmp_path):
     """Return a folder of results in which everything is well."""
-    for name in TESTED:
+    for name in CALLS:
         report(tmp_path, name, PASSED, PASSED, SKIPPED.format("a GPU"))
     tox_results(tmp_path)
     return tmp_path
@@ -51,10 +61,10 @@ def check(folder: Path, status: int = 0) -> tuple[int, list[str]]:
 def test_all_is_well(folder):
     status, lines = check(folder)
     assert status == 0
-    assert lines[-1] == "16 passed, 0 failed, 8 skipped"
+    assert lines[-1] == "18 passed, 0 failed, 9 skipped"
 
 
-@pytest.mark.parametrize("name", TESTED)
+@pytest.mark.parametrize("name", CALLS)
 def test_an_environment_that_did_not_run(folder, name):
     (folder / f"{name}.xml").unlink()
     status, lines = check(folder)
@@ -64,32 +74,48 @@ def test_an_environment_that_did_not_run(folder, name):
 
 @pytest.mark.parametrize("case", [FAILED, ERROR])
 def test_a_failure_or_an_error(folder, case):
-    report(folder, "py312", PASSED, case)
+    report(folder, "middle", PASSED, case)
     status, lines = check(folder)
     assert status == 1
-    assert "problem: py312: 1 failed" in lines
-    assert lines[-1] == "15 passed, 1 failed, 7 skipped"
+    assert "problem: middle: 1 failed" in lines
+    assert lines[-1] == "17 passed, 1 failed, 8 skipped"
 
 
 def test_an_environment_in_which_nothing_passed(folder):
-    report(folder, "py313", SKIPPED.format("luck"))
+    report(folder, "newest-serial", SKIPPED.format("luck"))
     status, lines = check(folder)
     assert status == 1
-    assert "problem: py313: no test passed" in lines
+    assert "problem: newest-serial: no test passed" in lines
 
 
-def test_a_skip_for_lack_of_chainer_beside_chainer(folder):
-    report(folder, "chainer", PASSED, SKIPPED.format("Chainer 7.8.1"))
+@pytest.mark.parametrize("name", ["oldest", "oldest-serial"])
+def test_a_skip_for_lack_of_chainer_beside_chainer(folder, name):
+    report(folder, name, PASSED, SKIPPED.format("Chainer 7.8.1"))
     status, lines = check(folder)
     assert status == 1
-    assert "problem: chainer: 1 skipped for lack of Chainer" in lines
+    assert f"problem: {name}: 1 skipped for lack of Chainer" in lines
 
 
-@pytest.mark.parametrize("name", CHECKED)
+def test_a_skip_for_lack_of_chainer_elsewhere(folder):
+    report(folder, "newest", PASSED, SKIPPED.format("Chainer 7.8.1"))
+    assert check(folder)[0] == 0
+
+
+@pytest.mark.parametrize("name", PYTHONS)
+def test_another_python(folder, name):
+    results = json.loads((folder / "tox.json").read_text())
+    results["testenvs"][name]["python"]["version_info"] = [3, 14, 0]
+    (folder / "tox.json").write_text(json.dumps(results))
+    status, lines = check(folder)
+    assert status == 1
+    assert f"problem: {name} ran with Python 3.14, not 3.{PYTHONS[name]}" in lines
+
+
+@pytest.mark.parametrize("name", [*TESTED, *CHECKED])
 @pytest.mark.parametrize(
     "result", [{"success": False, "skipped": False}, {"success": True, "skipped": True}, {}]
 )
-def test_a_check_that_failed_or_was_skipped(folder, name, result):
+def test_an_environment_that_failed_or_was_skipped(folder, name, result):
     tox_results(folder, **{name: result})
     status, lines = check(folder)
     assert status == 1

@@ -14,6 +14,8 @@ import pytest
 import fastadam
 from fastadam import optimizer, optimizer_hooks, serializers
 
+pytestmark = pytest.mark.docs
+
 TESTS = Path(__file__).parent
 DOCS = TESTS.parent / "docs"
 TABLE = (DOCS / "coverage.rst").read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -11,7 +12,6 @@ import io
 import pkgutil
 import re
 import types
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ import numpy as np
 import pytest
 
 import fastadam
+
+pytestmark = pytest.mark.docs
 
 TESTS = Path(__file__).parent
 DOCS = TESTS.parent / "docs"
@@ -54,6 +56,7 @@ numpy2 = pytest.mark.skipif(
 )
 
 
+@functools.cache
 def source_modules() -> list[str]:
     """Names of the modules that are written in Python."""
     names = ["fastadam"]
@@ -65,6 +68,7 @@ def source_modules() -> list[str]:
     return names
 
 
+@functools.cache
 def documented() -> list[Any]:
     """The objects that have an entry of their own in the pages."""
     found = []
@@ -163,21 +167,6 @@ def test_there_are_examples() -> None:
     pages = "".join((DOCS / page).read_text(encoding="utf-8") for page in PAGES)
     assert in_modules > 100
     assert pages.count(">>> ") > 90
-
-
-def test_the_chainer_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("chainer", reason="needs Chainer 7.8.1 on NumPy 1.26")
-    text = (DOCS / "quickstart.rst").read_text(encoding="utf-8")
-    block = re.search(r"\.\. code-block:: python\n\n((?:   import chainer\n)(?:   .*\n|\n)+)", text)
-    assert block is not None
-    monkeypatch.chdir(tmp_path)
-    namespace: dict[str, Any] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exec(inspect.cleandoc(block[1]), namespace)
-    log = namespace["trainer"].get_extension("LogReport").log
-    assert log[-1]["main/accuracy"] > 0.9 > log[0]["main/accuracy"]
-    assert (tmp_path / "result" / "snapshot_iter_300").is_file()
 
 
 def test_departures_name_tests_that_exist() -> None:

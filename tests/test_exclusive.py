@@ -18,6 +18,8 @@ import pytest
 import fastadam
 from fastadam.exclusive import _RUNNING
 
+pytestmark = pytest.mark.serial
+
 WORDS = r"another thread is in an update of this Adam; .*threading\.Lock"
 
 

@@ -13,6 +13,8 @@ import pytest
 
 import fastadam
 
+pytestmark = pytest.mark.docs
+
 PACKAGE = Path(fastadam.__file__).parent
 
 # From the top to the bottom; a module imports modules of lower lines only.

@@ -14,6 +14,8 @@ import pytest
 
 from fastadam.kernels import _openmp
 
+pytestmark = pytest.mark.serial
+
 # Each library is asked for one piece of work again and again, and always gives the same bits. With
 # an argument, each is asked alone: that is what they are compared with.
 PROGRAM = """

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.docs
+
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
 

@@ -13,6 +13,8 @@ import pytest
 
 import fastadam
 
+pytestmark = pytest.mark.serial
+
 # The second thread waits for a lock, which the first releases right before the update. The first
 # is never asked to give the GIL up, so that the second can only run where it is let in. It may come
 # too late for one step, so there are many; all of them are too few where no step lets it in.

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -17,6 +16,7 @@ from fastadam.kernels import cpu, gradient_table
 from fastadam.kernels.batch import Batch
 from fastadam.optimizer_hooks import GradientClipping, WeightDecay
 
+ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs ml_dtypes, which has bfloat16")
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = [np.dtype(name) for name in ("f2", "f4", "f8")] + [BFLOAT16]
 SHAPES = [(3, 5), (1031,), (), (2, 0), (2050,)]

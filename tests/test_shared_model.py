@@ -13,6 +13,8 @@ import pytest
 import fastadam
 from fastadam.optimizer_hooks import GradientClipping
 
+pytestmark = pytest.mark.serial
+
 campaign_only = pytest.mark.skipif(
     os.environ.get("FASTADAM_CAMPAIGN") != "on", reason="minutes long: tox -e campaign"
 )

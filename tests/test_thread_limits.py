@@ -16,6 +16,7 @@ import pytest
 from fastadam.kernels import _openmp
 
 pytestmark = [
+    pytest.mark.serial,
     pytest.mark.skipif(not _openmp.version(), reason="this build has no OpenMP"),
     pytest.mark.skipif(not os.path.exists("/proc/self/task"), reason="needs Linux's /proc"),
 ]

@@ -23,6 +23,8 @@ from fastadam.files.atomic import atomic_write
 sys.path.insert(0, str(Path(__file__).parent))
 from saving_process import make
 
+pytestmark = pytest.mark.serial
+
 PROCESS = Path(__file__).with_name("saving_process.py")
 N = 60
 

@@ -59,7 +59,7 @@ class Evil:
         None,
         Evil(),
     ],
-    ids=repr,
+    ids=["evil", "1", "true", "x", "one", "two", "empty", "float", "none", "no array"],
 )
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_everything_else_is_refused_and_not_run(value, protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -41,13 +40,15 @@ def width(kind: Any, types: tuple[str, ...]) -> int:
 
 @pytest.mark.parametrize(("library", "arch"), COMPILERS)
 def test_every_kernel_compiles_without_spills(
-    library: Any, arch: int, record_testsuite_property: Callable[[str, object], None]
+    library: Any, arch: int, request: pytest.FixtureRequest
 ) -> None:
     kernels, ptx, log = nvrtc.compile_kernels(
         library, SOURCE, ALL_KERNELS, (*OPTIONS, *CUPYS), arch
     )
     registers = json.dumps({name: kernel.registers for name, kernel in kernels.items()})
-    record_testsuite_property(f"registers on sm_{arch} by NVRTC {version_of(library)}", registers)
+    # a property of the test, since those of the suite are lost between two workers
+    where = f"registers on sm_{arch} by NVRTC {version_of(library)}"
+    request.node.user_properties.append((where, registers))
     assert set(kernels) == set(ALL_KERNELS)
     assert "warning" not in log
     for name, kernel in kernels.items():

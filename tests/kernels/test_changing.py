@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ import fastadam
 from fastadam.kernels import _cpu_features, cpu
 from fastadam.kernels.changing import ADD, ADD_SIGN, CLIP, MULTIPLY, change_gradients
 
+ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs ml_dtypes, which has bfloat16")
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FORMULAS: dict[int, Any] = {
     ADD: lambda p, g, a, b: (g + a * p) * b,

@@ -19,7 +19,8 @@ from fastadam.kernels.reference import adam_reference, squares_reference
 from fastadam.kernels.table import TENSOR
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.serial,
+    pytest.mark.huge,
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="maps memory as Linux does"),
 ]
 

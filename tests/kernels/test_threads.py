@@ -11,6 +11,8 @@ import pytest
 
 from fastadam.kernels import _openmp, cpu, threads
 
+pytestmark = pytest.mark.serial
+
 
 @pytest.fixture(autouse=True)
 def no_leftovers(monkeypatch):
