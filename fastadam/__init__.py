@@ -10,6 +10,8 @@
 True
 """
 
+from typing import NoReturn
+
 from fastadam import link, optimizer, optimizer_hooks, optimizers, serializers
 from fastadam._version import __version__
 from fastadam.checkpoint import CheckpointError, LoadReport, load, save
@@ -22,6 +24,7 @@ from fastadam.kernels.threads import get_num_threads, set_num_threads
 from fastadam.link import Chain, ChainList, Link
 from fastadam.optimizer import GradientMethod, Optimizer
 from fastadam.optimizers import AdaBound, Adam, AdamRule, AdamW, AMSBound, AMSGrad
+from fastadam.optimizers.names import no_optimizer as _no_optimizer
 from fastadam.parameter import Parameter
 from fastadam.update_report import UpdateReport
 from fastadam.update_rule import UpdateRule
@@ -61,3 +64,8 @@ __all__ = [
     "show_config",
     "snapshot",
 ]
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Answer for what people look for here."""
+    raise AttributeError(_no_optimizer(__name__, name, __all__))

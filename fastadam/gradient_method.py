@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Self, cast
 
 from fastadam.dispatch import Dispatch
@@ -391,29 +391,45 @@ class GradientMethod(LossScaling):
         >>> opt.set_hyperparam('*/b', weight_decay_rate=0)
         ['l1/b']
         """
-        known = self.hyperparam.get_dict()
-        for name, value in values.items():
-            alias = isinstance(getattr(type(self), name, None), HyperparameterProxy)
-            if name not in known and not alias:
-                raise TypeError(
-                    f"{type(self).__name__} has no hyperparameter {name!r}; "
-                    f"there are: {', '.join(known)}"
-                )
-            self._check_hyperparam(name, value)
         if not values:
             raise TypeError("set_hyperparam needs a hyperparameter to set, as name=value")
+        known = self.hyperparam.get_dict()
+        # by their own names: an alias may be called otherwise
+        own: dict[str, Any] = {}
+        for name, value in values.items():
+            alias = getattr(type(self), name, None)
+            if isinstance(alias, HyperparameterProxy):
+                own[alias._attr_name] = value
+            elif name in known:
+                own[name] = value
+            else:
+                raise TypeError(self._no_hyperparam(name))
         parameters = self.parameters
         paths = parameters.matching(which)
         rules = [parameters[path].update_rule for path in paths]
         if None in rules:
             raise ValueError(f"parameter {paths[rules.index(None)]!r} has no update rule")
         for rule in rules:
-            for name, value in values.items():
+            others = {**rule.hyperparam.get_dict(), **own}
+            for name, value in own.items():
+                self._check_hyperparam(name, value, f"set_hyperparam({name}=...)", others)
+        for rule in rules:
+            # modes first: what a number may be depends on them
+            for name, value in sorted(own.items(), key=lambda item: not item[0].endswith("_mode")):
                 setattr(rule.hyperparam, name, value)
         return paths
 
-    def _check_hyperparam(self, name: str, value: Any) -> None:
-        """Refuse a value that a hyperparameter cannot have; any is good here."""
+    def _no_hyperparam(self, name: str) -> str:
+        """Say that there is no such hyperparameter."""
+        return (
+            f"{type(self).__name__} has no hyperparameter {name!r}; "
+            f"there are: {', '.join(self.hyperparam.get_dict())}"
+        )
+
+    def _check_hyperparam(
+        self, name: str, value: Any, door: str = "", others: Mapping[str, Any] | None = None
+    ) -> None:
+        """Refuse a value that a hyperparameter cannot have beside others; any is good here."""
 
     def _hooked_parameters(self) -> list[Any]:
         """Return the parameters whose rule is there and enabled."""

@@ -46,18 +46,31 @@ class Hyperparameter:
     True
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_parent", "_version")
+    __slots__ = ("__dict__", "__weakref__", "_gate", "_parent", "_version")
 
+    _gate: Callable[[Hyperparameter, str, Any], None] | None
     _parent: Hyperparameter | None
     _version: int
 
     def __init__(self, parent: Hyperparameter | None = None) -> None:
         object.__setattr__(self, "_parent", parent)
         object.__setattr__(self, "_version", 0)
+        object.__setattr__(self, "_gate", None)
+
+    def _guard(self, gate: Callable[[Hyperparameter, str, Any], None]) -> None:
+        """Let a function look at everything that is set from now on.
+
+        Parameters
+        ----------
+        gate : callable
+            Called with the bag, a name and a value, before anything is set; it raises for what
+            must not be. Copies of the bag have it, too, so that it should be picklable.
+        """
+        object.__setattr__(self, "_gate", gate)
 
     def __getattr__(self, name: str) -> Any:
         # only called when the normal lookup has failed
-        if name.startswith("__") or name in ("_parent", "_version"):
+        if name.startswith("__") or name in ("_gate", "_parent", "_version"):
             raise AttributeError(name)
         parent = self._parent
         if parent is None:
@@ -67,6 +80,8 @@ class Hyperparameter:
         return getattr(parent, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if self._gate is not None:
+            self._gate(self, name, value)
         object.__setattr__(self, name, value)
         self._changed()
 
@@ -126,12 +141,14 @@ class Hyperparameter:
         entries = ", ".join(f"{name}={value!r}" for name, value in sorted(self.get_dict().items()))
         return f"{type(self).__name__}({entries})"
 
-    def __getstate__(self) -> tuple[Hyperparameter | None, dict[str, Any]]:
-        return self._parent, self.__dict__
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self._parent, self.__dict__, self._gate
 
-    def __setstate__(self, state: tuple[Hyperparameter | None, dict[str, Any]]) -> None:
-        parent, entries = state
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        parent, entries, *gate = state
         object.__setattr__(self, "_parent", parent)
+        # a pickle of an earlier version has no gate
+        object.__setattr__(self, "_gate", gate[0] if gate else None)
         self.__dict__.update(entries)
         # versions of another process mean nothing here
         object.__setattr__(self, "_version", _next_version() if entries else 0)

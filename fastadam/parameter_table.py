@@ -59,6 +59,8 @@ class ParameterTable(Mapping[str, Any]):
     def matching(self, which: str | Callable[[str, Any], object]) -> list[str]:
         """Return the paths that match a glob (``'*/b'``) or a predicate of path and parameter.
 
+        A path itself is no glob: it means its parameter alone, whatever signs are in it.
+
         Raises
         ------
         ValueError
@@ -73,6 +75,8 @@ class ParameterTable(Mapping[str, Any]):
                 "parameters are chosen by a glob such as '*/b', or by a predicate of path and "
                 f"parameter, not by {type(which).__name__} {which!r}"
             )
+        elif which in self:
+            paths = [which]
         else:
             paths = [path for path in self if fnmatch.fnmatchcase(path, which)]
         if not paths:

@@ -17,6 +17,10 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 LOOPS = "fastadam/kernels/_cpu.pyx"
 SCALARS = "fastadam/kernels/coefficients.py"
+HYPERS = "fastadam/algorithms/table.py"
+GATE = "fastadam/optimizers/gate.py"
+HYPERPARAMETER = "fastadam/hyperparameter.py"
+PATHS = "fastadam/parameter_table.py"
 BATCH = "fastadam/kernels/batch.py"
 ROWS = "fastadam/kernels/table.py"
 ARRAYS = "fastadam/kernels/arrays.py"
@@ -204,9 +208,19 @@ MUTANTS = [
         "math.sqrt(correction2) / correction1",
         "math.sqrt(correction2)",
     ),
-    Mutant("eps_mode ignored", SCALARS, 'EPS_MODES) == "paper"', "EPS_MODES) is None"),
-    Mutant("decay_mode ignored", SCALARS, 'DECAY_MODES) == "alpha"', "DECAY_MODES) is None"),
-    Mutant("decay without eta", SCALARS, "decay = eta * _number", "decay = _number"),
+    Mutant("eps_mode ignored", SCALARS, 'found["eps_mode"] == "paper"', "False"),
+    Mutant("decay_mode ignored", SCALARS, 'if found["decay_mode"] == "alpha":', "if False:"),
+    Mutant("decay without eta", SCALARS, 'decay = found["eta"] * found', "decay = found"),
+    # the gates of numbers and names
+    Mutant("range unchecked", HYPERS, "if not self.low <= found <= self.high:", "if False:"),
+    Mutant("decay of more than all", HYPERS, "if rate > 1 or eta * rate > 1:", "if rate > 1:"),
+    Mutant("masked numbers", HYPERS, "np.ma.is_masked(value)", "False"),
+    Mutant("digits are a number", HYPERS, "or isinstance(value, str | bytes)", ""),
+    Mutant("hyperparameters of any name", GATE, "elif not (self.free or", "elif not (True or"),
+    Mutant("bag without its gate", HYPERPARAMETER, "self._gate(self, name, value)", "pass"),
+    Mutant("path is a glob", PATHS, "elif which in self:", "elif False:"),
+    Mutant("alpha of float32 unchecked", ARRAYS, '    "alpha_t": "alpha",\n', ""),
+    Mutant("written numbers unnoticed", GATHER, "or root.__dict__ != self.entries", ""),
     Mutant("bounds swapped", SCALARS, "return lower, upper", "return upper, lower"),
     Mutant(
         "bounds ignore schedules",
@@ -481,9 +495,7 @@ MUTANTS = [
     # what is kept between updates
     Mutant("changes unnoticed", GATHER, "kept is None or kept.seen != changes()", "kept is None"),
     Mutant("counts set by hand", TABLE, "or rules[i].t != ts[i]\n", "\n"),
-    Mutant(
-        "scalars kept", GATHER, "if self.root._version != self.version:", "if self.version < 0:"
-    ),
+    Mutant("scalars kept", GATHER, "if changed:", "if self.version < 0:"),
     Mutant("arrays as scalars", GATHER, "if lasting else -1", ""),
     Mutant("counts kept", TABLE, "    ts[:] = following\n", ""),
     Mutant("one t for all", GATHER, "if len(kept.groups) == 1 else", "if True else"),
@@ -498,9 +510,7 @@ MUTANTS = [
     Mutant("amsgrad kept", TABLE, "row.amsgrad == <bint> values[AMSGRAD]", "True"),
     Mutant("adabound kept", TABLE, "and row.adabound == <bint> values[ADABOUND]", ""),
     Mutant("coefficients kept", TABLE, "self.narrow[row, k] = <float> <double> values[k]", "pass"),
-    Mutant(
-        "eps of later steps unchecked", TABLE, "if self.single and eps != 0 and", "if False and"
-    ),
+    Mutant("eps of later steps unchecked", TABLE, "(eps != 0 and fabs", "(False and fabs"),
     Mutant("gradient's type unnoticed", TABLE, "tensor.g_type = stored(type", "stored(type"),
     Mutant(
         "master replaced",

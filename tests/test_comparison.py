@@ -105,7 +105,7 @@ CHANGES: dict[str, Change] = {
     "epoch": set_own("epoch", 9),
     "alpha": set_own("alpha", 0.5),
     "eps_mode": set_own("eps_mode", "paper"),
-    "new hyperparameter": lambda opt: setattr(opt.hyperparam, "mine", 1),
+    "new hyperparameter": lambda opt: vars(opt.hyperparam).update(mine=1),
     "override": lambda opt: opt.set_hyperparam("l1/b", eta=0.5),
     "override with the common value": lambda opt: opt.set_hyperparam("l1/b", eta=opt.eta),
     "rule that follows nobody": lambda opt: setattr(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastadam import Adam, AdamW, AMSGrad, Link, Parameter
+from fastadam import Adam, AdamW, AMSGrad, Hyperparameter, Link, Parameter
 from fastadam.description import Snapshot, snapshot
 from fastadam.difference import Absent, Difference, Differences
 from fastadam.divergence import compare
@@ -410,6 +410,8 @@ def test_tables() -> None:
 
 def test_a_snapshot_stays_as_it_was() -> None:
     opt = last(train(4))
+    # a user's own bag may hold anything
+    opt.hyperparam = Hyperparameter(opt.hyperparam)
     opt.hyperparam.mine = np.zeros(2)
     opt.hyperparam.list = [1]
     rule = opt.parameters["l1/W"].update_rule

@@ -788,12 +788,35 @@ def test_gamma_of_zero() -> None:
     assert opt.parameters["a"].update_rule.bounds == (0.0, np.inf)
 
 
+def test_number_out_of_range() -> None:
+    for name, bad in [
+        ("alpha", np.nan),
+        ("alpha", np.inf),
+        ("beta1", 1.5),
+        ("beta1", -0.5),
+        ("beta2", -1e-9),
+        ("eps", -1e-8),
+        ("eta", -np.inf),
+        ("weight_decay_rate", -1),
+        ("final_lr", -0.1),
+        ("gamma", -2),
+    ]:
+        with pytest.raises(ValueError, match=f"Adam.*{name} must be"):
+            Adam(**{name: bad})
+        opt = trained()
+        with refused(opt, ValueError, f"{name} must be", str(bad)):
+            setattr(opt, name, bad)
+        with refused(opt, ValueError, f"{name} must be", str(bad)):
+            opt.set_hyperparam("l1/*", **{name: bad})
+        with refused(opt, ValueError, f"{name} must be", str(bad)):
+            setattr(opt.parameters["a"].update_rule.hyperparam, name, bad)
+        goes_on(opt)
+
+
 def test_beta1_of_one() -> None:
     opt = trained()
-    opt.beta1 = 1
-    with refused(opt, ZeroDivisionError, "beta1 = 1", "t = 3", "below 1"):
-        opt.apply_gradients(grads(2))
-    opt.beta1 = NUMBERS["beta1"]
+    with refused(opt, ValueError, "beta1", "not 1", "below 1"):
+        opt.beta1 = 1
     goes_on(opt)
 
 
@@ -822,11 +845,30 @@ def test_beta2_of_one_with_eps_of_the_paper() -> None:
 
 def test_beta2_above_one() -> None:
     opt = trained()
-    opt.beta2 = 9.99
-    with refused(opt, ValueError, "beta2 = 9.99", "t = 3", "below 1"):
-        opt.apply_gradients(grads(2))
-    opt.beta2 = NUMBERS["beta2"]
+    with refused(opt, ValueError, "beta2", "not 9.99", "at most 1"):
+        opt.beta2 = 9.99
     goes_on(opt)
+
+
+def test_weight_decay_above_one() -> None:
+    opt = trained()
+    with refused(opt, ValueError, "weight_decay_rate", "at most 1", "decay_mode='alpha'"):
+        opt.weight_decay_rate = 1.5
+    opt.eta = 16
+    with refused(opt, ValueError, "weight_decay_rate", "eta = 16", "parameter 'a'"):
+        opt.apply_gradients(grads(2))
+    opt.eta = NUMBERS["eta"]
+    goes_on(opt)
+
+
+def test_numbers_too_large_for_float32() -> None:
+    opt = trained(weight_decay_rate=0)
+    for name in ("alpha", "eta", "eps"):
+        setattr(opt, name, 1e200)
+        with refused(opt, ValueError, "parameter 'l1/W'", name, "float32", "infinite"):
+            opt.apply_gradients(grads(2))
+        setattr(opt, name, NUMBERS[name])
+    goes_on(opt, weight_decay_rate=0)
 
 
 @pytest.mark.parametrize("name", [k for k in NUMBERS if k not in ("amsgrad", "adabound")])
@@ -836,7 +878,11 @@ def test_hyperparameter_that_is_no_number(name: str, bad: Any) -> None:
         Adam(**{name: bad})
     said(caught.value, "Adam", name, "number", type(bad).__name__)
     opt = trained()
-    setattr(opt, name, bad)
+    with refused(opt, TypeError, name, "number", type(bad).__name__):
+        setattr(opt, name, bad)
+    with refused(opt, TypeError, name, "number", type(bad).__name__):
+        setattr(opt.parameters["a"].update_rule.hyperparam, name, bad)
+    vars(opt.hyperparam)[name] = bad
     with refused(opt, TypeError, name, "number", type(bad).__name__):
         opt.apply_gradients(grads(2))
     setattr(opt, name, NUMBERS[name])
@@ -854,10 +900,8 @@ def test_unknown_mode(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}.*'torch'"):
         Adam(**{name: "torch"})
     opt = trained()
-    setattr(opt, name, "torch")
     with refused(opt, ValueError, name, "'torch'", "one of"):
-        opt.apply_gradients(grads(2))
-    delattr(opt.hyperparam, name)
+        setattr(opt, name, "torch")
     goes_on(opt)
 
 
@@ -911,6 +955,8 @@ def test_set_hyperparam_without_a_rule() -> None:
         ("weight_decay", "weight_decay_rate=1e-5"),
         ("epsilon", "eps"),
         ("params", "setup(params)"),
+        ("clipnorm", "GradientClipping"),
+        ("maximize", "alpha below 0"),
     ],
 )
 def test_arguments_of_other_libraries(name: str, word: str) -> None:
@@ -944,6 +990,13 @@ def test_misspelt_hyperparameter() -> None:
     for name, meant in [("aplha", "'alpha'"), ("beta_2", "beta2"), ("weight_decay", "_rate")]:
         with refused(opt, AttributeError, "Adam", repr(name), meant):
             setattr(opt, name, 0.5)
+        with refused(opt, AttributeError, "Adam", repr(name), meant):
+            setattr(opt.hyperparam, name, 0.5)
+        with refused(opt, AttributeError, "AdamRule", repr(name), meant):
+            setattr(opt.parameters["a"].update_rule.hyperparam, name, 0.5)
+        with pytest.raises(TypeError) as caught:
+            Adam(**{name: 0.5})
+        said(caught.value, "Adam", repr(name), meant)
     goes_on(opt)
 
 
@@ -960,6 +1013,9 @@ def test_optimizers_that_are_not_here() -> None:
     for name in ("SGD", "MomentumSGD", "RMSprop", "AdaGrad"):
         with pytest.raises(AttributeError) as caught:
             getattr(fastadam.optimizers, name)
+        said(caught.value, name, "Adam family", "GradientMethod")
+        with pytest.raises(AttributeError) as caught:
+            getattr(fastadam, name)
         said(caught.value, name, "Adam family", "GradientMethod")
 
 

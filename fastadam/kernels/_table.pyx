@@ -5,7 +5,7 @@ from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject_GenericSetAttr
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
-from libc.float cimport FLT_MIN
+from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport fabs
 
 from fastadam.kernels._table cimport AS_IT_IS, BFLOAT16, COMPUTING, FLOAT16, STEP, Tensor
@@ -222,7 +222,11 @@ def describe(list steps, Tensor[::1] table, int bfloat16):
 
 # The fields of coefficients.Coefficients: those that go into the table of coefficients, the flags.
 cdef enum:
+    ALPHA_T = 0
     EPS = 3
+    ETA = 4
+    ONE_MINUS_DECAY = 5
+    LOWER = 6
     N_COEFFICIENTS = 8
     AMSGRAD = 8
     ADABOUND = 9
@@ -308,7 +312,8 @@ cdef class Rows:
         The lists are in the order of the rows. An array is the `attribute` of its parameter, that
         of a master the one of ``_fp32_param`` of its rule; the state is a dict in ``_state`` of its
         rule, whose ``t`` is that of `ts`. Also False for a gradient that shares memory with a
-        parameter, for coefficients of another variant, and for an eps that would act as 0.
+        parameter, for coefficients of another variant, for an eps that would act as 0, and for
+        numbers that would be infinite.
         """
         cdef Py_ssize_t i
         cdef object array, state, half
@@ -351,7 +356,14 @@ cdef class Rows:
         # named tuples, of which Cython need not know
         cdef tuple values = <tuple> coefficients[<Py_ssize_t> self.sets[row.row]]
         cdef double eps = values[EPS]
-        if self.single and eps != 0 and fabs(<double> <float> eps) < FLT_MIN:
+        if self.single and (
+            (eps != 0 and fabs(<double> <float> eps) < FLT_MIN)
+            or fabs(eps) > FLT_MAX
+            or fabs(<double> values[ALPHA_T]) > FLT_MAX
+            or fabs(<double> values[ETA]) > FLT_MAX
+            or fabs(<double> values[ONE_MINUS_DECAY]) > FLT_MAX
+            or fabs(<double> values[LOWER]) > FLT_MAX
+        ):
             return False
         return row.amsgrad == <bint> values[AMSGRAD] and row.adabound == <bint> values[ADABOUND]
 

@@ -8,11 +8,21 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels.backend import address, device_of, is_array, is_gpu_array, shares_memory
+from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import computing_dtype, is_floating, type_name
 
-__all__ = ["check_arrays", "check_eps", "extent", "is_writeable"]
+__all__ = ["check_arrays", "check_scalars", "extent", "is_writeable"]
 
 Array = npt.NDArray[Any]
+
+# The scalars that must be finite where they are computed with, and what they are made of.
+_FINITE = {
+    "alpha_t": "alpha",
+    "eps": "eps",
+    "eta": "eta",
+    "one_minus_decay": "weight_decay_rate",
+    "lower": "final_lr",
+}
 
 
 def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: bool) -> None:
@@ -80,22 +90,29 @@ def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: 
                 raise ValueError(f"{where}: its {first} and its {second} share memory")
 
 
-def check_eps(name: str, eps: float, computing: np.dtype[Any]) -> None:
-    """Refuse an eps that the kernels would take as 0.
+def check_scalars(name: str, scalars: Coefficients, computing: np.dtype[Any]) -> None:
+    """Refuse scalars that the kernels would take as others: an eps of 0, infinite ones.
 
     Raises
     ------
     ValueError
-        With the least eps that is good.
+        With the hyperparameter, and for eps the least that is good.
     """
+    eps = scalars.eps
     with np.errstate(over="ignore", under="ignore"):
-        rounded = abs(float(computing.type(eps)))
+        rounded = {key: float(computing.type(getattr(scalars, key))) for key in _FINITE}
     smallest = np.finfo(np.float32).tiny if computing == np.float32 else 0
-    if eps != 0 and (rounded == 0 or rounded < smallest):
+    if eps != 0 and (rounded["eps"] == 0 or abs(rounded["eps"]) < smallest):
         raise ValueError(
             f"parameter {name!r}: eps = {eps} is too small for {computing}, "
             f"where it would act as 0; use at least {np.finfo(computing).tiny}"
         )
+    for key, hyperparameter in _FINITE.items():
+        if rounded[key] in (np.inf, -np.inf):
+            raise ValueError(
+                f"parameter {name!r}: {hyperparameter} is too large for {computing}, where {key} = "
+                f"{getattr(scalars, key)} would be infinite"
+            )
 
 
 def is_writeable(array: Any) -> bool:

@@ -10,21 +10,17 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fastadam.algorithms.table import numbers
+
 __all__ = [
-    "DECAY_MODES",
-    "EPS_MODES",
     "Coefficients",
     "Constants",
     "alpha_t",
     "bounds",
     "coefficients_at",
     "constants",
-    "number",
     "step_coefficients",
 ]
-
-EPS_MODES = ("hat", "paper")
-DECAY_MODES = ("eta", "alpha")
 
 
 class Coefficients(NamedTuple):
@@ -120,41 +116,41 @@ class Constants(NamedTuple):
     paper: bool
 
 
-def constants(hyperparam: Mapping[str, Any]) -> Constants:
-    """Read one set of hyperparameters.
+def constants(hyperparam: Mapping[str, Any], door: str = "hyperparameters") -> Constants:
+    """Read and check one set of hyperparameters.
 
     ``decay_mode='alpha'`` multiplies the decay, ``eta * weight_decay_rate``, by alpha too.
+
+    Parameters
+    ----------
+    hyperparam : mapping of str to object
+        The hyperparameters by name.
+    door : str
+        Where they are looked at, for messages.
 
     Raises
     ------
     TypeError
         If a hyperparameter is no number.
     ValueError
-        If a mode is unknown, or ``eps`` is 0 in float64 only.
+        If one is missing or out of range, if a mode is unknown, or ``eps`` is 0 in float64 only.
     """
-    alpha = _number(hyperparam, "alpha")
-    eps = _number(hyperparam, "eps")
-    if eps == 0 and hyperparam["eps"] != 0:
-        raise ValueError(
-            f"eps = {hyperparam['eps']!s} is too small for float64, where it would act as 0"
-        )
-    eta = _number(hyperparam, "eta")
-    decay = eta * _number(hyperparam, "weight_decay_rate")
-    if _mode(hyperparam, "decay_mode", DECAY_MODES) == "alpha":
-        decay *= alpha
-    adabound = bool(hyperparam["adabound"])
+    found = numbers(hyperparam, door)
+    decay = found["eta"] * found["weight_decay_rate"]
+    if found["decay_mode"] == "alpha":
+        decay *= found["alpha"]
     return Constants(
-        alpha=alpha,
-        beta1=_number(hyperparam, "beta1"),
-        beta2=_number(hyperparam, "beta2"),
-        eps=eps,
-        eta=eta,
+        alpha=found["alpha"],
+        beta1=found["beta1"],
+        beta2=found["beta2"],
+        eps=found["eps"],
+        eta=found["eta"],
         decay=decay,
-        amsgrad=bool(hyperparam["amsgrad"]),
-        adabound=adabound,
-        final_lr=_number(hyperparam, "final_lr") if adabound else 0.0,
-        gamma=_number(hyperparam, "gamma") if adabound else 0.0,
-        paper=_mode(hyperparam, "eps_mode", EPS_MODES) == "paper",
+        amsgrad=found["amsgrad"],
+        adabound=found["adabound"],
+        final_lr=found["final_lr"],
+        gamma=found["gamma"],
+        paper=found["eps_mode"] == "paper",
     )
 
 
@@ -168,13 +164,18 @@ def coefficients_at(c: Constants, t: int, initial_alpha: float | None = None) ->
     Raises
     ------
     ValueError
-        If ``beta2`` is above 1.
+        If ``beta2`` is above 1, or ``alpha`` so large that the step would be infinite.
     ZeroDivisionError
         If ``beta1`` is 1, or ``beta2`` is with ``eps_mode='paper'``, which divides by its
         correction.
     """
     alpha, beta1, beta2, eps, eta, decay, amsgrad, adabound, final_lr, gamma, paper = c
     step_alpha = alpha_t(alpha, beta1, beta2, t)
+    if step_alpha in (math.inf, -math.inf):
+        raise ValueError(
+            f"alpha = {alpha} with beta1 = {beta1} makes alpha_t infinite at t = {t}; alpha is too "
+            "large"
+        )
     if paper:
         correction2 = 1.0 - math.pow(beta2, t)
         if correction2 == 0:
@@ -185,8 +186,13 @@ def coefficients_at(c: Constants, t: int, initial_alpha: float | None = None) ->
         eps *= math.sqrt(correction2)
     lower, upper = 0.0, math.inf
     if adabound:
-        start = alpha if initial_alpha is None else float(initial_alpha)
+        start = alpha if initial_alpha is None else initial_alpha
         lower, upper = bounds(alpha, final_lr, gamma, start, t)
+        if not -math.inf < lower < math.inf:
+            raise ValueError(
+                f"final_lr * alpha / initial_alpha = {final_lr} * {alpha} / {start} gives no "
+                "finite bounds of the step"
+            )
     # not by the named tuple's own constructor, which takes twice as long in every update
     return tuple.__new__(
         Coefficients,
@@ -206,40 +212,13 @@ def coefficients_at(c: Constants, t: int, initial_alpha: float | None = None) ->
 
 
 def step_coefficients(
-    hyperparam: Mapping[str, Any], t: int, initial_alpha: float | None = None
+    hyperparam: Mapping[str, Any],
+    t: int,
+    initial_alpha: float | None = None,
+    door: str = "hyperparameters",
 ) -> Coefficients:
     """Return the scalars of step ``t`` for one set of hyperparameters.
 
     As `constants` and `coefficients_at` say.
     """
-    return coefficients_at(constants(hyperparam), t, initial_alpha)
-
-
-def number(value: Any) -> float:
-    """Return a hyperparameter's value as a float.
-
-    Raises
-    ------
-    TypeError, ValueError
-        If it is no number; a string of digits is none.
-    """
-    if isinstance(value, str | bytes):
-        raise TypeError
-    return float(value)
-
-
-def _number(hyperparam: Mapping[str, Any], name: str) -> float:
-    """Read a hyperparameter as a float; refuse what is no number."""
-    value = hyperparam[name]
-    try:
-        return number(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, not {type(value).__name__} {value!r}") from None
-
-
-def _mode(hyperparam: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str:
-    """Read a mode, whose first known value is the default; refuse unknown ones."""
-    mode = hyperparam.get(name, known[0])
-    if mode not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {mode!r}")
-    return str(mode)
+    return coefficients_at(constants(hyperparam, door), t, initial_alpha)

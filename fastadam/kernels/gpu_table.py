@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels._device_rows import DeviceRows
-from fastadam.kernels.arrays import check_arrays, check_eps, extent
+from fastadam.kernels.arrays import check_arrays, check_scalars, extent
 from fastadam.kernels.backend import address, device_of, get_array_module, loaded_cupy
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import computing_dtype, stored
@@ -48,7 +48,7 @@ def gpu_key(step: Step) -> tuple[Any, ...]:
     """
     check_arrays(*step[:6], amsgrad=step.coefficients.amsgrad)
     computing = cast("np.dtype[Any]", computing_dtype(step.p.dtype))
-    check_eps(step.name, step.coefficients.eps, computing)
+    check_scalars(step.name, step.coefficients, computing)
     p, g = c_name(step.p.dtype), c_name(_taken(step.g.dtype, computing))
     flags = step.coefficients.amsgrad, step.coefficients.adabound
     return (device_of(step.p), c_name(computing), p, g, *flags)

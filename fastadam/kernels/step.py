@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from fastadam.algorithms.table import INITIAL_ALPHA, step_number
 from fastadam.kernels.arrays import check_arrays
 from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.coefficients import step_coefficients
@@ -79,8 +80,9 @@ def adam_step(
     TypeError
         If an array has a dtype or type that cannot be stepped.
     ValueError
-        If shapes differ, an array to write is read-only, arrays share memory, `t` is below 1,
-        or `eps` would be 0 in the dtype of `m`.
+        If shapes differ, an array to write is read-only, arrays to write share memory, `t` is no
+        whole number or below 1, a number is out of its range, or `eps` would be 0 in the dtype
+        of `m`.
 
     References
     ----------
@@ -96,8 +98,7 @@ def adam_step(
     >>> bool(np.all(np.abs(w) < 1e-2))
     True
     """
-    if t < 1:
-        raise ValueError(f"t is the number of this step and begins at 1, not {t}")
+    number_of_step = step_number(t)
     check_arrays("param", param, grad, m, v, vhat, amsgrad=vhat is not None)
     coefficients = step_coefficients(
         {
@@ -114,7 +115,8 @@ def adam_step(
             "eps_mode": eps_mode,
             "decay_mode": decay_mode,
         },
-        t,
-        initial_alpha,
+        number_of_step,
+        None if initial_alpha is None else INITIAL_ALPHA.check(initial_alpha, "adam_step"),
+        "adam_step",
     )
     adam_batch([Step("param", param, grad, m, v, vhat, coefficients)])

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels import _table, cpu, strided
-from fastadam.kernels.arrays import check_arrays, check_eps, extent
+from fastadam.kernels.arrays import check_arrays, check_scalars, extent
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
 from fastadam.kernels.gradient_table import GradientTable
@@ -81,7 +81,7 @@ class Table:
             values = np.array([step.coefficients[:8] for step in first.values()], np.float64)
             self.coefficients = values.astype(computing)
         for step in first.values():
-            check_eps(step.name, step.coefficients.eps, computing)
+            check_scalars(step.name, step.coefficients, computing)
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
         self.table["amsgrad"] = [step.coefficients.amsgrad for step in steps]
         self.table["adabound"] = [step.coefficients.adabound for step in steps]

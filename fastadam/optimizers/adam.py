@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from fastadam.algorithms.table import DECAY_MODES, EPS_MODES
 from fastadam.gradient_method import GradientMethod
 from fastadam.hyperparameter import HyperparameterProxy
 from fastadam.kernels.backend import CPU, device_of
-from fastadam.kernels.coefficients import DECAY_MODES, EPS_MODES, alpha_t, number
+from fastadam.kernels.coefficients import alpha_t
 from fastadam.optimizers.adam_rule import DEFAULTS, AdamRule
+from fastadam.optimizers.gate import Gate, check_all, is_ours
 from fastadam.optimizers.names import (
-    FOREIGN_ARGUMENTS,
-    FOREIGN_METHODS,
     explain_foreign_arguments,
-    similar,
+    no_attribute,
+    no_hyperparameter,
+    refused_attribute,
 )
 
 __all__ = ["Adam", "AdamRule"]
 
 _MODES = {"eps_mode": EPS_MODES, "decay_mode": DECAY_MODES}
-_NAMES = (*DEFAULTS.get_dict(), *_MODES, "on_nonfinite", "monitor")
 
 
 class _Mode(HyperparameterProxy):
@@ -36,9 +38,14 @@ class _Mode(HyperparameterProxy):
         return obj.hyperparam.get_dict().get(name, _MODES[name][0])
 
     def __set__(self, obj: Any, value: Any) -> None:
-        super().__set__(obj, value)
-        if value == _MODES[self._attr_name][0]:
-            delattr(obj.hyperparam, self._attr_name)
+        self.store(obj.hyperparam, self._attr_name, value)
+
+    @staticmethod
+    def store(bag: Any, name: str, value: Any) -> None:
+        """Set a mode, or delete what says another than the default."""
+        setattr(bag, name, value)
+        if value == _MODES[name][0]:
+            delattr(bag, name)
 
 
 class Adam(GradientMethod):
@@ -165,11 +172,16 @@ class Adam(GradientMethod):
         decay_mode: str = DECAY_MODES[0],
     ) -> None:
         super().__init__()
+        kind = type(self)
         numbers = (alpha, beta1, beta2, eps, eta, weight_decay_rate, amsgrad, adabound, final_lr)
         given = dict(zip(DEFAULTS.get_dict(), (*numbers, gamma), strict=True))
-        for name, value in {**given, "eps_mode": eps_mode, "decay_mode": decay_mode}.items():
-            self._check_hyperparam(name, value)
-            setattr(self.hyperparam if name in given else self, name, value)
+        modes = {"eps_mode": eps_mode, "decay_mode": decay_mode}
+        check_all(kind.__name__, {**given, **modes}, {})
+        for name, value in given.items():
+            setattr(self.hyperparam, name, value)
+        for name, mode in modes.items():
+            _Mode.store(self.hyperparam, name, mode)
+        self.hyperparam._guard(Gate(kind.__name__, free=not is_ours(kind)))
 
     def create_update_rule(self) -> AdamRule:
         """Return a new :class:`fastadam.AdamRule` that follows this optimizer."""
@@ -191,13 +203,17 @@ class Adam(GradientMethod):
         )
         return self.alpha_t
 
-    def _check_hyperparam(self, name: str, value: Any) -> None:
-        """Refuse what is no number, such as a list of parameters, and unknown modes."""
-        if name in _MODES:
-            if value not in _MODES[name]:
-                raise ValueError(f"{name} must be one of {_MODES[name]}, not {value!r}")
-        elif name in DEFAULTS.get_dict():
-            _check_number(type(self).__name__, name, value)
+    def _check_hyperparam(
+        self, name: str, value: Any, door: str = "", others: Mapping[str, Any] | None = None
+    ) -> None:
+        """Refuse a name that no hyperparameter has, and a value that it cannot have."""
+        kind = type(self)
+        gate = Gate(kind.__name__, free=not is_ours(kind))
+        gate.check(name, value, door or kind.__name__, {} if others is None else others)
+
+    def _no_hyperparam(self, name: str) -> str:
+        """Say which hyperparameter is meant by one that is not there."""
+        return no_hyperparameter(type(self).__name__, name)
 
     def __repr__(self) -> str:
         usual = {**DEFAULTS.get_dict(), **self._fixed}
@@ -219,25 +235,17 @@ class Adam(GradientMethod):
 
     def __getattr__(self, name: str) -> Any:
         # only called when the normal lookup has failed
-        kind = type(self).__name__
-        if name in FOREIGN_METHODS:
-            raise AttributeError(f"{kind} has no {name!r}: {FOREIGN_METHODS[name]}")
-        if name in FOREIGN_ARGUMENTS:
-            raise AttributeError(f"{kind} has no {name!r}: {FOREIGN_ARGUMENTS[name]}")
-        raise AttributeError(f"{kind} has no attribute {name!r}")
+        raise AttributeError(no_attribute(type(self), name))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # a subclass of somebody else's may have attributes of any name
-        ours = type(self).__module__.startswith("fastadam.")
-        if ours and not hasattr(type(self), name) and name not in self.__dict__:
-            kind = type(self).__name__
-            if name in FOREIGN_ARGUMENTS:
-                raise AttributeError(f"{kind} has no {name!r}: {FOREIGN_ARGUMENTS[name]}")
-            meant = similar(name, _NAMES)
-            if meant is not None:
-                raise AttributeError(f"{kind} has no attribute {name!r}; {meant!r} is meant?")
-        if name == "lr":
-            raise AttributeError(f"{type(self).__name__}.lr cannot be set: set alpha")
+        kind = type(self)
+        if not hasattr(kind, name) and name not in self.__dict__:
+            # a subclass of somebody else's may have attributes of any name
+            refused = refused_attribute(kind, name) if is_ours(kind) else None
+            if refused is not None:
+                raise AttributeError(refused)
+        elif name == "lr" and kind.lr is Adam.lr:
+            raise AttributeError(f"{kind.__name__}.lr cannot be set: set alpha")
         super().__setattr__(name, value)
 
 
@@ -245,14 +253,3 @@ def _places(arrays: list[Any]) -> str:
     """Name the devices that arrays are on; the CPU as long as there are none."""
     numbers = sorted({device_of(array) for array in arrays}) or [CPU]
     return "/".join("CPU" if number == CPU else f"GPU {number}" for number in numbers)
-
-
-def _check_number(kind: str, name: str, value: Any) -> None:
-    """Refuse a hyperparameter that is no number."""
-    try:
-        number(value)
-    except (TypeError, ValueError):
-        hint = "; the parameters are given to setup(params)" if name == "alpha" else ""
-        raise TypeError(
-            f"{kind}: {name} must be a number, not {type(value).__name__}{hint}"
-        ) from None

@@ -41,17 +41,25 @@ class _Group:
         while self.root.parent is not None:
             self.root = self.root.parent
         self.version = -1
+        self.entries: dict[str, Any] = {}
         self.constants: Constants
 
     def coefficients(self, t: int) -> Coefficients:
         """Return the scalars of step `t`."""
-        # changes below the root are noted, and end the batch
-        if self.root._version != self.version:
+        root = self.root
+        # changes below the root are noted, and end the batch; `vars(root)` may be written, too
+        try:
+            changed = root._version != self.version or root.__dict__ != self.entries
+        except Exception:
+            # of values that cannot be compared, which are no numbers
+            changed = True
+        if changed:
+            self.entries = dict(root.__dict__)
             values = self.rule.hyperparam.get_dict()
-            self.constants = constants(values)
+            self.constants = constants(values, self.rule._door())
             # an array may change its value without anybody's notice
             lasting = all(isinstance(value, _LASTING) for value in values.values())
-            self.version = self.root._version if lasting else -1
+            self.version = root._version if lasting else -1
         start = self.rule._start_alpha() if self.constants.adabound else None
         return coefficients_at(self.constants, t, start)
 

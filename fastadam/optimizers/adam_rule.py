@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 
+from fastadam.algorithms.table import ADAM, BY_NAME, INITIAL_ALPHA
 from fastadam.hyperparameter import Hyperparameter
 from fastadam.kernels.backend import is_array
 from fastadam.kernels.batch import Batch
@@ -15,6 +17,7 @@ from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_co
 from fastadam.kernels.dtypes import is_half, state_like
 from fastadam.kernels.table import Step
 from fastadam.optimizers.adam_batch import AdamBatch
+from fastadam.optimizers.gate import Gate, check_all, is_ours
 from fastadam.parameter import peek_grad
 from fastadam.rule_batch import RuleBatch
 from fastadam.serializers.protocol import is_deserializer, optional_number
@@ -23,16 +26,10 @@ from fastadam.update_rule import UpdateRule
 __all__ = ["DEFAULTS", "AdamRule"]
 
 DEFAULTS = Hyperparameter()
-DEFAULTS.alpha = 0.001
-DEFAULTS.beta1 = 0.9
-DEFAULTS.beta2 = 0.999
-DEFAULTS.eps = 1e-08
-DEFAULTS.eta = 1.0
-DEFAULTS.weight_decay_rate = 0
-DEFAULTS.amsgrad = False
-DEFAULTS.adabound = False
-DEFAULTS.final_lr = 0.1
-DEFAULTS.gamma = 0.001
+for _hyper in ADAM:
+    if not _hyper.modes:
+        setattr(DEFAULTS, _hyper.name, _hyper.default)
+DEFAULTS._guard(Gate("AdamRule", free=False))
 
 # A rule for which one of these is its own business is updated by itself, not in a batch.
 _OVERRIDABLE = (
@@ -109,9 +106,13 @@ eps_mode, decay_mode : optional
             "eps_mode": eps_mode,
             "decay_mode": decay_mode,
         }
-        for name, value in given.items():
-            if value is not None:
-                setattr(self.hyperparam, name, value)
+        kind = type(self)
+        own = {name: value for name, value in given.items() if value is not None}
+        if own:
+            check_all(kind.__name__, own, self.hyperparam.get_dict())
+        for name, value in own.items():
+            setattr(self.hyperparam, name, value)
+        self.hyperparam._guard(Gate(kind.__name__, free=not is_ours(kind)))
         if self.hyperparam.adabound:
             self.initial_alpha = self.hyperparam.alpha
 
@@ -196,7 +197,7 @@ eps_mode, decay_mode : optional
         if peek_grad(param) is None:
             return
         hp = self.hyperparam.get_dict()
-        coefficients = step_coefficients(hp, self.t, self._start_alpha())
+        coefficients = step_coefficients(hp, self.t, self._start_alpha(), self._door())
         # through the properties, which a subclass may override
         coefficients = coefficients._replace(alpha_t=float(self.alpha_t))
         if coefficients.adabound:
@@ -323,14 +324,31 @@ eps_mode, decay_mode : optional
             coefficients,
         )
 
+    def _alpha(self) -> float:
+        """Return alpha as a float."""
+        alpha = self.hyperparam.alpha
+        if type(alpha) is float and math.isfinite(alpha):
+            return alpha
+        return float(BY_NAME["alpha"].check(alpha, self._door()))
+
+    def _door(self) -> str:
+        """Say where numbers are looked at, for messages."""
+        return "an update" if self.path is None else f"the update of parameter {self.path!r}"
+
     def _start_alpha(self) -> float:
         """Return the alpha against which AdaBound measures schedules: the first that is not 0."""
         hp = self.hyperparam
-        if not hp.adabound:
-            return float(hp.alpha)
+        adabound = hp.adabound
+        if adabound is not True and adabound is not False:
+            adabound = BY_NAME["adabound"].check(adabound, self._door())
+        if not adabound:
+            return self._alpha()
         if not self.__dict__.get("initial_alpha"):
             self.initial_alpha = hp.alpha
-        return float(self.initial_alpha)
+        start = self.initial_alpha
+        if type(start) is float and math.isfinite(start):
+            return start
+        return float(INITIAL_ALPHA.check(start, self._door()))
 
 
 def _widened(value: Any) -> Any:

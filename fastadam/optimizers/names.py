@@ -4,25 +4,56 @@ from __future__ import annotations
 
 import difflib
 import functools
+import inspect
 import re
-from collections.abc import Callable, Iterable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Collection, Iterable
+from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["FOREIGN_ARGUMENTS", "FOREIGN_METHODS", "explain_foreign_arguments", "similar"]
+from fastadam.algorithms.table import BY_NAME
+
+__all__ = [
+    "ARGUMENTS",
+    "METHODS",
+    "OTHER_OPTIMIZERS",
+    "explain_foreign_arguments",
+    "no_attribute",
+    "no_hyperparameter",
+    "no_optimizer",
+    "refused_attribute",
+    "similar",
+]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 _ALPHA = "the learning rate is called alpha"
 _EPS = "it is called eps; for PyTorch's placement of it, add eps_mode='paper'"
-_DECAY = (
-    "it is called weight_decay_rate, and it is not multiplied by alpha: PyTorch's "
-    "weight_decay=0.01 at lr=0.001 is weight_decay_rate=1e-5; or keep 0.01 and add "
-    "decay_mode='alpha'"
-)
 _BETAS = "give beta1 and beta2"
+_UNSCALED = (
+    "is not multiplied by alpha: PyTorch's weight_decay=0.01 at lr=0.001 is "
+    "weight_decay_rate=1e-5; or keep 0.01 and add decay_mode='alpha'"
+)
+_ONE_CALL = "leave it out: all parameters are stepped in one call already"
+_SCHEDULE = (
+    "Keras's decay of the learning rate is a schedule here: before every update, set alpha, as in "
+    "opt.alpha = 0.001 / (1 + 1e-6 * opt.t)"
+)
+_CLIP_EACH = (
+    "no hook clips every gradient by a norm of its own, but one clips by the norm of all: "
+    "opt.add_hook(optimizer_hooks.GradientClipping(1.0))"
+)
+_CLIP_ALL = (
+    "gradients are clipped to a norm of them all by a hook: "
+    "opt.add_hook(optimizer_hooks.GradientClipping(1.0))"
+)
+_CLIP_VALUE = (
+    "elements of gradients are clipped by a hook: "
+    "opt.add_hook(optimizer_hooks.GradientHardClipping(-0.5, 0.5))"
+)
 
-FOREIGN_ARGUMENTS = {
+# What other libraries' constructors take, and the answer wherever ours do not. Those that depend on
+# the class are None here, and `_answer` knows them.
+ARGUMENTS: dict[str, str | None] = {
     "lr": _ALPHA,
     "learning_rate": _ALPHA,
     "betas": _BETAS,
@@ -30,37 +61,128 @@ FOREIGN_ARGUMENTS = {
     "beta_2": _BETAS,
     "b1": _BETAS,
     "b2": _BETAS,
-    "weight_decay": _DECAY,
-    "decay": _DECAY,
+    "weight_decay": None,
+    "weight_decay_rate": None,
+    "decay_mode": None,
+    "decay": None,
     "epsilon": _EPS,
     "params": "the parameters are given to setup(params)",
+    "amsgrad": None,
+    "adabound": None,
+    "final_lr": None,
+    "gamma": None,
+    "clipnorm": _CLIP_EACH,
+    "clipvalue": _CLIP_VALUE,
+    "global_clipnorm": _CLIP_ALL,
+    "max_grad_norm": _CLIP_ALL,
+    "maximize": "an alpha below 0, such as alpha=-0.001, goes up the gradient",
+    "foreach": _ONE_CALL,
+    "fused": _ONE_CALL,
+    "capturable": _ONE_CALL,
+    "decoupled_weight_decay": "leave it out: weight decay is always decoupled from the gradient",
+    "momentum": "Adam's momentum is beta1",
 }
 
-FOREIGN_METHODS = {
+METHODS = {
     "step": "call update(lossfun, ...), or apply_gradients(gradients) with gradients of your own",
-    "zero_grad": "nothing needs it here: update(lossfun, ...) clears the gradients itself; a link "
-    "has cleargrads()",
+    "zero_grad": "update(lossfun, ...) clears the gradients itself; a link has cleargrads(), and "
+    "the gradients of a torch model are torch's: model.zero_grad()",
     "minimize": "call setup(params) once, then update(lossfun, ...) for every step",
     "param_groups": "one parameter's hyperparameters are set by set_hyperparam(glob, name=value)",
+    "add_param_group": "put the array into the target, as in params['new'] = array, and the next "
+    "update finds it; its hyperparameters are set by set_hyperparam('new', alpha=0.01)",
+    "state": "every parameter has its own: opt.parameters[path].update_rule.state",
+    "defaults": "the hyperparameters are in opt.hyperparam; opt.hyperparam.get_dict()",
+    "get_config": "the hyperparameters are in opt.hyperparam; opt.hyperparam.get_dict()",
+    "iterations": "the number of updates made is opt.t",
+    "variables": "the parameters are in opt.parameters",
     "state_dict": "fastadam.save(path, optimizer) saves it with its parameters; as Chainer does, "
     "serializers.save_npz(path, optimizer)",
     "load_state_dict": "fastadam.load(path, optimizer) loads what fastadam.save has saved; "
     "Chainer's files, serializers.load_npz(path, optimizer)",
 }
 
+OTHER_OPTIMIZERS = (
+    "ASGD",
+    "AdaDelta",
+    "AdaGrad",
+    "Adafactor",
+    "Adamax",
+    "CorrectedMomentumSGD",
+    "LAMB",
+    "LARS",
+    "LBFGS",
+    "Lion",
+    "MSVAG",
+    "MomentumSGD",
+    "Muon",
+    "NAdam",
+    "NesterovAG",
+    "RAdam",
+    "RMSprop",
+    "RMSpropGraves",
+    "Rprop",
+    "SGD",
+    "SMORMS3",
+    "SparseAdam",
+)
+
+# Attributes of an optimizer that are misspelt, beside hyperparameters.
+_SETTINGS = ("on_nonfinite", "monitor")
+
 
 def explain_foreign_arguments(init: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Make a constructor answer other libraries' argument names with its own."""
+    """Make a constructor answer names that it does not have with those that it has."""
+    takes = tuple(inspect.signature(init).parameters)[1:]
 
     @functools.wraps(init)
     def explained(*args: _P.args, **kwds: _P.kwargs) -> _R:
         for name in kwds:
-            if name in FOREIGN_ARGUMENTS:
-                kind = type(args[0]).__name__
-                raise TypeError(f"{kind} has no argument {name!r}: {FOREIGN_ARGUMENTS[name]}")
+            if name not in takes:
+                raise TypeError(_no_argument(type(args[0]), name, takes))
         return init(*args, **kwds)
 
     return explained
+
+
+def no_attribute(kind: type[Any], name: str) -> str:
+    """Say what to do in the place of reading an attribute that is not there."""
+    owner = kind.__name__
+    answer = METHODS.get(name) or _answer(kind, name, BY_NAME)
+    if answer is not None:
+        return f"{owner} has no {name!r}: {answer}"
+    return f"{owner} has no attribute {name!r}{_meant(name, (*BY_NAME, *_SETTINGS))}"
+
+
+def refused_attribute(kind: type[Any], name: str) -> str | None:
+    """Say why an attribute is not set, which would change nothing; None for a name that is free."""
+    answer = _answer(kind, name, BY_NAME)
+    if answer is not None:
+        return f"{kind.__name__} has no {name!r}: {answer}"
+    meant = _meant(name, (*BY_NAME, *_SETTINGS))
+    return f"{kind.__name__} has no attribute {name!r}{meant}" if meant else None
+
+
+def no_hyperparameter(owner: str, name: str) -> str:
+    """Say which hyperparameter is meant by one that is not there."""
+    answer = _answer(None, name, BY_NAME)
+    advice = f": {answer}" if answer is not None else _meant(name, BY_NAME)
+    return f"{owner} has no hyperparameter {name!r}{advice}; there are: {', '.join(BY_NAME)}"
+
+
+def no_optimizer(module: str, name: str, known: Collection[str]) -> str:
+    """Say what there is in the place of something that a module does not have."""
+    others = {other.lower(): other for other in OTHER_OPTIMIZERS}
+    if name.lower() in others:
+        family = ", ".join(each for each in known if each.startswith(("Ada", "AMS")))
+        return (
+            f"fastadam has the Adam family only ({family}), no {others[name.lower()]}; the "
+            "documentation of fastadam.GradientMethod shows SGD in ten lines"
+        )
+    lower = {each.lower(): each for each in known}
+    meant = lower.get(name.lower()) or similar(name, known)
+    hint = f"; {meant!r} is meant?" if meant is not None and not name.startswith("_") else ""
+    return f"module {module!r} has no attribute {name!r}{hint}"
 
 
 def similar(name: str, known: Iterable[str]) -> str | None:
@@ -72,3 +194,60 @@ def similar(name: str, known: Iterable[str]) -> str | None:
     if any(re.fullmatch(rf"{re.escape(match)}(\d+|_\w+)", name) for match in matches):
         return None
     return matches[0] if matches else None
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    """Ask whether a name that is nearly this one is meant; nothing if there is none."""
+    meant = similar(name, known)
+    return "" if meant is None else f"; {meant!r} is meant?"
+
+
+def _no_argument(kind: type[Any], name: str, takes: Collection[str]) -> str:
+    """Say what to do in the place of an argument that a constructor does not have."""
+    answer = _answer(kind, name, takes)
+    if answer is not None:
+        return f"{kind.__name__} has no argument {name!r}: {answer}"
+    return (
+        f"{kind.__name__} has no argument {name!r}{_meant(name, takes)}; there are: "
+        f"{', '.join(takes)}"
+    )
+
+
+def _answer(kind: type[Any] | None, name: str, takes: Collection[str]) -> str | None:
+    """Return the advice for a name of other libraries, or of others of the family.
+
+    Parameters
+    ----------
+    kind : type or None
+        The class that has no such name.
+    name : str
+        The name.
+    takes : collection of str
+        What may be given, or set, in its place.
+    """
+    if name not in ARGUMENTS or name in takes:
+        return None
+    answer = ARGUMENTS[name]
+    if answer is not None:
+        return answer
+    decays = "weight_decay_rate" in takes
+    if name == "decay":
+        more = "weight_decay_rate" if decays else f"the weight_decay_rate of {_adam(kind)}"
+        return f"{_SCHEDULE}; weight decay is {more}"
+    if name == "weight_decay" and decays:
+        return f"it is called weight_decay_rate, and it {_UNSCALED}"
+    if name in ("weight_decay", "weight_decay_rate", "decay_mode"):
+        same = _adam(kind, "weight_decay_rate=1e-5")
+        return f"{same} is the same with weight decay, which {_UNSCALED}"
+    value = "True" if name in ("amsgrad", "adabound") else "0.1"
+    more = "" if name in ("amsgrad", "adabound") else "adabound=True, "
+    fixed = getattr(kind, "_fixed", {})
+    if name in fixed:
+        return f"leave it out: it is always {fixed[name]} here; {_adam(kind)} is the same"
+    return f"{_adam(kind, f'{more}{name}={value}')} has it"
+
+
+def _adam(kind: type[Any] | None, *more: str) -> str:
+    """Spell the call of Adam that is one of its special cases, with more arguments."""
+    fixed = getattr(kind, "_fixed", {})
+    return f"Adam({', '.join([*(f'{name}={value}' for name, value in fixed.items()), *more])})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from fastadam.kernels.coefficients import DECAY_MODES, EPS_MODES
+from fastadam.algorithms.table import DECAY_MODES, EPS_MODES
 from fastadam.optimizers.adam import Adam
 from fastadam.optimizers.adam_rule import DEFAULTS
 from fastadam.optimizers.names import explain_foreign_arguments

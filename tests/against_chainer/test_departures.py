@@ -330,6 +330,33 @@ def test_misspelt_attribute(library: Any) -> None:
     assert (opt.alpha0, opt.alpha) == (0.5, 0.001)
 
 
+def test_hyperparameter_that_no_rule_has(library: Any) -> None:
+    link = library.link(W=ones())
+    opt = library.setup(link)
+    for bag in (opt.hyperparam, link.W.update_rule.hyperparam):
+        error = pytest.raises(AttributeError, match="learning rate is called alpha")
+        with error if library.is_ours else contextlib.nullcontext():
+            bag.lr = 8e-5
+        bag.alpha = 0.25
+    assert opt.alpha == 0.25
+
+
+def test_hyperparameter_out_of_range(library: Any) -> None:
+    for name, bad in (("beta1", 1.5), ("beta2", -0.5), ("eps", -1.0), ("gamma", float("nan"))):
+        error = pytest.raises(ValueError, match=f"{name} must be")
+        with error if library.is_ours else contextlib.nullcontext():
+            library.optimizers.Adam(**{name: bad})
+        opt = library.optimizers.Adam()
+        error = pytest.raises(ValueError, match=f"{name} must be")
+        with error if library.is_ours else contextlib.nullcontext():
+            setattr(opt, name, bad)
+    link = library.link(W=ones())
+    opt = library.setup(link, alpha=-0.5)
+    library.fill_gradients(link)
+    opt.update()
+    assert bool(np.all(link.W.array > 1))
+
+
 def test_hyperparameter_that_is_no_number(library: Any) -> None:
     error = pytest.raises(TypeError, match="setup")
     with error if library.is_ours else contextlib.nullcontext():

@@ -210,7 +210,9 @@ class TestArguments:
         opt = Adam().setup(np.ones(2))
         opt.apply_gradients(np.ones(2))
         before = opt.target.copy()
-        opt.alpha = bad
+        with pytest.raises(TypeError, match="alpha must be a number"):
+            opt.alpha = bad
+        vars(opt.hyperparam)["alpha"] = bad
         with pytest.raises(TypeError, match="alpha must be a number"):
             opt.apply_gradients(np.ones(2))
         assert opt.t == 1
@@ -241,10 +243,13 @@ class TestArguments:
 class TestAliases:
     @pytest.mark.parametrize("name", [*NAMES, *MODES])
     def test_get_and_set(self, name: str) -> None:
-        opt, marker = Adam(), object()
+        opt = Adam()
+        marker, other = {
+            "eps_mode": ("paper", "hat"),
+            "decay_mode": ("alpha", "eta"),
+        }.get(name, (np.float64(0.25), np.float64(0.5)))
         setattr(opt, name, marker)
         assert getattr(opt.hyperparam, name) is marker
-        other = object()
         setattr(opt.hyperparam, name, other)
         assert getattr(opt, name) is other
         assert name not in opt.__dict__
@@ -552,8 +557,11 @@ class TestSwitches:
         for seed in range(steps):
             opt.apply_gradients(values(9, seed))
             formula.step(values(9, seed))
-        opt.beta1 = 1.0
-        with pytest.raises(ZeroDivisionError, match="beta1"):
+        with pytest.raises(ValueError, match="beta1 must be at least 0 and below 1, not 1"):
+            opt.beta1 = 1.0
+        assert opt.beta1 == 0.8
+        vars(opt.hyperparam)["beta1"] = 1.0
+        with pytest.raises(ValueError, match=r"parameter 'param': beta1 must be .* below 1"):
             opt.apply_gradients(values(9, 5))
         assert (opt.t, rule.t) == (steps, steps)
         opt.beta1 = 0.8
@@ -562,10 +570,12 @@ class TestSwitches:
         formula.check(rule, p)
 
     @pytest.mark.parametrize("name", ["eps_mode", "decay_mode"])
-    def test_unknown_mode_set_later_is_refused_at_the_update(self, name: str) -> None:
+    def test_unknown_mode_set_later_is_refused(self, name: str) -> None:
         p = np.ones(3)
         opt = Adam().setup(p)
-        setattr(opt, name, "torch")
+        with pytest.raises(ValueError, match=name):
+            setattr(opt, name, "torch")
+        vars(opt.hyperparam)[name] = "torch"
         with pytest.raises(ValueError, match=name):
             opt.apply_gradients(np.ones(3))
         np.testing.assert_array_equal(p, np.ones(3))
@@ -758,6 +768,8 @@ class TestNamesTypedInVain:
     def test_other_optimizers(self, name: str) -> None:
         with pytest.raises(AttributeError, match=f"Adam.*{name}.*GradientMethod"):
             getattr(optimizers, name)
+        with pytest.raises(AttributeError, match=f"Adam.*{name}.*GradientMethod"):
+            getattr(fastadam, name)
         with pytest.raises(AttributeError, match="'Frob'"):
             optimizers.Frob  # noqa: B018
 

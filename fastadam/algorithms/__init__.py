@@ -1,0 +1,1 @@
+"""What an algorithm is, as data: its hyperparameters, their defaults and their ranges."""

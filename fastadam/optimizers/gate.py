@@ -1,0 +1,90 @@
+"""The gate of the family's hyperparameters: what its bags take, and what only fits together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastadam.algorithms.table import BY_NAME, DECAY_MODES, check_decay, number
+from fastadam.hyperparameter import Hyperparameter
+from fastadam.optimizers.names import no_hyperparameter
+
+__all__ = ["Gate", "check_all", "is_ours"]
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Looks at what is set on a bag of the family, before it is.
+
+    Parameters
+    ----------
+    owner : str
+        The class of the bag's optimizer or rule, for messages.
+    free : bool
+        Whether other names than the family's may be set: the class is a user's, whose rules may
+        have hyperparameters of their own.
+    """
+
+    owner: str
+    free: bool
+
+    def __call__(self, bag: Hyperparameter, name: str, value: Any) -> None:
+        """Refuse names that the family does not have, and values that a name cannot have."""
+        alone = name in BY_NAME and name != "weight_decay_rate"
+        others = {} if alone else bag.get_dict()
+        self.check(name, value, f"{self.owner}.hyperparam.{name}", others)
+
+    def check(self, name: str, value: Any, door: str, others: Mapping[str, Any]) -> None:
+        """Refuse what cannot be set beside other hyperparameters.
+
+        Raises
+        ------
+        AttributeError
+            If there is no such hyperparameter.
+        TypeError, ValueError
+            If it cannot be this.
+        """
+        hyper = BY_NAME.get(name)
+        if hyper is not None:
+            found = hyper.check(value, door)
+            if name == "weight_decay_rate" and _by_eta(others):
+                check_decay(found, 0.0, door)
+        elif not (self.free or name in others or name.startswith("_")):
+            raise AttributeError(no_hyperparameter(self.owner, name))
+
+
+def check_all(owner: str, given: Mapping[str, Any], others: Mapping[str, Any]) -> None:
+    """Refuse arguments of a constructor, each by itself and all together.
+
+    Parameters
+    ----------
+    owner : str
+        The class, for messages.
+    given : mapping of str to object
+        The arguments.
+    others : mapping of str to object
+        The hyperparameters that are in effect where none is given.
+    """
+    for name, value in given.items():
+        hyper = BY_NAME.get(name)
+        if hyper is not None:
+            try:
+                hyper.check(value, f"{owner}({name}=...)")
+            except TypeError as error:
+                # what users of other libraries write
+                hint = "; the parameters are given to setup(params)" if name == "alpha" else ""
+                raise TypeError(f"{error}{hint}") from None
+    rate = given.get("weight_decay_rate")
+    if rate is not None and _by_eta({**others, **given}):
+        check_decay(number(rate), 0.0, f"{owner}(weight_decay_rate={rate!r})")
+
+
+def is_ours(kind: type[Any]) -> bool:
+    """Tell whether a class is of this library; a user's may have names of its own."""
+    return kind.__module__.startswith("fastadam.")
+
+
+def _by_eta(values: Mapping[str, Any]) -> bool:
+    """Tell whether weight decay is multiplied by eta alone."""
+    return bool(values.get("decay_mode", DECAY_MODES[0]) == DECAY_MODES[0])
