@@ -1,12 +1,16 @@
 """The formula in array operations: the specification that every kernel equals bit for bit.
 
 Each operation is rounded once to the computing type, in the order written here: float64 for
-float64, float32 for everything else. float32 steps flush subnormal numbers, operands and results,
-to zero of the same sign, as the kernels do.
+float64, float32 for everything else. float32 steps flush subnormal numbers to zero of the same
+sign: operands, and results, which are rounded as if the exponent had no lower bound first. So a
+result is zero if it is below ``2**-126`` once it has 24 bits, even where float32 by itself would
+round it up to ``2**-126``: there it has one bit less.
 """
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,9 +49,9 @@ def adam_reference(
         )
         p_, g_, m_, v_ = _flush(p.astype(dtype)), _flush(g.astype(dtype)), _flush(m), _flush(v)
         # m += (1 - beta1) * (g - m)
-        m_ = _flush(m_ + _flush(one_minus_beta1 * _flush(g_ - m_)))
+        m_ = _add(m_, _multiply(one_minus_beta1, _subtract(g_, m_)))
         # v += (1 - beta2) * (g*g - v)
-        v_ = _flush(v_ + _flush(one_minus_beta2 * _flush(_flush(g_ * g_) - v_)))
+        v_ = _add(v_, _multiply(one_minus_beta2, _subtract(_multiply(g_, g_), v_)))
         vhat_ = v_
         if coefficients.amsgrad:
             if vhat is None:
@@ -55,13 +59,13 @@ def adam_reference(
             # vhat = max(vhat, v)
             vhat_ = np.maximum(_flush(vhat), v_)
             vhat[...] = vhat_
-        # step = alpha_t / (sqrt(vhat) + eps)
-        step = _flush(alpha_t / _flush(np.sqrt(vhat_) + eps))
+        # step = alpha_t / (sqrt(vhat) + eps); no root is near the subnormal numbers
+        step = _divide(alpha_t, _add(np.sqrt(vhat_), eps))
         if coefficients.adabound:
             # step = clip(step, lower, upper)
             step = np.minimum(np.maximum(step, lower), upper)
         # p = (1 - decay) * p - eta * (step * m)
-        p_ = _flush(_flush(one_minus_decay * p_) - _flush(eta * _flush(step * m_)))
+        p_ = _subtract(_multiply(one_minus_decay, p_), _multiply(eta, _multiply(step, m_)))
     with np.errstate(over="ignore"):
         p[...] = p_.astype(p.dtype)
     m[...] = m_
@@ -88,6 +92,7 @@ def squares_reference(g: Array, scale: float | None = None) -> float:
     with np.errstate(all="ignore"):
         x = _flush(x.astype(computing_dtype(g.dtype) or np.float64))
         if scale is not None:
+            # rounded to float32 first, and then flushed: not in the mode in which steps are made
             x = _flush(x / x.dtype.type(scale))
         total = 0.0
         for begin in range(0, x.size, 4096):
@@ -106,3 +111,26 @@ def _flush(x: Any) -> Any:
     if x.dtype != np.float32:
         return x
     return np.where(np.abs(x) < np.finfo(np.float32).tiny, np.copysign(np.float32(0), x), x)
+
+
+# Half-way between 2**-126 and the number of 24 bits before it: what is below is rounded below.
+_EDGE = 2.0**-126 - 2.0**-151
+
+
+def _operation(operation: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Make an operation of float32 that flushes after rounding; of float64, the plain one."""
+
+    def flushing(a: Any, b: Any) -> Any:
+        x = operation(a, b)
+        if x.dtype != np.float32:
+            return x
+        # Exact where it is below the edge, but for quotients, and none of those is rounded across
+        # it: a quotient of 24-bit numbers is the edge itself or 2**-49 of it away.
+        wide = operation(np.asarray(a, np.float64), np.asarray(b, np.float64))
+        return np.where(np.abs(wide) < _EDGE, np.copysign(np.float32(0), x), x)
+
+    return flushing
+
+
+_add, _subtract = _operation(operator.add), _operation(operator.sub)
+_multiply, _divide = _operation(operator.mul), _operation(operator.truediv)
