@@ -22,7 +22,7 @@ TESTED = {
     "middle": ("middle",),
     "gpu": ("gpu",),
     "isa": ("isa-baseline",),
-    "noopenmp": ("noopenmp",),
+    "noopenmp": ("noopenmp", "noopenmp-serial"),
     "sdist": ("sdist",),
 }
 # Environments that only succeed or fail; those above must succeed as well.

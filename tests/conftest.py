@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if (item.path.name, getattr(item, "originalname", item.name)) in named:
             item.add_marker("smoke")
+
+
+@pytest.fixture
+def case() -> Callable[..., AbstractContextManager[None]]:
+    """Return a context that adds the case of a loop to what fails within: ``with case(n=n):``."""
+
+    @contextmanager
+    def within(**what: object) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            error.add_note(
+                "case: " + ", ".join(f"{name}={value!r}" for name, value in what.items())
+            )
+            raise
+
+    return within
 
 
 class _Calm(Crowding):

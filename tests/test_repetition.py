@@ -180,10 +180,17 @@ def test_the_same_bits_as_when_everything_is_forgotten(
 
 
 @pytest.mark.parametrize("scale", [None, 1.0, 1024.0, 0.3, 2.0**-130, 1e-40, 3e38])
-@pytest.mark.parametrize("threshold", [None, 1e-3, 0.7, 1e30])
-@pytest.mark.parametrize("largest", [1e38, 1.0, 1e-30, 1e-40])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_the_same_bits_with_numbers_of_all_sizes(
+    dtype: Any, scale: float | None, case: Any
+) -> None:
+    for threshold in (None, 1e-3, 0.7, 1e30):
+        for largest in (1e38, 1.0, 1e-30, 1e-40):
+            with case(threshold=threshold, largest=largest):
+                check_numbers_of_all_sizes(dtype, largest, threshold, scale)
+
+
+def check_numbers_of_all_sizes(
     dtype: Any, largest: float, threshold: float | None, scale: float | None
 ) -> None:
     two = Two(tree, [dtype])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,11 @@ def test_sizes(cupy: Any, types: Any, variant: Any) -> None:
         assert_steps_agree(cupy, values(types, n, n), variant)
 
 
-@pytest.mark.parametrize("offsets", OFFSETS[1:], ids=str)
-def test_misaligned_arrays(cupy: Any, types: Any, variant: Any, offsets: Any) -> None:
-    for n in (1, 7, 17, 1030):
-        assert_steps_agree(cupy, values(types, n), variant, offsets)
+def test_misaligned_arrays(cupy: Any, types: Any, variant: Any, case: Any) -> None:
+    for offsets in OFFSETS[1:]:
+        for n in (1, 7, 17, 1030):
+            with case(offsets=offsets, n=n):
+                assert_steps_agree(cupy, values(types, n), variant, offsets)
 
 
 @pytest.mark.parametrize("eps", [3e-6, 0.0])
@@ -167,14 +169,11 @@ def test_arrays_that_share_memory(cupy: Any) -> None:
 
 
 @pytest.mark.usefixtures("order")
-@pytest.mark.parametrize("write", [False, True])
-@pytest.mark.parametrize("scale", [None, 64.0, 3.0])
-@pytest.mark.parametrize("rate", [1.0, 0.3])
-def test_gradients_prepared_on_the_way(
-    cupy: Any, types: Any, write: bool, scale: float | None, rate: float
-) -> None:
+def test_gradients_prepared_on_the_way(cupy: Any, types: Any, case: Any) -> None:
     """They are what NumPy's operations make of them, before the step or in its place."""
-    assert_prepared_steps_agree(cupy, types, write, scale, rate)
+    for write, scale, rate in itertools.product((False, True), (None, 64.0, 3.0), (1.0, 0.3)):
+        with case(write=write, scale=scale, rate=rate):
+            assert_prepared_steps_agree(cupy, types, write, scale, rate)
 
 
 @pytest.mark.usefixtures("order")

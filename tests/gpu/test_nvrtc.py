@@ -23,11 +23,32 @@ pytestmark = pytest.mark.skipif(
 OPTIONS = (*gpu.OPTIONS, "-ftz=true")
 CUPYS = ("--device-as-default-execution-space",)
 LEAST = 75
-COMPILERS = [
-    pytest.param(library, arch, id=f"{version}-sm_{arch}")
-    for version, library in nvrtc.libraries().items()
-    for arch in nvrtc.architectures(library, LEAST)
-]
+
+
+def compilers() -> list[Any]:
+    """Every architecture of every compiler.
+
+    The newest compiler's are tried in every run, and of the others the oldest architecture, the
+    newest, the most common and what no newer compiler knows; the rest is marked slow.
+    """
+    found, known = [], set[int]()
+    for version, library in sorted(nvrtc.libraries().items(), key=newest_first):
+        architectures = nvrtc.architectures(library, LEAST)
+        first = not known
+        for arch in architectures:
+            chosen = first or arch not in known or arch in (architectures[0], 90, architectures[-1])
+            marks = () if chosen else (pytest.mark.slow,)
+            found.append(pytest.param(library, arch, id=f"{version}-sm_{arch}", marks=marks))
+        known |= set(architectures)
+    return found
+
+
+def newest_first(item: tuple[str, Any]) -> list[int]:
+    """By numbers, and the greatest first."""
+    return [-int(number) for number in item[0].split(".")]
+
+
+COMPILERS = compilers()
 FIRST = COMPILERS[:1]
 
 

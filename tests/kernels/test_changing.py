@@ -62,13 +62,18 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.usefixtures("isa")
-@pytest.mark.parametrize("dtypes", PAIRS, ids=str)
 @pytest.mark.parametrize("change", FORMULAS)
 @pytest.mark.parametrize("n_threads", [1, 2, 3, 7])
 def test_the_bits_of_numpy(
-    change: int, dtypes: tuple[Any, Any], n_threads: int, monkeypatch: pytest.MonkeyPatch
+    change: int, n_threads: int, monkeypatch: pytest.MonkeyPatch, case: Any
 ) -> None:
     monkeypatch.setattr(cpu, "SERIAL_BELOW", 1000)
+    for dtypes in PAIRS:
+        with case(dtypes=dtypes):
+            check_bits_of_numpy(change, dtypes, n_threads)
+
+
+def check_bits_of_numpy(change: int, dtypes: tuple[Any, Any], n_threads: int) -> None:
     shapes: list[Any] = [(), (1,), (7,), (0,), (31, 33), (1024,), (4099,)]
     numbers = [(-0.3 + i / 7, 0.2 + i / 5) for i in range(len(shapes))]
     pairs = [(some(i, s, dtypes[0]), some(i + 50, s, dtypes[1])) for i, s in enumerate(shapes)]

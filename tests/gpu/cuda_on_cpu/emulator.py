@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -152,18 +154,43 @@ def _compiled(source: str) -> Path:
     """Return the library that a source makes, compiled if it has not been before."""
     text = "\n".join((HEADER.read_text(), source, *FLAGS))
     library = cache() / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.so"
-    if library.exists():
-        return library
+    with _alone(library):
+        if not library.exists():
+            _run_compiler("-include", str(_header()), source=source, made=library)
+    return library
+
+
+def _header() -> Path:
+    """Return a copy of the header that has been compiled: it is most of what there is to read."""
+    text = "\n".join((HEADER.read_text(), *FLAGS))
+    folder = cache() / hashlib.sha256(text.encode()).hexdigest()[:32]
+    header = folder / HEADER.name
+    with _alone(folder):
+        if not header.exists():
+            folder.mkdir(exist_ok=True)
+            made = header.with_name(f"{HEADER.name}.gch")
+            _run_compiler("-x", "c++-header", source=HEADER.read_text(), made=made)
+            shutil.copy(HEADER, header)
+    return header
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Let other processes wait that are about to make the same."""
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _run_compiler(*options: str, source: str, made: Path) -> None:
     found = compiler()
     if found is None:
         raise EmulatorError("there is no C++ compiler: apt-get install g++")
     with tempfile.TemporaryDirectory(dir=cache()) as folder:
-        code, made = Path(folder, "kernel.cpp"), Path(folder, "kernel.so")
+        code, part = Path(folder, "kernel.cpp"), Path(folder, "part")
         code.write_text(source)
-        command = [found, *FLAGS, "-include", str(HEADER), str(code), "-o", str(made)]
+        command = [found, *FLAGS, *options, str(code), "-o", str(part)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise EmulatorError(f"g++ cannot compile the source:\n{done.stderr}")
-        # other processes may be about to do the same
-        made.replace(library)
-    return library
+        part.replace(made)
