@@ -64,7 +64,8 @@ CLI = """
 demo selftest info inspect
 demo_training
 selftest_checks demo_network demo_plot demo_timing
-fixed_run
+hard_run
+fixed_run powers
 plain_numpy extras output arguments program
 """
 ALGORITHMS = """

@@ -25,6 +25,7 @@ __all__ = [
     "VARIANTS",
     "Results",
     "gradients",
+    "numbers",
     "parameters",
     "serialized",
     "train",
@@ -70,9 +71,27 @@ _PLACES = 61
 _POOL = 40_000
 
 
+def numbers(n: int, start: int) -> Array:
+    """Return n numbers from -1 to 1, a sixteenth of them 0, the others of many magnitudes.
+
+    They are the integers from `start` on, hashed by SplitMix64's finalizer: Steele, Lea and
+    Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
+    """
+    x = np.arange(start + 1, start + n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x ^= x >> np.uint64(31)
+    mantissa = (x >> np.uint64(40)).astype(np.int64) - (1 << 23)
+    mantissa[(x & np.uint64(15)) == 0] = 0
+    scale = np.int64(1) << (23 + ((x >> np.uint64(4)) & np.uint64(15)).astype(np.int64))
+    # both are exact in float64, and scale is a power of two
+    quotients: Array = mantissa.astype(np.float64) / scale.astype(np.float64)
+    return quotients
+
+
 def parameters(dtype: str) -> dict[str, Array]:
     """Return the parameters before the first step, by name, in their layouts."""
-    values = _numbers(_POOL, 1 << 32).astype(dtype)
+    values = numbers(_POOL, 1 << 32).astype(dtype)
     found: dict[str, Array] = {}
     for name, array in _cut(values, 0).items():
         if name == "strided":
@@ -84,7 +103,7 @@ def parameters(dtype: str) -> dict[str, Array]:
 
 def gradients(dtype: str) -> Iterator[dict[str, Array]]:
     """Yield the gradients of one step after another, without end."""
-    values = _numbers(_POOL, 0).astype(dtype)
+    values = numbers(_POOL, 0).astype(dtype)
     places = [_cut(values, 37 * place % 1009) for place in range(_PLACES)]
     for place in places:
         place["tiny"] = place["tiny"] * values.dtype.type(_TINY)
@@ -149,24 +168,6 @@ def serialized(results: Results) -> bytes:
         for arrays in results.values()
         for array in arrays.values()
     )
-
-
-def _numbers(n: int, start: int) -> Array:
-    """Return n numbers from -1 to 1, a sixteenth of them 0, the others of many magnitudes.
-
-    They are the integers from `start` on, hashed by SplitMix64's finalizer: Steele, Lea and
-    Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014.
-    """
-    x = np.arange(start + 1, start + n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    mantissa = (x >> np.uint64(40)).astype(np.int64) - (1 << 23)
-    mantissa[(x & np.uint64(15)) == 0] = 0
-    scale = np.int64(1) << (23 + ((x >> np.uint64(4)) & np.uint64(15)).astype(np.int64))
-    # both are exact in float64, and scale is a power of two
-    numbers: Array = mantissa.astype(np.float64) / scale.astype(np.float64)
-    return numbers
 
 
 def _cut(values: Array, begin: int) -> dict[str, Array]:

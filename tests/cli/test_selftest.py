@@ -12,7 +12,7 @@ import pytest
 
 import fastadam
 from fastadam.__main__ import main
-from fastadam.cli import fixed_run, selftest, selftest_checks
+from fastadam.cli import fixed_run, hard_run, powers, selftest, selftest_checks
 from fastadam.kernels import _cpu_features, cpu
 from fastadam.optimizers import Adam
 
@@ -29,8 +29,12 @@ def test_published_digest(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["passed"] is True
     assert result["differences"] == []
     assert result["sha256"] == result["published"] == selftest_checks.PUBLISHED
+    assert result["second"] == result["second_published"] == selftest_checks.PUBLISHED_SECOND
+    assert result["powers_not_nearest"] == [list(pair) for pair in powers.not_nearest()]
     assert result["instruction_set"] == cpu.instruction_set()
     assert result["steps"] == 1000
+    for part in hard_run.PARTS:
+        assert f"  {part:17} equal" in err
     for variant in fixed_run.VARIANTS:
         for dtype in ("float32", "float64"):
             assert f"{variant} {dtype}" in err
@@ -47,6 +51,7 @@ def test_every_instruction_set_agrees(capsys: pytest.CaptureFixture[str]) -> Non
     for isa, single in result["runs"].items():
         assert single["instruction_set"] == isa
         assert single["sha256"] == selftest_checks.PUBLISHED
+        assert single["second"] == selftest_checks.PUBLISHED_SECOND
 
 
 def short(monkeypatch: pytest.MonkeyPatch, *variants: str) -> None:
@@ -62,6 +67,9 @@ def short(monkeypatch: pytest.MonkeyPatch, *variants: str) -> None:
         parts[part] = rest[:16]
     whole, _ = selftest_checks.check_digest(lambda part, good: None)
     monkeypatch.setattr(selftest_checks, "PUBLISHED", whole)
+    monkeypatch.setattr(hard_run, "PARTS", {"edge float64": hard_run.PARTS["edge float64"]})
+    second, _ = selftest_checks.check_second_digest(lambda part, good: None)
+    monkeypatch.setattr(selftest_checks, "PUBLISHED_SECOND", second)
 
 
 def test_text_of_a_good_run(
@@ -71,7 +79,10 @@ def test_text_of_a_good_run(
     assert main(["selftest"]) == 0
     out, err = capsys.readouterr()
     assert f"sha256     {selftest_checks.PUBLISHED}" in out
+    assert f"second     {selftest_checks.PUBLISHED_SECOND}" in out
+    assert f"powers of betas: {len(powers.not_nearest())} of 5000 are not the nearest" in out
     assert "adam float32      equal" in out
+    assert "edge float64      equal" in out
     assert "\npassed in" in out
     assert "different" not in out
     assert err == ""
