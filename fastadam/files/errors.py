@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError"]
+import zipfile
+
+__all__ = [
+    "CheckpointError",
+    "DamagedArchiveError",
+    "EmptyFileError",
+    "UnreadableFileError",
+]
 
 
 class CheckpointError(ValueError):
@@ -31,3 +38,15 @@ class CheckpointError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
+
+
+class DamagedArchiveError(CheckpointError, zipfile.BadZipFile):
+    """An npz file is damaged, or cut off: what `numpy.load` would say of it, too."""
+
+
+class EmptyFileError(CheckpointError, EOFError):
+    """A file is empty: what `numpy.load` would say of it, too."""
+
+
+class UnreadableFileError(CheckpointError, OSError):
+    """A file is damaged, locked, or no regular file: what h5py would say of it, too."""
