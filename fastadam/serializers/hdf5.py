@@ -7,6 +7,7 @@ from typing import Any, BinaryIO, Self
 
 from fastadam.files import hdf5
 from fastadam.files.atomic import atomic_write
+from fastadam.files.errors import plainly
 from fastadam.files.hdf5_types import import_h5py
 from fastadam.files.names import check_key
 from fastadam.files.verified import Sealed
@@ -173,6 +174,6 @@ def load_hdf5(
         opened = hdf5.opened(filename)
     else:
         opened = hdf5.opened_object(filename)
-    with opened as reader:
+    with plainly(), opened as reader:
         verified = Sealed(reader, path)
         HDF5Deserializer(verified, strict, path=path, ignore_names=ignore_names).load(obj)

@@ -8,6 +8,7 @@ import zipfile
 from typing import Any, BinaryIO, cast
 
 from fastadam.files import npz
+from fastadam.files.errors import plainly
 from fastadam.files.verified import Listed, read_manifest
 from fastadam.serializers._reading import FileDeserializer, MappingReader, Values
 from fastadam.serializers._templates import IgnoreNames
@@ -163,7 +164,7 @@ def load_npz(
     --------
     save_npz : Save the object.
     """
-    with contextlib.ExitStack() as stack:
+    with plainly(), contextlib.ExitStack() as stack:
         if isinstance(file, str | bytes | os.PathLike):
             reader = stack.enter_context(npz.opened(file))
         else:
