@@ -97,10 +97,12 @@ contents
 report
 """
 FILES = """
+verified
 formats
 npz hdf5
-manifest hdf5_seal
-entries hdf5_datasets
+npz_writer hdf5_writer manifest
+entries names
+limits
 hdf5_image hdf5_types none atomic errors
 """
 OPTIMIZERS = """
@@ -119,8 +121,10 @@ _gradient
 SERIALIZERS = """
 __init__
 npz hdf5
-_hdf5_reading _hdf5_writing
-dictionary _members _templates
+_hdf5_writing
+_hdf5_reading
+_reading dictionary
+_templates
 protocol
 """
 # What the kernels know of dtypes, arrays and their libraries is for everybody.

@@ -14,6 +14,7 @@ from fastadam.checkpoint.contents import check_optimizer, contents
 from fastadam.files.entries import describe_all
 from fastadam.files.formats import format_of
 from fastadam.files.manifest import KEY, Manifest, pack
+from fastadam.files.names import check_keys
 
 __all__ = ["save"]
 
@@ -88,11 +89,7 @@ def save(
     check_optimizer(optimizer)
     optimizer._set_up()
     values = contents(optimizer, parameters)
-    for key in values:
-        try:
-            key.encode()
-        except UnicodeEncodeError as error:
-            raise ValueError(f"cannot save {key!r}: names must be valid Unicode") from error
+    values = dict(zip(check_keys(values), values.values(), strict=True))
     entries = describe_all(values)
     versions = {
         "fastadam": __version__,
@@ -109,4 +106,4 @@ def save(
         if progress is not None:
             progress(written, total)
 
-    kind.write(path, values, compression, done)
+    kind.write(path, values, compression, done, entries)

@@ -1,18 +1,23 @@
-"""One value of a file: what it is, and its digest."""
+"""One value of a file: what it is, its bytes, and their digest."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.files.limits import PIECE
 from fastadam.kernels.dtypes import is_bfloat16
 
-__all__ = ["Entry", "Value", "describe", "describe_all", "is_none", "text_of"]
+__all__ = [
+    *("Entry", "Value", "checked_pieces", "describe", "describe_all", "is_none", "is_plain"),
+    *("listed_copy", "pieces", "refuse_dtype", "text_of"),
+]
 
 Value = npt.NDArray[Any]
 
@@ -22,6 +27,8 @@ _RAW = np.dtype("V2")
 # SHA-256 takes about as long as writing does. Threads are worth starting from here on.
 _MANY_BYTES = 1 << 23
 _N_THREADS = 4
+# Of this many values each takes longer to be handed over than to be digested.
+_SMALL_BYTES = 1 << 14
 
 
 class Entry(NamedTuple):
@@ -52,6 +59,118 @@ def text_of(value: Value) -> str | None:
     return str(value[()]) if value.dtype.kind == "U" and value.shape == () else None
 
 
+def refuse_dtype(key: str, dtype: np.dtype[Any]) -> None:
+    """Refuse what no kind of file can hold.
+
+    Parameters
+    ----------
+    key : str
+        The value's key, for the message.
+    dtype : numpy.dtype
+        Its dtype.
+
+    Raises
+    ------
+    TypeError
+        If its elements have no bytes, or are of a library whose dtypes files do not know.
+    """
+    if dtype.itemsize == 0:
+        raise TypeError(
+            f"cannot save {key!r}: dtype {dtype} has elements of no bytes, which cannot be told "
+            "from damage; leave it out"
+        )
+    if dtype.type.__module__ != "numpy" and not is_bfloat16(dtype):
+        raise TypeError(
+            f"cannot save {key!r}: dtype {dtype} has no counterpart in files; convert it to "
+            "numbers, strings or bytes"
+        )
+
+
+def pieces(value: Value) -> Iterator[bytes]:
+    """Yield the bytes of an array of any layout, in C order: copies, which nobody changes.
+
+    Parameters
+    ----------
+    value : numpy.ndarray
+        The array.
+    """
+    n_bytes = value.nbytes
+    if n_bytes <= PIECE:
+        yield value.tobytes()
+    elif value.flags.c_contiguous:
+        # whole elements, so that each piece can be turned to another byte order
+        step = PIECE - PIECE % value.itemsize or value.itemsize
+        flat = np.asarray(value).reshape(-1).view(np.uint8).data
+        for at in range(0, n_bytes, step):
+            yield bytes(flat[at : at + step])
+    elif len(value) == 1:
+        yield from pieces(value[0])
+    else:
+        step = max(1, PIECE // (n_bytes // len(value)))
+        for at in range(0, len(value), step):
+            yield from pieces(value[at : at + step])
+
+
+def checked_pieces(key: str, value: Value, expected: Entry | None) -> Iterator[bytes]:
+    """Yield the bytes of an array; after the last, refuse them if others had been listed.
+
+    Parameters
+    ----------
+    key : str
+        The value's key, for the message.
+    value : numpy.ndarray
+        The array.
+    expected : Entry or None
+        What the list of contents says; None if there is none.
+
+    Raises
+    ------
+    RuntimeError
+        If it has changed in between.
+    """
+    if expected is None:
+        yield from pieces(value)
+        return
+    if is_plain(value.dtype):
+        digest = hashlib.sha256()
+        for piece in pieces(value):
+            digest.update(piece)
+            yield piece
+        found = digest.hexdigest()
+    else:
+        value = listed_copy(key, value, expected)
+        yield from pieces(value)
+        return
+    if found != expected.sha256:
+        raise _changed(key)
+
+
+def listed_copy(key: str, value: Value, expected: Entry) -> Value:
+    """Return a copy of an array, if it is as it had been listed.
+
+    Parameters
+    ----------
+    key, value, expected
+        As for `checked_pieces`.
+
+    Raises
+    ------
+    RuntimeError
+        If it has changed in between.
+    """
+    value = np.array(value, order="C")
+    if describe(value, expected.dtype).sha256 != expected.sha256:
+        raise _changed(key)
+    return value
+
+
+def _changed(key: str) -> RuntimeError:
+    return RuntimeError(
+        f"{key!r} has changed while it was saved, by another thread or by what `progress` called: "
+        "the file is as it was before; save between two updates"
+    )
+
+
 def describe(value: Value, dtype: str | None = None) -> Entry:
     """Return what a manifest says of a value.
 
@@ -63,6 +182,14 @@ def describe(value: Value, dtype: str | None = None) -> Entry:
         What the manifest says it is: npz files hold bfloat16 as raw bytes, and HDF5 files are read
         as float32 where there is no bfloat16.
     """
+    if dtype == "bfloat16":
+        if value.dtype == np.float32:
+            value = (value.view(np.uint32) >> 16).astype(np.uint16)
+            return Entry("bfloat16", value.shape, _sha256(value))
+        if value.dtype == _RAW:
+            return Entry("bfloat16", value.shape, _sha256(value))
+    if is_plain(value.dtype):
+        return Entry(_name(value.dtype), value.shape, _sha256(value))
     if is_none(value):
         return Entry("none", (), hashlib.sha256(b"").hexdigest())
     text = text_of(value)
@@ -75,16 +202,34 @@ def describe(value: Value, dtype: str | None = None) -> Entry:
         of_lines = hashlib.sha256(lines.encode("utf-8", "surrogatepass"))
         kind = "str" if value.dtype.kind == "U" else "bytes"
         return Entry(kind, value.shape, of_lines.hexdigest())
-    name = value.dtype.name
-    if dtype == "bfloat16" and value.dtype == np.float32:
-        value = (value.view(np.uint32) >> 16).astype(np.uint16)
-        name = "bfloat16"
-    elif is_bfloat16(value.dtype) or (dtype == "bfloat16" and value.dtype == _RAW):
-        value, name = value.view(np.uint16), "bfloat16"
-    little = np.ascontiguousarray(value.astype(value.dtype.newbyteorder("<"), copy=False))
-    # a 0-dim array has become one of one axis
-    digest = hashlib.sha256(little.reshape(-1).view(np.uint8).data)
-    return Entry(name, value.shape, digest.hexdigest())
+    return Entry(_name(value.dtype), value.shape, _sha256(value))
+
+
+@functools.lru_cache(maxsize=256)
+def is_plain(dtype: np.dtype[Any]) -> bool:
+    """Tell whether a digest is that of the bytes as they are."""
+    is_number = dtype.kind in "biufcmM" and dtype.newbyteorder("<") == dtype
+    return is_number or is_bfloat16(dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _name(dtype: np.dtype[Any]) -> str:
+    """Return the name of a dtype, which NumPy puts together anew each time."""
+    return "bfloat16" if is_bfloat16(dtype) else dtype.name
+
+
+def _sha256(value: Value) -> str:
+    """Return the digest of an array's bytes in C order, little-endian."""
+    dtype = value.dtype
+    little = dtype if dtype == _RAW or is_bfloat16(dtype) else dtype.newbyteorder("<")
+    turned = little != dtype
+    digest = hashlib.sha256()
+    if value.flags.c_contiguous and not turned and value.size:
+        digest.update(np.asarray(value).reshape(-1).view(np.uint8).data)
+        return digest.hexdigest()
+    for piece in pieces(value):
+        digest.update(np.frombuffer(piece, dtype).astype(little).tobytes() if turned else piece)
+    return digest.hexdigest()
 
 
 def describe_all(values: Mapping[str, Value]) -> dict[str, Entry]:
@@ -95,10 +240,13 @@ def describe_all(values: Mapping[str, Value]) -> dict[str, Entry]:
     values : mapping of str to numpy.ndarray
         Values by key.
     """
-    if sum(value.nbytes for value in values.values()) >= _MANY_BYTES:
+    large = [key for key, value in values.items() if value.nbytes > _SMALL_BYTES]
+    entries: dict[str, Entry] = {}
+    if sum(values[key].nbytes for key in large) >= _MANY_BYTES:
         try:
             with ThreadPoolExecutor(_N_THREADS) as pool:
-                return dict(zip(values, pool.map(describe, values.values()), strict=True))
+                arrays = [values[key] for key in large]
+                entries = dict(zip(large, pool.map(describe, arrays), strict=True))
         except RuntimeError:  # a program that is ending starts no threads
             pass
-    return {key: describe(value) for key, value in values.items()}
+    return {key: entries.get(key) or describe(value) for key, value in values.items()}

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError"]
+import contextlib
+import zipfile
+from collections.abc import Iterator
+
+__all__ = [
+    "CheckpointError",
+    "DamagedArchiveError",
+    "EmptyFileError",
+    "UnreadableFileError",
+    "plainly",
+]
 
 
 class CheckpointError(ValueError):
@@ -29,5 +39,35 @@ class CheckpointError(ValueError):
     True
     """
 
+    # What it is where nobody has asked for a checkpoint.
+    plain: type[Exception] = ValueError
+
     def __init__(self, message: str) -> None:
         super().__init__(message)
+
+
+class DamagedArchiveError(CheckpointError, zipfile.BadZipFile):
+    """An npz file is damaged, or cut off: what `numpy.load` would say of it, too."""
+
+    plain = zipfile.BadZipFile
+
+
+class EmptyFileError(CheckpointError, EOFError):
+    """A file is empty: what `numpy.load` would say of it, too."""
+
+    plain = EOFError
+
+
+class UnreadableFileError(CheckpointError, OSError):
+    """A file is damaged, locked, or no regular file: what h5py would say of it, too."""
+
+    plain = OSError
+
+
+@contextlib.contextmanager
+def plainly() -> Iterator[None]:
+    """Raise Python's own errors in the place of a checkpoint's, for files that are none."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise error.plain(*error.args) from error.__cause__

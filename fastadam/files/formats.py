@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from types import ModuleType
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastadam.files import hdf5, npz
 from fastadam.files.entries import Value
+from fastadam.files.limits import file_name
 
 __all__ = ["FORMATS", "Reader", "format_of"]
 
@@ -22,11 +23,14 @@ class Reader(Protocol):
     def keys(self) -> list[str]:
         """Return all keys."""
 
+    def __contains__(self, key: str) -> bool:
+        """Tell whether there is such a key."""
+
     def read(self, key: str, limit: int | None) -> Value:
         """Read one value of at most so many bytes."""
 
 
-def format_of(path: str | os.PathLike[str]) -> ModuleType:
+def format_of(path: str | bytes | os.PathLike[Any]) -> ModuleType:
     """Return the module that reads and writes files of such a name.
 
     Raises
@@ -34,10 +38,11 @@ def format_of(path: str | os.PathLike[str]) -> ModuleType:
     ValueError
         If the suffix is none of those that are known.
     """
-    suffix = os.path.splitext(os.fspath(path))[1].lower()
+    name = file_name(path)
+    suffix = os.path.splitext(name)[1].lower()
     if suffix not in FORMATS:
         raise ValueError(
-            f"the name {os.fspath(path)!r} does not say what kind of file it is: end it with "
+            f"the name {name!r} does not say what kind of file it is: end it with "
             f"{', '.join(FORMATS)}"
         )
     return FORMATS[suffix]

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, BinaryIO
-
-import numpy as np
-import numpy.typing as npt
 
 __all__ = ["Image"]
 
 _PAGE = 4096
-
-# Systems write pieces that fit into caches faster than large arrays at once.
-_PIECE = 1 << 20
 
 
 class Image(io.RawIOBase):
@@ -23,15 +17,10 @@ class Image(io.RawIOBase):
     libhdf5 is given this for a file. It makes room for arrays without writing them; they go from
     where they are to the disk, without a copy, when all the rest is known.
 
-    Attributes
-    ----------
-    arrays : list of tuple
-        The offset in the file, the array, which is C-contiguous, and what to call when it is
-        written.
     """
 
     def __init__(self) -> None:
-        self.arrays: list[tuple[int, npt.NDArray[Any], Callable[[], None]]] = []
+        self._places: list[tuple[int, int, Callable[[], Iterable[bytes]], Callable[[], None]]] = []
         # Pages by number: what is between two of them was never written.
         self._pages: dict[int, bytearray] = {}
         self._at = 0
@@ -46,14 +35,33 @@ class Image(io.RawIOBase):
             Binary and writable; it need not be seekable.
         """
         at = 0
-        for offset, array, done in sorted(self.arrays, key=lambda item: item[0]):
+        for offset, n_bytes, pieces, done in sorted(self._places, key=lambda place: place[0]):
             self._copy(file, at, offset)
-            elements = array.reshape(-1).view(np.uint8).data
-            for first in range(0, len(elements), _PIECE):
-                file.write(elements[first : first + _PIECE])
-            at = offset + array.nbytes
+            for piece in pieces():
+                file.write(piece)
+            at = offset + n_bytes
             done()
         self._copy(file, at, self._length)
+
+    def place(
+        self,
+        offset: int,
+        n_bytes: int,
+        pieces: Callable[[], Iterable[bytes]],
+        done: Callable[[], None],
+    ) -> None:
+        """Leave a place in the file to an array.
+
+        Parameters
+        ----------
+        offset, n_bytes : int
+            The place.
+        pieces : callable
+            Gives the bytes, one piece after the other.
+        done : callable
+            What to call when they are written.
+        """
+        self._places.append((offset, n_bytes, pieces, done))
 
     def _copy(self, file: BinaryIO, first: int, last: int) -> None:
         """Write the bytes from one offset up to another."""

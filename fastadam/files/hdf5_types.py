@@ -7,13 +7,24 @@ has a type of its own in HDF5 files, or is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LIBVER", "Stored", "decoded", "encoded", "import_h5py", "memory_types"]
+from fastadam.kernels.dtypes import is_bfloat16
+
+__all__ = [
+    *("DIGEST", "LIBVER", "MemoryType", "Stored", "decoded", "digest_of", "digest_of_all"),
+    "digest_of_parts",
+    *("encoded", "import_h5py", "memory_type", "number_type"),
+]
+
+# The attribute that holds the SHA-256 digest of a dataset, or of all that is in a file.
+DIGEST = "fastadam_sha256"
 
 # In this format everything about the arrays has checksums, unlike in the default one. libhdf5 reads
 # it since version 1.10.
@@ -48,6 +59,30 @@ def import_h5py() -> Any:
     return h5py
 
 
+class MemoryType(NamedTuple):
+    """How a dataset is read: the kind, as in `Stored`, the array's dtype, and HDF5's name of it."""
+
+    kind: str
+    dtype: np.dtype[Any]
+    type_id: Any
+
+
+@functools.lru_cache(maxsize=256)
+def number_type(dtype: np.dtype[Any]) -> Any:
+    """Return the HDF5 type whose bytes are those of an array of numbers; None for other arrays.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        The array's dtype.
+    """
+    if is_bfloat16(dtype):
+        return _bfloat16_type()
+    if dtype.type.__module__ != "numpy" or dtype.kind not in "biufc":
+        return None
+    return import_h5py().h5t.py_create(dtype, logical=True)
+
+
 def encoded(array: npt.NDArray[Any]) -> tuple[Stored, Any]:
     """Return what is stored for an array, and its HDF5 type.
 
@@ -72,10 +107,13 @@ def encoded(array: npt.NDArray[Any]) -> tuple[Stored, Any]:
     """
     h5py = import_h5py()
     dtype = array.dtype
-    if dtype.name == "bfloat16":
-        bits = np.asarray(array, order="C").view(np.uint16).astype("<u2")
-        return Stored("bfloat16", bits), _bfloat16_type()
-    if dtype.type.__module__ != "numpy" or dtype.kind not in "biufcSUmM":
+    file_type = number_type(dtype)
+    if file_type is not None:
+        array = np.asarray(array, order="C")
+        if is_bfloat16(dtype):
+            return Stored("bfloat16", array.view(np.uint16)), file_type
+        return Stored(dtype.str, array), file_type
+    if dtype.kind not in "SUmM":
         raise TypeError(
             f"dtype {dtype} has no counterpart in HDF5 files; convert it to numbers, strings or "
             "bytes"
@@ -85,37 +123,60 @@ def encoded(array: npt.NDArray[Any]) -> tuple[Stored, Any]:
         array = _converted(np.char.encode, array) if dtype.kind == "U" else array
         encoding = "utf-8" if dtype.kind == "U" else "ascii"
         dtype = h5py.string_dtype(encoding, max(array.dtype.itemsize, 1))
-    elif dtype.kind in "mM":
+    else:
         dtype = h5py.opaque_dtype(dtype)
     array = np.asarray(array, dtype=dtype, order="C")
     return Stored(kind, array), h5py.h5t.py_create(dtype, logical=True)
 
 
-def memory_types(dataset: Any) -> tuple[str, np.dtype[Any], Any]:
-    """Return how a dataset is to be read.
+def memory_type(file_type: Any) -> MemoryType:
+    """Return how a dataset of a type is to be read.
 
     Parameters
     ----------
-    dataset : h5py.Dataset
-        The dataset.
-
-    Returns
-    -------
-    str
-        The kind, as in `Stored`.
-    numpy.dtype
-        Dtype of the array to read into.
-    h5py.h5t.TypeID or None
-        HDF5's description of that array; None if it follows from the dtype.
+    file_type : h5py.h5t.TypeID
+        The dataset's type.
     """
     h5py = import_h5py()
-    file_type = dataset.id.get_type()
     if _is_bfloat16_type(file_type):
-        return "bfloat16", np.dtype("<u2"), _bfloat16_type()
-    dtype = dataset.dtype
+        return MemoryType("bfloat16", np.dtype("<u2"), _bfloat16_type())
+    dtype = file_type.dtype
     string = h5py.check_string_dtype(dtype)
     is_unicode = string is not None and string.encoding == "utf-8"
-    return "utf-8" if is_unicode else dtype.str, dtype, None
+    return MemoryType("utf-8" if is_unicode else dtype.str, dtype, h5py.h5t.py_create(dtype))
+
+
+def digest_of(stored: Stored | None) -> str:
+    """Return the SHA-256 digest of kind, shape, and the digest of the elements.
+
+    Parameters
+    ----------
+    stored : Stored or None
+        What is in the file; None for a stored None.
+    """
+    if stored is None:
+        return hashlib.sha256(b"None\n").hexdigest()
+    kind, array = stored
+    elements = array.reshape(-1).view(np.uint8).data if array.size else b""
+    sha256 = hashlib.sha256(elements).hexdigest()
+    return digest_of_parts(kind, array.shape, sha256)
+
+
+def digest_of_parts(kind: str, shape: tuple[int, ...], sha256: str) -> str:
+    """Return the SHA-256 digest of a kind, a shape, and the digest of the elements."""
+    return hashlib.sha256(f"{kind} {shape} {sha256}\n".encode()).hexdigest()
+
+
+def digest_of_all(digests: Mapping[str, str]) -> str:
+    """Return one digest of keys and digests.
+
+    Parameters
+    ----------
+    digests : mapping of str to str
+        Digests by key.
+    """
+    lines = sorted(f"{len(key)} {key} {digest}\n" for key, digest in digests.items())
+    return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def decoded(stored: Stored) -> npt.NDArray[Any]:

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.files.hdf5_datasets import file_name, read_dataset
+from fastadam.files.hdf5 import Hdf5Group
 from fastadam.files.hdf5_types import import_h5py
-from fastadam.serializers._templates import IgnoredNames, IgnoreNames, fill_template
-from fastadam.serializers.protocol import Deserializer
+from fastadam.files.verified import Sealed
+from fastadam.serializers._reading import FileDeserializer
+from fastadam.serializers._templates import IgnoreNames
 
-__all__ = ["HDF5Deserializer"]
+__all__ = ["HDF5Deserializer", "file_name"]
 
 
-class HDF5Deserializer(Deserializer):
+class HDF5Deserializer(FileDeserializer):
     """Load values from an open HDF5 file, or from a group of one.
 
     Parameters
@@ -48,6 +49,8 @@ class HDF5Deserializer(Deserializer):
     'hello'
     """
 
+    _reader: Any
+
     def __init__(
         self,
         group: Any,
@@ -57,98 +60,77 @@ class HDF5Deserializer(Deserializer):
         ignore_names: IgnoreNames = None,
     ) -> None:
         import_h5py()
-        self._root = group
-        self.path = path.lstrip("/")
-        self.strict = strict
-        self.ignore_names = ignore_names
-        self._ignored = IgnoredNames(ignore_names)
+        super().__init__(_reader_of(group), path.lstrip("/"), strict, ignore_names)
 
     @property
     def group(self) -> Any:
         """The group that values are read from; None if it is missing."""
-        return self._find_group(self.path.rstrip("/"))
+        path = self.path.rstrip("/")
+        return self._reader.group(path) if self._reader.kind(path) == "group" else None
 
-    def __getitem__(self, key: str) -> HDF5Deserializer:
-        """Return the deserializer of a child: the same file, a longer path.
-
-        Parameters
-        ----------
-        key : str
-            Name of the child; slashes around it are dropped.
-
-        Returns
-        -------
-        HDF5Deserializer
-            The child's deserializer. Whether there is such a group is found when it is asked for
-            a value.
-        """
-        child = HDF5Deserializer.__new__(type(self))
-        child.__dict__.update(self.__dict__)
+    def _child_path(self, key: str) -> str:
         name = key.strip("/")
-        child.path = f"{self.path}{name}/" if name else self.path
-        return child
+        return f"{self.path}{name}/" if name else self.path
 
-    def __call__(self, key: str, value: Any) -> Any:
-        """Load one value.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value; slashes before it are dropped.
-        value : numpy.ndarray, scalar, str or None
-            An array is written in place; a number or string tells the type to return; None asks
-            for the stored array.
-
-        Returns
-        -------
-        object
-            The loaded value; None if None was stored; `value` if the key is ignored, or missing
-            and not `strict`.
-
-        Raises
-        ------
-        ValueError
-            If the key's group is missing and `strict` is true, the stored array has another
-            shape or holds Python objects, or its digest tells that it is damaged.
-        KeyError
-            If the group is there, but no such key, and `strict` is true.
-        TypeError
-            If the stored dtype cannot be cast safely.
-        OSError
-            If the file is damaged.
-        """
-        key = self.path + key.lstrip("/")
-        if key in self._ignored:
-            return value
+    def _is_there(self, key: str) -> bool:
         parent, _, name = key.rpartition("/")
-        group = self._find_group(parent)
-        if group is None or not name or name not in group:
-            if self.strict:
-                raise self._missing(key, parent, group)
-            return value
-        stored = read_dataset(group, name, key)
+        is_there = bool(name) and self._reader.kind(parent) == "group"
+        return is_there and self._reader.kind(key) is not None
+
+    def _fill(self, stored: Any, value: Any, key: str) -> Any:
         if isinstance(value, str) and stored is not None and stored.dtype.kind == "S":
             # Strings are ASCII in files written from Python 2.
             with contextlib.suppress(UnicodeDecodeError):
                 stored = np.asarray(np.char.decode(stored, "ascii"))
-        return fill_template(stored, value, key)
+        return super()._fill(stored, value, key)
 
-    def _find_group(self, path: str) -> Any:
-        """Return a group of the file, None if it is missing."""
-        group = self._root
-        for name in path.split("/"):
-            if group is None or not name:
-                continue
-            is_group = group.get(name, getclass=True) is import_h5py().Group
-            group = group[name] if is_group else None
-        return group
-
-    def _missing(self, key: str, parent: str, group: Any) -> Exception:
-        """Say which key is missing where, and what a likely mistake is."""
-        where = "the HDF5 file" if self._root is None else file_name(self._root)
-        hint = ""
-        if self.path and not self.path.endswith("/") and self._find_group(self.path) is not None:
+    def _missing(self, key: str) -> Exception:
+        parent = key.rpartition("/")[0]
+        where, hint = self._reader.where, ""
+        if (
+            self.path
+            and not self.path.endswith("/")
+            and self._reader.kind(self.path.strip("/")) == "group"
+        ):
             hint = f", but there is a group {self.path!r}: end the path with a slash"
-        if group is None:
+        if self._reader.kind(parent) != "group":
             return ValueError(f"there is no group {parent!r} in {where} to load {key!r} from{hint}")
         return KeyError(f"there is no key {key!r} in {where}{hint}")
+
+
+class _NoGroup:
+    """What is read of a group that is missing: nothing."""
+
+    where = "the HDF5 file"
+
+    def kind(self, name: str) -> None:
+        """Tell that there is nothing."""
+
+    def __contains__(self, key: str) -> bool:
+        return False
+
+
+def _reader_of(group: Any) -> Any:
+    """Return what reads an open group, or one that has been read and compared already."""
+    if group is None:
+        return _NoGroup()
+    if isinstance(group, Sealed):
+        return group
+    return Hdf5Group(group.id, file_name(group))
+
+
+def file_name(item: Any) -> str:
+    """Return the name of the file of a group or dataset, for messages.
+
+    Parameters
+    ----------
+    item : h5py.Group or h5py.Dataset
+        Something in the file.
+
+    Returns
+    -------
+    str
+        The quoted name; words where there is no name.
+    """
+    file = item.file
+    return "the HDF5 file" if file.driver in {"core", "fileobj"} else repr(file.filename)

@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from fastadam.files.hdf5_datasets import check_groups, free_name, write_dataset
 from fastadam.files.hdf5_types import import_h5py
+from fastadam.files.hdf5_writer import Writer
+from fastadam.files.names import check_key, check_keys
+from fastadam.serializers._hdf5_reading import file_name
 from fastadam.serializers.dictionary import DictionarySerializer
 from fastadam.serializers.protocol import Serializer
 
-__all__ = ["HDF5Serializer"]
+__all__ = ["HDF5Serializer", "check_compression"]
 
 
 class HDF5Serializer(Serializer):
@@ -55,10 +57,7 @@ class HDF5Serializer(Serializer):
 
     def __init__(self, group: Any, compression: int | None = 4) -> None:
         import_h5py()
-        if compression is not None and compression not in range(10):
-            raise ValueError(
-                f"compression must be a gzip level from 0 to 9, or None, but is {compression!r}"
-            )
+        check_compression(compression)
         self.group = group
         self.compression = compression
         self.path = ""
@@ -82,7 +81,9 @@ class HDF5Serializer(Serializer):
             If there is an array of that name.
         """
         name = key.strip("/")
-        check_groups(self.group, name.split("/"), self.path)
+        if name:
+            check_key(self.path + name)
+        self._check_groups(name.split("/"))
         child = HDF5Serializer(
             self.group.require_group(name) if name else self.group, self.compression
         )
@@ -131,6 +132,43 @@ class HDF5Serializer(Serializer):
         TypeError, ValueError
             As when the serializer is called.
         """
-        name = free_name(self.group, key, self.path)
-        stored = None if array.dtype.hasobject else array
-        write_dataset(self.group, name, stored, self.compression, self.path + name)
+        name = key.lstrip("/")
+        whole = self.path + name
+        check_keys([whole])
+        self._check_groups(name.split("/")[:-1])
+        if name in self.group:
+            raise ValueError(
+                f"cannot save {whole!r}: {file_name(self.group)} holds a "
+                f"{type(self.group[name]).__name__.lower()} of that name already"
+            )
+        Writer(self.group.id, self.compression).put(name, array)
+
+    def _check_groups(self, names: list[str]) -> None:
+        """Raise ValueError if one of these nested groups cannot be made."""
+        for count in range(1, len(names) + 1):
+            name = "/".join(names[:count])
+            found = self.group.get(name, getclass=True) if name else None
+            if found is not None and not issubclass(found, import_h5py().Group):
+                raise ValueError(
+                    f"cannot save below {self.path + name!r}: {file_name(self.group)} holds an "
+                    "array of that name, so it cannot be a group"
+                )
+
+
+def check_compression(compression: object) -> None:
+    """Refuse a compression that is no gzip level.
+
+    Parameters
+    ----------
+    compression : int or None
+        The level.
+
+    Raises
+    ------
+    ValueError
+        If there is no such level.
+    """
+    if compression is not None and compression not in range(10):
+        raise ValueError(
+            f"compression must be a gzip level from 0 to 9, or None, but is {compression!r}"
+        )

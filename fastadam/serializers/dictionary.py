@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.files.entries import refuse_dtype
+from fastadam.files.names import check_keys
 from fastadam.kernels.backend import is_array, on_cpu
 from fastadam.serializers.protocol import Serializer
 
-__all__ = ["DictionarySerializer", "serialize"]
+__all__ = ["DictionarySerializer", "serialize", "storable_array", "storable_values"]
 
 
 class DictionarySerializer(Serializer):
@@ -112,6 +114,8 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
         If the array would hold Python objects other than a single None.
     """
     array = on_cpu(value)
+    if array.dtype.itemsize == 0:
+        refuse_dtype(key, array.dtype)
     is_none = array.shape == () and array.dtype == object and array[()] is None
     if array.dtype.hasobject and not is_none:
         raise TypeError(
@@ -119,6 +123,27 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
             "array of numbers or strings"
         )
     return array
+
+
+def storable_values(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
+    """Check every key and value before a file is touched, and return them as they are written.
+
+    Parameters
+    ----------
+    values : mapping of str to array_like
+        The values by key.
+
+    Raises
+    ------
+    TypeError
+        If a key is no string, or a value not what `storable_array` takes.
+    ValueError
+        If a key is no name in files.
+    """
+    keys = check_keys(values)
+    return {
+        key: storable_array(key, value) for key, value in zip(keys, values.values(), strict=True)
+    }
 
 
 def serialize(obj: Any) -> MutableMapping[str, Any]:

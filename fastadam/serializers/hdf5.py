@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
+from fastadam.files import hdf5
 from fastadam.files.atomic import atomic_write
-from fastadam.files.hdf5_seal import seal, verify
-from fastadam.files.hdf5_types import LIBVER, import_h5py
+from fastadam.files.errors import plainly
+from fastadam.files.hdf5_types import import_h5py
+from fastadam.files.names import check_key
+from fastadam.files.verified import Sealed
 from fastadam.serializers._hdf5_reading import HDF5Deserializer
-from fastadam.serializers._hdf5_writing import HDF5Serializer
+from fastadam.serializers._hdf5_writing import HDF5Serializer, check_compression
 from fastadam.serializers._templates import IgnoreNames
-from fastadam.serializers.dictionary import storable_array
+from fastadam.serializers.dictionary import DictionarySerializer, storable_values
 
 __all__ = ["HDF5Deserializer", "HDF5Serializer", "load_hdf5", "save_hdf5"]
 
 
 def save_hdf5(
-    filename: str | os.PathLike[str] | BinaryIO, obj: Any, compression: int | None = 4
+    filename: str | bytes | os.PathLike[Any] | BinaryIO, obj: Any, compression: int | None = 4
 ) -> None:
     """Save an object to an HDF5 file.
 
@@ -29,7 +29,7 @@ def save_hdf5(
 
     Parameters
     ----------
-    filename : str, os.PathLike or binary file object
+    filename : str, bytes, os.PathLike or binary file object
         Where to write.
     obj : object or dict
         Anything with a ``serialize(serializer)`` method; a dictionary from key to array is
@@ -72,27 +72,48 @@ def save_hdf5(
     >>> other.t
     1
     """
-    # Made in memory, so that libhdf5 never meets a full disk, a pipe or a file it cannot lock.
-    image = io.BytesIO()
-    with import_h5py().File(image, "w", libver=LIBVER) as file:
-        serializer = HDF5Serializer(file, compression)
-        if isinstance(obj, dict):
-            for key, value in obj.items():
-                if not isinstance(key, str):
-                    raise TypeError(f"cannot save the key {key!r}: keys must be strings")
-                serializer.write_array(key, storable_array(key, value))
-        else:
-            serializer.save(obj)
-        seal(file)
-    if isinstance(filename, str | os.PathLike):
-        with atomic_write(filename) as opened:
-            opened.write(image.getbuffer())
+    check_compression(compression)
+    import_h5py()
+    collected = Collector()
+    if isinstance(obj, dict):
+        values = storable_values(obj)
     else:
-        filename.write(image.getbuffer())
+        collected.save(obj)
+        values = storable_values(collected.target)
+    image = hdf5.sealed_image(values, collected.groups, compression)
+    if isinstance(filename, str | bytes | os.PathLike):
+        with atomic_write(filename) as file:
+            image.write_to(file)
+    else:
+        image.write_to(filename)
+
+
+class Collector(DictionarySerializer):
+    """Collects an object's values, and the groups that there are without any.
+
+    Attributes
+    ----------
+    groups : dict
+        The groups by name.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.groups: dict[str, None] = {}
+
+    def __getitem__(self, key: str) -> Self:
+        """Return the serializer for a child, whose group there shall be."""
+        child = type(self)()
+        child.target, child.groups = self.target, self.groups
+        name = f"{self.path}{key.strip('/')}"
+        child.path = f"{name}/"
+        if name:
+            self.groups[check_key(name)] = None
+        return child
 
 
 def load_hdf5(
-    filename: str | os.PathLike[str] | BinaryIO,
+    filename: str | bytes | os.PathLike[Any] | BinaryIO,
     obj: Any,
     *,
     path: str = "",
@@ -107,7 +128,7 @@ def load_hdf5(
 
     Parameters
     ----------
-    filename : str, os.PathLike or binary file object
+    filename : str, bytes, os.PathLike or binary file object
         Where to read.
     obj : object
         Anything with a ``serialize(serializer)`` method.
@@ -149,25 +170,10 @@ def load_hdf5(
     >>> link.W.array.tolist()
     [1.0, 2.0]
     """
-    with _opened(filename) as file:
-        verify(file)
-        HDF5Deserializer(file, strict, path=path, ignore_names=ignore_names).load(obj)
-
-
-@contextlib.contextmanager
-def _opened(filename: str | os.PathLike[str] | BinaryIO) -> Iterator[Any]:
-    """Open a file for reading."""
-    h5py = import_h5py()
-    source: str | BinaryIO
-    if isinstance(filename, str | os.PathLike):
-        source, name = os.fspath(filename), repr(os.fspath(filename))
+    if isinstance(filename, str | bytes | os.PathLike):
+        opened = hdf5.opened(filename)
     else:
-        source, name = io.BytesIO(filename.read()), "the file object"
-    try:
-        file = h5py.File(source, "r")
-    except Exception as error:  # whatever libhdf5 finds in a damaged file
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise OSError(f"{name} cannot be opened as an HDF5 file: {error}") from error
-    with file:
-        yield file
+        opened = hdf5.opened_object(filename)
+    with plainly(), opened as reader:
+        verified = Sealed(reader, path)
+        HDF5Deserializer(verified, strict, path=path, ignore_names=ignore_names).load(obj)

@@ -5,25 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
-import numpy as np
-import numpy.typing as npt
-
-from fastadam.files.atomic import atomic_write
-from fastadam.serializers._members import Members
-from fastadam.serializers._templates import IgnoredNames, IgnoreNames, fill_template
-from fastadam.serializers.dictionary import serialize, storable_array
-from fastadam.serializers.protocol import Deserializer
+from fastadam.files import npz
+from fastadam.files.errors import plainly
+from fastadam.files.verified import Listed, read_manifest
+from fastadam.serializers._reading import FileDeserializer, MappingReader, Values
+from fastadam.serializers._templates import IgnoreNames
+from fastadam.serializers.dictionary import serialize, storable_values
 
 __all__ = ["NpzDeserializer", "load_npz", "save_npz"]
 
-# Names of numpy.savez's own arguments, which it cannot also take as keys.
-_RESERVED_KEYS = frozenset({"file", "allow_pickle"})
 
-
-def save_npz(file: str | os.PathLike[str] | BinaryIO, obj: Any, compression: bool = True) -> None:
+def save_npz(
+    file: str | bytes | os.PathLike[Any] | BinaryIO, obj: Any, compression: bool = True
+) -> None:
     """Save an object to an npz file.
 
     A file name is used as given (no ``.npz`` is appended) and written atomically: whatever
@@ -31,7 +27,7 @@ def save_npz(file: str | os.PathLike[str] | BinaryIO, obj: Any, compression: boo
 
     Parameters
     ----------
-    file : str, os.PathLike or binary file object
+    file : str, bytes, os.PathLike or binary file object
         Where to write.
     obj : object or dict
         Anything with a ``serialize(serializer)`` method; a dictionary from key to array is
@@ -44,7 +40,7 @@ def save_npz(file: str | os.PathLike[str] | BinaryIO, obj: Any, compression: boo
     TypeError
         If a value is not an array, a number, a string or None.
     ValueError
-        If a key is ``'file'`` or ``'allow_pickle'``, which `numpy.savez` cannot write.
+        If a key is no name in files: it is empty, or too long, or has a null character.
 
     See Also
     --------
@@ -66,29 +62,14 @@ def save_npz(file: str | os.PathLike[str] | BinaryIO, obj: Any, compression: boo
     True
     """
     values = obj if isinstance(obj, dict) else serialize(obj)
-    arrays = _storable(values)
-    write: Callable[..., None] = np.savez_compressed if compression else np.savez
-    if isinstance(file, str | os.PathLike):
-        with atomic_write(file) as opened:
-            write(opened, **arrays)
+    arrays = storable_values(values)
+    if isinstance(file, str | bytes | os.PathLike):
+        npz.write(file, arrays, compression, lambda n_bytes: None)
     else:
-        write(file, **arrays)
+        npz.write_to(file, arrays, compression)
 
 
-def _storable(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
-    """Check every key and value before the file is touched."""
-    for key in values:
-        if not isinstance(key, str):
-            raise TypeError(f"cannot save the key {key!r}: keys must be strings")
-        if key in _RESERVED_KEYS:
-            raise ValueError(
-                f"cannot save the key {key!r}: it is the name of an argument of numpy.savez; "
-                "rename it"
-            )
-    return {key: storable_array(key, value) for key, value in values.items()}
-
-
-class NpzDeserializer(Deserializer):
+class NpzDeserializer(FileDeserializer):
     """Load values from an open npz file.
 
     Parameters
@@ -118,76 +99,31 @@ class NpzDeserializer(Deserializer):
         ignore_names: IgnoreNames = None,
     ) -> None:
         self.npz = npz
-        self.path = path
-        self.strict = strict
-        self.ignore_names = ignore_names
-        self._ignored = IgnoredNames(ignore_names)
-        self._members = Members(npz)
+        super().__init__(_reader_of(npz), path, strict, ignore_names)
 
-    def __getitem__(self, key: str) -> NpzDeserializer:
-        """Return the deserializer of a child: the same file, a longer path.
-
-        Parameters
-        ----------
-        key : str
-            Name of the child; slashes around it are dropped.
-
-        Returns
-        -------
-        NpzDeserializer
-            The child's deserializer.
-        """
-        child = NpzDeserializer.__new__(type(self))
-        child.__dict__.update(self.__dict__)
-        child.path = f"{self.path}{key.strip('/')}/"
-        return child
-
-    def __call__(self, key: str, value: Any) -> Any:
-        """Load one value.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value; slashes before it are dropped.
-        value : numpy.ndarray, scalar, str or None
-            An array is written in place; a number or string tells the type to return; None asks
-            for the stored array.
-
-        Returns
-        -------
-        object
-            The loaded value; None if None was stored; `value` if the key is ignored, or missing
-            and not `strict`.
-
-        Raises
-        ------
-        KeyError
-            If there is no such key and `strict` is true.
-        ValueError
-            If the stored array has another shape, or holds Python objects.
-        TypeError
-            If the stored dtype cannot be cast safely.
-        """
-        key = self.path + key.lstrip("/")
-        if key in self._ignored:
-            return value
-        if key not in self._members:
-            if self.strict:
-                raise KeyError(self._missing(key))
-            return value
-        return fill_template(self._members.read(key), value, key)
-
-    def _missing(self, key: str) -> str:
-        """Say which key is missing where, and what a likely mistake is."""
-        message = f"there is no key {key!r} in {self._members.description}"
+    def _missing(self, key: str) -> Exception:
+        message = f"there is no key {key!r} in {self._reader.where}"
         with_slash = f"{self.path}/{key[len(self.path) :]}"
-        if self.path and with_slash in self._members:
+        if self.path and with_slash in self._reader:
             message += f", but there is {with_slash!r}: end the path with a slash"
-        return message
+        return KeyError(message)
+
+
+def _reader_of(source: Any) -> Values:
+    """Return what reads an open npz file, of which only the archive is used, or a mapping."""
+    archive = getattr(source, "zip", None)
+    if isinstance(archive, zipfile.ZipFile):
+        if archive.fp is None:
+            raise ValueError("the npz file is closed")
+        name = archive.filename
+        return npz.NpzReader(
+            cast(BinaryIO, archive.fp), "the npz file" if name is None else repr(name)
+        )
+    return source if isinstance(source, Listed | npz.NpzReader) else MappingReader(source)
 
 
 def load_npz(
-    file: str | os.PathLike[str] | BinaryIO,
+    file: str | bytes | os.PathLike[Any] | BinaryIO,
     obj: Any,
     path: str = "",
     strict: bool = True,
@@ -200,7 +136,7 @@ def load_npz(
 
     Parameters
     ----------
-    file : str, os.PathLike or binary file object
+    file : str, bytes, os.PathLike or binary file object
         Where to read.
     obj : object
         Anything with a ``serialize(serializer)`` method.
@@ -228,26 +164,11 @@ def load_npz(
     --------
     save_npz : Save the object.
     """
-    with _opened(file) as npz:
-        NpzDeserializer(npz, path=path, strict=strict, ignore_names=ignore_names).load(obj)
-
-
-@contextlib.contextmanager
-def _opened(file: str | os.PathLike[str] | BinaryIO) -> Iterator[np.lib.npyio.NpzFile]:
-    """Open a file for reading; say which one it was if it is no npz file."""
-    with contextlib.ExitStack() as stack:
-        source, name = file, "the file object"
-        if isinstance(file, str | os.PathLike):
-            # opened here, as NumPy forgets to close one that is damaged
-            source, name = stack.enter_context(open(file, "rb")), repr(os.fspath(file))
-        try:
-            npz = np.load(source, allow_pickle=False)
-        except EOFError:
-            raise EOFError(f"{name} is empty; an npz file was expected") from None
-        except ValueError:  # NumPy's own words are about allow_pickle
-            raise ValueError(f"{name} is not an npz file; pickles are not read") from None
-        except zipfile.BadZipFile as error:
-            raise zipfile.BadZipFile(f"{name} is damaged or cut off: {error}") from error
-        if not isinstance(npz, np.lib.npyio.NpzFile):
-            raise ValueError(f"{name} is not an npz file: it holds a single array")
-        yield stack.enter_context(npz)
+    with plainly(), contextlib.ExitStack() as stack:
+        if isinstance(file, str | bytes | os.PathLike):
+            reader = stack.enter_context(npz.opened(file))
+        else:
+            reader = npz.NpzReader(file, "the file object", file.tell())
+        manifest = read_manifest(reader)
+        values = reader if manifest is None else Listed(reader, manifest)
+        NpzDeserializer(values, path=path, strict=strict, ignore_names=ignore_names).load(obj)

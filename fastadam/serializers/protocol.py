@@ -235,8 +235,13 @@ def optional_entry(serializer: Any, key: str) -> Any:
     numpy.ndarray or None
         The stored value, None where there is none.
     """
-    # an HDF5 file's deserializer of a group that is not there
-    if serializer is None or getattr(serializer, "group", serializer) is None:
+    if serializer is None:
+        return None
+    has = getattr(serializer, "has", None)
+    if has is not None:
+        return serializer(key, None) if has(key) else None
+    # another library's deserializer of a group that is not there in an HDF5 file
+    if getattr(serializer, "group", serializer) is None:
         return None
     try:
         return serializer(key, None)

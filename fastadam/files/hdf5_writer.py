@@ -1,0 +1,284 @@
+"""Write HDF5 files and single datasets, through libhdf5's own calls: h5py's are slow for many."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.files.atomic import atomic_write
+from fastadam.files.entries import (
+    Entry,
+    Value,
+    checked_pieces,
+    is_none,
+    listed_copy,
+    refuse_dtype,
+)
+from fastadam.files.hdf5_image import Image
+from fastadam.files.hdf5_types import (
+    DIGEST,
+    LIBVER,
+    Stored,
+    digest_of,
+    digest_of_all,
+    encoded,
+    import_h5py,
+    number_type,
+)
+from fastadam.files.limits import PIECE
+from fastadam.files.names import check_groups
+
+__all__ = ["Writer", "sealed_image", "write"]
+
+# What is longer than this goes from where it is into the file; the rest is copied first.
+_LARGE = 1 << 16
+
+
+def write(
+    path: str | bytes | os.PathLike[Any],
+    values: Mapping[str, Value],
+    compression: bool,
+    done: Callable[[int], None],
+    entries: Mapping[str, Entry] | None = None,
+) -> None:
+    """Write values to an HDF5 file, atomically.
+
+    Parameters
+    ----------
+    path, values, compression, done, entries
+        As for npz files. Digests are left to the list of contents, which has all of them.
+
+    Raises
+    ------
+    TypeError, RuntimeError
+        As for npz files.
+    ValueError
+        If a key is that of a value, and what others are within.
+    """
+    image = Image()
+    check_groups(values)
+    with import_h5py().File(image, "w", libver=LIBVER) as file:
+        writer = Writer(file.id, 4 if compression else None, plain=True)
+        for key, value in values.items():
+            expected = None if entries is None else entries.get(key)
+            finished = functools.partial(done, value.nbytes)
+            if compression or value.nbytes <= _LARGE:
+                if expected is not None and not is_none(value):
+                    value = listed_copy(key, value, expected)
+                writer.put(key, value)
+                finished()
+            else:
+                writer.place(key, value, image, expected, finished)
+        writer.close()
+    with atomic_write(path) as opened_file:
+        image.write_to(opened_file)
+
+
+def sealed_image(
+    values: Mapping[str, Value], groups: Iterable[str], compression: int | None
+) -> Image:
+    """Return a file with values, each with its digest, and one of all.
+
+    Parameters
+    ----------
+    values : mapping of str to numpy.ndarray
+        Values by key.
+    groups : iterable of str
+        Groups that there shall be, with values or not.
+    compression : int or None
+        The gzip level of arrays with more than one element.
+
+    Raises
+    ------
+    TypeError
+        If a dtype has no counterpart in HDF5 files.
+    ValueError
+        If a key is that of a value, and what others are within.
+    """
+    # Made in memory, so that libhdf5 never meets a full disk, a pipe or a file it cannot lock.
+    image = Image()
+    groups = [*groups]
+    check_groups(values, groups)
+    with import_h5py().File(image, "w", libver=LIBVER) as opened:
+        writer = Writer(opened.id, compression)
+        for group in groups:
+            writer.make_group(group)
+        digests = {key: writer.put(key, value) for key, value in values.items()}
+        opened.attrs[DIGEST] = np.bytes_(digest_of_all(digests))
+        writer.close()
+    return image
+
+
+class Writer:
+    """Makes datasets in an open file or group.
+
+    Parameters
+    ----------
+    group : h5py.h5g.GroupID or h5py.h5f.FileID
+        Where to write.
+    compression : int or None
+        The gzip level of arrays with more than one element.
+    plain : bool
+        Whether digests and checksums are left out: there is a list of contents.
+    """
+
+    def __init__(self, group: Any, compression: int | None, *, plain: bool = False) -> None:
+        self._h5py = h5py = import_h5py()
+        self._group = group
+        self._compression = compression
+        self._plain = plain
+        self._links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+        self._links.set_create_intermediate_group(True)
+        self._links.set_char_encoding(h5py.h5t.CSET_UTF8)
+        self._spaces: dict[tuple[int, ...], Any] = {(): h5py.h5s.create(h5py.h5s.SCALAR)}
+        self._layouts: dict[Any, Any] = {}
+        # the group that the last value is in: the next one is, too, nearly always
+        self._last: tuple[bytes, Any] = (b"", group)
+
+    def make_group(self, name: str) -> None:
+        """Make a group and those above it, where there are none yet."""
+        try:
+            self._h5py.h5g.open(self._group, name.encode())
+        except (KeyError, ValueError):  # as the version of libhdf5 says that there is none
+            self._h5py.h5g.create(self._group, name.encode(), self._links)
+
+    def put(self, key: str, value: Value) -> str:
+        """Write one value; return its digest, if there is one.
+
+        Raises
+        ------
+        TypeError
+            If the dtype has no counterpart in HDF5 files.
+        ValueError
+            If a string has no UTF-8 encoding.
+        """
+        h5 = self._h5py
+        everything = h5.h5s.ALL
+        if is_none(value):
+            space, file_type = h5.h5s.create(h5.h5s.NULL), h5.h5t.IEEE_F32LE
+            dataset = self._make(key, file_type, space, None)
+            return self._note(dataset, digest_of(None))
+        stored, file_type = _encoded(value, key)
+        dataset = self._make(
+            key, file_type, self._space(value.shape), self._layout(value.shape, stored.array)
+        )
+        if value.size:
+            dataset.write(everything, everything, stored.array, file_type)
+        return self._note(dataset, "" if self._plain else digest_of(stored))
+
+    def place(
+        self,
+        key: str,
+        value: Value,
+        image: Image,
+        expected: Entry | None,
+        done: Callable[[], None],
+    ) -> None:
+        """Make room for one value, whose elements are written when all else is.
+
+        Parameters
+        ----------
+        key : str
+            Its key.
+        value : numpy.ndarray
+            The value, with elements.
+        image : Image
+            The file, which the value is left to.
+        expected : Entry or None
+            What the list of contents says.
+        done : callable
+            What to call when it is written.
+        """
+        file_type = number_type(value.dtype)
+        if file_type is None:
+            # in a file strings and times are others than in memory
+            if expected is not None:
+                value, expected = listed_copy(key, value, expected), None
+            stored, file_type = _encoded(value, key)
+            value = stored.array
+        dataset = self._make(key, file_type, self._space(value.shape), self._layout((), value))
+        pieces = functools.partial(checked_pieces, key, value, expected)
+        image.place(dataset.get_offset(), value.nbytes, pieces, done)
+
+    def close(self) -> None:
+        """Let go of the file, which is closed when nothing of it is open."""
+        self._last = (b"", None)
+
+    def _make(self, key: str, file_type: Any, space: Any, layout: Any) -> Any:
+        """Make a dataset."""
+        above, _, name = key.encode().rpartition(b"/")
+        if above == self._last[0]:
+            return self._h5py.h5d.create(self._last[1], name, file_type, space, layout, self._links)
+        dataset = self._h5py.h5d.create(
+            self._group, key.encode(), file_type, space, layout, self._links
+        )
+        self._last = (above, self._h5py.h5g.open(self._group, above) if above else self._group)
+        return dataset
+
+    def _space(self, shape: tuple[int, ...]) -> Any:
+        if shape not in self._spaces:
+            if len(self._spaces) > 1000:
+                self._spaces = {(): self._spaces[()]}
+            self._spaces[shape] = self._h5py.h5s.create_simple(shape)
+        return self._spaces[shape]
+
+    def _layout(self, shape: tuple[int, ...], array: npt.NDArray[Any]) -> Any:
+        """Return how elements are laid out: filters need chunks, which single values have not."""
+        chunked = shape != () and array.size > 0
+        deflated = array.size > 1 and self._compression is not None
+        if not chunked or (self._plain and not deflated):
+            chunks: tuple[int, ...] = ()
+        else:
+            chunks = _chunks(shape, array.itemsize)
+        if (chunks, deflated) not in self._layouts:
+            self._layouts[chunks, deflated] = self._new_layout(chunks, deflated)
+        return self._layouts[chunks, deflated]
+
+    def _new_layout(self, chunks: tuple[int, ...], deflated: bool) -> Any:
+        h5 = self._h5py
+        layout = h5.h5p.create(h5.h5p.DATASET_CREATE)
+        layout.set_fill_time(h5.h5d.FILL_TIME_NEVER)
+        if not chunks:
+            layout.set_layout(h5.h5d.CONTIGUOUS)
+            layout.set_alloc_time(h5.h5d.ALLOC_TIME_EARLY)
+            return layout
+        layout.set_chunk(chunks)
+        if deflated:
+            layout.set_deflate(self._compression)
+        layout.set_fletcher32()
+        return layout
+
+    def _note(self, dataset: Any, digest: str) -> str:
+        """Store a digest with a dataset."""
+        if not self._plain:
+            h5 = self._h5py
+            data = np.bytes_(digest)
+            kind = h5.h5t.py_create(data.dtype, logical=True)
+            attribute = h5.h5a.create(dataset, DIGEST.encode(), kind, self._spaces[()])
+            attribute.write(np.asarray(data))
+        return digest
+
+
+def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Return the shape of pieces of about a megabyte: whole rows, or parts of one."""
+    n_bytes, chunks = itemsize, []
+    for length in reversed(shape):
+        chunk = max(1, min(length, PIECE // n_bytes))
+        chunks.append(chunk)
+        n_bytes *= chunk
+    return tuple(chunks[::-1])
+
+
+def _encoded(array: Value, key: str) -> tuple[Stored, Any]:
+    """Return what is stored for an array, and its type; errors name the key."""
+    refuse_dtype(key, array.dtype)
+    try:
+        return encoded(array)
+    except (TypeError, UnicodeEncodeError) as error:
+        refusal = TypeError if isinstance(error, TypeError) else ValueError
+        raise refusal(f"cannot save {key!r}: {error}") from error

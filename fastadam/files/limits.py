@@ -1,0 +1,105 @@
+"""What a file may be, hold and take, all in one table: whoever reads or writes asks here."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from fastadam.files.errors import UnreadableFileError
+
+__all__ = [
+    *("DEPTH", "HEADER", "INFLATION", "MEMBERS", "NAME", "PIECE", "SMALL", "SPARE"),
+    *("check_regular", "file_name", "open_regular"),
+]
+
+# Bytes of a name in UTF-8: zip files have two for its length, and the suffix '.npy' is four.
+NAME = 65535 - len(".npy")
+# How many names stand above each other in a key; libhdf5 goes down by recursion.
+DEPTH = 1000
+# Values and groups in a file.
+MEMBERS = 10_000_000
+# Bytes of the header of an array.
+HEADER = 1 << 16
+# How many times longer than in the file anything that was compressed can be, by the algorithm.
+INFLATION = 1032
+# Bytes that are read for something of any size, such as a number.
+SMALL = 1 << 20
+# Bytes that are read in all where nobody knows what they are for.
+SPARE = 1 << 26
+# Bytes that are copied at a time: what is still in the cache afterwards.
+PIECE = 1 << 20
+
+_KINDS = (
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+def file_name(path: str | bytes | os.PathLike[Any]) -> str:
+    """Return a file's name as a string.
+
+    Parameters
+    ----------
+    path : str, bytes or os.PathLike
+        The name, as `open` takes it.
+    """
+    return os.fsdecode(path)
+
+
+def check_regular(path: str) -> None:
+    """Refuse what is no regular file, without opening it: a device may begin something then.
+
+    Parameters
+    ----------
+    path : str
+        Its name; a link is followed.
+
+    Raises
+    ------
+    UnreadableFileError
+        If it is a device, a pipe or a socket, which may have no end or never begin.
+    OSError
+        If it is a folder, or there is none.
+    """
+    _check_status(os.stat(path), path)
+
+
+def _check_status(status: os.stat_result, path: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for test, name in _KINDS if test(status.st_mode)), "something else")
+        raise UnreadableFileError(f"{path!r} is no regular file, but {kind}: it is not read")
+
+
+@contextlib.contextmanager
+def open_regular(path: str) -> Iterator[BinaryIO]:
+    """Open a regular file for reading, and nothing else.
+
+    Parameters
+    ----------
+    path : str
+        Its name; a link is followed.
+
+    Yields
+    ------
+    file object
+        Binary, without a buffer.
+
+    Raises
+    ------
+    UnreadableFileError, OSError
+        As `check_regular` raises, and `open`.
+    """
+    check_regular(path)
+    # whatever has taken the name's place since then must not keep us waiting
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    with open(os.open(path, flags), "rb", buffering=0) as file:
+        _check_status(os.fstat(file.fileno()), path)
+        yield file

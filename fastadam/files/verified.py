@@ -1,0 +1,200 @@
+"""Files whose values are compared with their digests, each once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastadam.files.entries import Entry, Value, describe
+from fastadam.files.errors import CheckpointError
+from fastadam.files.formats import Reader
+from fastadam.files.hdf5 import Hdf5Reader
+from fastadam.files.hdf5_types import DIGEST, decoded, digest_of, digest_of_all, digest_of_parts
+from fastadam.files.limits import SPARE
+from fastadam.files.manifest import KEY, Manifest, list_limit, unpack
+
+__all__ = ["Listed", "Sealed", "read_manifest"]
+
+
+def read_manifest(reader: Reader) -> Manifest | None:
+    """Return the list of contents of a file, if it has one, and if it is of what is there.
+
+    Parameters
+    ----------
+    reader : Reader
+        The open file.
+
+    Raises
+    ------
+    CheckpointError
+        If the file has lost values, or others were put into it.
+    """
+    if KEY not in reader:
+        return None
+    keys = set(reader.keys())
+    manifest = unpack(reader.read(KEY, list_limit(keys)), reader.where)
+    listed = set(manifest.entries) | {KEY}
+    for lost, what in ((listed - keys, "lacks"), (keys - listed, "holds besides")):
+        if lost:
+            raise CheckpointError(
+                f"{reader.where} was changed after it was saved: it {what} "
+                f"{', '.join(map(repr, sorted(lost)[:5]))}"
+            )
+    return manifest
+
+
+def _damaged(key: str, where: str) -> CheckpointError:
+    return CheckpointError(
+        f"{key!r} in {where} is damaged: its values are not those that were saved"
+    )
+
+
+class Listed:
+    """An open file with a list of its contents, by which each value is compared when it is read.
+
+    Parameters
+    ----------
+    reader : Reader
+        The file.
+    manifest : Manifest
+        The list.
+    """
+
+    def __init__(self, reader: Reader, manifest: Manifest) -> None:
+        self.where = reader.where
+        self._reader = reader
+        self._manifest = manifest
+
+    def keys(self) -> list[str]:
+        """Return all keys."""
+        return self._reader.keys()
+
+    def __contains__(self, key: str) -> bool:
+        """Tell whether there is such a key."""
+        return key in self._reader
+
+    def read(self, key: str, limit: int | None) -> Value:
+        """Read one value."""
+        value = self._reader.read(key, limit)
+        listed = self._manifest.entries.get(key)
+        if listed is not None and describe(value, listed.dtype) != listed:
+            raise _damaged(key, self.where)
+        return value
+
+
+class Sealed:
+    """An open HDF5 file, all of which has been compared before anything of it is used.
+
+    What belongs to the object that is loaded is read and digested once, and kept until it is asked
+    for. Of what is very much longer than in the file, only the digest is taken.
+
+    Parameters
+    ----------
+    reader : Hdf5Reader
+        The file.
+    path : str
+        What the keys of the object begin with.
+
+    Raises
+    ------
+    CheckpointError
+        If a value is not the one that was saved, or there are other keys.
+    """
+
+    def __init__(self, reader: Hdf5Reader, path: str) -> None:
+        self.where = reader.where
+        self._reader = reader
+        self._kept: dict[str, Value] = {}
+        self._room = max(SPARE // 4, 4 * reader.size())
+        self._manifest = read_manifest(reader)
+        seal = None if self._manifest is not None else reader.seal()
+        digests = {}
+        keys = reader.keys()
+        for key in keys:
+            if self._manifest is not None:
+                if key != KEY:
+                    self._compare(key, path, self._manifest.entries[key])
+                continue
+            told = reader.told(key)
+            if seal is None and told is None:
+                continue
+            digests[key] = self._digest(key, path)
+            if told not in (None, digests[key]):
+                raise CheckpointError(
+                    f"{key!r} in {self.where} is damaged: its SHA-256 digest is not the one that "
+                    "was saved with it"
+                )
+        if seal is not None and seal != digest_of_all(digests):
+            raise CheckpointError(
+                f"{self.where} is damaged, or was changed after it was saved: the SHA-256 digest "
+                "of its keys is not the one that was saved with them. If it was changed on "
+                f"purpose, delete the file's attribute {DIGEST!r}"
+            )
+
+    def kind(self, name: str) -> str | None:
+        """Return 'array' or 'group'; None where there is nothing of that name."""
+        return self._reader.kind(name)
+
+    def group(self, name: str) -> Any:
+        """Return a group that is there, as h5py's object."""
+        return self._reader.group(name)
+
+    def __contains__(self, key: str) -> bool:
+        """Tell whether there is such a key."""
+        return key in self._reader
+
+    def read(self, key: str, limit: int | None) -> Value:
+        """Return a value; one that was not kept is read, and compared again."""
+        if key not in self._kept:
+            value = self._reader.read(key, limit)
+            listed = None if self._manifest is None else self._manifest.entries.get(key)
+            if listed is not None and describe(value, listed.dtype) != listed:
+                raise _damaged(key, self.where)
+            return value
+        value = self._kept[key]
+        if limit is not None and value.nbytes > limit:
+            raise CheckpointError(
+                f"{key!r} in {self.where} has shape {value.shape} and {value.nbytes:,} bytes, and "
+                f"there is room for {limit:,} where it is to go"
+            )
+        return self._kept.pop(key)
+
+    def _takes(self, key: str, path: str) -> bool:
+        """Tell whether a value is kept until it is asked for."""
+        n_bytes = self._reader.n_bytes(key)
+        takes = n_bytes <= (self._room if key.startswith(path) else SPARE // 16)
+        if takes and key.startswith(path):
+            self._room -= n_bytes
+        return takes
+
+    def _compare(self, key: str, path: str, listed: Entry) -> None:
+        """Compare a value with the list of contents."""
+        if self._takes(key, path) or listed.dtype in ("str", "bytes"):
+            value = self._reader.read(key, None)
+            if describe(value, listed.dtype) != listed:
+                raise _damaged(key, self.where)
+            if key.startswith(path):
+                self._kept[key] = value
+            return
+        kind, shape, sha256 = self._reader.digest(key)
+        if (shape, sha256) == (listed.shape, listed.sha256):
+            return
+        # the list has the digests of the other byte order
+        if not kind.startswith(">") or describe(self._reader.read(key, None)) != listed:
+            raise _damaged(key, self.where)
+
+    def _digest(self, key: str, path: str) -> str:
+        """Return the digest of a value."""
+        if not self._takes(key, path):
+            kind, shape, sha256 = self._reader.digest(key)
+            return digest_of_parts(kind, shape, sha256)
+        stored = self._reader.stored(key, None, compare=False)
+        if key.startswith(path):
+            try:
+                value = None if stored is None else decoded(stored)
+            except UnicodeDecodeError:
+                # whoever asks for it is told
+                return digest_of(stored)
+            self._kept[key] = np.array(None, dtype=object) if value is None else value
+        return digest_of(stored)
