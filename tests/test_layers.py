@@ -30,16 +30,18 @@ _optimizer replay
 comparison divergence
 description difference
 update_rule
+state_loading
 rule_batch fp32_update gradient_pass
-targets parameter_table hookable hyperparameter array_difference update_report exclusive interrupt
+targets parameter_table hookable hyperparameter array_difference update_report exclusive
 link
 chain
 _link
 _registry _restore
 parameter
 _lazy_array
-device initializer changes tree_shape
+device initializer tree_shape
 serializers
+update interrupt changes
 kernels
 _version
 """
@@ -75,13 +77,13 @@ reference
 coefficients
 crowding threads dtypes
 cgroup backend
-_table _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
+_table _commit _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
 """
 CHECKPOINT = """
 __init__
 loading listing
-optimizer_reading
-saving target_reading
+optimizer_loading
+saving target_loading
 source_deserializer
 source rehearsal
 formats contents
@@ -103,15 +105,20 @@ _gradient
 """
 SERIALIZERS = """
 __init__
+prepared
 npz hdf5
 _hdf5_reading _hdf5_writing _hdf5_seal
 _hdf5_datasets
 _hdf5_image
 dictionary _members atomic _templates _hdf5_types
-_pickled_none protocol
+_pickled_none protocol remembering
+"""
+UPDATE = """
+__init__
+overrides
 """
 # What the kernels know of dtypes, arrays and their libraries is for everybody.
-KNOWLEDGE = {"kernels.dtypes", "kernels.arrays", "kernels.backend"}
+KNOWLEDGE = {"kernels.dtypes", "kernels.arrays", "kernels.backend", "kernels._commit"}
 PACKAGES = {
     "bench": BENCH,
     "checkpoint": CHECKPOINT,
@@ -120,6 +127,7 @@ PACKAGES = {
     "optimizer_hooks": OPTIMIZER_HOOKS,
     "optimizers": OPTIMIZERS,
     "serializers": SERIALIZERS,
+    "update": UPDATE,
 }
 
 # A list of links is made of links, so a link's repeat() needs it when it is called.

@@ -6,7 +6,7 @@ import warnings
 from typing import Any, ClassVar
 
 from fastadam.gradient_method import GradientMethod
-from fastadam.hyperparameter import HyperparameterProxy
+from fastadam.hyperparameter import HyperparameterProxy, plain
 from fastadam.kernels.coefficients import DECAY_MODES, EPS_MODES, alpha_t, number
 from fastadam.optimizers.adam_rule import DEFAULTS, AdamRule
 from fastadam.optimizers.names import (
@@ -15,6 +15,7 @@ from fastadam.optimizers.names import (
     explain_foreign_arguments,
     similar,
 )
+from fastadam.update.overrides import stores_plainly
 
 __all__ = ["Adam", "AdamRule"]
 
@@ -132,6 +133,7 @@ class Adam(GradientMethod):
 
     # The flags that a subclass is made of; they are no news in its repr.
     _fixed: ClassVar[dict[str, Any]] = {}
+    _optional_hyperparams = frozenset(_MODES)
 
     alpha = HyperparameterProxy("alpha")
     beta1 = HyperparameterProxy("beta1")
@@ -201,7 +203,8 @@ class Adam(GradientMethod):
     def __repr__(self) -> str:
         usual = {**DEFAULTS.get_dict(), **self._fixed}
         values = self.hyperparam.get_dict()
-        changed = [f"{k}={v!r}" for k, v in values.items() if k not in usual or v != usual[k]]
+        shown = {name: plain(value) for name, value in values.items()}
+        changed = [f"{k}={v!r}" for k, v in shown.items() if k not in usual or v != usual[k]]
         head = f"{type(self).__name__}({', '.join(changed)})"
         if self.target is None:
             return f"<{head}, not set up>"
@@ -225,6 +228,7 @@ class Adam(GradientMethod):
             raise AttributeError(f"{kind} has no {name!r}: {FOREIGN_ARGUMENTS[name]}")
         raise AttributeError(f"{kind} has no attribute {name!r}")
 
+    @stores_plainly
     def __setattr__(self, name: str, value: Any) -> None:
         # a subclass of somebody else's may have attributes of any name
         ours = type(self).__module__.startswith("fastadam.")
