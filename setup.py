@@ -89,6 +89,8 @@ OPENMP = ["-fopenmp"], ["-fopenmp"]
 OPENMP_MACOS = ["-Xpreprocessor", "-fopenmp"], ["-lomp"]
 THREADED = {"_cpu", "_cpu_avx2", "_cpu_avx512", "_floor", "_openmp"}
 
+NUMPY_MACROS = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
+
 # They hold for the included _cpu.pyx too, where directives in a comment would not.
 DIRECTIVES = {
     "language_level": 3,
@@ -158,9 +160,10 @@ def extensions(platform: str) -> list[Extension]:
     take_back = [*TAKE_BACK, *(TAKE_BACK_X86_64 if sets is X86_64 else [])]
     flags = {module: [*options, *take_back, *NUMERICS] for module, options in sets.values()}
     flags["_floor"] = [*take_back, *NUMERICS]
-    include = {"_table": [numpy.get_include()]}
+    include = {module: [numpy.get_include()] for module in ("_table", "_commit")}
     macros = {
-        "_table": [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
+        "_table": NUMPY_MACROS,
+        "_commit": NUMPY_MACROS,
         "_cpu_features": [("FASTADAM_BUILT", f'"{" ".join(sets)}"')],
     }
     return [
@@ -172,7 +175,7 @@ def extensions(platform: str) -> list[Extension]:
             include_dirs=include.get(module, []),
             define_macros=macros.get(module, []),
         )
-        for module in (*flags, "_table", "_device_rows", "_cpu_features", "_openmp")
+        for module in (*flags, "_table", "_commit", "_device_rows", "_cpu_features", "_openmp")
     ]
 
 

@@ -10,10 +10,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from fastadam._registry import Registry
-from fastadam._restore import Commit, read_param, read_persistent
+from fastadam._restore import prepare_param, prepare_persistent
 from fastadam.device import CpuDevice, Device, check_device
 from fastadam.kernels.backend import copy_into, is_array
+from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer, read_ahead
+from fastadam.update.overrides import loads_in_two_phases
 
 if TYPE_CHECKING:
     from fastadam.chain import ChainList
@@ -323,8 +325,7 @@ class Link(Registry):
             What saves or loads.
         """
         if is_deserializer(serializer):
-            for commit in self._read(serializer):
-                commit()
+            self.prepare_load(serializer).commit()
             return
         for name, param in self._own_params():
             serializer(name, param.array)
@@ -333,16 +334,31 @@ class Link(Registry):
         for name, child in self._named_children():
             child.serialize(serializer[name])
 
-    def _read(self, serializer: Any) -> list[Commit]:
-        """Read and check all values of the tree; return the writes that are to follow."""
-        commits: list[Commit] = []
+    def prepare_load(self, serializer: Any) -> PreparedLoad:
+        """Read and check the values of this link and those below it; nothing changes yet.
+
+        Parameters
+        ----------
+        serializer : Deserializer
+            Where to read. Nothing is read from it later, but by links below with a `serialize` of
+            their own and no `prepare_load`: they are called when everything has been checked.
+
+        Returns
+        -------
+        PreparedLoad
+            What its ``commit()`` is going to change.
+        """
+        prepared = PreparedLoad()
         for name, param in self._own_params():
-            commits += read_param(serializer, name, param)
+            prepare_param(prepared, serializer, name, param)
         for name in sorted(self._persistent):
-            commits += read_persistent(serializer, name, self)
+            prepare_persistent(prepared, serializer, name, self)
         for name, child in self._named_children():
-            commits += _read_child(child, serializer[name])
-        return commits
+            if loads_in_two_phases(child):
+                prepared.extend(child.prepare_load(serializer[name]))
+            else:
+                prepared.serialize(child, read_ahead(serializer[name]))
+        return prepared
 
     def _share(self) -> Self:
         """Copy the link with new parameters that share the arrays."""
@@ -381,11 +397,3 @@ def _counterpart(found: dict[str, T], name: str, kind: str, link: Link) -> T:
     if name not in found:
         raise KeyError(f"the {type(link).__name__} given has no {kind} {name!r}")
     return found[name]
-
-
-def _read_child(child: Link, serializer: Any) -> list[Commit]:
-    """Read a child's values; one with a `serialize` of its own can only be called at the end."""
-    if type(child).serialize is Link.serialize:
-        return child._read(serializer)
-    later = read_ahead(serializer)
-    return [lambda: child.serialize(later)]

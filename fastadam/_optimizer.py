@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Self
 
 from fastadam.comparison import Comparable
 from fastadam.hookable import Hook, HookTable
 from fastadam.parameter_table import ParameterTable
+from fastadam.serializers.prepared import PreparedLoad, stored_count
 from fastadam.serializers.protocol import is_deserializer, read_ahead
 from fastadam.targets import Target, as_target
-from fastadam.update_rule import UpdateRule
+from fastadam.update.overrides import loads_in_two_phases
 
 __all__ = ["Optimizer"]
 
@@ -216,20 +216,50 @@ class Optimizer(Comparable):
         ValueError, TypeError
             If an entry has another shape, or a dtype that does not convert.
         """
+        if is_deserializer(serializer):
+            self.prepare_load(serializer).commit()
+            return
         self._refresh()
         targets = self._set_up()
         rules = self._rules_by_path()
-        if not is_deserializer(serializer):
-            serializer("t", self.t)
-            serializer("epoch", self.epoch)
-            for path, (_, rule) in rules.items():
-                rule.serialize(serializer[path])
-            for path, first in targets.aliases.items():
-                if first in rules:
-                    rules[first][1].serialize(serializer[path])
-            return
-        for take in self._read(serializer):
-            take()
+        serializer("t", self.t)
+        serializer("epoch", self.epoch)
+        for path, (_, rule) in rules.items():
+            rule.serialize(serializer[path])
+        for path, first in targets.aliases.items():
+            if first in rules:
+                rules[first][1].serialize(serializer[path])
+
+    def prepare_load(self, serializer: Any) -> PreparedLoad:
+        """Read and check what `serialize` loads; nothing changes yet.
+
+        Parameters
+        ----------
+        serializer : Deserializer
+            Where to read. Nothing is read from it later, but by rules with a `serialize` of their
+            own and no `prepare_load`: they are called when everything has been checked.
+
+        Returns
+        -------
+        PreparedLoad
+            What its ``commit()`` is going to change.
+
+        Raises
+        ------
+        KeyError, ValueError, TypeError
+            As `serialize`.
+        """
+        self._refresh()
+        prepared = PreparedLoad()
+        for name in ("t", "epoch"):
+            prepared.attribute(self, name, stored_count(serializer, name, getattr(self, name)))
+        for path, (param, rule) in self._rules_by_path().items():
+            child = serializer[path]
+            if loads_in_two_phases(rule):
+                prepared.extend(rule.prepare_load(child, param))
+            else:
+                prepared.serialize(rule, read_ahead(child))
+        return prepared
 
     def _rules_by_path(self) -> dict[str, tuple[Any, Any]]:
         """Return parameters and rules by path, where there is a rule."""
@@ -238,23 +268,6 @@ class Optimizer(Comparable):
             for path, param in self._set_up().parameters.items()
             if (rule := getattr(param, "update_rule", None)) is not None
         }
-
-    def _read(self, serializer: Any) -> list[Callable[[], None]]:
-        """Read and check counts and states; return what makes them the optimizer's own."""
-        t = int(serializer("t", self.t))
-        epoch = int(serializer("epoch", self.epoch))
-
-        def count() -> None:
-            self.t, self.epoch = t, epoch
-
-        takes: list[Callable[[], None]] = [count]
-        for path, (param, rule) in self._rules_by_path().items():
-            child = serializer[path]
-            if _reads_in_two_phases(rule):
-                takes.append(rule.read_state(child, param))
-            else:
-                takes.append(partial(rule.serialize, read_ahead(child)))
-        return takes
 
     def _refresh(self) -> None:
         """Walk the target again, for arrays and parameters that have changed."""
@@ -273,10 +286,3 @@ class Optimizer(Comparable):
         self._set_up()
         assert self._hooks is not None
         return self._hooks
-
-
-def _reads_in_two_phases(rule: Any) -> bool:
-    """Whether a rule's `serialize` is fastadam's own, so that `read_state` does what it does."""
-    serialize = getattr(type(rule), "serialize", None)
-    owner = getattr(serialize, "__module__", "") or ""
-    return isinstance(rule, UpdateRule) and owner.startswith("fastadam.")

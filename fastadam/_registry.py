@@ -13,6 +13,7 @@ import numpy.typing as npt
 from fastadam.changes import note_change
 from fastadam.initializer import Constant, Shape
 from fastadam.parameter import Parameter
+from fastadam.update.overrides import stores_plainly
 
 if TYPE_CHECKING:
     from fastadam._link import Link
@@ -45,6 +46,7 @@ class Registry:
             shape, dtype = _shape_and_dtype(spec)
             self.add_param(name, shape, dtype)
 
+    @stores_plainly
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; inside `init_scope` a `Parameter` is registered."""
         if self._within_init_scope and isinstance(value, Parameter):

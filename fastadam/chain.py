@@ -8,6 +8,7 @@ from typing import Any, Self, SupportsIndex, overload
 from fastadam._link import Link
 from fastadam.changes import note_change
 from fastadam.parameter import Parameter
+from fastadam.update.overrides import stores_plainly
 
 __all__ = ["Chain", "ChainList"]
 
@@ -58,6 +59,7 @@ class Chain(Link):
         """
         return getattr(self, name)
 
+    @stores_plainly
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; inside ``init_scope`` a `Link` or `Parameter` is registered."""
         if self._within_init_scope and isinstance(value, Link):
@@ -145,6 +147,7 @@ class ChainList(Link, MutableSequence[Link]):
         """Show the tree."""
         return _tree(self, self._named_children())
 
+    @stores_plainly
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; children are added to the list, not as attributes."""
         if self._within_init_scope and isinstance(value, Link):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, cast
 
 from fastadam.dispatch import Dispatch
 from fastadam.exclusive import exclusive
@@ -18,6 +18,7 @@ from fastadam.loss_scaling import LossScaling, refuse_no_number
 from fastadam.parameter import peek_grad
 from fastadam.repetition import Repetition, repeatable
 from fastadam.replay import Replay, refuse_capture
+from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer
 from fastadam.targets import ArrayTarget
 from fastadam.update_report import UpdateReport
@@ -65,6 +66,8 @@ class GradientMethod(LossScaling):
     # a report, or what one is to be made of
     _last: UpdateReport | tuple[Any, ...] | None = None
     _use_fp32_update = False
+    # hyperparameters that the bag holds only where somebody has set them
+    _optional_hyperparams: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self) -> None:
         self.hyperparam = Hyperparameter()
@@ -353,10 +356,22 @@ class GradientMethod(LossScaling):
         if not is_deserializer(serializer):
             self._write_loss_scaling(serializer)
 
-    def _read(self, serializer: Any) -> list[Callable[[], None]]:
-        """Read and check counts, states and the loss scale."""
-        take_loss_scale = self._read_loss_scaling(serializer)
-        return [*super()._read(serializer), take_loss_scale]
+    def prepare_load(self, serializer: Any) -> PreparedLoad:
+        """Read and check counts, states and the loss scale; nothing changes yet.
+
+        Parameters
+        ----------
+        serializer : Deserializer
+            Where to read, as for :meth:`Optimizer.prepare_load`.
+
+        Returns
+        -------
+        PreparedLoad
+            What its ``commit()`` is going to change.
+        """
+        prepared = super().prepare_load(serializer)
+        self._prepare_loss_scaling(prepared, serializer)
+        return prepared
 
     def set_hyperparam(self, which: str | Callable[[str, Any], object], **values: Any) -> list[str]:
         """Override hyperparameters for some of the parameters.

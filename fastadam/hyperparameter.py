@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+import numbers
+from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
 from fastadam.changes import note_change
+from fastadam.serializers.prepared import PreparedLoad
+from fastadam.update.overrides import stores_plainly
 
 __all__ = ["Hyperparameter", "HyperparameterProxy"]
 
@@ -79,6 +83,7 @@ class Hyperparameter:
             )
         return getattr(parent, name)
 
+    @stores_plainly
     def __setattr__(self, name: str, value: Any) -> None:
         if self._gate is not None:
             self._gate(self, name, value)
@@ -138,7 +143,9 @@ class Hyperparameter:
         return hash(type(self))
 
     def __repr__(self) -> str:
-        entries = ", ".join(f"{name}={value!r}" for name, value in sorted(self.get_dict().items()))
+        entries = ", ".join(
+            f"{name}={plain(value)!r}" for name, value in sorted(self.get_dict().items())
+        )
         return f"{type(self).__name__}({entries})"
 
     def __getstate__(self) -> tuple[Any, ...]:
@@ -152,6 +159,30 @@ class Hyperparameter:
         self.__dict__.update(entries)
         # versions of another process mean nothing here
         object.__setattr__(self, "_version", _next_version() if entries else 0)
+
+
+def prepare_values(
+    prepared: PreparedLoad, bag: Hyperparameter, values: dict[str, Any], only: Iterable[str]
+) -> None:
+    """Let a load set values of a bag.
+
+    Parameters
+    ----------
+    prepared : PreparedLoad
+        What is to set them.
+    bag : Hyperparameter
+        The bag.
+    values : dict
+        The values by name.
+    only : iterable of str
+        Names that the bag is not to hold itself, unless there is a value for them.
+    """
+    for name, value in values.items():
+        prepared.attribute(bag, name, value)
+    for name in only:
+        if name not in values:
+            prepared.remove_attribute(bag, name)
+    prepared.slot(bag, "_version", _next_version())
 
 
 def same_value(a: Any, b: Any) -> bool:
@@ -169,7 +200,7 @@ def same_value(a: Any, b: Any) -> bool:
     """
     if a is b:
         return True
-    a, b = _plain(a), _plain(b)
+    a, b = plain(a), plain(b)
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.shape == b.shape and bool(np.all((a == b) | ((a != a) & (b != b))))
     if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
@@ -177,10 +208,27 @@ def same_value(a: Any, b: Any) -> bool:
     return bool(a == b or (a != a and b != b))
 
 
-def _plain(value: Any) -> Any:
-    """Return the number that a NumPy scalar, or any library's 0-dim array, holds."""
-    single = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
-    return value.item() if single else value
+def plain(value: Any) -> Any:
+    """Return a number of any library as Python's: what is shown, compared and saved.
+
+    NumPy's scalars, 0-dim arrays and tensors, fractions and decimals are all taken as numbers by
+    an update. Everything else is returned as it is.
+
+    Examples
+    --------
+    >>> from fractions import Fraction
+    >>> import numpy as np
+    >>> from fastadam.hyperparameter import plain
+    >>> plain(np.float64(0.01)), plain(Fraction(1, 4)), plain('eta')
+    (0.01, 0.25, 'eta')
+    """
+    if type(value) in (float, int, bool, str):
+        return value
+    if getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None)):
+        return value.item()
+    # bool and int stay what they are; so do numbers of which nobody knows what they are
+    is_number = isinstance(value, numbers.Real | Decimal) and not isinstance(value, int)
+    return float(value) if is_number else value
 
 
 class HyperparameterProxy:

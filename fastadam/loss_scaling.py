@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastadam._optimizer import Optimizer
@@ -16,6 +16,7 @@ from fastadam.gradient_pass import (
     unscale_gradients,
 )
 from fastadam.parameter import peek_grad
+from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import optional_child, optional_number
 
 __all__ = ["ON_NONFINITE", "LossScaling", "refuse_no_number"]
@@ -293,23 +294,41 @@ class LossScaling(Optimizer):
         child("loss_scale_multiplier", float(self._loss_scaling_multiplier))
         child("loss_scale_nonfinite_ever", bool(self._loss_scaling_isnan_ever))
 
-    def _read_loss_scaling(self, serializer: Any) -> Callable[[], None]:
-        """Read the loss scale, if the file has one; return what makes it the optimizer's own."""
+    def _prepare_loss_scaling(self, prepared: PreparedLoad, serializer: Any) -> None:
+        """Read and check the loss scale, if the file has one."""
         child = optional_child(serializer, "fastadam")
         scale = optional_number(child, "loss_scale")
         if scale is None:
-            return lambda: None
+            return
         if not scale > 0:
             raise ValueError(f"the loss scale in the file is {scale}; it must be above 0")
-        dynamic = optional_number(child, "loss_scale_dynamic")
+        flags = {}
+        for name in ("dynamic", "nonfinite_ever"):
+            flag = optional_number(child, f"loss_scale_{name}")
+            if flag not in (None, 0, 1):
+                raise ValueError(f"loss_scale_{name} is {flag} in the file, and no truth value")
+            flags[name] = bool(flag)
         multiplier = optional_number(child, "loss_scale_multiplier")
-        ever = optional_number(child, "loss_scale_nonfinite_ever")
+        multiplier = 1.0 if multiplier is None else multiplier
+        if not 1 <= multiplier <= 2:
+            raise ValueError(
+                f"the loss scale in the file grows by the factor {multiplier} with each update; it "
+                "must be from 1 to 2"
+            )
+        self._prepare_scale(prepared, scale, flags["dynamic"], multiplier, flags["nonfinite_ever"])
 
-        def take() -> None:
-            self._loss_scale = scale
-            self._loss_scaling_is_dynamic = bool(dynamic)
-            self._loss_scaling_multiplier = 1.0 if multiplier is None else multiplier
-            self._loss_scaling_isnan_ever = bool(ever)
-            self._loss_scaling_isnan = False
-
-        return take
+    def _prepare_scale(
+        self,
+        prepared: PreparedLoad,
+        scale: float | None,
+        dynamic: bool = False,
+        multiplier: float | None = None,
+        ever: bool = False,
+    ) -> None:
+        """Let a load set the loss scale, or switch scaling off."""
+        prepared.attribute(self, "_loss_scale", scale)
+        prepared.attribute(self, "_loss_scaling_is_dynamic", dynamic)
+        if multiplier is not None:
+            prepared.attribute(self, "_loss_scaling_multiplier", multiplier)
+        prepared.attribute(self, "_loss_scaling_isnan_ever", ever)
+        prepared.attribute(self, "_loss_scaling_isnan", False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -23,6 +24,9 @@ from fastadam.kernels.backend import (
     zeros_like,
 )
 from fastadam.kernels.dtypes import computing_dtype, is_floating, is_half, type_name
+from fastadam.serializers.prepared import PreparedLoad
+from fastadam.serializers.remembering import remember
+from fastadam.update.overrides import overrides
 
 __all__ = ["Parameter"]
 
@@ -206,6 +210,28 @@ class Parameter(LazyArray):
         super().initialize_with(array)
         self._grad = None if self._grad_fill is None else _filled_like(array, self._grad_fill)
         self._grad_borrowed = False
+
+    def prepare_array(self, prepared: PreparedLoad, array: Array) -> None:
+        """Let a load adopt an array as `initialize_with` does.
+
+        Parameters
+        ----------
+        prepared : PreparedLoad
+            What is to adopt it.
+        array : array
+            The parameter's first array. It is not copied.
+        """
+        if overrides(self, "initialize_with", Parameter):
+            remembered = partial(remember, self)
+            prepared.call(partial(self.initialize_with, array), remembered)
+            return
+        waiting = self._twins or [self]
+        for twin in waiting:
+            prepared.slot(twin, "_twins", None)
+            prepared.slot(twin, "_array", array)
+        grad = None if self._grad_fill is None else _filled_like(array, self._grad_fill)
+        prepared.slot(self, "_grad", grad)
+        prepared.slot(self, "_grad_borrowed", False)
 
     def cleargrad(self) -> None:
         """Set the gradient to None; an uninitialised parameter then starts without one."""

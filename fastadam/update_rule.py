@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+import copy
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,24 +13,19 @@ from fastadam.fp32_update import follow, new_master, round_to
 from fastadam.gradient_pass import is_scaled, unscale_gradients
 from fastadam.hookable import Hook, HookTable
 from fastadam.hyperparameter import Hyperparameter
-from fastadam.kernels.backend import (
-    CPU,
-    beside,
-    copy_into,
-    device_of,
-    empty_like,
-    is_array,
-    move,
-)
-from fastadam.kernels.dtypes import computing_dtype, is_half
+from fastadam.kernels.backend import CPU, beside, device_of, is_array, move
+from fastadam.kernels.dtypes import is_half
 from fastadam.parameter import Parameter
 from fastadam.rule_batch import RuleBatch
+from fastadam.serializers.prepared import PreparedLoad, stored_count
 from fastadam.serializers.protocol import (
     check_stored_array,
     entry_name,
     is_deserializer,
     optional_entry,
 )
+from fastadam.state_loading import prepare_state
+from fastadam.update.overrides import stores_plainly
 
 __all__ = ["UpdateRule"]
 
@@ -79,6 +75,9 @@ class UpdateRule:
 
     is_elementwise = False
 
+    # State that is there only if a flag is on, or was: a file may have it or not.
+    _late_names: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, parent_hyperparam: Hyperparameter | None = None) -> None:
         self._state: dict[str, Any] | None = None
         self.enabled = True
@@ -90,6 +89,7 @@ class UpdateRule:
         # the float32 master of a half-precision parameter, once there is one
         self._fp32_param: Any = None
 
+    @stores_plainly
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; of most of them, updates take notice."""
         object.__setattr__(self, name, value)
@@ -341,7 +341,7 @@ class UpdateRule:
             fastadam's or another library's, such as Chainer's.
         """
         if is_deserializer(serializer):
-            self.read_state(serializer)()
+            self.prepare_load(serializer).commit()
             return
         serializer("t", self.t)
         for key, value in (self._state or {}).items():
@@ -349,8 +349,8 @@ class UpdateRule:
         if self._fp32_param is not None and self._use_fp32_update:
             serializer("fp32_param", self._fp32_param.array)
 
-    def read_state(self, serializer: Any, param: Parameter | None = None) -> Callable[[], None]:
-        """Read and check `t` and the state; return a function that makes them the rule's own.
+    def prepare_load(self, serializer: Any, param: Any = None) -> PreparedLoad:
+        """Read and check `t`, the state and the float32 master; nothing changes yet.
 
         Parameters
         ----------
@@ -359,53 +359,25 @@ class UpdateRule:
         param : Parameter, optional
             The rule's parameter, for shapes and dtypes.
 
+        Returns
+        -------
+        PreparedLoad
+            What its ``commit()`` is going to change.
+
         Raises
         ------
         KeyError
             If the state lacks an entry, unless nothing had been updated when it was saved or
             the rule is disabled.
         ValueError, TypeError
-            If an entry has another shape, or a dtype that does not convert.
+            If an entry has another shape, or a dtype that does not convert; if `t` is no count.
         """
-        t = int(serializer("t", self.t))
-        master = self._read_master(serializer, param)
-        current = self._state or {}
-        late = self._late_state(param, current) if current else {}
-        template = {**current, **late} if current else self._new_state(self._template(param))
-        sized = bool(current) or (param is not None and param.array is not None)
-        loaded: dict[str, Any] = {}
-        for key, like in template.items():
-            try:
-                value = serializer(key, None)
-            except KeyError:
-                if key in late:
-                    continue
-                # saved before the first update, or while the parameter had no array yet: there
-                # is no state to go on from
-                lazy = param is not None and param.array is None
-                if loaded or (t != 0 and self.enabled and not lazy):
-                    raise
-                return lambda: self._adopt(t, None, master)
-            if value is not None:
-                loaded[key] = _checked(entry_name(serializer, key), value, like, sized)
-        partial = not sized and len(loaded) < len(template)
-        if (not loaded and t == 0) or (not current and (not loaded or partial)):
-            return lambda: self._adopt(t, None, master)
-        return lambda: self._adopt(t, {**(current or template), **loaded}, master)
-
-    def _adopt(self, t: int, state: dict[str, Any] | None, master: Any) -> None:
-        """Take over what `read_state` has checked, into the arrays that are there already."""
-        self.t = t
-        self._fp32_param = master
-        if state is None or self._state is None:
-            self._state = state
-            return
-        for key, value in state.items():
-            current: Any = self._state.get(key)
-            if is_array(current) and is_array(value) and current.dtype == value.dtype:
-                copy_into(current, value)
-            else:
-                self._state[key] = value
+        prepared = PreparedLoad()
+        t = stored_count(serializer, "t", self.t)
+        prepared.attribute(self, "t", t)
+        prepared.attribute(self, "_fp32_param", self._read_master(serializer, param))
+        prepare_state(prepared, serializer, self, param, t)
+        return prepared
 
     def _read_master(self, serializer: Any, param: Parameter | None) -> Any:
         """Read and check a float32 master, if the file has one."""
@@ -416,7 +388,8 @@ class UpdateRule:
         entry = entry_name(serializer, "fp32_param")
         array = check_stored_array(stored, shape, np.float32, entry)
         device = CPU if param is None or param.array is None else device_of(param.array)
-        return new_master(move(np.array(array, np.float32), device), param)
+        new = np.asarray if getattr(serializer, "gives_new_arrays", False) else np.array
+        return new_master(move(new(array, np.float32), device), param)
 
     def _stepped(self, param: Any) -> Any:
         """Return what the step is made on: the parameter, or its up-to-date float32 master."""
@@ -424,12 +397,26 @@ class UpdateRule:
             return param
         return follow(self._fp32_param, param)
 
+    def _state_template(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what `init_state` makes for a parameter: state, and attributes set with it.
+
+        It is called on a copy, so that the rule stays as it is.
+        """
+        trial = copy.copy(self)
+        trial._state = {}
+        trial.init_state(self._template(param))
+        own = vars(self)
+        gained = {name: value for name, value in vars(trial).items() if name not in own}
+        return trial._state or {}, gained
+
     def _template(self, param: Any) -> Any:
         """Return what state is made for: the parameter, or a master with its shape."""
-        if param is None or param.array is None or not self._use_fp32_update:
-            return param
+        if param is None or param.array is None:
+            return Parameter(np.zeros(1, np.float32))
         array = param.array
-        return new_master(array.astype(np.float32), param) if is_half(array.dtype) else param
+        if self._use_fp32_update and is_half(array.dtype):
+            return new_master(array.astype(np.float32), param)
+        return param
 
     def _finish(self, param: Any, stepped: Any) -> None:
         """Keep a master that has been stepped, and round it to its parameter."""
@@ -451,18 +438,3 @@ class UpdateRule:
             return self._state
         finally:
             self._state = before
-
-
-def _checked(entry: str, value: Any, current: Any, sized: bool) -> Any:
-    """Return a loaded value in the type of the current one; refuse one that does not fit."""
-    if not is_array(current):
-        return type(current)(value)
-    stored = check_stored_array(value, current.shape if sized else None, current.dtype, entry)
-    # state is kept in the type that steps are computed in, whatever a file has
-    wide = computing_dtype(stored.dtype) or stored.dtype
-    # a user's rule may have made float32 of what it began in a half type
-    wider = is_half(current.dtype) and not is_half(stored.dtype)
-    dtype = wide if wider else current.dtype
-    fitting = empty_like(current, dtype) if sized else np.empty(stored.shape, wide)
-    copy_into(fitting, stored)
-    return fitting

@@ -358,8 +358,15 @@ MUTANTS = [
         'child("loss_scale_nonfinite_ever", bool(self._loss_scaling_isnan_ever))',
         "pass",
     ),
-    Mutant("growth not saved", SCALING, "self._loss_scaling_multiplier = 1.0 if", "_ = 1.0 if"),
-    Mutant("kind not saved", SCALING, "self._loss_scaling_is_dynamic = bool(dynamic)", "pass"),
+    Mutant(
+        "growth not saved",
+        SCALING,
+        '_prepare_scale(prepared, scale, flags["dynamic"], multiplier,',
+        '_prepare_scale(prepared, scale, flags["dynamic"], None,',
+    ),
+    Mutant(
+        "kind not saved", SCALING, '"_loss_scaling_is_dynamic", dynamic)', '"_unused", dynamic)'
+    ),
     Mutant("no look", METHOD, "            self._unscale_and_look()\n", ""),
     Mutant("scale never adapted", METHOD, "            self.update_loss_scale()\n", ""),
     Mutant("skipped all the same", METHOD, "parameters if safe else {}", "parameters"),

@@ -32,16 +32,18 @@ _optimizer replay
 comparison divergence
 description difference
 update_rule
+state_loading
 rule_batch fp32_update gradient_pass
-targets parameter_table hookable hyperparameter array_difference update_report exclusive interrupt
+targets parameter_table hookable hyperparameter array_difference update_report exclusive
 link
 chain
 _link
 _registry _restore
 parameter
 _lazy_array
-device initializer changes tree_shape
+device initializer tree_shape
 serializers
+update interrupt changes
 files
 kernels
 algorithms
@@ -84,13 +86,13 @@ reference
 coefficients
 crowding threads dtypes
 cgroup backend
-_table _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
+_table _commit _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
 """
 CHECKPOINT = """
 __init__
 loading listing
-optimizer_reading
-saving target_reading
+optimizer_loading
+saving target_loading
 source_deserializer
 source rehearsal
 contents
@@ -120,15 +122,20 @@ _gradient
 """
 SERIALIZERS = """
 __init__
+prepared
 npz hdf5
 _hdf5_writing
 _hdf5_reading
 _reading dictionary
 _templates
-protocol
+protocol remembering
+"""
+UPDATE = """
+__init__
+overrides
 """
 # What the kernels know of dtypes, arrays and their libraries is for everybody.
-KNOWLEDGE = {"kernels.dtypes", "kernels.arrays", "kernels.backend"}
+KNOWLEDGE = {"kernels.dtypes", "kernels.arrays", "kernels.backend", "kernels._commit"}
 PACKAGES = {
     "algorithms": ALGORITHMS,
     "bench": BENCH,
@@ -139,6 +146,7 @@ PACKAGES = {
     "optimizer_hooks": OPTIMIZER_HOOKS,
     "optimizers": OPTIMIZERS,
     "serializers": SERIALIZERS,
+    "update": UPDATE,
 }
 
 # A list of links is made of links, so a link's repeat() needs it when it is called.

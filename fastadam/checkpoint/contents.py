@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,18 +10,22 @@ import numpy as np
 
 from fastadam.files.entries import Value
 from fastadam.gradient_method import GradientMethod
+from fastadam.hyperparameter import plain
 from fastadam.serializers.dictionary import DictionarySerializer, storable_array
 from fastadam.targets import ArrayTarget, Target
 
 __all__ = [
     "HOOK",
+    "HOOKS",
     "HYPERPARAM",
     "OPTIMIZER",
+    "OURS",
     "RULE",
     "SETTINGS",
     "TARGET",
     "check_optimizer",
     "contents",
+    "hook_names",
     "own_hooks",
     "rules_of",
     "target_values",
@@ -29,9 +34,11 @@ __all__ = [
 # The sections of a file. In the first two the layout is Chainer's.
 OPTIMIZER = "optimizer/"
 TARGET = "target/"
+OURS = "fastadam/"
 HYPERPARAM = "fastadam/hyperparam/"
 HOOK = "fastadam/hook/"
 RULE = "fastadam/rule/"
+HOOKS = "fastadam/hooks"
 
 # Settings of an optimizer that are neither counts nor hyperparameters, with their types.
 SETTINGS = {
@@ -79,19 +86,28 @@ def contents(opt: Any, parameters: bool) -> dict[str, Value]:
     for key, (name, _) in SETTINGS.items():
         values[key] = getattr(opt, name)
     for name, value in vars(opt.hyperparam).items():
-        values[HYPERPARAM + name] = value
+        values[HYPERPARAM + name] = plain(value)
     for path, rule in rules_of(opt):
         for name, value in vars(rule.hyperparam).items():
-            values[f"{RULE}{path}/hyperparam/{name}"] = value
+            values[f"{RULE}{path}/hyperparam/{name}"] = plain(value)
         values[f"{RULE}{path}/enabled"] = bool(rule.enabled)
         values[f"{RULE}{path}/use_fp32_update"] = bool(rule._use_fp32_update)
         # the rule's own entry is Chainer's way, and leaves it out where it is today's alpha
         first = vars(rule).get("initial_alpha")
         if first is not None:
             values[f"{RULE}{path}/initial_alpha"] = float(first)
+    values[HOOKS] = json.dumps(hook_names(opt))
     for prefix, hook in own_hooks(opt):
         DictionarySerializer(values, prefix).save(hook)
     return {key: storable_array(key, value) for key, value in values.items()}
+
+
+def hook_names(opt: Any) -> list[str]:
+    """Return the names of all hooks, those of rules with the path of the parameter before them."""
+    names = [name for _, name, _ in opt._set_up_hooks()]
+    for path, rule in rules_of(opt):
+        names += [f"{path}: {name}" for _, name, _ in rule._hooks]
+    return names
 
 
 def own_hooks(opt: Any) -> Iterator[tuple[str, Any]]:

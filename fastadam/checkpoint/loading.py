@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import os
+import warnings
+from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastadam.checkpoint.contents import (
+    HOOK,
+    HOOKS,
+    HYPERPARAM,
     OPTIMIZER,
+    OURS,
+    RULE,
     TARGET,
     check_optimizer,
+    hook_names,
     target_values,
 )
-from fastadam.checkpoint.optimizer_reading import read_optimizer
+from fastadam.checkpoint.optimizer_loading import prepare_optimizer
 from fastadam.checkpoint.report import LoadReport
 from fastadam.checkpoint.source import Source
+from fastadam.exclusive import exclusive
 from fastadam.files.entries import is_none
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import format_of
@@ -69,6 +80,11 @@ def load(
     LoadReport
         What has been read, and what not.
 
+    Warns
+    -----
+    UserWarning
+        If the hooks are not those that it was saved with.
+
     Raises
     ------
     CheckpointError
@@ -98,22 +114,43 @@ def load(
     >>> other.alpha, 'target/w' in report.read
     (0.1, True)
     """
-    kind = format_of(path)
     check_optimizer(optimizer)
+    how = _How(parameters, hyperparam, strict, ignore_names, rename or {}, convert_amsgrad)
+    return _load(optimizer, path, how)
+
+
+class _How(NamedTuple):
+    """The arguments of `load` that say what is loaded."""
+
+    parameters: bool
+    hyperparam: bool
+    strict: bool
+    ignore_names: IgnoreNames
+    rename: Mapping[str, str]
+    convert_amsgrad: bool
+
+
+@exclusive
+def _load(optimizer: Any, path: str | os.PathLike[str], how: _How) -> LoadReport:
+    """Load a file, while nobody else is in an update."""
+    kind = format_of(path)
     optimizer._refresh()
     targets = optimizer._set_up()
     values = target_values(targets)
     with kind.opened(path) as reader:
-        source = Source(reader, _room(targets, values), rename or {}, ignore_names, convert_amsgrad)
-        if source.plain and parameters:
+        room = _room(targets, values)
+        source = Source(reader, room, how.rename, how.ignore_names, how.convert_amsgrad)
+        _check_rename(how.rename, targets, values)
+        if source.plain and how.parameters:
             raise CheckpointError(
                 f"{source.where} holds an optimizer's state alone, without parameters: load these "
                 "first, from their own file, and then this with parameters=False"
             )
         try:
-            commits = read_optimizer(
-                source, optimizer, values if parameters else {}, hyperparam, strict
+            prepared = prepare_optimizer(
+                source, optimizer, values if how.parameters else {}, how.hyperparam, how.strict
             )
+            hooks = _compare_hooks(source, optimizer)
         except CheckpointError:
             raise
         except KeyError as error:
@@ -122,19 +159,22 @@ def load(
             raise CheckpointError(f"{source.where} does not fit: {error}") from error
         left = source.left(targets.aliases)
         source.check_ignored()
-        if strict:
-            _refuse_left(source, left, parameters, convert_amsgrad)
-        for commit in commits:
-            commit()
-    return LoadReport(
+        if how.strict:
+            _refuse_left(source, left, how)
+    report = LoadReport(
         read=tuple(source.read),
-        missing=() if strict else source.lost(),
+        missing=() if how.strict else source.lost(),
         ignored=tuple(source.ignored),
         left=tuple(left),
         converted=tuple(source.converted),
         verified=source.manifest is not None,
         versions=source.manifest.versions if source.manifest else {},
+        hooks_missing=hooks[0],
+        hooks_added=hooks[1],
     )
+    _warn_of_hooks(source.where, report)
+    prepared.commit()
+    return report
 
 
 def _room(targets: Any, values: Mapping[str, Any]) -> dict[str, int | None]:
@@ -147,14 +187,64 @@ def _room(targets: Any, values: Mapping[str, Any]) -> dict[str, int | None]:
     return room
 
 
-def _refuse_left(source: Source, left: list[str], parameters: bool, convert_amsgrad: bool) -> None:
-    """Refuse states and parameters of which there are none in the target."""
-    sections = (OPTIMIZER, TARGET) if parameters else (OPTIMIZER,)
+def _check_rename(rename: Mapping[str, str], targets: Any, values: Mapping[str, Any]) -> None:
+    """Refuse names that nothing in the target has."""
+    if not rename:
+        return
+    known: set[str] = set()
+    for path in (*targets.parameters, *targets.aliases, *(k.removeprefix(TARGET) for k in values)):
+        while path and path not in known:
+            known.add(path)
+            path = path.rpartition("/")[0]
+    for old, new in rename.items():
+        if new.strip("/") not in known:
+            close = difflib.get_close_matches(new, known, 1, 0.3)
+            hint = f"; is {close[0]!r} meant?" if close else ""
+            raise CheckpointError(
+                f"rename: {old!r} is to become {new!r}, and there is no {new!r} in the target{hint}"
+            )
+
+
+def _compare_hooks(source: Source, opt: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of hooks that are missing, and of those that there are more than saved."""
+    if HOOKS not in source or source.is_ignored(HOOKS):
+        return (), ()
+    names = json.loads(str(source.value(HOOKS)[()]))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{HOOKS!r} is {names!r}, and no list of names")
+    saved = Counter(source.new_name(name) for name in names)
+    here = Counter(hook_names(opt))
+    return tuple((saved - here).elements()), tuple((here - saved).elements())
+
+
+def _warn_of_hooks(where: str, report: LoadReport) -> None:
+    """Say that the run will not be the one that was saved."""
+    parts = []
+    if report.hooks_missing:
+        parts.append(f"was saved with hooks that are not here: {', '.join(report.hooks_missing)}")
+    if report.hooks_added:
+        parts.append(f"was saved without hooks that are here: {', '.join(report.hooks_added)}")
+    if parts:
+        warnings.warn(
+            f"{where} {', and '.join(parts)}. Hooks are not loaded, only their states: what "
+            "goes on is another run",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _refuse_left(source: Source, left: list[str], how: _How) -> None:
+    """Refuse what there is no place for; states of hooks that are not here are told of."""
+    read = [OPTIMIZER, OURS]
+    read += [TARGET] if how.parameters else []
+    unread = () if how.hyperparam else (HYPERPARAM, RULE)
     lost = [
         key
         for key in left
-        if (source.plain or key.startswith(sections))
-        and not (convert_amsgrad and key.endswith("/vhat"))
+        if (source.plain or key.startswith(tuple(read)))
+        and not (how.convert_amsgrad and key.endswith("/vhat"))
+        and not key.startswith((HOOK, *unread))
+        and not (key.startswith(RULE) and "/hook/" in key)
     ]
     if not lost:
         return

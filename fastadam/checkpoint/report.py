@@ -27,6 +27,11 @@ class LoadReport:
         Whether the file has a list of its contents, and all that was read is as it says.
     versions : dict of str to str
         With which versions it was saved; empty for files of others.
+    hooks_missing : tuple of str
+        Names of hooks that it was saved with and that are not here: ``'GradientClipping'``, or
+        ``'l1/W: GradientClipping'`` for one of a single parameter.
+    hooks_added : tuple of str
+        Names of hooks that are here and that it was not saved with.
 
     Examples
     --------
@@ -43,11 +48,14 @@ class LoadReport:
     converted: tuple[str, ...] = ()
     verified: bool = False
     versions: dict[str, str] = field(default_factory=dict)
+    hooks_missing: tuple[str, ...] = ()
+    hooks_added: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"read: {len(self.read)} entries, {'' if self.verified else 'not '}verified"]
-        for name in ("missing", "ignored", "left", "converted"):
+        names = ("missing", "ignored", "left", "converted", "hooks_missing", "hooks_added")
+        for name in names:
             keys = getattr(self, name)
             if keys:
-                lines.append(f"{name}: {', '.join(keys)}")
+                lines.append(f"{name.replace('_', ' ')}: {', '.join(keys)}")
         return "\n".join(lines)

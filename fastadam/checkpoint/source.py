@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -60,14 +61,13 @@ class Source:
         self.where = reader.where
         self._reader = reader
         self._room = room
-        # the longest first: a parameter's own name comes before that of a link above it
-        names = [(new.strip("/"), old.strip("/")) for old, new in rename.items()]
-        self._old_names = sorted(names, key=lambda pair: -len(pair[0]))
+        self._old_names = {new.strip("/"): old.strip("/") for old, new in rename.items()}
         self._ignored = IgnoredNames(ignore_names)
         self._convert = convert_amsgrad
         known = sum(n_bytes or 0 for n_bytes in room.values())
         self._spare = max(_SMALL_IN_ALL, known)
         self.keys = set(reader.keys())
+        self._sorted = sorted(self.keys)
         self.manifest: Manifest | None = None
         # the count of updates is at the top of an optimizer's own file
         self.plain = KEY not in self.keys and "t" in self.keys
@@ -85,16 +85,16 @@ class Source:
         self.missing: dict[str, None] = {}
         self.ignored: dict[str, None] = {}
         self.converted: dict[str, None] = {}
-        self._check_rename()
+        self._check_rename(rename)
 
-    def _check_rename(self) -> None:
-        """Refuse names in `rename` that nothing in the file has."""
+    def _check_rename(self, rename: Mapping[str, str]) -> None:
+        """Refuse names in `rename` that nothing in the file has, or that two are to get."""
         sections = ("",) if self.plain else (OPTIMIZER, TARGET, RULE)
-        for _, old in self._old_names:
-            starts = tuple(f"{section}{old}" for section in sections)
-            if not any(
-                key in starts or key.startswith(f"{s}/") for key in self.keys for s in starts
-            ):
+        if len(self._old_names) < len(rename):
+            raise CheckpointError(f"rename: two names become one of {', '.join(self._old_names)}")
+        for old in self._old_names.values():
+            names = [f"{section}{old}" for section in sections]
+            if not any(name in self.keys or self._under(f"{name}/") for name in names):
                 raise CheckpointError(f"rename: there is no {old!r} in {self.where}")
 
     def _compare_keys(self, manifest: Manifest) -> None:
@@ -109,16 +109,30 @@ class Source:
 
     def in_file(self, key: str) -> str:
         """Return the key in the file for one of the optimizer's."""
-        for section in (OPTIMIZER, TARGET, RULE):
-            if key.startswith(section):
-                name = key[len(section) :]
-                for new, old in self._old_names:
-                    if name == new or name.startswith(new + "/"):
-                        name = old + name[len(new) :]
-                        break
-                key = section + name
-                break
+        if self._old_names:
+            for section in (OPTIMIZER, TARGET, RULE):
+                if key.startswith(section):
+                    key = section + self._old_name(key[len(section) :])
+                    break
         return key.removeprefix(OPTIMIZER) if self.plain else key
+
+    def _old_name(self, name: str) -> str:
+        """Return a name as it was; a parameter's own comes before that of a link above it."""
+        there, below = name.rstrip("/"), name[len(name.rstrip("/")) :]
+        while there:
+            if there in self._old_names:
+                return self._old_names[there] + below
+            there, slash, last = there.rpartition("/")
+            below = slash + last + below
+        return name
+
+    def new_name(self, name: str) -> str:
+        """Return a path, or a name behind one, as `rename` wants it."""
+        path = name.rpartition(": ")[0]
+        for new, old in self._old_names.items():
+            if path == old or path.startswith(f"{old}/"):
+                return new + name[len(old) :]
+        return name
 
     def is_ignored(self, key: str) -> bool:
         """Tell whether a key stays as it is, and note it."""
@@ -150,6 +164,10 @@ class Source:
         if self._parameter(key) is None:
             self._spare -= value.nbytes
         return value
+
+    def pass_over(self, key: str) -> None:
+        """Note that a key is known, and stays unread."""
+        self.read[self.in_file(key)] = None
 
     def note_missing(self, key: str) -> None:
         """Note a key that is not there."""
@@ -187,26 +205,33 @@ class Source:
     def left(self, aliases: Iterable[str]) -> list[str]:
         """Return the keys that nobody has asked for, but for the other names of what is shared."""
         prefix = "" if self.plain else OPTIMIZER
-        others = tuple(f"{prefix}{path}/" for path in aliases)
+        others = {f"{prefix}{path}" for path in aliases}
         seen = {*self.read, *map(self.in_file, self.ignored), KEY}
-        return sorted(key for key in self.keys - seen if not key.startswith(others))
+        return sorted(key for key in self.keys - seen if not (others and _is_below(key, others)))
 
     def lost(self) -> tuple[str, ...]:
         """Return the keys that are missing, without those that a file need not have."""
         return tuple(key for key in self.missing if not _OPTIONAL.search(key))
 
     def keys_under(self, prefix: str) -> list[str]:
-        """Return the keys of the optimizer that begin with a prefix and are in the file."""
+        """Return the keys of the optimizer that begin with a prefix and are in the file, sorted."""
         there = self.in_file(prefix)
-        return [prefix + key[len(there) :] for key in self.keys if key.startswith(there)]
+        return [prefix + key[len(there) :] for key in self._under(there)]
+
+    def _under(self, prefix: str) -> list[str]:
+        """Return the keys in the file that begin with a prefix."""
+        first = bisect.bisect_left(self._sorted, prefix)
+        last = first
+        while last < len(self._sorted) and self._sorted[last].startswith(prefix):
+            last += 1
+        return self._sorted[first:last]
 
     def values_under(self, prefix: str) -> dict[str, Value]:
         """Read all values whose keys begin with a prefix, but for those that stay as they are."""
-        return {
-            key: self.value(key)
-            for key in sorted(self.keys_under(prefix))
-            if not self.is_ignored(key)
-        }
+        keys = self.keys_under(prefix)
+        if self._convert:
+            keys += [f"{key}hat" for key in keys if self._v_for(f"{key}hat") == key]
+        return {key: self.value(key) for key in dict.fromkeys(keys) if not self.is_ignored(key)}
 
     @property
     def converts(self) -> bool:
@@ -237,3 +262,12 @@ class Source:
             return self._spare
         room = self._room[path]
         return None if room is None else max(room, _SMALL)
+
+
+def _is_below(key: str, paths: set[str]) -> bool:
+    """Tell whether one of these paths is above a key."""
+    while key:
+        key = key.rpartition("/")[0]
+        if key in paths:
+            return True
+    return False

@@ -6,11 +6,46 @@ from typing import Any
 
 from fastadam.checkpoint.source import Source
 from fastadam.files.entries import is_none
-from fastadam.serializers._templates import fill_template
+from fastadam.serializers._templates import IgnoreNames, fill_template
 from fastadam.serializers.npz import NpzDeserializer
 from fastadam.serializers.protocol import Deserializer
 
-__all__ = ["SourceDeserializer"]
+__all__ = ["ReadAhead", "SourceDeserializer"]
+
+
+class ReadAhead(NpzDeserializer):
+    """What objects read by whose `serialize` reads and writes in one: all is there already.
+
+    Parameters
+    ----------
+    npz : mapping of str to numpy.ndarray
+        What has been read.
+    path : str
+        What every key begins with.
+    strict : bool
+        Whether a missing key is an error.
+    ignore_names : callable, optional
+        Tells whether a key stays as it is.
+    complete : bool
+        Whether the file holds everything that was there, hyperparameters with it.
+    """
+
+    gives_new_arrays = True
+
+    def __init__(
+        self,
+        npz: Any,
+        path: str,
+        strict: bool,
+        ignore_names: IgnoreNames = None,
+        complete: bool = False,
+    ) -> None:
+        super().__init__(npz, path, strict, ignore_names)
+        self.complete = complete
+
+    def has(self, key: str) -> bool:
+        """Tell whether there is such a key."""
+        return self.path + key in self.npz
 
 
 class SourceDeserializer(Deserializer):
@@ -24,14 +59,25 @@ class SourceDeserializer(Deserializer):
         What every key begins with.
     strict : bool
         Whether a missing key is an error.
+    complete : bool
+        Whether the file holds everything that was there, hyperparameters with it: then a state
+        that it does not hold was not there.
     """
 
-    def __init__(self, source: Source, path: str, strict: bool) -> None:
-        self.source, self.path, self.strict = source, path, strict
+    # arrays of a file are nobody else's
+    gives_new_arrays = True
+
+    def __init__(self, source: Source, path: str, strict: bool, complete: bool = False) -> None:
+        self.source, self.path, self.strict, self.complete = source, path, strict, complete
 
     def __getitem__(self, key: str) -> SourceDeserializer:
         """Return the deserializer of a child."""
-        return SourceDeserializer(self.source, f"{self.path}{key.strip('/')}/", self.strict)
+        path = f"{self.path}{key.strip('/')}/"
+        return SourceDeserializer(self.source, path, self.strict, self.complete)
+
+    def has(self, key: str) -> bool:
+        """Tell whether the file has a key, or something that it is made of."""
+        return self.path + key in self.source
 
     def read_ahead(self) -> Deserializer:
         """Return a deserializer of the same, for which all has been read and compared already.
@@ -40,7 +86,7 @@ class SourceDeserializer(Deserializer):
         when everything else has been checked.
         """
         stored = self.source.values_under(self.path)
-        return NpzDeserializer(stored, self.path, self.strict, self.source.is_ignored)
+        return ReadAhead(stored, self.path, self.strict, self.source.is_ignored, self.complete)
 
     def __call__(self, key: str, value: Any) -> Any:
         """Load one value.

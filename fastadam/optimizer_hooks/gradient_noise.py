@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from fastadam.kernels.backend import beside, get_array_module, is_array
 from fastadam.kernels.changing import ADD
 from fastadam.kernels.dtypes import is_floating
 from fastadam.optimizer_hooks._gradient import Gradient, change, gradients_of, non_negative
+from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer
 
 __all__ = ["GradientNoise", "exponential_decay_noise"]
@@ -140,16 +142,41 @@ class GradientNoise:
         ValueError
             If what is stored is no state of the generator.
         """
-        state: Any = np.random.get_state()
-        kind, key, position, has_gauss, gauss = state
-        if self.noise_func is not exponential_decay_noise or kind != "MT19937":
-            return
-        key = np.array(serializer("key", key.copy()))
-        position = serializer("position", int(position))
-        has_gauss = serializer("has_gauss", int(has_gauss))
-        gauss = serializer("gauss", float(gauss))
         if is_deserializer(serializer):
-            np.random.set_state((kind, key, position, has_gauss, gauss))
+            self.prepare_load(serializer).commit()
+        elif self._draws_from_numpy():
+            _through(serializer)
+
+    def prepare_load(self, serializer: Any) -> PreparedLoad:
+        """Read and check a state of NumPy's global generator; it is set later.
+
+        Parameters
+        ----------
+        serializer : Deserializer
+            Where to read.
+
+        Returns
+        -------
+        PreparedLoad
+            What its ``commit()`` is going to change.
+
+        Raises
+        ------
+        ValueError
+            If what is stored is no state of the generator.
+        """
+        prepared = PreparedLoad()
+        if self._draws_from_numpy():
+            state = _through(serializer)
+            # another generator tells whether it is a state
+            np.random.RandomState(np.random.MT19937()).set_state(state)
+            prepared.call(partial(np.random.set_state, state), _remember_generator)
+        return prepared
+
+    def _draws_from_numpy(self) -> bool:
+        """Tell whether the noise is drawn from NumPy's global generator, of the usual kind."""
+        state: Any = np.random.get_state()
+        return self.noise_func is exponential_decay_noise and state[0] == "MT19937"
 
     def __call__(self, rule: Any, param: Any) -> None:
         """Change the gradient of one parameter, in place.
@@ -191,3 +218,21 @@ class GradientNoise:
         with beside(g):
             noise = module.broadcast_to(noise.astype(T, copy=False), g.shape)
         change(ADD, [Gradient(noise, g)], [(1.0, 1.0)], lambda p, g, a, b: g + p)
+
+
+def _through(serializer: Any) -> Any:
+    """Give the state of NumPy's global generator to a serializer; return what it gives back."""
+    state: Any = np.random.get_state()
+    kind, key, position, has_gauss, gauss = state
+    return (
+        kind,
+        np.array(serializer("key", key.copy())),
+        serializer("position", int(position)),
+        serializer("has_gauss", int(has_gauss)),
+        serializer("gauss", float(gauss)),
+    )
+
+
+def _remember_generator() -> Callable[[], None]:
+    """Return what gives NumPy's global generator its state of now."""
+    return partial(np.random.set_state, np.random.get_state())

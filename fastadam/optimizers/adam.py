@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from fastadam.algorithms.table import DECAY_MODES, EPS_MODES
 from fastadam.gradient_method import GradientMethod
-from fastadam.hyperparameter import HyperparameterProxy
+from fastadam.hyperparameter import HyperparameterProxy, plain
 from fastadam.kernels.backend import CPU, device_of
 from fastadam.kernels.coefficients import alpha_t
 from fastadam.optimizers.adam_rule import DEFAULTS, AdamRule
@@ -19,6 +19,7 @@ from fastadam.optimizers.names import (
     no_hyperparameter,
     refused_attribute,
 )
+from fastadam.update.overrides import stores_plainly
 
 __all__ = ["Adam", "AdamRule"]
 
@@ -140,6 +141,7 @@ class Adam(GradientMethod):
 
     # The flags that a subclass is made of; they are no news in its repr.
     _fixed: ClassVar[dict[str, Any]] = {}
+    _optional_hyperparams = frozenset(_MODES)
 
     alpha = HyperparameterProxy("alpha")
     beta1 = HyperparameterProxy("beta1")
@@ -218,7 +220,8 @@ class Adam(GradientMethod):
     def __repr__(self) -> str:
         usual = {**DEFAULTS.get_dict(), **self._fixed}
         values = self.hyperparam.get_dict()
-        changed = [f"{k}={v!r}" for k, v in values.items() if k not in usual or v != usual[k]]
+        shown = {name: plain(value) for name, value in values.items()}
+        changed = [f"{k}={v!r}" for k, v in shown.items() if k not in usual or v != usual[k]]
         head = f"{type(self).__name__}({', '.join(changed)})"
         if self.target is None:
             return f"<{head}, not set up>"
@@ -237,6 +240,7 @@ class Adam(GradientMethod):
         # only called when the normal lookup has failed
         raise AttributeError(no_attribute(type(self), name))
 
+    @stores_plainly
     def __setattr__(self, name: str, value: Any) -> None:
         kind = type(self)
         if not hasattr(kind, name) and name not in self.__dict__:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,9 @@ from fastadam.optimizers.adam_batch import AdamBatch
 from fastadam.optimizers.gate import Gate, check_all, is_ours
 from fastadam.parameter import peek_grad
 from fastadam.rule_batch import RuleBatch
+from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer, optional_number
+from fastadam.update.overrides import overrides
 from fastadam.update_rule import UpdateRule
 
 __all__ = ["DEFAULTS", "AdamRule"]
@@ -73,6 +75,7 @@ eps_mode, decay_mode : optional
     """
 
     is_elementwise = True
+    _late_names = ("vhat",)
 
     def __init__(
         self,
@@ -165,8 +168,8 @@ eps_mode, decay_mode : optional
         if not is_deserializer(serializer) and start and start != self.hyperparam.alpha:
             serializer("initial_alpha", float(start))
 
-    def read_state(self, serializer: Any, param: Any = None) -> Callable[[], None]:
-        """Read and check `t`, the state and the first alpha; return what takes them over.
+    def prepare_load(self, serializer: Any, param: Any = None) -> PreparedLoad:
+        """Read and check `t`, the state and the first alpha; nothing changes yet.
 
         Parameters
         ----------
@@ -174,17 +177,17 @@ eps_mode, decay_mode : optional
             Where to read. Nothing is read from it later.
         param : Parameter, optional
             The rule's parameter, for shapes and dtypes.
+
+        Returns
+        -------
+        PreparedLoad
+            What its ``commit()`` is going to change.
         """
-        take = super().read_state(serializer, param)
+        prepared = super().prepare_load(serializer, param)
         start = optional_number(serializer, "initial_alpha")
-        if start is None:
-            return take
-
-        def take_both() -> None:
-            take()
-            self.initial_alpha = start
-
-        return take_both
+        if start is not None:
+            prepared.attribute(self, "initial_alpha", start)
+        return prepared
 
     def update_core_cpu(self, param: Any) -> None:
         """Make the step of one parameter; ``t`` already counts it.
@@ -299,6 +302,15 @@ eps_mode, decay_mode : optional
             )
         late = self._late_state(param, state) if coefficients.amsgrad else {}
         return {**state, **late} if late else state
+
+    def _state_template(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return one array for all moments, unless a subclass makes its own state."""
+        if overrides(self, "init_state", AdamRule):
+            state, gained = super()._state_template(param)
+            return {key: _widened(value) for key, value in state.items()}, gained
+        like = state_like(self._template(param).array)
+        names = ("m", "v", "vhat") if self.hyperparam.amsgrad else ("m", "v")
+        return dict.fromkeys(names, like), {}
 
     def _new_state(self, param: Any) -> dict[str, Any]:
         """Return a fresh state, in float32 for half types whatever a subclass makes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastadam.serializers.dictionary import DictionarySerializer, serialize
 from fastadam.serializers.hdf5 import HDF5Deserializer, HDF5Serializer, load_hdf5, save_hdf5
 from fastadam.serializers.npz import NpzDeserializer, load_npz, save_npz
+from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import (
     AbstractSerializer,
     Deserializer,
@@ -19,6 +20,7 @@ __all__ = [
     "HDF5Deserializer",
     "HDF5Serializer",
     "NpzDeserializer",
+    "PreparedLoad",
     "Serializer",
     "is_deserializer",
     "load_hdf5",

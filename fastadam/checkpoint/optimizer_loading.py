@@ -1,0 +1,241 @@
+"""Prepare the load of an optimizer: all is read and checked now, and written later."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from fastadam.checkpoint.contents import (
+    HYPERPARAM,
+    OPTIMIZER,
+    RULE,
+    SETTINGS,
+    TARGET,
+    own_hooks,
+    rules_of,
+)
+from fastadam.checkpoint.rehearsal import Rehearsal
+from fastadam.checkpoint.source import Source
+from fastadam.checkpoint.source_deserializer import ReadAhead, SourceDeserializer
+from fastadam.checkpoint.target_loading import prepare_target
+from fastadam.files.errors import CheckpointError
+from fastadam.hyperparameter import prepare_values
+from fastadam.loss_scaling import ON_NONFINITE, LossScaling
+from fastadam.serializers.prepared import PreparedLoad
+from fastadam.serializers.remembering import remember
+from fastadam.update.overrides import loads_in_two_phases, overrides
+from fastadam.update_rule import UpdateRule
+
+__all__ = ["prepare_optimizer"]
+
+# Hyperparameters that say which of the family it is.
+_VARIANT = ("amsgrad", "adabound")
+# What of a rule's state has the parameter's shape.
+_LIKE_PARAMETER = ("m", "v", "vhat", "fp32_param")
+
+
+def prepare_optimizer(
+    source: Source, opt: Any, values: Mapping[str, Any], hyperparam: bool, strict: bool
+) -> PreparedLoad:
+    """Read and check everything.
+
+    Parameters
+    ----------
+    source : Source
+        The file.
+    opt : GradientMethod
+        The optimizer, set up.
+    values : mapping of str to array
+        What the target holds now, by key; empty if parameters are not loaded.
+    hyperparam, strict : bool
+        As for `fastadam.load`.
+    """
+    prepared = PreparedLoad()
+    complete = not source.plain and hyperparam and not source.converts
+    if not source.plain:
+        if hyperparam:
+            _check_variant(source, opt)
+        _prepare_hooks(prepared, source, opt, strict)
+        _prepare_settings(prepared, source, opt)
+        if hyperparam:
+            _prepare_bag(prepared, source, HYPERPARAM, opt.hyperparam, opt, strict)
+            _prepare_rules(prepared, source, opt, strict)
+        _prepare_no_loss_scale(prepared, source, opt)
+    if values:
+        deserializer = SourceDeserializer(source, TARGET, strict)
+        prepare_target(prepared, deserializer, opt._set_up(), values)
+    deserializer = SourceDeserializer(source, OPTIMIZER, strict, complete)
+    if loads_in_two_phases(opt):
+        prepared.extend(opt.prepare_load(deserializer))
+        _check_uninitialised(source, opt)
+    else:
+        # somebody's own way of loading cannot be cut into reading and writing
+        prepared.serialize(opt, deserializer.read_ahead())
+    _prepare_first_alphas(prepared, source, opt, hyperparam)
+    return prepared
+
+
+def _check_variant(source: Source, opt: Any) -> None:
+    """Refuse the state of another of the family."""
+    mine = opt.hyperparam.get_dict()
+    usual = getattr(type(opt), "_fixed", {})
+    for name in _VARIANT:
+        key = HYPERPARAM + name
+        if name not in mine or key not in source or source.is_ignored(key):
+            continue
+        theirs = _truth(source, key)
+        if theirs in (bool(mine[name]), usual.get(name)):
+            continue
+        if name == "amsgrad" and (source.converts or _has_other_vhat(source, opt, theirs)):
+            continue
+        advice = "make the optimizer with the same"
+        if name == "amsgrad":
+            advice += ", or pass convert_amsgrad=True: " + (
+                "vhat is dropped then" if theirs else "vhat begins with v then"
+            )
+        raise CheckpointError(
+            f"{source.where} was saved with {name}={theirs}, and this {type(opt).__name__} has "
+            f"{name}={bool(mine[name])}: {advice}"
+        )
+
+
+def _has_other_vhat(source: Source, opt: Any, saved_with: bool) -> bool:
+    """Tell whether the side without AMSGrad has a vhat all the same: it was switched off."""
+    if saved_with:
+        states = [rule.state for _, rule in rules_of(opt) if rule.state]
+        return bool(states) and all("vhat" in state for state in states)
+    keys = [key for key in source.keys if key.startswith(OPTIMIZER) and key.endswith("/v")]
+    return bool(keys) and all(f"{key}hat" in source.keys for key in keys)
+
+
+def _prepare_settings(prepared: PreparedLoad, source: Source, opt: Any) -> None:
+    """Read what is neither a count nor a hyperparameter."""
+    for key, (name, kind) in SETTINGS.items():
+        if key not in source or source.is_ignored(key):
+            continue
+        value: Any = _truth(source, key) if kind is bool else source.value(key)[()]
+        if name == "on_nonfinite":
+            value = str(value)
+            if value not in ON_NONFINITE:
+                raise ValueError(f"{key!r} is {value!r}, which is none of {ON_NONFINITE}")
+            if type(opt).on_nonfinite is LossScaling.on_nonfinite:
+                name = "_on_nonfinite"
+        prepared.attribute(opt, name, value)
+
+
+def _prepare_bag(
+    prepared: PreparedLoad, source: Source, prefix: str, bag: Any, opt: Any, strict: bool
+) -> None:
+    """Read a bag of hyperparameters: afterwards it holds what it held when it was saved."""
+    known = {*opt.hyperparam.get_dict(), *opt._optional_hyperparams, *bag.get_dict()}
+    values: dict[str, Any] = {}
+    unknown: list[str] = []
+    # a rule's own are all that it has; of an optimizer's, some are there only where they were set
+    only = set(opt._optional_hyperparams) if bag.parent is None else set(vars(bag))
+    for key in source.keys_under(prefix):
+        name = key.removeprefix(prefix)
+        if source.is_ignored(key):
+            only.discard(name)
+        elif name in _VARIANT and source.converts:
+            source.pass_over(key)
+            only.discard(name)
+        elif name in known:
+            values[name] = _plain(source.value(key))
+            opt._check_hyperparam(name, values[name])
+        elif strict:
+            # what there is no room for is refused as such
+            source.value(key)
+            unknown.append(name)
+    if unknown:
+        raise CheckpointError(
+            f"{source.where} has values under {prefix!r} that {type(opt).__name__} has no "
+            f"hyperparameters for: {', '.join(map(repr, unknown[:5]))}; there are: "
+            f"{', '.join(sorted(known))}. strict=False leaves them"
+        )
+    prepare_values(prepared, bag, values, only)
+
+
+def _prepare_rules(prepared: PreparedLoad, source: Source, opt: Any, strict: bool) -> None:
+    """Read the hyperparameters and flags of single parameters."""
+    for path, rule in rules_of(opt):
+        enabled, fp32 = f"{RULE}{path}/enabled", f"{RULE}{path}/use_fp32_update"
+        if enabled not in source:
+            continue
+        bag_prefix = f"{RULE}{path}/hyperparam/"
+        _prepare_bag(prepared, source, bag_prefix, rule.hyperparam, opt, strict)
+        if not source.is_ignored(enabled):
+            prepared.attribute(rule, "enabled", _truth(source, enabled))
+        if fp32 in source and not source.is_ignored(fp32):
+            flag = _truth(source, fp32)
+            if overrides(rule, "use_fp32_update", UpdateRule):
+                prepared.call(partial(rule.use_fp32_update, flag), partial(remember, rule))
+            else:
+                prepared.attribute(rule, "_use_fp32_update", flag)
+
+
+def _check_uninitialised(source: Source, opt: Any) -> None:
+    """Refuse states that fit neither each other nor the parameter that they are loaded with."""
+    for path, param in opt._set_up().parameters.items():
+        if param.array is not None:
+            continue
+        keys = [TARGET + path, *(f"{OPTIMIZER}{path}/{name}" for name in _LIKE_PARAMETER)]
+        read = {key: source.shapes[key] for key in keys if source.shapes.get(key, ()) != ()}
+        if len(set(read.values())) > 1:
+            shapes = ", ".join(f"{key!r} has shape {shape}" for key, shape in read.items())
+            raise ValueError(f"states and parameter do not have one shape: {shapes}")
+
+
+def _prepare_first_alphas(
+    prepared: PreparedLoad, source: Source, opt: Any, hyperparam: bool
+) -> None:
+    """Read the alpha against which AdaBound's bounds are measured; a rule may have none yet."""
+    for path, rule in rules_of(opt):
+        key = f"{RULE}{path}/initial_alpha"
+        if key not in source:
+            if hyperparam and f"{RULE}{path}/enabled" in source:
+                prepared.remove_attribute(rule, "initial_alpha")
+        elif not source.is_ignored(key):
+            value = source.value(key)
+            if value.shape != () or value.dtype.kind not in "fiu" or not np.isfinite(value):
+                raise ValueError(f"{key!r} is {value} in the file, and no finite number")
+            prepared.attribute(rule, "initial_alpha", float(value))
+
+
+def _prepare_no_loss_scale(prepared: PreparedLoad, source: Source, opt: Any) -> None:
+    """Switch loss scaling off, if it was off when the file was saved."""
+    key = f"{OPTIMIZER}fastadam/loss_scale"
+    if opt.loss_scale is not None and key not in source and not source.is_ignored(key):
+        opt._prepare_scale(prepared, None)
+
+
+def _prepare_hooks(prepared: PreparedLoad, source: Source, opt: Any, strict: bool) -> None:
+    """Read the states of hooks that are there, and were when it was saved."""
+    for prefix, hook in own_hooks(opt):
+        if not source.keys_under(prefix):
+            continue
+        if loads_in_two_phases(hook):
+            prepared.extend(hook.prepare_load(SourceDeserializer(source, prefix, strict)))
+            continue
+        stored = source.values_under(prefix)
+        # a hook reads and writes in one: a copy of it tells what it is going to ask for
+        copy.deepcopy(hook).serialize(Rehearsal(stored, prefix, strict, source.is_ignored))
+        prepared.serialize(hook, ReadAhead(stored, prefix, strict, source.is_ignored))
+
+
+def _truth(source: Source, key: str) -> bool:
+    """Read a truth value."""
+    value = source.value(key)
+    if value.shape != () or value.dtype != np.bool_:
+        raise ValueError(f"{key!r} in {source.where} is {value}, and no truth value")
+    return bool(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a stored number, truth value or string as Python's."""
+    if value.dtype == object:
+        return None
+    return value.item() if value.shape == () else np.array(value)
