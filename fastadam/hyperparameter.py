@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.changes import note_change
-
 __all__ = ["Hyperparameter", "HyperparameterProxy"]
 
 # Versions are unique in the process: a number seen once never stands for other contents.
@@ -75,10 +73,8 @@ class Hyperparameter:
         self._changed()
 
     def _changed(self) -> None:
-        """Take a new version; a change for single rules is one of what an update does."""
+        """Take a new version."""
         object.__setattr__(self, "_version", _next_version())
-        if self._parent is not None:
-            note_change()
 
     @property
     def parent(self) -> Hyperparameter | None:

@@ -31,16 +31,17 @@ comparison divergence
 description difference
 update_rule
 rule_batch fp32_update gradient_pass
-targets parameter_table hookable hyperparameter array_difference update_report exclusive interrupt
+targets parameter_table hookable hyperparameter array_difference update_report interrupt
+noted_links ties
 link
 chain
 _link
 _registry _restore
 parameter
 _lazy_array
-device initializer changes tree_shape
+device initializer tree_shape
 serializers
-kernels
+kernels exclusive
 _version
 """
 BENCH = """
@@ -75,7 +76,7 @@ reference
 coefficients
 crowding threads dtypes
 cgroup backend
-_table _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
+_table _noted _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
 """
 CHECKPOINT = """
 __init__
@@ -111,7 +112,7 @@ dictionary _members atomic _templates _hdf5_types
 _pickled_none protocol
 """
 # What the kernels know of dtypes, arrays and their libraries is for everybody.
-KNOWLEDGE = {"kernels.dtypes", "kernels.arrays", "kernels.backend"}
+KNOWLEDGE = {"kernels.dtypes", "kernels.arrays", "kernels.backend", "kernels._noted"}
 PACKAGES = {
     "bench": BENCH,
     "checkpoint": CHECKPOINT,

@@ -18,11 +18,13 @@ from fastadam.checkpoint.formats import format_of
 from fastadam.checkpoint.optimizer_reading import read_optimizer
 from fastadam.checkpoint.report import LoadReport
 from fastadam.checkpoint.source import Source
+from fastadam.exclusive import LOAD, while_whole
 from fastadam.serializers._templates import IgnoreNames
 
 __all__ = ["load"]
 
 
+@while_whole(LOAD, "optimizer")
 def load(
     path: str | os.PathLike[str],
     optimizer: Any,
@@ -76,7 +78,8 @@ def load(
     ValueError
         If the suffix is unknown.
     RuntimeError
-        If the optimizer is not set up, or h5py is needed and not installed.
+        If the optimizer is not set up, or h5py is needed and not installed; if an update is
+        half-way, in another thread or in this one.
     OSError
         If the file cannot be read.
 

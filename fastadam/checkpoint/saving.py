@@ -14,10 +14,12 @@ from fastadam.checkpoint.contents import check_optimizer, contents
 from fastadam.checkpoint.entries import describe_all
 from fastadam.checkpoint.formats import format_of
 from fastadam.checkpoint.manifest import KEY, Manifest, pack
+from fastadam.exclusive import LOOK, while_whole
 
 __all__ = ["save"]
 
 
+@while_whole(LOOK, "optimizer")
 def save(
     path: str | os.PathLike[str],
     optimizer: Any,
@@ -54,7 +56,9 @@ def save(
     TypeError
         If `optimizer` is none, or if a hyperparameter or persistent value can only be pickled.
     RuntimeError
-        If the optimizer is not set up, or h5py is needed and not installed.
+        If the optimizer is not set up, or h5py is needed and not installed; if an update is
+        half-way, in another thread or where a signal handler has interrupted it, or begun by
+        `progress`.
     OSError
         If the file cannot be written; the old one is still there.
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from fastadam.exclusive import LOOK, while_whole
 from fastadam.serializers._hdf5_reading import HDF5Deserializer
 from fastadam.serializers._hdf5_seal import seal, verify
 from fastadam.serializers._hdf5_types import LIBVER, import_h5py
@@ -19,6 +20,7 @@ from fastadam.serializers.dictionary import storable_array
 __all__ = ["HDF5Deserializer", "HDF5Serializer", "load_hdf5", "save_hdf5"]
 
 
+@while_whole(LOOK, "obj")
 def save_hdf5(
     filename: str | os.PathLike[str] | BinaryIO, obj: Any, compression: int | None = 4
 ) -> None:

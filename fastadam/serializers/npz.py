@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.exclusive import LOOK, while_whole
 from fastadam.serializers._members import Members
 from fastadam.serializers._templates import IgnoredNames, IgnoreNames, fill_template
 from fastadam.serializers.atomic import atomic_write
@@ -23,6 +24,7 @@ __all__ = ["NpzDeserializer", "load_npz", "save_npz"]
 _RESERVED_KEYS = frozenset({"file", "allow_pickle"})
 
 
+@while_whole(LOOK, "obj")
 def save_npz(file: str | os.PathLike[str] | BinaryIO, obj: Any, compression: bool = True) -> None:
     """Save an object to an npz file.
 
