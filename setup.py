@@ -175,7 +175,9 @@ def extensions(platform: str) -> list[Extension]:
             include_dirs=include.get(module, []),
             define_macros=macros.get(module, []),
         )
-        for module in (*flags, "_table", "_commit", "_device_rows", "_cpu_features", "_openmp")
+        for module in (
+            *(*flags, "_table", "_commit", "_noted", "_device_rows", "_cpu_features", "_openmp"),
+        )
     ]
 
 

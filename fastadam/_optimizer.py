@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any, Self
 
 from fastadam.comparison import Comparable
+from fastadam.exclusive import LOAD, LOOK, undisturbed, walkable
 from fastadam.hookable import Hook, HookTable
 from fastadam.parameter_table import ParameterTable
 from fastadam.serializers.prepared import PreparedLoad, stored_count
 from fastadam.serializers.protocol import is_deserializer, read_ahead
-from fastadam.targets import Target, as_target
+from fastadam.targets import ArrayTarget, Target, as_target
 from fastadam.update.overrides import loads_in_two_phases
 
 __all__ = ["Optimizer"]
@@ -62,12 +63,25 @@ class Optimizer(Comparable):
             If a dict key is empty, contains '/', or is a top-level 't' or 'epoch'; if arrays
             share part of their memory; if there are no arrays.
         """
-        self._targets = as_target(link)
-        self.target = link
-        self.t = 0
-        self.epoch = 0
-        self._hooks = HookTable()
+        undisturbed(self, LOAD, lambda: self._begin(link))
         return self
+
+    def _begin(self, link: Any) -> None:
+        """Take a target; count from 0, without hooks."""
+        targets = as_target(link)
+        self.__dict__.update(_targets=targets, target=link, t=0, epoch=0, _hooks=HookTable())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy has; refused while it is half-made."""
+        return undisturbed(self, LOOK, lambda: {**self.__dict__, "_whole": _Whole(self)})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what another had."""
+        self.__dict__.update(state)
+        self.__dict__.pop("_whole", None)
+        if isinstance(self._targets, ArrayTarget):
+            # arrays that were views of one memory are so again
+            self.target = self._targets.tree
 
     def update(self, lossfun: Callable[..., Any] | None = None, *args: Any, **kwds: Any) -> Any:
         """Update the parameters; a subclass says how.
@@ -84,7 +98,7 @@ class Optimizer(Comparable):
     @property
     def parameters(self) -> ParameterTable:
         """The target's parameters by path: a read-only mapping that prints as a table."""
-        self._refresh()
+        self._look_again()
         return ParameterTable(self._set_up().parameters)
 
     def new_epoch(self, auto: bool = False) -> None:
@@ -215,11 +229,17 @@ class Optimizer(Comparable):
             If an entry is missing.
         ValueError, TypeError
             If an entry has another shape, or a dtype that does not convert.
+        RuntimeError
+            If an update is half-way.
         """
         if is_deserializer(serializer):
-            self.prepare_load(serializer).commit()
-            return
-        self._refresh()
+            undisturbed(self, LOAD, lambda: self.prepare_load(serializer).commit())
+        else:
+            undisturbed(self, LOOK, lambda: self._write(serializer))
+
+    def _write(self, serializer: Any) -> None:
+        """Write to a serializer, while nobody updates."""
+        self._look_again()
         targets = self._set_up()
         rules = self._rules_by_path()
         serializer("t", self.t)
@@ -249,7 +269,7 @@ class Optimizer(Comparable):
         KeyError, ValueError, TypeError
             As `serialize`.
         """
-        self._refresh()
+        self._look_again()
         prepared = PreparedLoad()
         for name in ("t", "epoch"):
             prepared.attribute(self, name, stored_count(serializer, name, getattr(self, name)))
@@ -269,6 +289,11 @@ class Optimizer(Comparable):
             if (rule := getattr(param, "update_rule", None)) is not None
         }
 
+    def _look_again(self) -> None:
+        """Walk the target again for somebody who only looks, unless an update counts on it."""
+        if walkable(self):
+            self._refresh()
+
     def _refresh(self) -> None:
         """Walk the target again, for arrays and parameters that have changed."""
         self._set_up().refresh()
@@ -286,3 +311,22 @@ class Optimizer(Comparable):
         self._set_up()
         assert self._hooks is not None
         return self._hooks
+
+
+class _Whole:
+    """The last thing in an optimizer's state: it refuses a copy during which an update was made.
+
+    Pickling and deep copying go on long after ``__getstate__``, and other threads with them.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        self._optimizer, self._t = optimizer, optimizer.t
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        undisturbed(self._optimizer, LOOK, lambda: None)
+        if self._optimizer.t != self._t:
+            raise RuntimeError(
+                f"this {type(self._optimizer).__name__} was updated while it was being copied, so "
+                "the copy would be half of each; hold a threading.Lock around both"
+            )
+        return bool, (True,)

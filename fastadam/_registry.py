@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.changes import note_change
 from fastadam.initializer import Constant, Shape
 from fastadam.parameter import Parameter
 from fastadam.update.overrides import stores_plainly
@@ -53,9 +52,6 @@ class Registry:
             value.name = name
             self._params.add(name)
             self._persistent.discard(name)
-        parts = (Parameter, Registry)
-        if isinstance(value, parts) or isinstance(self.__dict__.get(name), parts):
-            note_change()
         super().__setattr__(name, value)
 
     def __delattr__(self, name: str) -> None:
@@ -63,7 +59,6 @@ class Registry:
         self._params.discard(name)
         self._persistent.discard(name)
         super().__delattr__(name)
-        note_change()
 
     @property
     def within_init_scope(self) -> bool:
@@ -165,7 +160,6 @@ class Registry:
             )
         self._persistent.add(name)
         self._params.discard(name)
-        note_change()
 
     def params(self, include_uninit: bool = True) -> Iterator[Parameter]:
         """Iterate over the parameters of this link and all links below it.

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, MutableSequence
 from typing import Any, Self, SupportsIndex, overload
 
 from fastadam._link import Link
-from fastadam.changes import note_change
 from fastadam.parameter import Parameter
 from fastadam.update.overrides import stores_plainly
 
@@ -266,7 +265,6 @@ class ChainList(Link, MutableSequence[Link]):
         """Name every child by its index."""
         for name, child in self._named_children():
             child.name = name
-        note_change()
 
 
 def _check_link(link: Any) -> Link:

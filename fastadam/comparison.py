@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastadam.array_difference import same_bits
-from fastadam.description import PARAM, Snapshot, describe
+from fastadam.description import PARAM, Snapshot, describe, looked
 from fastadam.hyperparameter import same_value
 
 __all__ = ["Comparable"]
@@ -36,7 +36,9 @@ class Comparable:
             return True
         if not isinstance(other, Comparable):
             return NotImplemented
-        return type(self) is type(other) and _agree(describe(self), describe(other))
+        return type(self) is type(other) and looked(
+            self, other, lambda: _agree(describe(self), describe(other))
+        )
 
     def __hash__(self) -> int:
         """Return the hash of the class: that of an optimizer must not change as it learns."""
@@ -61,25 +63,25 @@ class Comparable:
         """
         if not isinstance(other, Comparable):
             return NotImplemented
-        return _less(self, other)
+        return looked(self, other, lambda: _less(self, other))
 
     def __le__(self, other: object) -> bool:
         """Tell whether this optimizer is less than the other or equal to it."""
         if not isinstance(other, Comparable):
             return NotImplemented
-        return _less(self, other) or self == other
+        return looked(self, other, lambda: _less(self, other) or self == other)
 
     def __gt__(self, other: object) -> bool:
         """Tell whether the other optimizer is less than this one."""
         if not isinstance(other, Comparable):
             return NotImplemented
-        return _less(other, self)
+        return looked(self, other, lambda: _less(other, self))
 
     def __ge__(self, other: object) -> bool:
         """Tell whether the other optimizer is less than this one or equal to it."""
         if not isinstance(other, Comparable):
             return NotImplemented
-        return _less(other, self) or self == other
+        return looked(self, other, lambda: _less(other, self) or self == other)
 
 
 def _agree(a: Snapshot, b: Snapshot) -> bool:

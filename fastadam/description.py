@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.exclusive import LOOK, undisturbed, walkable
 from fastadam.kernels.backend import is_array, on_cpu
 from fastadam.targets import Target, as_target
 
-__all__ = ["PARAM", "SHARED", "Snapshot", "describe", "is_optimizer", "snapshot"]
+__all__ = ["PARAM", "SHARED", "Snapshot", "describe", "is_optimizer", "looked", "snapshot"]
 
 Array = npt.NDArray[Any]
 Key = tuple[str, str]
+R = TypeVar("R")
 
 # The name of a parameter's own array among its state.
 PARAM = "param"
@@ -88,6 +91,8 @@ def snapshot(obj: Any) -> Snapshot:
     ------
     TypeError, ValueError
         If `obj` is neither an optimizer nor a target.
+    RuntimeError
+        If an update of the optimizer is half-way.
 
     Examples
     --------
@@ -102,7 +107,25 @@ def snapshot(obj: Any) -> Snapshot:
     >>> before.arrays['w', 'param']
     array([ 1., -2.])
     """
-    live = describe(obj)
+    return looked(obj, None, lambda: _copied(describe(obj)))
+
+
+def looked(a: Any, b: Any, look: Callable[[], R]) -> R:
+    """Look at one or two things while nobody updates those of them that are optimizers.
+
+    Raises
+    ------
+    RuntimeError
+        If an update is half-way.
+    """
+    for obj in (a, b):
+        if is_optimizer(obj):
+            look = partial(undisturbed, obj, LOOK, look)
+    return look()
+
+
+def _copied(live: Snapshot) -> Snapshot:
+    """Return a snapshot with arrays of its own."""
     facts = {key: _kept(value) for key, value in live.facts.items()}
     return replace(live, facts=facts, arrays={k: _frozen(a) for k, a in live.arrays.items()})
 
@@ -144,7 +167,8 @@ def _targets_of(obj: Any) -> Target | None:
         return as_target(obj)
     targets: Target | None = getattr(obj, "_targets", None)
     if targets is not None:
-        targets.refresh()
+        if walkable(obj):
+            targets.refresh()
         return targets
     return None if obj.target is None else as_target(obj.target)
 

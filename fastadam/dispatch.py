@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import operator
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 from typing import Any
 
+from fastadam.kernels.arrays import extent
+from fastadam.kernels.backend import is_array
+from fastadam.parameter import peek_grad, replace_grad
 from fastadam.rule_batch import RuleBatch
 from fastadam.update_rule import UpdateRule
 
@@ -53,6 +59,11 @@ class Dispatch:
             self._batches[key] = paths, batch
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """Paths of all parameters that are to be updated."""
+        return tuple(self._paths)
+
+    @property
     def applied(self) -> tuple[str, ...]:
         """Paths of the parameters that have been updated so far."""
         return tuple(path for path in self._paths if path in self._applied)
@@ -64,6 +75,32 @@ class Dispatch:
             return None
         return next(iter(self._batches.values()))[1]
 
+    def untangle(self) -> None:
+        """Copy gradients that somebody's step would change before another's reads them.
+
+        Within one batch the kernels see to that.
+        """
+        if len(self._batches) + len(self._singles) < 2:
+            return
+        params = [param for _, batch in self._batches.values() for param in batch.params]
+        params += [param for _, param in self._singles]
+        written: list[Any] = []
+        for param in params:
+            state = getattr(param.update_rule, "state", None) or {}
+            written += [array for array in (param.array, *state.values()) if is_array(array)]
+        spans = sorted(extent(array) for array in written)
+        starts = [low for low, _ in spans]
+        reach = list(itertools.accumulate((high for _, high in spans), max))
+        for param in params:
+            grad = peek_grad(param)
+            if not is_array(grad):
+                continue
+            low, high = extent(grad)
+            # what begins before its end
+            before = bisect.bisect_left(starts, high)
+            if before and reach[before - 1] > low:
+                replace_grad(param, grad.copy(order="K"))
+
     def check(self) -> None:
         """Let everybody refuse before anybody writes; a single batch or rule checks itself."""
         if len(self._batches) + len(self._singles) == 1:
@@ -74,24 +111,40 @@ class Dispatch:
             if isinstance(param.update_rule, UpdateRule):
                 type(param.update_rule).check_batch([param.update_rule], [param])
 
-    def run(self) -> None:
-        """Update the parameters: the batches first, then the others in the order of their paths."""
+    def run(self, owner: dict[str, Any] | None = None, noted: dict[str, Any] | None = None) -> None:
+        """Update the parameters: the batches first, then the others in the order of their paths.
+
+        If one batch is all, it makes of the attributes `owner` what is `noted`, with its step.
+
+        Parameters
+        ----------
+        owner, noted : dict, optional
+            The attributes of the optimizer, and what some of them become.
+        """
+        owner, noted = ({}, {}) if owner is None or noted is None else (owner, noted)
+        batch = self.only_batch
+        if batch is not None:
+            self._note(self._paths, batch.rules, partial(batch.update, owner, noted))
+            return
+        # the rules' hooks see the new count
+        owner["t"] = noted.get("t")
         for paths, batch in self._batches.values():
             self._note(paths, batch.rules, batch.update)
         for path, param in self._singles:
             self._note([path], [param.update_rule], param.update)
+        owner.update(noted)
 
     def _note(self, paths: list[str], rules: list[Any], update: Callable[[], None]) -> None:
         """Make an update and note whom it reached, by the rules' counts if it raises."""
         before = [getattr(rule, "t", None) for rule in rules]
+        done = False
         try:
             update()
-        except BaseException:
+            done = True
+        finally:
             after = [getattr(rule, "t", None) for rule in rules]
             reached = zip(paths, before, after, strict=True)
-            self._applied.update(path for path, old, new in reached if old != new)
-            raise
-        self._applied.update(paths)
+            self._applied.update(path for path, old, new in reached if done or old != new)
 
 
 def _same(a: list[Any], b: list[Any]) -> bool:

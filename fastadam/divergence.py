@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy.typing as npt
 
 from fastadam.array_difference import array_difference
-from fastadam.description import PARAM, SHARED, Snapshot, describe
+from fastadam.description import PARAM, SHARED, Snapshot, describe, looked
 from fastadam.difference import Absent, Difference, Differences
 from fastadam.hyperparameter import same_value
 
@@ -60,7 +61,7 @@ def compare(a: Any, b: Any) -> Differences:
         return _compare_runs(iter(a), iter(b))
     if _is_run(a) or _is_run(b):
         raise TypeError(f"cannot compare {_sort(a)} with {_sort(b)}: give two runs")
-    return Differences(tuple(_differences(a, b)))
+    return Differences(looked(a, b, lambda: tuple(_differences(a, b))))
 
 
 def _is_run(obj: Any) -> bool:
@@ -83,14 +84,19 @@ def _compare_runs(a: Iterator[Any], b: Iterator[Any]) -> Differences:
             more, fewer = f"at least {agreed + 1}", f"{agreed}"
             ends = (fewer, more) if isinstance(x, Absent) else (more, fewer)
             return Differences((Difference("", "steps", *ends),), agreed=agreed)
-        first, second = _described(x), _described(y)
-        if not isinstance(x, Snapshot):
-            _refuse_shared_arrays(first, second)
-        found = tuple(_differences(first, second))
+        t, found = looked(x, y, partial(_compared, x, y))
         if found:
-            return Differences(found, first.t, agreed)
+            return Differences(found, t, agreed)
         agreed += 1
     return Differences((), agreed=agreed)
+
+
+def _compared(x: Any, y: Any) -> tuple[int | None, tuple[Difference, ...]]:
+    """Return the count of two runs at one step, and how they differ."""
+    first, second = _described(x), _described(y)
+    if not isinstance(x, Snapshot):
+        _refuse_shared_arrays(first, second)
+    return first.t, tuple(_differences(first, second))
 
 
 def _refuse_shared_arrays(a: Snapshot, b: Snapshot) -> None:

@@ -1,4 +1,8 @@
-"""One thread at a time: what is half-way in one must not be begun in another."""
+"""One at a time: what is half-way in one place must not be begun, or seen, in another.
+
+Updates, looks (saving, comparing, copying) and loads exclude each other, at once and with an error:
+nobody waits. Within one thread they nest as far as what they would find is whole.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,97 @@ import threading
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-__all__ = ["exclusive"]
+__all__ = [
+    "LOAD",
+    "LOOK",
+    "MIDDLE",
+    "OPEN",
+    "POST",
+    "PRE",
+    "UPDATE",
+    "enter",
+    "exclusive",
+    "undisturbed",
+    "walkable",
+    "while_whole",
+]
 
 S = TypeVar("S")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# By id, as an optimizer may be copied or pickled by its own hooks, and its hash is its class's.
-_RUNNING: dict[int, tuple[int]] = {}
+# Where a call is: in a loss function, in 'pre' hooks, between the first write and the last, in
+# 'post' hooks; in a look, in a load.
+OPEN, PRE, MIDDLE, POST, LOOKING, LOADING = range(6)
+
+# What may be begun: how it is called in messages, where it is at once, and what it may interrupt.
+UPDATE = ("updated", OPEN, (OPEN,))
+LOOK = ("saved, compared or copied", LOOKING, (OPEN, PRE, POST, LOOKING, LOADING))
+LOAD = ("loaded or set up", LOADING, (OPEN, POST, LOADING))
+
+Kind = tuple[str, int, tuple[int, ...]]
+
+# Thread and place of the outermost call for each object. By id, as an optimizer may be copied or
+# pickled by its own hooks, and its hash is its class's.
+_RUNNING: dict[int, list[int]] = {}
 
 if hasattr(os, "register_at_fork"):
     # the threads that were in there do not live on in a child
     os.register_at_fork(after_in_child=_RUNNING.clear)
 
 
+def undisturbed(obj: Any, kind: Kind, call: Callable[[], R]) -> R:
+    """Call a function while nothing else is done with an object.
+
+    Parameters
+    ----------
+    obj : object
+        Any object, known by its identity.
+    kind : tuple
+        UPDATE, LOOK or LOAD.
+    call : callable
+        What to call.
+
+    Raises
+    ------
+    RuntimeError
+        If something else is half-way: in another thread, or in this one where a hook, a rule or
+        a signal handler has interrupted it.
+    """
+    key, mine = id(obj), [threading.get_ident(), kind[1]]
+    outer: list[int] | None = None
+    place = 0
+    try:
+        # setdefault is one operation, so that one of two threads comes first
+        found = _RUNNING.setdefault(key, mine)
+        elsewhere = found[0] != mine[0]
+        if elsewhere and found[1] == LOOKING and kind is LOOK:
+            # two threads may look at once
+            return call()
+        if found is not mine:
+            if elsewhere or found[1] not in kind[2]:
+                raise RuntimeError(_refusal(obj, kind, found, elsewhere))
+            place = found[1]
+            outer = found
+            # in 'pre' hooks nothing begins but looks, which walk no target there
+            found[1] = PRE if place == PRE else kind[1]
+        return call()
+    finally:
+        # Only the outermost call's entry is its own. No function is called here, after
+        # which Ctrl-C could come in between.
+        if outer is not None:
+            outer[1] = place
+        elif key in _RUNNING and _RUNNING[key] is mine:
+            del _RUNNING[key]
+
+
 def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
-    """Let a method run in one thread at a time for each object; the same thread may nest calls.
+    """Let an update run alone for each object; in a loss function the same thread may nest one.
 
     Parameters
     ----------
     method : function
-        A method; all that are decorated exclude each other.
+        A method; all that are decorated exclude each other, and looks and loads.
 
     Returns
     -------
@@ -38,24 +112,93 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
 
     @functools.wraps(method)
     def alone(self: S, /, *args: P.args, **kwds: P.kwargs) -> R:
-        key, thread = id(self), (threading.get_ident(),)
+        key, mine = id(self), [threading.get_ident(), OPEN]
+        outer: list[int] | None = None
         try:
-            # setdefault is one operation, so that one of two threads comes first
-            if _RUNNING.setdefault(key, thread) != thread:
-                raise RuntimeError(_refusal(self))
+            found = _RUNNING.setdefault(key, mine)
+            if found is not mine:
+                if found[0] != mine[0] or found[1] != OPEN:
+                    raise RuntimeError(_refusal(self, UPDATE, found, found[0] != mine[0]))
+                outer = found
             return method(self, *args, **kwds)
         finally:
-            # Only the outermost call's entry is its own. No function is called here, after
-            # which Ctrl-C could come in between.
-            if key in _RUNNING and _RUNNING[key] is thread:
+            # as in `undisturbed`, written out: this is on the way of every update
+            if outer is not None:
+                outer[1] = OPEN
+            elif key in _RUNNING and _RUNNING[key] is mine:
                 del _RUNNING[key]
 
     return alone
 
 
-def _refusal(obj: Any) -> str:
+def while_whole(kind: Kind, name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator for a function whose second argument may be an optimizer.
+
+    Parameters
+    ----------
+    kind : tuple
+        LOOK or LOAD.
+    name : str
+        The name of that argument.
+    """
+
+    def decorated(function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def whole(*args: P.args, **kwds: P.kwargs) -> R:
+            obj = args[1] if len(args) > 1 else kwds.get(name)
+            if not callable(getattr(obj, "setup", None)):
+                return function(*args, **kwds)
+            return undisturbed(obj, kind, lambda: function(*args, **kwds))
+
+        return whole
+
+    return decorated
+
+
+def enter(obj: Any, place: int) -> None:
+    """Say where the update is that is running.
+
+    Parameters
+    ----------
+    obj : object
+        What it is an update of.
+    place : int
+        PRE, MIDDLE or POST.
+    """
+    found = _RUNNING.get(id(obj))
+    if found is not None and found[0] == threading.get_ident():
+        found[1] = place
+
+
+def walkable(obj: Any) -> bool:
+    """Tell whether a look may walk the target again: not while an update counts on its last walk.
+
+    Parameters
+    ----------
+    obj : object
+        What may be in an update.
+    """
+    found = _RUNNING.get(id(obj))
+    return found is None or (found[0] == threading.get_ident() and found[1] not in (PRE, MIDDLE))
+
+
+def _refusal(obj: Any, kind: Kind, found: list[int], elsewhere: bool) -> str:
     """Say what is wrong, and what to do."""
+    name, doing = type(obj).__name__, kind[0]
+    where = {LOOKING: "is saving, comparing or copying", LOADING: "is loading or setting up"}
+    if elsewhere:
+        what = where.get(found[1], "is in an update of")
+        return (
+            f"another thread {what} this {name}; hold a threading.Lock around its updates, or give "
+            "each thread an optimizer and parameters of its own"
+        )
+    if found[1] in where:
+        return (
+            f"this {name} cannot be {doing} now: this thread {where[found[1]]} it, and a callback "
+            "or signal handler has come in between; do it afterwards"
+        )
     return (
-        f"another thread is in an update of this {type(obj).__name__}; hold a threading.Lock "
-        "around its updates, or give each thread an optimizer and parameters of its own"
+        f"this {name} cannot be {doing} now: it is in the middle of an update, which a hook, a "
+        "rule or a signal handler has interrupted; do it when update() has returned (saving works "
+        "in a 'post' hook, too)"
     )

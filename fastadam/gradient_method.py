@@ -6,8 +6,10 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, cast
 
+import numpy as np
+
 from fastadam.dispatch import Dispatch
-from fastadam.exclusive import exclusive
+from fastadam.exclusive import MIDDLE, POST, PRE, enter, exclusive
 from fastadam.gradient_pass import GradientFacts, PendingFacts, narrow_gradients
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
@@ -75,7 +77,8 @@ class GradientMethod(LossScaling):
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy finds its own batches
-        return {k: v for k, v in self.__dict__.items() if k not in ("_work", "_kept", "_replay")}
+        state = super().__getstate__()
+        return {k: v for k, v in state.items() if k not in ("_work", "_kept", "_replay")}
 
     @property
     def last_update(self) -> UpdateReport | None:
@@ -134,7 +137,8 @@ class GradientMethod(LossScaling):
         Raises
         ------
         RuntimeError
-            If the optimizer is not set up, or another thread is updating it.
+            If the optimizer is not set up, or another thread is updating, saving or comparing it,
+            or it is called by one of its own hooks.
         TypeError
             If the loss carries no gradients; if a parameter or gradient has a dtype that cannot
             be stepped.
@@ -153,29 +157,26 @@ class GradientMethod(LossScaling):
         3. 'pre' hooks, which see the true gradients;
         4. ``t += 1``; if a gradient is not finite, what `on_nonfinite` says;
         5. the update of every parameter whose rule is enabled;
-        6. 'post' hooks, which see `last_update`; a new loss scale, if it is dynamic.
+        6. a new loss scale, if it is dynamic; 'post' hooks, which see it and `last_update`, and
+           may save.
 
         Everything is checked before anything is written: a refused update has changed neither
         parameters nor state nor counts. A loss function or 'pre' hook that raises leaves these as
         they were, too. When a rule's hook or a 'post' hook raises, every parameter is wholly
         before or wholly after its step, and ``last_update.applied`` names those that are after.
-        Ctrl-C waits until all parameters have made their step; a second one does not.
+        Ctrl-C, and any other signal that Python handles, waits until all parameters have made
+        their step; a second Ctrl-C does not. Hooks cannot update the optimizer again.
         """
-        if lossfun is None and self._repeat():
+        if lossfun is None:
+            if not self._repeat():
+                self._gather_and_update()
             return None
         self._set_up()
-        if lossfun is None:
-            self._refresh()
-            self._update()
-            return None
         loss = lossfun(*args, **kwds)
         if isinstance(loss, tuple) and len(loss) == 2:
             loss, grads = loss
-            if grads is not None and self._repeat(grads):
-                return loss
-            self._refresh()
-            lend_gradients(self._set_up(), grads)
-            self._update(lent=True)
+            if grads is None or not self._repeat(grads):
+                self._gather_and_update(grads, lent=True)
             return loss
         self._refresh()
         arrays = isinstance(self._targets, ArrayTarget)
@@ -188,8 +189,7 @@ class GradientMethod(LossScaling):
         self._clear_gradients()
         loss.backward(loss_scale=self._loss_scale)
         if not self._repeat():
-            self._refresh()
-            self._update()
+            self._gather_and_update()
         return loss
 
     @exclusive
@@ -220,11 +220,8 @@ class GradientMethod(LossScaling):
                     f"a loss scale must be a finite number above 0, not {loss_scale!r}"
                 )
         self._set_up()
-        if grads is not None and self._repeat(grads, loss_scale):
-            return
-        self._refresh()
-        lend_gradients(self._set_up(), grads, loss_scale)
-        self._update(lent=True)
+        if grads is None or not self._repeat(grads, loss_scale):
+            self._gather_and_update(grads, loss_scale, lent=True)
 
     @exclusive
     def prepare_replay(self) -> None:
@@ -459,9 +456,10 @@ class GradientMethod(LossScaling):
         """Walk the target, and give rules to the parameters that are new."""
         super()._refresh()
         known = {id(param) for param in self._known}
-        self._known = []
-        for path, param in self._set_up().parameters.items():
-            self._known.append(param)
+        parameters = self._set_up().parameters
+        if len(known) == len(parameters) and all(id(p) in known for p in parameters.values()):
+            return
+        for path, param in parameters.items():
             # a rule of None in a parameter that is known was set by hand, and stays
             if id(param) not in known and getattr(param, "update_rule", None) is None:
                 rule = param.update_rule = self.create_update_rule()
@@ -469,6 +467,7 @@ class GradientMethod(LossScaling):
                     rule.path = path
                 if self._use_fp32_update:
                     rule.use_fp32_update()
+        self._known = list(parameters.values())
 
     def _clear_gradients(self) -> None:
         """Make room for the gradients of a backward pass."""
@@ -482,7 +481,22 @@ class GradientMethod(LossScaling):
             for param in self._set_up().parameters.values():
                 param.cleargrad()
 
-    def _update(self, lent: bool = False) -> None:
+    def _gather_and_update(
+        self, grads: Any = None, loss_scale: float | None = None, lent: bool = False
+    ) -> None:
+        """Walk the target and make one update, whatever was found before.
+
+        No floating-point setting of the caller's reaches in here.
+        """
+        self._kept = None
+        with np.errstate(all="ignore"):
+            self._refresh()
+            enter(self, PRE)
+            if lent:
+                lend_gradients(self._set_up(), grads, loss_scale)
+            self._update(lent)
+
+    def _update(self, lent: bool) -> None:
         """Update from the gradients that are there; forget those that were lent."""
         targets = self._set_up()
         params = targets.parameters.values()
@@ -494,17 +508,24 @@ class GradientMethod(LossScaling):
                 "there are no gradients: call update(lossfun, ...) with a function that "
                 "returns (loss, gradients), or apply_gradients(gradients)"
             )
+        found = self._loss_scaling_isnan, self._loss_scaling_isnan_ever
+        t = self.t
         try:
             self.reallocate_cleared_grads()
             self._unscale_and_look()
             self.check_nan_in_grads()
             self.call_hooks("pre")
             self._refuse_nonfinite()
+            if not targets.unchanged():
+                # a hook has put other arrays into it
+                self._refresh()
+                self.reallocate_cleared_grads()
             self._update_parameters()
             self.reallocate_cleared_grads()
             self.call_hooks("post")
-            self.update_loss_scale()
         finally:
+            if self.t == t:
+                self._loss_scaling_isnan, self._loss_scaling_isnan_ever = found
             self._facts, self._looking = None, False
             targets.finish()
             narrow_gradients(self._unscaled)
@@ -519,30 +540,40 @@ class GradientMethod(LossScaling):
         work = Dispatch(self._set_up().parameters if safe else {}, self._work)
         self._work = work if safe else None
         work.check()
+        work.untangle()
+        own, t = self.__dict__, self.t
+        noted: dict[str, Any] = {"t": t + 1}
+        adapts = _adapts_its_scale(self)
+        if not adapts:
+            noted["_loss_scale"] = self._next_loss_scale()
+        noted["_last"] = self._report(t + 1, not safe, work.paths)
         # Ctrl-C between two parameters, or between a count and its step, would break a state
         with DeferredInterrupt():
-            self.t += 1
+            enter(self, MIDDLE)
             try:
-                work.run()
+                work.run(own, noted)
+                if adapts:
+                    self.update_loss_scale()
             except BaseException:
-                # a step that no parameter has taken is not counted
-                if not work.applied:
-                    self.t -= 1
-                else:
-                    self._report(skipped=False, applied=work.applied)
+                if own.get("_last") is not noted["_last"]:
+                    # a step that no parameter has taken is not counted
+                    noted["_last"] = self._report(t + 1, not safe, work.applied)
+                    own.update(noted if work.applied else {"t": t})
                 raise
-            self._report(skipped=not safe, applied=work.applied)
+            finally:
+                enter(self, POST)
         batch = work.only_batch if safe else None
         self._kept = repeatable(self, GradientMethod, batch, work.applied)
 
-    def _report(self, skipped: bool, applied: tuple[str, ...]) -> None:
-        """Set `last_update`."""
+    def _report(
+        self, t: int, skipped: bool, applied: tuple[str, ...]
+    ) -> UpdateReport | tuple[Any, ...]:
+        """Return what `last_update` becomes."""
         facts = self._facts
         if isinstance(facts, PendingFacts):
-            self._last = self.t, skipped, facts, self._loss_scale, applied
-            return
-        self._last = UpdateReport(
-            t=self.t,
+            return t, skipped, facts, self._loss_scale, applied
+        return UpdateReport(
+            t=t,
             skipped=skipped,
             nonfinite=None if facts is None else facts.nonfinite,
             grad_norm=None if facts is None else facts.norm,
@@ -553,3 +584,9 @@ class GradientMethod(LossScaling):
     def _repeat(self, grads: Any = None, loss_scale: float | None = None) -> bool:
         """Make the update of before again, with other gradients, if that is all there is to do."""
         return self._kept is not None and self._kept.run(self, grads, loss_scale)
+
+
+def _adapts_its_scale(optimizer: Any) -> bool:
+    """Tell whether an optimizer adapts its loss scale in a way of its own."""
+    own = type(optimizer).update_loss_scale is not LossScaling.update_loss_scale
+    return own or "update_loss_scale" in optimizer.__dict__

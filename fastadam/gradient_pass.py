@@ -1,4 +1,9 @@
-"""The one pass over the gradients: true ones from scaled ones, their norm, what is not finite."""
+"""The one pass over the gradients: true ones from scaled ones, their norm, what is not finite.
+
+What is judged is what the step uses: the true gradient, rounded to the dtype that the step is
+computed in, before any hook. It counts as finite if its square is, too: the second moment would be
+infinite otherwise, and NaN the next step.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastadam.kernels.arrays import extent, is_writeable
-from fastadam.kernels.backend import is_gpu_array
+from fastadam.kernels.backend import beside, is_gpu_array
 from fastadam.kernels.dtypes import computing_dtype
-from fastadam.kernels.norm import all_finite, global_norm, sum_of_squares, unscale
+from fastadam.kernels.norm import (
+    finite_squares,
+    global_norm,
+    largest_square,
+    sum_of_squares,
+    unscale,
+)
 from fastadam.parameter import Parameter, peek_grad, replace_grad
 
 __all__ = [
@@ -41,8 +52,8 @@ class PendingFacts:
     paths : tuple of str
         Where the gradients are.
     doubtful : mapping of str to array
-        Those whose sum of squares may be infinite although all elements are finite, by path. They
-        alone are looked at again.
+        Those that may be looked at again, by path, where their sum of squares leaves it open
+        whether each square is finite. Of the others the sum decides.
     squares : callable
         Returns the sums of squares of all.
     """
@@ -63,11 +74,17 @@ class PendingFacts:
         nonfinite = tuple(
             path
             for path, total in zip(self._paths, squares, strict=True)
-            if not math.isfinite(total)
-            and not (path in self._doubtful and all_finite(self._doubtful[path]))
+            if not self._is_finite(path, total)
         )
-        # beside sums that overflow, those of the other gradients are nothing
         return GradientFacts(nonfinite, global_norm(list(self._doubtful.values()), squares))
+
+    def _is_finite(self, path: str, total: float) -> bool:
+        """Tell whether a gradient and its squares are finite, by their sum or another look."""
+        array = self._doubtful.get(path)
+        if array is None:
+            return math.isfinite(total)
+        computing = computing_dtype(array.dtype) or np.dtype(np.float64)
+        return total <= largest_square(computing) or finite_squares(array)
 
     @property
     def nonfinite(self) -> tuple[str, ...]:
@@ -93,6 +110,21 @@ def _may_overflow(array: Any) -> bool:
     return computing_dtype(array.dtype) != np.float32
 
 
+def _as_computed(param: Any, grad: Any) -> Any:
+    """Return a gradient in the dtype that its parameter's step is computed in."""
+    computing = computing_dtype(param.array.dtype)
+    if computing is None or computing_dtype(grad.dtype) == computing:
+        return grad
+    with np.errstate(all="ignore"), beside(grad):
+        return grad.astype(computing)
+
+
+def _widened(param: Any, grad: Any) -> Any:
+    """Return a gradient in float64 if the parameter's step is computed in that."""
+    wide = computing_dtype(param.array.dtype) == np.float64
+    return _as_computed(param, grad) if wide else grad
+
+
 def is_scaled(param: Any) -> bool:
     """Tell whether a backward pass has left the gradient multiplied by a loss scale."""
     return param.array is not None and getattr(param, "_loss_scale", None) is not None
@@ -113,7 +145,7 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, Callable[[], float]]:
     """
     scaled = [param for param in params if is_scaled(param)]
     with_grad = [param for param in scaled if peek_grad(param) is not None]
-    grads = [peek_grad(param) for param in with_grad]
+    grads = [_widened(param, peek_grad(param)) for param in with_grad]
     true, squares = unscale(
         grads,
         [float(param._loss_scale) for param in with_grad],
@@ -127,7 +159,12 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, Callable[[], float]]:
         if id(param) in quotients:
             replace_grad(param, quotients[id(param)])
         param._loss_scale = None
-    return {id(param): partial(squares.__getitem__, i) for i, param in enumerate(with_grad)}
+    # what is rounded once more, to the dtype of the step, is summed again
+    return {
+        id(param): partial(squares.__getitem__, i)
+        for i, param in enumerate(with_grad)
+        if computing_dtype(true[i].dtype) == computing_dtype(peek_grad(param).dtype)
+    }
 
 
 def alone(arrays: Sequence[Any]) -> list[bool]:
@@ -157,7 +194,9 @@ def narrow_gradients(params: Iterable[Any]) -> None:
 
 
 def gradient_pass(
-    parameters: Mapping[str, Any], squares: Mapping[int, Callable[[], float]]
+    parameters: Mapping[str, Any],
+    squares: Mapping[int, Callable[[], float]],
+    decides: bool = True,
 ) -> GradientFacts | PendingFacts:
     """Look at the gradients of the parameters that are to be updated.
 
@@ -167,15 +206,24 @@ def gradient_pass(
         Those to be updated, by path.
     squares : mapping of int to callable
         What `unscale_gradients` has summed already.
+    decides : bool
+        Whether something is decided by it at once, so that gradients on a GPU may be looked at
+        again.
     """
     grads = {
-        path: grad for path, param in parameters.items() if (grad := peek_grad(param)) is not None
+        path: _as_computed(param, grad)
+        for path, param in parameters.items()
+        if (grad := peek_grad(param)) is not None
     }
     missing = [path for path in grads if id(parameters[path]) not in squares]
     sums = sum_of_squares([grads[path] for path in missing])
     known = {path: partial(sums.__getitem__, i) for i, path in enumerate(missing)}
     looks = [known.get(path) or squares[id(parameters[path])] for path in grads]
-    doubtful = {path: grad for path, grad in grads.items() if _may_overflow(grad)}
+    doubtful = {
+        path: grad
+        for path, grad in grads.items()
+        if decides or not is_gpu_array(grad) or _may_overflow(grad)
+    }
     pending = PendingFacts(tuple(grads), doubtful, lambda: [look() for look in looks])
     if any(map(is_gpu_array, grads.values())):
         return pending

@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from fastadam.changes import note_change
-
 __all__ = ["Hook", "HookTable"]
 
 Hook = Callable[..., Any]
@@ -32,8 +30,13 @@ class HookTable:
     def __iter__(self) -> Iterator[tuple[str, str, Hook]]:
         """Yield (timing, name, hook), all 'pre' hooks first."""
         for timing, hooks in self._hooks.items():
-            for name, hook in hooks.items():
+            # another thread may add one meanwhile
+            for name, hook in hooks.copy().items():
                 yield timing, name, hook
+
+    def tables(self) -> list[dict[str, Hook]]:
+        """Return the dicts in which the hooks are, for those who compare them."""
+        return list(self._hooks.values())
 
     def add(self, hook: Hook, name: str | None, timing: str) -> None:
         """Add a hook at the end of its timing's order.
@@ -72,14 +75,12 @@ class HookTable:
         if any(name in hooks for hooks in self._hooks.values()):
             raise KeyError(f"a hook named {name!r} is there already; pass another name=...")
         self._hooks[timing][name] = hook
-        note_change()
 
     def remove(self, name: str) -> None:
         """Remove the hook of that name; KeyError if there is none."""
         for hooks in self._hooks.values():
             if name in hooks:
                 del hooks[name]
-                note_change()
                 return
         known = ", ".join(repr(name) for _, name, _ in self) or "none"
         raise KeyError(f"there is no hook named {name!r}; there are: {known}")
@@ -88,4 +89,4 @@ class HookTable:
         """Return the hooks of one timing in order; ValueError for an unknown timing."""
         if timing not in _TIMINGS:
             raise ValueError(f"the timing of hooks to call is 'pre' or 'post', not {timing!r}")
-        return list(self._hooks[timing].values())
+        return list(self._hooks[timing].copy().values())

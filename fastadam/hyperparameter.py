@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.changes import note_change
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.update.overrides import stores_plainly
 
@@ -95,10 +94,8 @@ class Hyperparameter:
         self._changed()
 
     def _changed(self) -> None:
-        """Take a new version; a change for single rules is one of what an update does."""
+        """Take a new version."""
         object.__setattr__(self, "_version", _next_version())
-        if self._parent is not None:
-            note_change()
 
     @property
     def parent(self) -> Hyperparameter | None:

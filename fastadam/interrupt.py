@@ -1,9 +1,11 @@
-"""Ctrl-C that waits until something is whole."""
+"""Signals that wait until something is whole."""
 
 from __future__ import annotations
 
 import importlib
 import threading
+from collections.abc import Callable
+from functools import partial
 from signal import SIGINT
 from types import FrameType
 from typing import Any
@@ -14,38 +16,63 @@ __all__ = ["DeferredInterrupt"]
 # long, and this is on the way of every update.
 _signal: Any = importlib.import_module("_signal")
 _SIGINT = int(SIGINT)
+_NUMBERS = sorted(_signal.valid_signals())
+
+Handler = Callable[[int, FrameType | None], Any]
 
 
 class DeferredInterrupt:
-    """A context that holds a first Ctrl-C back until its end; a second one comes at once.
+    """A context that holds signals back until its end; a second Ctrl-C comes at once.
 
-    Signals are handled in the main thread only, so in others there is nothing to do. Where no
-    Python function handles SIGINT, it stays as it is.
+    Handlers may raise, or save what they would find half-made, so that all of Python's own wait
+    (but for Ctrl-C, which somebody may have to press again). Signals are handled in the main
+    thread only, so in others there is nothing to do. What no Python function handles stays as it
+    is.
     """
 
     def __enter__(self) -> None:
-        """Put a handler that takes notes in the place of the one there is."""
-        self._handler: Any = None
-        self._held: tuple[int, FrameType | None] | None = None
-        if threading.current_thread() is threading.main_thread():
-            handler = _signal.getsignal(_SIGINT)
-            if callable(handler):
-                self._handler = handler
-                _signal.signal(_SIGINT, self._hold)
+        """Put handlers that take notes in the place of those there are."""
+        self._handlers: dict[int, Handler] = {}
+        self._holding: dict[int, Handler] = {}
+        self._held: dict[int, FrameType | None] = {}
+        if threading.current_thread() is not threading.main_thread():
+            return
+        try:
+            for number in _NUMBERS:
+                handler = _signal.getsignal(number)
+                if callable(handler):
+                    hold = self._holding[number] = partial(self._hold, handler)
+                    self._handlers[number] = handler
+                    _signal.signal(number, hold)
+        except BaseException:
+            # Ctrl-C while handlers are being replaced: nothing has begun
+            self._put_back()
+            raise
 
-    def _hold(self, number: int, frame: FrameType | None) -> None:
-        """Remember the first signal, hand on the others."""
-        if self._held is None:
-            self._held = number, frame
+    def _hold(self, handler: Handler, number: int, frame: FrameType | None) -> None:
+        """Remember a signal; hand on the second Ctrl-C."""
+        if number in self._held and number == _SIGINT:
+            handler(number, frame)
         else:
-            self._handler(number, frame)
+            self._held[number] = frame
+
+    def _put_back(self) -> None:
+        """Put the old handlers back, unless somebody has installed others in the meantime."""
+        for number, handler in self._handlers.items():
+            if _signal.getsignal(number) is self._holding[number]:
+                _signal.signal(number, handler)
 
     def __exit__(self, *_: object) -> None:
-        """Put the old handler back, and call it if there was a signal."""
-        if self._handler is None:
+        """Put the old handlers back, and call those of the signals that came."""
+        if not self._handlers:
             return
-        # whoever has installed another in the meantime is to keep it
-        if _signal.getsignal(_SIGINT) == self._hold:
-            _signal.signal(_SIGINT, self._handler)
-        if self._held is not None:
-            self._handler(*self._held)
+        self._put_back()
+        errors: list[BaseException] = []
+        for number, frame in self._held.items():
+            try:
+                self._handlers[number](number, frame)
+            except BaseException as error:
+                errors.append(error)
+        if errors:
+            # the others are told as what came before it
+            raise errors[-1]

@@ -165,12 +165,16 @@ class LossScaling(Optimizer):
 
     @property
     def on_nonfinite(self) -> str:
-        """What an update does when a gradient holds NaN or infinity.
+        """What an update does when a gradient is not finite.
 
         'propagate', the default and Chainer's way: nothing, so the parameter becomes NaN. 'skip':
         no parameter is touched; the update is counted, the hooks run. 'raise': FloatingPointError
         that names the parameters; nothing has changed but gradients. Dynamic loss scaling skips
         in any case.
+
+        What is judged is the true gradient, rounded to the dtype that the step is computed in,
+        before any hook. It and its square must be finite there: 2e19 is not in float32, since
+        the second moment would be infinite.
         """
         return self._on_nonfinite
 
@@ -218,15 +222,19 @@ class LossScaling(Optimizer):
         ``2**(1 / interval)`` if one ever was, and doubled if not. It is kept within 1 and
         65504.
         """
+        self._loss_scale = self._next_loss_scale()
+
+    def _next_loss_scale(self) -> float | None:
+        """Return what the loss scale is after this update."""
         if not self._loss_scaling_is_dynamic or self._loss_scale is None:
-            return
+            return self._loss_scale
         if self._loss_scaling_isnan:
             factor = 0.5
         elif self._loss_scaling_isnan_ever:
             factor = self._loss_scaling_multiplier
         else:
             factor = 2.0
-        self._loss_scale = max(1.0, min(float(self._loss_scale_max), self._loss_scale * factor))
+        return max(1.0, min(float(self._loss_scale_max), self._loss_scale * factor))
 
     def _unscale_and_look(self) -> None:
         """Make the gradient pass: unscale what is scaled; look at everything if anybody asks."""
@@ -237,9 +245,10 @@ class LossScaling(Optimizer):
             or self._on_nonfinite != "propagate"
             or any(is_scaled(param) for param in params)
         )
+        self._unscaled = [p for p in params if is_scaled(p) and peek_grad(p) is not None]
         squares = unscale_gradients(params)
-        self._unscaled = [param for param in params if id(param) in squares]
-        self._facts = gradient_pass(self._to_update(), squares) if asked else None
+        decides = self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
+        self._facts = gradient_pass(self._to_update(), squares, decides) if asked else None
         self._looking = True
 
     def _note_norm(self, hook: Any, norm: float | None, sums: Any) -> None:
@@ -260,7 +269,7 @@ class LossScaling(Optimizer):
 
     def _look(self) -> GradientFacts | PendingFacts:
         """Look at the gradients as they are, between updates; they stay as they are."""
-        return gradient_pass(self._to_update(), {})
+        return gradient_pass(self._to_update(), {}, True)
 
     def _to_update(self) -> dict[str, Any]:
         """Return the parameters that an update would touch, by path."""

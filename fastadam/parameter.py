@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam._lazy_array import LazyArray
-from fastadam.changes import note_change
 from fastadam.device import device_holding
 from fastadam.initializer import Array, Initializer, Shape
 from fastadam.kernels.backend import (
@@ -113,7 +112,6 @@ class Parameter(LazyArray):
     @update_rule.setter
     def update_rule(self, rule: Any) -> None:
         self._update_rule = rule
-        note_change()
 
     @property
     def grad(self) -> Array | None:
@@ -432,7 +430,7 @@ class Parameter(LazyArray):
         lent = self._grad
         assert lent is not None
         like = lent if self._array is None else self._array
-        wider = is_half(like.dtype) and lent.dtype != like.dtype
+        wider = is_half(like.dtype) and lent.dtype.newbyteorder("=") != like.dtype
         dtype = computing_dtype(like.dtype) if wider else like.dtype
         own: Array = empty_like(like, dtype)
         copy_into(own, lent)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from operator import attrgetter
 from typing import Any
 
-from fastadam.changes import changes
 from fastadam.gradient_pass import PendingFacts, is_scaled
+from fastadam.interrupt import DeferredInterrupt
+from fastadam.kernels._noted import Noted
 from fastadam.kernels.norm import global_norm
 from fastadam.parameter import Parameter
 from fastadam.replay import Replay
@@ -25,6 +27,7 @@ _PARTS = (
 )
 # And what an object may have of its own, while a subclass's is called.
 _OWN_PARTS = (*_PARTS, "update_loss_scale")
+_METHODS = attrgetter(*_OWN_PARTS)
 
 
 class Repetition:
@@ -32,6 +35,8 @@ class Repetition:
 
     Parameters
     ----------
+    optimizer : GradientMethod
+        The optimizer.
     targets : Target
         The optimizer's.
     batch : RuleBatch
@@ -46,20 +51,27 @@ class Repetition:
 
     def __init__(
         self,
+        optimizer: Any,
         targets: Target,
         batch: RuleBatch,
         applied: tuple[str, ...],
         clipping: Any = None,
         adapts: bool = False,
     ) -> None:
-        self._seen = changes()
+        # a walk that finds others makes another dict
+        self._parameters = targets.parameters
+        self._kind = type(optimizer)
+        self._methods = _METHODS(self._kind)
+        self._hooks = Noted()
+        self._hooks.attribute(optimizer, "_hooks")
+        for hooks in optimizer._set_up_hooks().tables():
+            self._hooks.entries(hooks)
         self._targets = targets
         self._batch = batch
         self._applied = applied
         self._clipping = clipping
         self._adapts = adapts
-        # what other libraries' parameters are given is not noted
-        self._foreign = any(type(param) is not Parameter for param in batch.params)
+        self._ours = all(isinstance(param, Parameter) for param in batch.params)
         # the last update, if there was one, left the gradients as they are
         self._plain = False
 
@@ -82,10 +94,13 @@ class Repetition:
         """
         own = optimizer.__dict__
         if (
-            self._seen != changes()
+            self._targets.parameters is not self._parameters
+            or optimizer._targets is not self._targets
+            or type(optimizer) is not self._kind
+            or _METHODS(self._kind) != self._methods
+            or not self._hooks.same()
             or not own.keys().isdisjoint(_OWN_PARTS)
             or not self._targets.unchanged()
-            or (self._foreign and not self._same_rules())
         ):
             return False
         batch = self._batch
@@ -122,6 +137,9 @@ class Repetition:
             found, rate = looked
         # a rate on a GPU is known there alone
         plain = scales is None and type(rate) is float and rate == 1
+        # a gradient that was lent to a parameter must not be written
+        if not plain and not lent and self._ours and any(p._grad_borrowed for p in batch.params):
+            return False
         # nobody sees a caller's gradients again; those of parameters are seen afterwards
         if not (plain and self._plain) and not batch.prepare(gradients, scales, rate, not lent):
             return False
@@ -136,9 +154,15 @@ class Repetition:
         report = (t, False, found, optimizer._loss_scale, self._applied)
         noted: dict[str, Any] = {"t": t, "_last": report}
         if dynamic:
-            noted["_loss_scaling_isnan"] = False
-        batch.step(own, noted, unscaled)
-        if self._adapts or dynamic:
+            noted["_loss_scaling_isnan"] = own["_loss_scaling_isnan"] = False
+        if not self._adapts:
+            if dynamic:
+                noted["_loss_scale"] = optimizer._next_loss_scale()
+            batch.step(own, noted, unscaled)
+            return True
+        # the step and what a subclass makes of the scale are one for Ctrl-C
+        with DeferredInterrupt():
+            batch.step(own, noted, unscaled)
             optimizer.update_loss_scale()
         return True
 
@@ -161,18 +185,10 @@ class Repetition:
             return facts, 1.0 if clipping is None else sums.clip_rate(clipping.threshold)
         squares = self._batch.squares(scales)
         norm = global_norm((), squares) if math.isfinite(sum(squares)) else math.inf
-        if norm == math.inf:
+        if norm == math.inf or (asked and self._batch.doubtful(squares)):
             return None
         rate = None if self._clipping is None else self._clipping.rate(norm)
         return norm, 1.0 if rate is None else rate
-
-    def _same_rules(self) -> bool:
-        """Tell whether the parameters have their rules still."""
-        batch = self._batch
-        return all(
-            getattr(param, "update_rule", None) is rule
-            for param, rule in zip(batch.params, batch.rules, strict=True)
-        )
 
 
 def repeatable(
@@ -207,4 +223,4 @@ def repeatable(
         if others or timing != "pre" or not vars(type(clipping)).get("folds"):
             return None
     adapts = type(optimizer).update_loss_scale is not base.update_loss_scale
-    return Repetition(targets, batch, applied, clipping, adapts)
+    return Repetition(optimizer, targets, batch, applied, clipping, adapts)

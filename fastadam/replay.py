@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastadam.changes import changes
 from fastadam.gradient_pass import PendingFacts
 from fastadam.rule_batch import RuleBatch
 from fastadam.targets import Target
@@ -40,7 +39,7 @@ class Replay:
         gradients: list[Any],
         found: PendingFacts | None,
     ) -> None:
-        self._seen = changes()
+        self._parameters = targets.parameters
         self._settings = _settings(optimizer)
         self._targets = targets
         self._batch = batch
@@ -65,7 +64,7 @@ class Replay:
         """
         gradients = self._gradients[0]
         if (
-            self._seen != changes()
+            self._targets.parameters is not self._parameters
             or self._settings != _settings(optimizer)
             or not self._targets.unchanged()
             or not self._batch.ready(gradients)

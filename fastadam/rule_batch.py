@@ -62,6 +62,16 @@ class RuleBatch:
         """
         raise NotImplementedError
 
+    def doubtful(self, squares: Sequence[float]) -> bool:
+        """Tell whether a square of these gradients may not be finite, by their sums of squares.
+
+        Parameters
+        ----------
+        squares : sequence of float
+            What `squares` returned.
+        """
+        raise NotImplementedError
+
     def gpu_sums(self, scales: Sequence[float | None] | None = None) -> Any:
         """Return the sums of squares where they are, if all is on one GPU; None otherwise.
 
@@ -155,6 +165,16 @@ class RuleBatch:
         """
         raise NotImplementedError
 
-    def update(self) -> None:
-        """Make one update of every parameter."""
+    def update(
+        self, owner: dict[str, Any] | None = None, noted: dict[str, Any] | None = None
+    ) -> None:
+        """Make one update of every parameter.
+
+        Parameters
+        ----------
+        owner, noted : dict, optional
+            The attributes of the rules' optimizer, and what some of them become by it.
+        """
         type(self.rules[0]).update_batch(self.rules, self.params)
+        if owner is not None and noted is not None:
+            owner.update(noted)

@@ -6,19 +6,23 @@ are noticed.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterator, Mapping
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastadam._registry import Registry
-from fastadam.changes import changes
+from fastadam.kernels._noted import Noted
 from fastadam.kernels.arrays import extent
-from fastadam.kernels.backend import address, beside, copy_into, is_array, shares_memory
+from fastadam.kernels.backend import beside, copy_into, is_array, shares_memory
 from fastadam.kernels.dtypes import computing_dtype
+from fastadam.noted_links import noted_links
 from fastadam.parameter import Parameter
+from fastadam.ties import memory_of, replaced, ties
 from fastadam.tree_shape import Shape
 
 __all__ = ["ArrayTarget", "LinkTarget", "Target", "as_target"]
@@ -27,6 +31,9 @@ Array = npt.NDArray[Any]
 
 # The path of the parameter when the target is one array.
 SINGLE = "param"
+
+# Sets an attribute in C, where no Ctrl-C comes in between.
+_set = object.__setattr__
 
 
 class Target(ABC):
@@ -77,17 +84,16 @@ class LinkTarget(Target):
     def __init__(self, link: Any) -> None:
         super().__init__()
         self.link = link
-        # the count of changes, if every link is one of ours, whose changes are noted
-        self._seen: int | None = None
+        # what every link holds, if all of them walk as ours do
+        self._noted: Noted | None = None
         self._named: list[tuple[str, Any]] = []
+        self._paths: tuple[str, ...] = ()
         self.refresh()
 
     def unchanged(self) -> bool:
-        """Tell by the count of changes, or by another walk through other libraries' links."""
-        if self._seen is not None and self._seen == changes():
-            return True
-        if self._seen is not None:
-            return False
+        """Compare what every link holds, or walk again through other libraries' links."""
+        if self._noted is not None:
+            return self._noted.same()
         named = self._walk()
         return len(named) == len(self._named) and all(
             path == old_path and param is old
@@ -108,21 +114,41 @@ class LinkTarget(Target):
 
     def refresh(self) -> None:
         """Walk the link again; a parameter that it holds twice counts once."""
-        if self._seen is not None and self._seen == changes():
+        if self._named and self.unchanged():
             return
-        count = changes()
-        self._named = self._walk()
-        self.parameters, self.aliases = {}, {}
+        noted = noted_links(self.link)
+        named = self._walk()
+        parameters: dict[str, Any] = {}
+        aliases: dict[str, str] = {}
         first: dict[int, str] = {}
-        for name, param in self._named:
+        for name, param in named:
             path = name.strip("/")
             if id(param) in first:
-                self.aliases[path] = first[id(param)]
+                aliases[path] = first[id(param)]
             else:
                 first[id(param)] = path
-                self.parameters[path] = param
-        self._paths = tuple(self.parameters)
-        self._seen = count if _is_watched(self.link) else None
+                parameters[path] = param
+        # all at once: whoever interrupts a walk leaves what there was
+        self.__dict__.update(
+            _noted=noted,
+            _named=named,
+            _paths=tuple(parameters),
+            parameters=parameters,
+            aliases=aliases,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy holds other objects
+        arrays = ((path, p.array) for path, p in self.parameters.items() if is_array(p.array))
+        tied = [(self.parameters[a], self.parameters[b]) for a, b in ties(arrays).items()]
+        return {**self.__dict__, "_noted": None, "_named": [], "_ties": tied}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what another had; views of one memory, which were copied apart, are so again."""
+        tied = state.pop("_ties", [])
+        self.__dict__.update(state)
+        for param, first in tied:
+            param.array = first.array[...]
 
     def finish(self) -> None:
         """Leave it: a link's parameters are the user's own."""
@@ -157,6 +183,8 @@ class ArrayTarget(Target):
         if self.unchanged():
             self.finish()
             return
+        deque(_leaves(self.tree, ""), 0)  # what cannot be a target is refused by name
+        shape = Shape(self.tree)
         leaves = list(_leaves(self.tree, ""))
         found = dict(leaves)
         self._write_back({p: a for p, a in self._arrays.items() if found.get(p) is a})
@@ -169,21 +197,16 @@ class ArrayTarget(Target):
                     f"the top-level key {path!r} is taken: state files keep the optimizer's own "
                     f"{path!r} under it; rename the parameter"
                 )
-            first = of_memory.setdefault(_memory(array), path)
+            first = of_memory.setdefault(memory_of(array), path)
             if first == path:
                 arrays[path] = array
             else:
                 aliases[path] = first
         _refuse_overlaps(arrays)
-        old, self.parameters = self.parameters, {}
-        for path, array in arrays.items():
-            param = old.get(path) or Parameter(name=path)
-            if param.array is not array:
-                param.array = array
-            self.parameters[path] = param
-        self.aliases = aliases
-        self._shape = Shape(self.tree)
-        self._arrays = arrays
+        parameters = {path: self.parameters.get(path) or Parameter(name=path) for path in arrays}
+        # all at once, in C: whoever interrupts a walk leaves what there was
+        deque(map(_set, parameters.values(), repeat("_array"), arrays.values()), 0)
+        self.__dict__.update(parameters=parameters, aliases=aliases, _shape=shape, _arrays=arrays)
 
     def unchanged(self) -> bool:
         """Look at every dict and list."""
@@ -217,8 +240,20 @@ class ArrayTarget(Target):
             param.array = array
 
     def __getstate__(self) -> dict[str, Any]:
-        # in a copy, views of one memory have become arrays of their own: it is to walk the tree
-        return {**self.__dict__, "_shape": None, "_arrays": {}}
+        # a copy has other arrays: it is to walk the tree
+        state = {**self.__dict__, "_shape": None, "_arrays": {}}
+        with contextlib.suppress(TypeError, ValueError):
+            state["_ties"] = ties(_leaves(self.tree, ""))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what another had; views of one memory, which were copied apart, are so again."""
+        tied = state.pop("_ties", {})
+        self.__dict__.update(state)
+        if tied:
+            arrays = dict(_leaves(self.tree, ""))
+            views = {path: arrays[first][...] for path, first in tied.items()}
+            self.tree = replaced(self.tree, views, "")
 
     def gradients(self, grads: Any) -> dict[str, Any]:
         """Match gradients in the target's structure; add up those of an array given twice."""
@@ -296,15 +331,6 @@ def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Array]]:
         raise TypeError(_advice(f"parameter {path!r}", tree))
 
 
-def _is_watched(link: Any) -> bool:
-    """Tell whether every change of what a link holds is noted: all links walk as ours do."""
-    return isinstance(link, Registry) and all(
-        getattr(type(part), name) is getattr(Registry, name)
-        for part in link.links()
-        for name in ("params", "namedparams", "links", "children")
-    )
-
-
 def _matched(tree: Any, grads: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield (path, gradient) for every array of the tree."""
     where = f"the gradients at {path!r}" if path else "the gradients"
@@ -352,13 +378,6 @@ def _check_keys(where: str, expected: Any, given: Any) -> None:
             f"{where} do not fit the parameters: {'; '.join(problems)}. "
             "For a parameter without a gradient, give None"
         )
-
-
-def _memory(array: Array) -> tuple[Any, ...]:
-    """Equal for two arrays that are the same elements in the same order."""
-    if array.size == 0:
-        return (id(array),)
-    return (address(array), array.shape, array.strides, array.dtype.str)
 
 
 def _refuse_overlaps(arrays: Mapping[str, Array]) -> None:

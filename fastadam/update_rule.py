@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastadam.changes import note_change
 from fastadam.fp32_update import follow, new_master, round_to
 from fastadam.gradient_pass import is_scaled, unscale_gradients
 from fastadam.hookable import Hook, HookTable
@@ -25,12 +24,8 @@ from fastadam.serializers.protocol import (
     optional_entry,
 )
 from fastadam.state_loading import prepare_state
-from fastadam.update.overrides import stores_plainly
 
 __all__ = ["UpdateRule"]
-
-# What an update sets itself, or looks at each time.
-_UNNOTICED = frozenset({"t", "_state", "_fp32_param", "path"})
 
 
 class UpdateRule:
@@ -74,6 +69,8 @@ class UpdateRule:
     """
 
     is_elementwise = False
+    # the count of the step under way, once a kernel has told that it is made
+    _stepped_at: int | None = None
 
     # State that is there only if a flag is on, or was: a file may have it or not.
     _late_names: ClassVar[tuple[str, ...]] = ()
@@ -88,18 +85,6 @@ class UpdateRule:
         self._use_fp32_update = False
         # the float32 master of a half-precision parameter, once there is one
         self._fp32_param: Any = None
-
-    @stores_plainly
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; of most of them, updates take notice."""
-        object.__setattr__(self, name, value)
-        if name not in _UNNOTICED:
-            note_change()
-
-    def __delattr__(self, name: str) -> None:
-        """Delete an attribute, such as a method put in the place of the class's."""
-        object.__delattr__(self, name)
-        note_change()
 
     @property
     def state(self) -> dict[str, Any] | None:
@@ -175,6 +160,12 @@ class UpdateRule:
         """
         if not self.enabled or param.array is None:
             return
+        # no floating-point setting of a caller's reaches into a step
+        with np.errstate(all="ignore"):
+            self._update(param)
+
+    def _update(self, param: Parameter) -> None:
+        """Make one update of a parameter that is there."""
         if is_scaled(param):
             unscale_gradients([param])
         stepped = self._stepped(param)
@@ -183,11 +174,12 @@ class UpdateRule:
             with beside(param.array):
                 stepped.grad = None if grad is None else grad.astype(np.float32)
         self.follow_device(param)
-        before = self._state
+        before, t = self._state, self.t
         started = counted = False
-        self.t += 1
         try:
             try:
+                self._stepped_at = None
+                self.t = t + 1
                 if self._state is None:
                     self._state = {}
                     self.init_state(stepped)
@@ -198,9 +190,10 @@ class UpdateRule:
                 counted = True
             except BaseException as error:
                 # Ctrl-C during a step arrives when its kernel is done: that step counts
-                counted = started and not isinstance(error, Exception)
+                counted = self._stepped_at == t + 1
+                counted = counted or (started and not isinstance(error, Exception))
                 if not counted:
-                    self.t -= 1
+                    self.t = t
                     if before is None:
                         self._state = None
                 raise

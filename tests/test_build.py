@@ -130,7 +130,10 @@ def test_the_target_counts_and_not_the_machine_that_builds(setup, tmp_path):
         capture_output=True,
         text=True,
     )
-    names = "'_cpu', '_floor', '_table', '_commit', '_device_rows', '_cpu_features', '_openmp'"
+    names = (
+        "'_cpu', '_floor', '_table', '_commit', '_noted', '_device_rows', '_cpu_features', "
+        "'_openmp'"
+    )
     assert done.stdout.strip() == f"[{names}]"
 
 

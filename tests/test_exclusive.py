@@ -35,6 +35,18 @@ def gradients() -> dict[str, Any]:
     return {"w": np.array([1.0, -2.0, 0.5]), "b": np.ones(2)}
 
 
+def found(opt: Any) -> dict[str, Any]:
+    """Bits and counts, by looks that are always allowed."""
+    return {
+        path: (
+            param.array.tobytes(),
+            param.update_rule.t,
+            [array.tobytes() for array in param.update_rule.state.values()],
+        )
+        for path, param in opt.parameters.items()
+    }
+
+
 @contextmanager
 def elsewhere(work: Callable[[Callable[[], None]], Any]) -> Iterator[None]:
     """Run the block while another thread is at the point where its work calls what it is given."""
@@ -95,13 +107,10 @@ CALLS = pytest.mark.parametrize(
 def test_second_thread_is_refused_and_changes_nothing(way: Any, call: Any) -> None:
     opt, twin = make(), make()
     with elsewhere(lambda pause: way(opt, pause)):
-        before = fastadam.snapshot(opt)
-        arrays = {path: param.array.copy() for path, param in opt.parameters.items()}
+        before = found(opt)
         with pytest.raises(RuntimeError, match=WORDS):
             call(opt)
-        assert not fastadam.compare(opt, before)
-        for path, array in arrays.items():
-            np.testing.assert_array_equal(opt.parameters[path].array, array)
+        assert found(opt) == before
     twin.apply_gradients(gradients())
     for path, param in twin.parameters.items():
         np.testing.assert_array_equal(opt.parameters[path].array, param.array)

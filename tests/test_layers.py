@@ -34,7 +34,8 @@ description difference
 update_rule
 state_loading
 rule_batch fp32_update gradient_pass
-targets parameter_table hookable hyperparameter array_difference update_report exclusive
+targets parameter_table hookable hyperparameter array_difference update_report
+noted_links ties
 link
 chain
 _link
@@ -43,8 +44,9 @@ parameter
 _lazy_array
 device initializer tree_shape
 serializers
-update interrupt changes
+update interrupt
 files
+exclusive
 kernels
 algorithms
 _version
@@ -86,7 +88,7 @@ reference
 coefficients
 crowding threads dtypes
 cgroup backend
-_table _commit _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
+_table _commit _noted _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
 """
 CHECKPOINT = """
 __init__
@@ -135,7 +137,10 @@ __init__
 overrides
 """
 # What the kernels know of dtypes, arrays and their libraries is for everybody.
-KNOWLEDGE = {"kernels.dtypes", "kernels.arrays", "kernels.backend", "kernels._commit"}
+KNOWLEDGE = {
+    *("kernels.dtypes", "kernels.arrays", "kernels.backend"),
+    *("kernels._commit", "kernels._noted"),
+}
 PACKAGES = {
     "algorithms": ALGORITHMS,
     "bench": BENCH,

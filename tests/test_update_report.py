@@ -278,9 +278,9 @@ def test_dynamic_scaling_wins(mode: str) -> None:
     report = opt.last_update
     assert everything(opt, params) == (*before[:3], 2)
     assert (report.skipped, report.nonfinite, report.applied) == (True, ("b",), ())
-    # the scale that this update was made with; the post hooks still see it, then it is halved
+    # the scale that this update was made with; it is halved before the post hooks, which see it
     assert report.loss_scale == 2
-    assert hooks.seen[1] == (report, 2, 2)
+    assert hooks.seen[1] == (report, 1, 2)
     assert opt.loss_scale == 1
 
 

@@ -25,7 +25,7 @@ from fastadam.checkpoint.contents import (
 from fastadam.checkpoint.optimizer_loading import prepare_optimizer
 from fastadam.checkpoint.report import LoadReport
 from fastadam.checkpoint.source import Source
-from fastadam.exclusive import exclusive
+from fastadam.exclusive import LOAD, while_whole
 from fastadam.files.entries import is_none
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import format_of
@@ -34,6 +34,7 @@ from fastadam.serializers._templates import IgnoreNames
 __all__ = ["load"]
 
 
+@while_whole(LOAD, "optimizer")
 def load(
     path: str | os.PathLike[str],
     optimizer: Any,
@@ -92,7 +93,8 @@ def load(
     ValueError
         If the suffix is unknown.
     RuntimeError
-        If the optimizer is not set up, or h5py is needed and not installed.
+        If the optimizer is not set up, or h5py is needed and not installed; if an update is
+        half-way, in another thread or in this one.
     OSError
         If the file cannot be read.
 
@@ -130,7 +132,6 @@ class _How(NamedTuple):
     convert_amsgrad: bool
 
 
-@exclusive
 def _load(optimizer: Any, path: str | os.PathLike[str], how: _How) -> LoadReport:
     """Load a file, while nobody else is in an update."""
     kind = format_of(path)

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastadam._version import __version__
 from fastadam.checkpoint.contents import check_optimizer, contents
+from fastadam.exclusive import LOOK, while_whole
 from fastadam.files.entries import describe_all
 from fastadam.files.formats import format_of
 from fastadam.files.manifest import KEY, Manifest, pack
@@ -19,6 +20,7 @@ from fastadam.files.names import check_keys
 __all__ = ["save"]
 
 
+@while_whole(LOOK, "optimizer")
 def save(
     path: str | os.PathLike[str],
     optimizer: Any,
@@ -55,7 +57,9 @@ def save(
     TypeError
         If `optimizer` is none, or if a hyperparameter or persistent value can only be pickled.
     RuntimeError
-        If the optimizer is not set up, or h5py is needed and not installed.
+        If the optimizer is not set up, or h5py is needed and not installed; if an update is
+        half-way, in another thread or where a signal handler has interrupted it, or begun by
+        `progress`.
     OSError
         If the file cannot be written; the old one is still there.
 

@@ -17,6 +17,7 @@ from fastadam.kernels.dtypes import computing_dtype
 from fastadam.kernels.gpu import SETS
 from fastadam.kernels.gpu_norm import GpuSums
 from fastadam.kernels.gpu_table import GpuTable, gpu_key
+from fastadam.kernels.norm import largest_square
 from fastadam.kernels.table import Step, Table, spans, untangle
 
 __all__ = ["Batch", "adam_batch", "check_batch"]
@@ -203,6 +204,20 @@ class Batch:
             for i in gpu.places:
                 totals[i] = found[gpu.device][i]
         return totals
+
+    def doubtful(self, squares: Sequence[float]) -> bool:
+        """Tell whether a square of a gradient may not be finite where the step computes it.
+
+        Parameters
+        ----------
+        squares : sequence of float
+            The sums of squares of all gradients.
+        """
+        for table in self._tables:
+            limit = largest_square(table.computing)
+            if not all(squares[i] <= limit for i in table.places):
+                return True
+        return False
 
     def gpu_sums(self, scales: Sequence[float | None] | None = None) -> GpuSums | None:
         """Return the sums of squares as they are on the one GPU where everything is; else None.

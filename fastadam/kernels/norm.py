@@ -28,8 +28,10 @@ from fastadam.kernels.gradient_table import GradientTable
 __all__ = [
     "Sums",
     "all_finite",
+    "finite_squares",
     "global_norm",
     "gpu_sums",
+    "largest_square",
     "sum_of_squares",
     "unscale",
 ]
@@ -122,6 +124,31 @@ def all_finite(array: Any) -> bool:
     module = _module(array)
     with beside(array):
         return bool(module.all(module.isfinite(array)))
+
+
+def finite_squares(array: Any) -> bool:
+    """Tell whether all numbers of an array, and their squares, are finite where steps square them.
+
+    Parameters
+    ----------
+    array : array
+        Real floating numbers of either library.
+    """
+    module = _module(array)
+    with np.errstate(all="ignore"), beside(array):
+        wide = array.astype(computing_dtype(array.dtype) or array.dtype, copy=False)
+        return bool(module.all(module.isfinite(wide * wide)))
+
+
+def largest_square(computing: np.dtype[Any]) -> float:
+    """Return up to which sum of squares no single square can be infinite.
+
+    Parameters
+    ----------
+    computing : numpy.dtype
+        What steps are computed in: float32 or float64. Sums are in float64.
+    """
+    return float(np.finfo(computing).max)
 
 
 def _largest(array: Any) -> float:

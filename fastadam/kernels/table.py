@@ -74,6 +74,7 @@ class Table:
             check_arrays(*steps[i][:6], amsgrad=steps[i].coefficients.amsgrad)
         computing = computing_dtype(steps[0].p.dtype)
         assert computing is not None
+        self.computing = computing
         first = {id(step.coefficients): step for step in reversed(steps)}
         rows = {key: row for row, key in enumerate(first)}
         self.sets = [numbers[key] for key in first]

@@ -8,13 +8,15 @@ from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from itertools import repeat
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastadam.changes import changes
 from fastadam.interrupt import DeferredInterrupt
+from fastadam.kernels._noted import Noted
 from fastadam.kernels._table import all_none, count
+from fastadam.kernels.backend import copy_into, is_gpu_array
 from fastadam.kernels.batch import Batch, check_batch
 from fastadam.kernels.coefficients import Coefficients, Constants, coefficients_at, constants
 from fastadam.kernels.gpu_norm import GpuSums
@@ -22,13 +24,40 @@ from fastadam.kernels.table import Step
 from fastadam.parameter import Parameter
 from fastadam.rule_batch import RuleBatch
 
-__all__ = ["AdamBatch"]
+__all__ = ["AdamBatch", "call_all"]
 
 # Hyperparameters that cannot change in place.
-_LASTING = (int, float, str, np.generic)
+_LASTING = {int, float, bool, str, np.float64, np.float32}
 
 # Sets an attribute in C, past UpdateRule's own `__setattr__`, which has nothing to note here.
 _set = object.__setattr__
+
+
+# What of a rule an update sets itself, or looks at each time.
+_FREE = ("t", "_state", "_fp32_param", "_stepped_at", "path")
+
+# What of its class says that it is stepped in a batch.
+_PLAIN = attrgetter(
+    "update",
+    "update_core",
+    "update_core_cpu",
+    "update_core_gpu",
+    "alpha_t",
+    "bounds",
+    "init_state",
+    "batch_key",
+    "update_batch",
+    "check_batch",
+    "__setattr__",
+)
+
+
+def _bags(hyperparam: Any) -> list[Any]:
+    """Return a bag of hyperparameters and those on which it falls back; the last is the root."""
+    bags = [hyperparam]
+    while bags[-1].parent is not None:
+        bags.append(bags[-1].parent)
+    return bags
 
 
 class _Group:
@@ -37,29 +66,22 @@ class _Group:
     def __init__(self, rule: Any, place: int) -> None:
         self.rule = rule
         self.place = place
-        self.root = rule.hyperparam
-        while self.root.parent is not None:
-            self.root = self.root.parent
-        self.version = -1
-        self.entries: dict[str, Any] = {}
+        self._root = _bags(rule.hyperparam)[-1]
+        self._noted: Noted | None = None
         self.constants: Constants
 
     def coefficients(self, t: int) -> Coefficients:
         """Return the scalars of step `t`."""
-        root = self.root
-        # changes below the root are noted, and end the batch; `vars(root)` may be written, too
-        try:
-            changed = root._version != self.version or root.__dict__ != self.entries
-        except Exception:
-            # of values that cannot be compared, which are no numbers
-            changed = True
-        if changed:
-            self.entries = dict(root.__dict__)
+        # changes below the root end the batch
+        if self._noted is None or not self._noted.same():
+            noted = Noted()
+            noted.instance(self._root)
+            noted.entries(vars(self._root))
             values = self.rule.hyperparam.get_dict()
             self.constants = constants(values, self.rule._door())
             # an array may change its value without anybody's notice
-            lasting = all(isinstance(value, _LASTING) for value in values.values())
-            self.version = root._version if lasting else -1
+            lasting = all(type(value) in _LASTING for value in values.values())
+            self._noted = noted if lasting else None
         start = self.rule._start_alpha() if self.constants.adabound else None
         return coefficients_at(self.constants, t, start)
 
@@ -70,7 +92,29 @@ class _Gathered(NamedTuple):
     batch: Batch
     groups: list[_Group]
     ts: list[int]
-    seen: int
+    rules: Noted
+    methods: list[tuple[Any, Any]]
+
+    def same(self) -> bool:
+        """Tell whether rules, classes and hyperparameters of single rules are what they were."""
+        return self.rules.same() and all(_PLAIN(kind) == found for kind, found in self.methods)
+
+
+def _noted(rules: Sequence[Any], params: Sequence[Any], attribute: str) -> Noted:
+    """Note all of rules but what `Batch.follow` looks at."""
+    noted = Noted()
+    for rule, param in zip(rules, params, strict=True):
+        noted.attribute(param, attribute)
+        noted.instance(rule)
+        noted.entries(vars(rule), _FREE)
+        for hooks in rule._hooks.tables():
+            noted.entries(hooks)
+        for bag in _bags(rule.hyperparam):
+            noted.attribute(bag, "_parent")
+            if bag.parent is not None:
+                noted.instance(bag)
+                noted.entries(vars(bag))
+    return noted
 
 
 def _following(kept: _Gathered) -> list[int]:
@@ -101,19 +145,23 @@ class AdamBatch(RuleBatch):
         # Chainer's `array` looks at much, and comes down to this
         raw = all(hasattr(type(param), "raw_array") for param in self.params)
         self._array = "_array" if self._ours else "raw_array" if raw else "array"
+        self._rule = "_update_rule" if self._ours else "update_rule"
 
     def check(self) -> None:
         """Raise what `update` would refuse, and change nothing."""
         steps, _, _ = self._steps(self._stepped(), trial=True)
         check_batch(steps)
 
-    def update(self) -> None:
-        """Make one update of every parameter."""
+    def update(
+        self, owner: dict[str, Any] | None = None, noted: dict[str, Any] | None = None
+    ) -> None:
+        """Make one update of every parameter, and note it."""
         gradients = self.gradients()
+        owner, noted = owner or {}, noted or {}
         if self.ready(gradients) and self.prepare(gradients, None, 1.0, write=False):
-            self.step({}, {})
+            self.step(owner, noted)
         else:
-            self._gather_and_run(gradients)
+            self._gather_and_run(gradients, owner, noted)
 
     def gradients(self) -> list[Any]:
         """Return the gradients as they are, in the order of the rules."""
@@ -128,7 +176,8 @@ class AdamBatch(RuleBatch):
     def ready(self, gradients: list[Any]) -> bool:
         """Make ready for a step as the last one, if only gradients and scalars have changed."""
         kept = self._kept
-        if kept is None or kept.seen != changes():
+        if kept is None or not kept.same():
+            self._kept = None
             return False
         ts = kept.ts
         self._coefficients = [group.coefficients(ts[group.place] + 1) for group in kept.groups]
@@ -143,6 +192,11 @@ class AdamBatch(RuleBatch):
         """Return the sums of squares of the gradients that `ready` was given."""
         assert self._kept is not None
         return self._kept.batch.squares(scales)
+
+    def doubtful(self, squares: Sequence[float]) -> bool:
+        """Tell whether a square of these gradients may not be finite, by their sums of squares."""
+        assert self._kept is not None
+        return self._kept.batch.doubtful(squares)
 
     def gpu_sums(self, scales: Sequence[float | None] | None = None) -> GpuSums | None:
         """Return the sums of squares where they are, if all is on one GPU."""
@@ -205,9 +259,13 @@ class AdamBatch(RuleBatch):
         with DeferredInterrupt():
             kept.batch.replay_and_count(self.rules, kept.ts, _following(kept), owner, noted)
 
-    def _gather_and_run(self, gradients: list[Any]) -> None:
+    def _gather_and_run(
+        self, gradients: list[Any], owner: dict[str, Any], noted: dict[str, Any]
+    ) -> None:
         """Gather everything, make the update, and keep what was gathered if it may be kept."""
-        seen = changes()
+        self._kept = None
+        rules = _noted(self.rules, self.params, self._rule)
+        methods = [(kind, _PLAIN(kind)) for kind in dict.fromkeys(map(type, self.rules))]
         stepped = self._stepped()
         steps, groups, states = self._steps(stepped, gradients)
         batch = Batch(steps)
@@ -219,20 +277,21 @@ class AdamBatch(RuleBatch):
         ]
         ts = [rule.t + 1 for rule in counted]
         owners, new = [rule for rule, _ in states], [state for _, state in states]
-        begun: list[bool] = []
-        try:
-            _call_all(
-                [
-                    partial(begun.append, True),
-                    partial(deque, map(_set, owners, repeat("_state"), new), 0),
-                    *batch.runs(),
-                    partial(count, counted, ts),
-                ]
-            )
-        finally:
-            if begun:
-                for rule, param, master in zip(self.rules, self.params, stepped, strict=True):
-                    rule._finish(param, master)
+        mastered = [
+            (rule, param, master)
+            for rule, param, master in zip(self.rules, self.params, stepped, strict=True)
+            if master is not param
+        ]
+        call_all(
+            [
+                partial(deque, map(_set, owners, repeat("_state"), new), 0),
+                *batch.runs(),
+                *[_rounding(param.array, master.array) for _, param, master in mastered],
+                *[partial(_set, rule, "_fp32_param", master) for rule, _, master in mastered],
+                partial(count, counted, ts),
+                partial(dict.update, owner, noted),
+            ]
+        )
         halves = [
             None if master is param else param.array
             for param, master in zip(self.params, stepped, strict=True)
@@ -240,9 +299,7 @@ class AdamBatch(RuleBatch):
         steady = batch.steady and len(steps) == len(self.rules)
         # a warm-up from alpha = 0 has no first alpha yet
         if steady and all(group.rule._start_alpha() for group in groups) and batch.keep(halves):
-            self._kept = _Gathered(batch, groups, ts, seen)
-        else:
-            self._kept = None
+            self._kept = _Gathered(batch, groups, ts, rules, methods)
 
     def _stepped(self) -> list[Any]:
         """Return what each step is made on: the parameter or its float32 master."""
@@ -267,7 +324,9 @@ class AdamBatch(RuleBatch):
         for place, (rule, param, target, grad) in enumerate(rows):
             if param.array is None or grad is None:
                 continue
-            key = (rule.hyperparam.version, rule.t, rule._start_alpha())
+            # bags without entries of their own do not count
+            bags = tuple(id(bag) for bag in _bags(rule.hyperparam) if vars(bag))
+            key = (bags, rule.t, rule._start_alpha())
             if key not in groups:
                 group = _Group(rule, place)
                 groups[key] = group, group.coefficients(rule.t + 1)
@@ -280,7 +339,14 @@ class AdamBatch(RuleBatch):
         return steps, [group for group, _ in groups.values()], states
 
 
-def _call_all(functions: list[Callable[[], Any]]) -> None:
+def _rounding(half: Any, master: Any) -> Callable[[], Any]:
+    """Return what rounds a master to its parameter: in C, on the CPU."""
+    if is_gpu_array(half):
+        return partial(copy_into, half, master)
+    return partial(operator.setitem, half, ..., master)
+
+
+def call_all(functions: list[Callable[[], Any]]) -> None:
     """Call functions one after the other, without a moment in between where Ctrl-C may arrive.
 
     Only where all of them are written in C: signals are looked at between lines of Python.

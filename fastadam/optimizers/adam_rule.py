@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from fastadam.kernels.batch import Batch
 from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_coefficients
 from fastadam.kernels.dtypes import is_half, state_like
 from fastadam.kernels.table import Step
-from fastadam.optimizers.adam_batch import AdamBatch
+from fastadam.optimizers.adam_batch import AdamBatch, call_all
 from fastadam.optimizers.gate import Gate, check_all, is_ours
 from fastadam.parameter import peek_grad
 from fastadam.rule_batch import RuleBatch
@@ -212,9 +213,8 @@ eps_mode, decay_mode : optional
 
         step = self._step(param, peek_grad(param), state, coefficients)
         batch = Batch([step])
-        self._state = state
-        for run in batch.runs():
-            run()
+        noted = {"_state": state, "_stepped_at": self.t}
+        call_all([*batch.runs(), partial(dict.update, self.__dict__, noted)])
 
     def update_core_gpu(self, param: Any) -> None:
         """Make the step of one parameter on a GPU, as `update_core_cpu`.
@@ -232,6 +232,10 @@ eps_mode, decay_mode : optional
         if self._hooks or not self._keeps(self, *_OVERRIDABLE):
             return None
         kind: type[Any] = type(self)
+        # the count is written in C, past what a class may make of that
+        setter: Any = kind.__setattr__
+        if setter is not object.__setattr__ or hasattr(kind, "t"):
+            return None
         shares = kind is AdamRule or all(
             getattr(kind, name).__func__ is getattr(AdamRule, name).__func__
             for name in ("update_batch", "check_batch")
@@ -326,8 +330,16 @@ eps_mode, decay_mode : optional
         self, param: Any, grad: Any, state: dict[str, Any], coefficients: Coefficients
     ) -> Step:
         """Name the arrays of one step."""
+        name = self.path or param.name or "param"
+        needed = ("m", "v", "vhat") if coefficients.amsgrad else ("m", "v")
+        lacking = [key for key in needed if key not in state]
+        if lacking:
+            raise ValueError(
+                f"parameter {name!r}: its rule's state lacks {', '.join(map(repr, lacking))}; put "
+                "the arrays back, or begin anew with rule.init_state(param) and rule.t = 0"
+            )
         return Step(
-            self.path or param.name or "param",
+            name,
             param.array,
             grad,
             state["m"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, BinaryIO, Self
 
+from fastadam.exclusive import LOOK, while_whole
 from fastadam.files import hdf5
 from fastadam.files.atomic import atomic_write
 from fastadam.files.errors import plainly
@@ -19,6 +20,7 @@ from fastadam.serializers.dictionary import DictionarySerializer, storable_value
 __all__ = ["HDF5Deserializer", "HDF5Serializer", "load_hdf5", "save_hdf5"]
 
 
+@while_whole(LOOK, "obj")
 def save_hdf5(
     filename: str | bytes | os.PathLike[Any] | BinaryIO, obj: Any, compression: int | None = 4
 ) -> None:

@@ -7,6 +7,7 @@ import os
 import zipfile
 from typing import Any, BinaryIO, cast
 
+from fastadam.exclusive import LOOK, while_whole
 from fastadam.files import npz
 from fastadam.files.errors import plainly
 from fastadam.files.verified import Listed, read_manifest
@@ -17,6 +18,7 @@ from fastadam.serializers.dictionary import serialize, storable_values
 __all__ = ["NpzDeserializer", "load_npz", "save_npz"]
 
 
+@while_whole(LOOK, "obj")
 def save_npz(
     file: str | bytes | os.PathLike[Any] | BinaryIO, obj: Any, compression: bool = True
 ) -> None:

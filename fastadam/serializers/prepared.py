@@ -7,7 +7,6 @@ from functools import partial
 from types import MemberDescriptorType
 from typing import Any, TypeAlias
 
-from fastadam.changes import note_change
 from fastadam.interrupt import DeferredInterrupt
 from fastadam.kernels._commit import Effects
 from fastadam.kernels.arrays import is_writeable
@@ -229,7 +228,6 @@ class PreparedLoad:
             for remembered, make in self._calls:
                 undos.append(remembered())
                 make()
-            note_change()
             if self._launches:
                 with DeferredInterrupt():
                     for launch in self._launches:

@@ -1,0 +1,113 @@
+"""What objects hold when something is kept, and whether they hold that still: by identity, in C.
+
+Nobody has to say that something has changed, so nobody can forget to. Dicts are walked and never
+looked up: comparing runs nobody's ``__eq__``. All that is compared is kept alive, so that no other
+object can have its address.
+"""
+
+from cpython.dict cimport PyDict_GetItem, PyDict_Next, PyDict_Size
+from cpython.ref cimport PyObject
+
+# Stand for a value that may be any, and for none.
+cdef object ANY = object()
+cdef object ABSENT = object()
+
+
+cdef class Noted:
+    """A list of what objects are and hold, to be compared with what they will be and hold."""
+
+    cdef list dicts, keys, values
+    cdef list owners, kinds, own
+    cdef list attributes
+    cdef list chosen
+    cdef list collections
+
+    def __init__(self):
+        self.dicts, self.keys, self.values = [], [], []
+        self.owners, self.kinds, self.own = [], [], []
+        self.attributes = []
+        self.chosen = []
+        self.collections = []
+
+    def __reduce__(self):
+        raise TypeError("what is compared by identity cannot be copied")
+
+    def entries(self, dict found, tuple free=()):
+        """Note all keys of a dict in their order, and all values but those of the keys `free`."""
+        self.dicts.append(found)
+        self.keys.append(tuple(found))
+        self.values.append(tuple([ANY if key in free else found[key] for key in found]))
+
+    def instance(self, object obj):
+        """Note the class of an object, and which dict its attributes are in."""
+        self.owners.append(obj)
+        self.kinds.append(type(obj))
+        self.own.append(obj.__dict__)
+
+    def attribute(self, object obj, str name):
+        """Note one attribute; it is read again by whatever way it is read now."""
+        self.attributes.append((obj, name, getattr(obj, name, None)))
+
+    def some(self, dict found, list keys):
+        """Note what a dict has under these keys, if anything; they are looked up."""
+        self.chosen.append((found, tuple(keys), tuple([found.get(key, ABSENT) for key in keys])))
+
+    def members(self, object found):
+        """Note what a set of names, or a list, holds."""
+        held = frozenset(found) if isinstance(found, (set, frozenset)) else tuple(found)
+        self.collections.append((found, held))
+
+    def same(self):
+        """Tell whether all of it is as it was noted."""
+        cdef Py_ssize_t i, k
+        cdef object obj, found, held
+        cdef str name
+        cdef tuple row, keys, values
+        cdef PyObject* value
+        for i in range(len(self.owners)):
+            obj = self.owners[i]
+            if type(obj) is not self.kinds[i]:
+                return False
+            if obj.__dict__ is not self.own[i]:
+                return False
+        for i in range(len(self.dicts)):
+            if not same_entries(self.dicts[i], self.keys[i], self.values[i]):
+                return False
+        for row in self.attributes:
+            name = <str> row[1]
+            if getattr(row[0], name, None) is not row[2]:
+                return False
+        for row in self.chosen:
+            found, keys, values = row
+            for k in range(len(keys)):
+                value = PyDict_GetItem(found, keys[k])
+                if (ABSENT if value == NULL else <object> value) is not values[k]:
+                    return False
+        for row in self.collections:
+            found, held = row
+            if len(found) != len(held):
+                return False
+            if isinstance(held, frozenset):
+                if found != held:
+                    return False
+                continue
+            for k in range(len(<tuple> held)):
+                if found[k] is not (<tuple> held)[k]:
+                    return False
+        return True
+
+
+cdef bint same_entries(dict found, tuple keys, tuple values):
+    """Whether a dict has these keys and values, in this order."""
+    cdef Py_ssize_t position = 0, i = 0
+    cdef PyObject* key
+    cdef PyObject* value
+    if PyDict_Size(found) != len(keys):
+        return False
+    while PyDict_Next(found, &position, &key, &value):
+        if <object> key is not keys[i]:
+            return False
+        if values[i] is not ANY and <object> value is not values[i]:
+            return False
+        i += 1
+    return True
