@@ -102,12 +102,14 @@ def main(folder: Path, status: int) -> int:
     """Print the table, the problems and the sum; return 1 if there is a problem."""
     results = {path.stem: read(path) for path in sorted(folder.glob("*.xml"))}
     succeeded = environments(folder / "tox.json")
-    print(f"\n{'environment':<16}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    print(f"\n{'call':<16}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
     for name, counts in results.items():
         numbers = f"{counts.passed:>8}{counts.failed:>8}{counts.skipped:>9}"
         print(f"{name:<16}{numbers}{counts.seconds:>9.1f}")
-    for name in CHECKED:
-        print(f"{name:<16}{'ok' if name in succeeded else 'NOT OK':>8}")
+    print(f"\n{'environment':<16}{'':>8}{'minutes':>9}")
+    for name in (*TESTED, *CHECKED):
+        seconds = succeeded.get(name, {}).get("result", {}).get("duration", 0.0)
+        print(f"{name:<16}{'ok' if name in succeeded else 'NOT OK':>8}{seconds / 60:>9.1f}")
     found = problems(results, succeeded, status)
     for problem in found:
         print(f"problem: {problem}")

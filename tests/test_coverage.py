@@ -18,10 +18,216 @@ pytestmark = pytest.mark.docs
 
 TESTS = Path(__file__).parent
 DOCS = TESTS.parent / "docs"
-TABLE = (DOCS / "coverage.rst").read_text(encoding="utf-8")
-ROW = r"^   \* - ``([\w.]+)``\n     - :doc:`(\w+)`\n     - ``(\w+\.py)::(\w+)``$"
-TABLES = TABLE.partition("\n.. _not-here:\n")[0]
-ROWS = re.findall(ROW, TABLES, re.M)
+PAGE = DOCS / "coverage.rst"
+
+# What docs/coverage.rst shows: name, page, and a test that would fail if it did something else.
+# ``python tests/test_coverage.py`` writes the page anew. The tests are those marked ``smoke``.
+TABLES: dict[str, str] = {
+    "Adam and its variants": """
+Adam algorithms test_chainer_bits.py::test_same_bits
+AdamW algorithms test_adam.py::test_formulas
+AMSGrad algorithms test_adam.py::test_formulas
+AdaBound algorithms test_adam.py::test_formulas
+AMSBound algorithms test_adam.py::test_formulas
+AdamRule reference test_adam.py::test_arguments_override_and_none_inherits
+alpha algorithms test_adam.py::test_setting_has_effect_on_the_next_step
+beta1 algorithms test_adam.py::test_setting_has_effect_on_the_next_step
+beta2 algorithms test_adam.py::test_setting_has_effect_on_the_next_step
+eps algorithms test_adam.py::test_setting_has_effect_on_the_next_step
+eta algorithms test_adam.py::test_setting_has_effect_on_the_next_step
+weight_decay_rate algorithms test_adam.py::test_setting_has_effect_on_the_next_step
+amsgrad algorithms test_adam.py::test_amsgrad_switched_on_late
+adabound algorithms test_adam.py::test_adabound_switched_on_late
+final_lr algorithms test_adam.py::test_close_in_on_final_lr
+gamma algorithms test_adam.py::test_gamma_zero_is_no_bounds
+eps_mode algorithms test_adam.py::test_setting_has_effect_on_the_next_step
+decay_mode algorithms test_adam.py::test_setting_has_effect_on_the_next_step
+alpha_t reference test_adam.py::test_follows_the_current_numbers
+lr reference test_adam.py::test_lr_is_deprecated
+bounds algorithms test_coefficients.py::test_bounds_are_the_papers_scaled_by_the_schedule
+initial_alpha algorithms test_adam.py::test_only_rules_made_with_adabound_have_an_initial_alpha
+adam_step quickstart test_step.py::test_same_bits_as_the_optimizer
+""",
+    "Optimizers": """
+setup quickstart test_optimizer.py::test_returns_self_and_sets_the_target
+target quickstart test_optimizer.py::test_returns_self_and_sets_the_target
+update quickstart test_optimizer.py::test_loss_function
+apply_gradients quickstart test_targets.py::test_structures
+parameters quickstart test_parameter_table.py::test_matching
+set_hyperparam quickstart test_adam.py::test_each_hyperparameter
+hyperparam own_rules test_adam.py::test_defaults
+create_update_rule own_rules test_adam.py::test_created_by_the_optimizer
+add_hook hooks test_optimizer.py::test_order_timing_and_arguments
+remove_hook hooks test_hookable.py::test_removing_what_is_not_there
+call_hooks reference test_chainer_optimizers.py::test_calling_hooks_by_hand
+call_hook reference test_chainer_optimizers.py::test_calling_hooks_by_hand
+new_epoch reference test_chainer_optimizers.py::test_epochs
+use_auto_new_epoch reference test_optimizer.py::test_by_hand_with_the_flag
+epoch reference test_optimizer.py::test_counts
+t reference test_adam.py::test_optimizer_uses_its_t_and_the_rule_its_own
+loss_scaling mixed_precision test_loss_scaling.py::test_the_documented_trace
+set_loss_scale reference test_chainer_loss_scaling.py::test_static_scales
+loss_scale mixed_precision test_loss_scaling.py::test_a_static_scale_stays
+check_nan_in_grads reference test_loss_scaling.py::test_the_steps_of_a_loop_of_ones_own
+is_safe_to_update reference test_loss_scaling.py::test_it_is_safe_to_update_before_the_first_update
+update_loss_scale reference test_loss_scaling.py::test_the_steps_of_a_loop_of_ones_own
+on_nonfinite mixed_precision test_update_report.py::test_skip_touches_nothing_and_counts
+monitor mixed_precision test_update_report.py::test_looking_changes_no_bit
+last_update mixed_precision test_update_report.py::test_the_norm_beside_float64
+UpdateReport mixed_precision test_update_report.py::test_paths_of_what_is_not_finite
+reallocate_cleared_grads own_rules test_optimizer.py::test_overridden_reallocate_leaves_unused_parameters_alone
+use_cleargrads reference test_optimizer.py::test_use_cleargrads_is_deprecated_and_chooses_zeros
+use_fp32_update mixed_precision test_fp32_update.py::test_resumed_equals_uninterrupted
+serialize files test_chainer_optimizers.py::test_whole_trainer_snapshot
+Optimizer reference test_optimizer.py::test_optimizer_without_gradients
+GradientMethod own_rules test_optimizer.py::test_sgd_beside_adam
+""",  # noqa: E501
+    "Comparisons": """
+__eq__ comparisons test_comparison.py::test_every_part_counts
+__ne__ comparisons test_comparison.py::test_comparisons_are_consistent
+__lt__ comparisons test_comparison.py::test_order_is_by_epoch_then_t
+__le__ comparisons test_comparison.py::test_order_is_by_epoch_then_t
+__gt__ comparisons test_comparison.py::test_order_is_by_epoch_then_t
+__ge__ comparisons test_comparison.py::test_order_is_by_epoch_then_t
+__hash__ comparisons test_comparison.py::test_hash_is_the_class
+compare comparisons test_comparison.py::test_compare_agrees_with_equality
+snapshot comparisons test_divergence.py::test_a_snapshot_stays_as_it_was
+""",
+    "Rules and hyperparameters": """
+UpdateRule own_rules test_update_rule.py::test_own_rule_with_state
+enabled hooks test_optimizer.py::test_all_disabled
+state own_rules test_adam.py::test_state
+init_state own_rules test_adam.py::test_own_init_state
+update_core own_rules test_own_rules.py::test_a_rule_without_a_core
+update_core_cpu own_rules test_update_rule.py::test_own_rule_with_state
+update_core_gpu reference test_update_rule.py::test_array_that_is_not_on_the_cpu_says_what_to_override
+update_core_chainerx reference test_update_rule.py::test_chainerx_is_refused_in_words
+is_elementwise reference test_update_rule.py::test_fresh_rule
+batch_key own_rules test_update_rule.py::test_update_batch_of_a_users_rule_is_its_update_for_each
+Hyperparameter reference test_hyperparameter.py::test_missing_attributes_are_the_nearest_ancestors
+get_dict reference test_hyperparameter.py::test_get_dict_overlays_and_is_a_copy
+parent reference test_hyperparameter.py::test_parent_is_read_only
+HyperparameterProxy own_rules test_hyperparameter.py::test_proxy_gets_and_sets
+""",  # noqa: E501
+    "Hooks": """
+WeightDecay hooks test_old_program.py::test_with_hooks
+Lasso hooks test_old_program.py::test_with_hooks
+GradientClipping hooks test_old_program.py::test_clipping_by_norms_in_the_defined_order
+GradientHardClipping hooks test_old_program.py::test_with_hooks
+GradientNoise hooks test_old_program.py::test_with_hooks
+GradientLARS hooks test_old_program.py::test_clipping_by_norms_in_the_defined_order
+exponential_decay_noise reference test_old_program.py::test_with_hooks
+timing hooks test_optimizer.py::test_order_timing_and_arguments
+call_for_each_param hooks test_optimizer.py::test_order_timing_and_arguments
+WeightDecay.name hooks test_chainer_surface.py::test_names_of_hooks
+WeightDecay.rate reference test_coverage.py::test_hooks_keep_their_arguments
+Lasso.rate reference test_coverage.py::test_hooks_keep_their_arguments
+GradientClipping.threshold reference test_coverage.py::test_hooks_keep_their_arguments
+GradientHardClipping.lower_bound reference test_coverage.py::test_hooks_keep_their_arguments
+GradientHardClipping.upper_bound reference test_coverage.py::test_hooks_keep_their_arguments
+GradientNoise.eta reference test_coverage.py::test_hooks_keep_their_arguments
+GradientNoise.noise_func reference test_coverage.py::test_hooks_keep_their_arguments
+GradientLARS.threshold reference test_coverage.py::test_hooks_keep_their_arguments
+GradientLARS.weight_decay reference test_coverage.py::test_hooks_keep_their_arguments
+GradientLARS.eps reference test_coverage.py::test_hooks_keep_their_arguments
+optimizer.WeightDecay reference test_deprecated_hooks.py::test_one_warning_that_points_here
+optimizer.Lasso reference test_deprecated_hooks.py::test_one_warning_that_points_here
+optimizer.GradientClipping reference test_deprecated_hooks.py::test_one_warning_that_points_here
+optimizer.GradientHardClipping reference test_deprecated_hooks.py::test_one_warning_that_points_here
+optimizer.GradientNoise reference test_deprecated_hooks.py::test_one_warning_that_points_here
+""",
+    "Parameters and links": """
+Parameter reference test_chainer_links.py::test_addgrad
+array reference test_parameter.py::test_array_is_adopted_without_a_copy
+data reference test_parameter.py::test_array_is_adopted_without_a_copy
+Parameter.shape reference test_parameter.py::test_array_is_adopted_without_a_copy
+Parameter.ndim reference test_parameter.py::test_array_is_adopted_without_a_copy
+Parameter.size reference test_parameter.py::test_array_is_adopted_without_a_copy
+Parameter.name reference test_parameter.py::test_array_is_adopted_without_a_copy
+Parameter.xp reference test_parameter.py::test_array_is_adopted_without_a_copy
+dtype reference test_parameter.py::test_dtype_of_an_uninitialised_parameter_is_its_initializers
+initializer reference test_parameter.py::test_shape_given_fills_array_and_nan_gradient
+grad reference test_parameter.py::test_gradient_after_initialize
+update_rule own_rules test_targets.py::test_rule_of_none_set_by_hand_stays
+cleargrad reference test_parameter.py::test_cleargrad_and_grad_setter_end_a_loan
+zerograd reference test_parameter.py::test_zerograd_warns_and_fills_in_place
+addgrad mixed_precision test_gradient_pass.py::test_adding_gradients_of_any_scales
+copydata reference test_parameter.py::test_copydata_copies_in_place
+initialize reference test_parameter.py::test_gradient_after_initialize
+is_initialized reference test_parameter.py::test_uninitialised_parameter
+Link reference test_link.py::test_link_keyword_makes_a_parameter
+Chain reference test_link.py::test_chain_children
+ChainList reference test_link.py::test_chain_list_is_a_list
+ChainList.append reference test_link.py::test_chain_list_is_a_list
+ChainList.insert reference test_link.py::test_chain_list_is_a_list
+ChainList.extend reference test_link.py::test_chain_list_is_a_list
+ChainList.pop reference test_link.py::test_chain_list_is_a_list
+ChainList.remove reference test_link.py::test_chain_list_is_a_list
+ChainList.clear reference test_link.py::test_chain_list_is_a_list
+ChainList.reverse reference test_link.py::test_chain_list_is_a_list
+ChainList.index reference test_link.py::test_chain_list_is_a_list
+ChainList.count reference test_link.py::test_chain_list_is_a_list
+init_scope reference test_link.py::test_init_scope_registers_parameters
+within_init_scope reference test_link.py::test_init_scope_registers_parameters
+Link.name reference test_link.py::test_chain_children
+Link.xp reference test_link.py::test_xp_is_numpy
+printable_specs reference test_link.py::test_str_shows_the_tree
+add_param reference test_link.py::test_add_param
+add_persistent reference test_link.py::test_persistent_values
+register_persistent reference test_link.py::test_persistent_values
+add_link reference test_link.py::test_chain_refuses_doubles_and_strangers
+params reference test_chainer_links.py::test_walks
+namedparams reference test_chainer_links.py::test_walks
+links reference test_chainer_links.py::test_walks
+namedlinks reference test_chainer_links.py::test_walks
+children reference test_chainer_links.py::test_walks
+cleargrads reference test_link.py::test_cleargrads_and_zerograds
+zerograds reference test_link.py::test_cleargrads_and_zerograds
+addgrads reference test_link.py::test_addgrads
+copyparams reference test_link.py::test_copyparams_copies_values_and_persistents_in_place
+enable_update reference test_link.py::test_enabling_and_disabling_updates
+disable_update reference test_link.py::test_enabling_and_disabling_updates
+update_enabled reference test_link.py::test_enabling_and_disabling_updates
+count_params reference test_chainer_links.py::test_count_params
+copy departures test_link.py::test_copy_and_init_share_nothing
+repeat reference test_link.py::test_repeat
+device reference test_device.py::test_the_cpu_is_where_everything_is
+to_device reference test_device.py::test_without_cupy_the_extra_to_install_is_named
+to_cpu reference test_device.py::test_parameters_old_methods
+to_gpu reference test_device.py::test_parameters_old_methods
+""",
+    "Files": """
+save_npz files test_npz.py::test_round_trip
+load_npz files test_serialize_optimizer.py::test_ignored_names
+NpzDeserializer reference test_npz.py::test_scalars
+NpzDeserializer.npz reference test_npz.py::test_deserializer_takes_a_mapping
+NpzDeserializer.path reference test_npz.py::test_children_keep_the_settings
+NpzDeserializer.strict reference test_npz.py::test_children_keep_the_settings
+NpzDeserializer.ignore_names reference test_npz.py::test_children_keep_the_settings
+DictionarySerializer reference test_dictionary.py::test_paths
+DictionarySerializer.target reference test_dictionary.py::test_paths
+DictionarySerializer.path reference test_dictionary.py::test_paths
+save_hdf5 files test_hdf5.py::test_every_value_survives_in_a_link
+load_hdf5 files test_hdf5.py::test_not_strict_keeps_what_is_missing
+HDF5Serializer files test_hdf5.py::test_serializers_on_a_group
+HDF5Serializer.group reference test_hdf5.py::test_serializers_on_a_group
+HDF5Serializer.compression reference test_hdf5.py::test_serializers_on_a_group
+HDF5Deserializer files test_hdf5.py::test_serializers_on_a_group
+HDF5Deserializer.group reference test_hdf5.py::test_serializers_on_a_group
+HDF5Deserializer.strict reference test_hdf5.py::test_children_keep_the_settings
+Serializer reference test_protocol.py::test_is_deserializer
+Serializer.save reference test_protocol.py::test_save_and_load_call_serialize
+Deserializer reference test_protocol.py::test_is_deserializer
+Deserializer.load reference test_protocol.py::test_save_and_load_call_serialize
+AbstractSerializer reference test_protocol.py::test_base_class_does_nothing
+""",
+}
+
+ROWS = [
+    (name, page, *test.split("::"))
+    for rows in TABLES.values()
+    for name, page, test in map(str.split, rows.strip().splitlines())
+]
 NAMES = [row[0] for row in ROWS]
 
 # What Chainer 7.8.1 documents: class, and its constructor as inspect.signature prints it.
@@ -184,8 +390,35 @@ def test_public_names(module: Any) -> None:
 
 
 def test_names_are_in_one_row() -> None:
-    assert len(ROWS) == TABLES.count("   * - ``") > 160
+    assert len(ROWS) > 160
     assert len(NAMES) == len(set(NAMES))
+
+
+HEAD = """.. list-table::
+   :header-rows: 1
+   :widths: 28 18 54
+
+   * - Name
+     - Page
+     - Test
+"""
+
+
+def written(page: str) -> str:
+    """The page with the tables as they are here, and with what else it says."""
+    before = page.partition(f"\n{next(iter(TABLES))}\n---")[0]
+    after = page.partition("\n.. _not-here:\n")[2]
+    parts = [before]
+    for title, rows in TABLES.items():
+        parts.append(f"\n{title}\n{'-' * len(title)}\n\n{HEAD}")
+        for name, where, test in map(str.split, rows.strip().splitlines()):
+            parts.append(f"   * - ``{name}``\n     - :doc:`{where}`\n     - ``{test}``\n")
+    return "".join([*parts, "\n.. _not-here:\n", after])
+
+
+def test_the_page_is_made_of_the_tables() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == written(page), "python tests/test_coverage.py writes it anew"
 
 
 def there(name: str) -> bool:
@@ -251,3 +484,7 @@ def test_rows(name: str, page: str, file: str, test: str) -> None:
     (path,) = TESTS.rglob(file)
     tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     assert test in {node.name for node in tree if isinstance(node, ast.FunctionDef)}
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
