@@ -171,7 +171,7 @@ def extensions(platform: str) -> list[Extension]:
             f"fastadam.kernels.{module}",
             [f"{KERNELS}/{module}.pyx"],
             depends=[f"{KERNELS}/{name}" for name in INCLUDED],
-            extra_compile_args=flags.get(module, take_back),
+            extra_compile_args=list(flags.get(module, take_back)),
             include_dirs=include.get(module, []),
             define_macros=macros.get(module, []),
         )

@@ -22,6 +22,7 @@ GATE = "fastadam/optimizers/gate.py"
 HYPERPARAMETER = "fastadam/hyperparameter.py"
 PATHS = "fastadam/parameter_table.py"
 BATCH = "fastadam/kernels/batch.py"
+REFERENCE = "fastadam/kernels/reference.py"
 ROWS = "fastadam/kernels/table.py"
 ARRAYS = "fastadam/kernels/arrays.py"
 HALF = "fastadam/kernels/_half.pxi"
@@ -101,6 +102,8 @@ MUTANTS = [
         '"ldmxcsr %0" : : "m"(saved)',
         '"ldmxcsr %0" : : "m"((unsigned int){0x9fc0u})',
     ),
+    Mutant("flushed before rounding", REFERENCE, "2.0**-126 - 2.0**-151", "2.0**-126"),
+    Mutant("rounded to subnormal", REFERENCE, "- 2.0**-151", "- 2.0**-150"),
     Mutant("contraction", "setup.py", "-ffp-contract=off", "-ffp-contract=fast"),
     # half-precision numbers
     Mutant("float16 truncated", HALF, " + 0xfff + ((finite >> 13) & 1)", ""),

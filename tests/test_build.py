@@ -292,6 +292,21 @@ def test_openmp_on_tries_nothing(build, tmp_path):
     assert "could not be" not in output
 
 
+def test_clang_is_spared_the_flag_that_it_warns_of(setup, build, tmp_path):
+    log = tmp_path / "log"
+    script = 'case "$*" in *--version*) echo "Debian clang version 14.0.6"; exit 0;; esac; '
+    script += f'echo "$*" >> {log}; exit 1'
+    status, output = build(CC=compiler(tmp_path, script), FASTADAM_OPENMP="on")
+    assert status != 0
+    assert "Traceback" not in output
+    (command, *_) = log.read_text().splitlines()
+    given = [flag for flag in TAKEN_BACK if flag in command]
+    assert given == [flag for flag in TAKEN_BACK if flag != setup["WARNED_OF_BY_CLANG"]]
+    # each extension has flags of its own
+    flags = [extension.extra_compile_args for extension in setup["extensions"]("linux-x86_64")]
+    assert len({id(own) for own in flags}) == len(flags)
+
+
 @pytest.mark.parametrize("flag", ["-ffast-math", "-Ofast", "-mdaz-ftz"])
 @pytest.mark.parametrize("variable", ["CFLAGS", "LDFLAGS"])
 def test_fast_math_from_the_environment_is_refused(build, flag, variable):

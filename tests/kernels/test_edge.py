@@ -13,6 +13,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
+import fastadam
 from fastadam.kernels import _cpu_features, cpu
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.reference import adam_reference
@@ -187,3 +188,26 @@ def test_no_other_numbers_change() -> None:
     adam_reference(p, g, m, v, vhat, c)
     for ours, theirs in ((p, p_), (m, m_), (v, v_)):
         assert ours.tobytes() == theirs.tobytes()
+
+
+@pytest.mark.parametrize("way", ["step", "monitor", "clipping", "half"])
+def test_the_division_by_a_loss_scale_is_float32s_own(way: str) -> None:
+    """Rounded in the ordinary way, and flushed then: in the step itself and in a pass before it."""
+    random = np.random.default_rng(7)
+    seen = 0
+    for scale in (3.7, 1024.0, 1e6, 0.3, 12345.0):
+        g = around(np.full(200, TINY * scale), random)
+        dtype = np.float16 if way == "half" else np.float32
+        opt = fastadam.Adam(beta1=0.0).setup({"w": np.ones(200, dtype)})
+        opt.monitor = way == "monitor"
+        if way == "clipping":
+            opt.add_hook(fastadam.optimizer_hooks.GradientClipping(1.0))
+        opt.apply_gradients({"w": g.copy()}, loss_scale=scale)
+        g[g < TINY] = 0
+        quotient = g / np.float32(scale)
+        expected = np.where(np.abs(quotient) < TINY, np.float32(0), quotient)
+        m = opt.parameters["w"].update_rule.state["m"]
+        assert m.tobytes() == expected.tobytes(), scale
+        exact = g.astype(np.float64) / np.float32(scale)
+        seen += int(((expected != 0) & (exact < TINY - 2.0**-151)).sum())
+    assert seen > 10
