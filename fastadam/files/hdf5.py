@@ -96,6 +96,8 @@ class Hdf5Group:
 
     # Whether a list of contents has the digests, so that those of single datasets need not be read.
     listed = False
+    # Whether all names have been found in this file, without following links to others.
+    walked = False
 
     def __init__(self, group: Any, where: str) -> None:
         self.where = where
@@ -107,7 +109,6 @@ class Hdf5Group:
             raise UnreadableFileError(f"the keys of {where} cannot be read: {error}") from error
         self._types: dict[bytes, MemoryType] = {}
         self._everything = self._h5py.h5s.ALL
-        self._null = self._h5py.h5s.NULL
 
     def kind(self, name: str) -> str | None:
         """Return 'array' or 'group'; None where there is nothing of that name."""
@@ -150,11 +151,8 @@ class Hdf5Group:
         """
         try:
             dataset = self._open(key)
-            space = dataset.get_space()
-            if space.get_simple_extent_type() == self._null:
-                stored = None
-            else:
-                stored = self._read(dataset, space.shape, key, limit)
+            shape = dataset.shape
+            stored = None if shape is None else self._read(dataset, shape, key, limit)
             told = None
             if not self.listed if compare is None else compare:
                 told = self._digest(dataset)
@@ -172,10 +170,11 @@ class Hdf5Group:
     def _open(self, key: str) -> Any:
         """Open a dataset whose values are in this file."""
         h5 = self._h5py
-        found = h5.h5o.open(self._group, key.encode("utf-8", "surrogateescape"))
-        if isinstance(found, h5.h5g.GroupID):
+        if self.kind(key) == "group":
             raise CheckpointError(f"{key!r} in {self.where} is a group, not an array")
-        elsewhere = h5.h5o.get_info(found).fileno != self._file
+        found = h5.h5d.open(self._group, key.encode("utf-8", "surrogateescape"))
+        # of a name that a link to another file is, too
+        elsewhere = not self.walked and h5.h5o.get_info(found).fileno != self._file
         if not elsewhere and found.get_offset() is None:
             # neither a plain piece of this file nor, hence, cheap to ask
             plan = found.get_create_plist()
@@ -314,6 +313,7 @@ class Hdf5Reader(Hdf5Group):
             raise CheckpointError(f"{where} holds {too_much[0]}: it is not read")
         self._keys = [key for key, kind in self._kinds.items() if kind == "array"]
         self.listed = KEY in self._kinds
+        self.walked = True
 
     def keys(self) -> list[str]:
         """Return all keys."""

@@ -66,14 +66,15 @@ def write(
         writer = Writer(file.id, 4 if compression else None, plain=True)
         for key, value in values.items():
             expected = None if entries is None else entries.get(key)
-            finished = functools.partial(done, value.nbytes)
-            if compression or value.nbytes <= _LARGE:
-                if expected is not None and not is_none(value):
-                    value = listed_copy(key, value, expected)
-                writer.put(key, value)
-                finished()
-            else:
-                writer.place(key, value, image, expected, finished)
+            file_type = None if compression else number_type(value.dtype)
+            if file_type is not None and value.nbytes:
+                finished = functools.partial(done, value.nbytes)
+                writer.place(key, value, file_type, image, expected, finished)
+                continue
+            if expected is not None and not is_none(value):
+                value = listed_copy(key, value, expected)
+            writer.put(key, value)
+            done(value.nbytes)
         writer.close()
     with atomic_write(path) as opened_file:
         image.write_to(opened_file)
@@ -175,11 +176,12 @@ class Writer:
         self,
         key: str,
         value: Value,
+        file_type: Any,
         image: Image,
         expected: Entry | None,
         done: Callable[[], None],
     ) -> None:
-        """Make room for one value, whose elements are written when all else is.
+        """Write numbers past libhdf5, which makes room for them; large ones when all else is.
 
         Parameters
         ----------
@@ -187,6 +189,8 @@ class Writer:
             Its key.
         value : numpy.ndarray
             The value, with elements.
+        file_type : h5py.h5t.TypeID
+            The type of numbers.
         image : Image
             The file, which the value is left to.
         expected : Entry or None
@@ -194,16 +198,15 @@ class Writer:
         done : callable
             What to call when it is written.
         """
-        file_type = number_type(value.dtype)
-        if file_type is None:
-            # in a file strings and times are others than in memory
-            if expected is not None:
-                value, expected = listed_copy(key, value, expected), None
-            stored, file_type = _encoded(value, key)
-            value = stored.array
         dataset = self._make(key, file_type, self._space(value.shape), self._layout((), value))
-        pieces = functools.partial(checked_pieces, key, value, expected)
-        image.place(dataset.get_offset(), value.nbytes, pieces, done)
+        if value.nbytes > _LARGE:
+            pieces = functools.partial(checked_pieces, key, value, expected)
+            image.place(dataset.get_offset(), value.nbytes, pieces, done)
+            return
+        image.seek(dataset.get_offset())
+        for piece in checked_pieces(key, value, expected):
+            image.write(piece)
+        done()
 
     def close(self) -> None:
         """Let go of the file, which is closed when nothing of it is open."""
