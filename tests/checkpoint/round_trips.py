@@ -317,7 +317,7 @@ def ways(folder: Path) -> Iterator[tuple[str, bool, Callable[[Any], None], Calla
             name,
             False,
             lambda o, f=files, s=save: save_all(o, *f, s),
-            lambda o, f=files, l=load: load_all(o, *f, l),
+            lambda o, f=files, r=load: load_all(o, *f, r),
         )
     kept: dict[str, Any] = {}
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.checkpoint.entries import describe
-from fastadam.checkpoint.manifest import KEY, Manifest, pack, unpack
+from fastadam.files.entries import describe
+from fastadam.files.manifest import KEY, Manifest, pack, unpack
 
 
 def sealed(path: Path, changes: dict[str, Any]) -> None:

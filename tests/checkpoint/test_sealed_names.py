@@ -151,9 +151,9 @@ def test_names_in_rename(tmp_path: Path) -> None:
         {"l1": "l2/w/x"},
         {"b": "typo", "l1": "l2"},
     ):
-        with pytest.raises(CheckpointError, match="rename: .* in the target"):
+        with pytest.raises(CheckpointError, match=r"rename: .* in the target"):
             fastadam.load(path, other, rename=rename)
-        with pytest.raises(CheckpointError, match="rename: .* in the target"):
+        with pytest.raises(CheckpointError, match=r"rename: .* in the target"):
             fastadam.load(path, other, rename=rename, strict=False)
         assert target["b"].tolist() == [0, 0]
     with pytest.raises(CheckpointError, match="two names become one"):
