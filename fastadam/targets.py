@@ -31,6 +31,8 @@ Array = npt.NDArray[Any]
 
 # The path of the parameter when the target is one array.
 SINGLE = "param"
+# How many dicts and lists there may be in one another: far below Python's limit for calls.
+DEEPEST = 200
 
 # Sets an attribute in C, where no Ctrl-C comes in between.
 _set = object.__setattr__
@@ -102,9 +104,14 @@ class LinkTarget(Target):
 
     def _walk(self) -> list[tuple[str, Any]]:
         """Return the parameters with their paths."""
-        if hasattr(self.link, "namedparams"):
-            return list(self.link.namedparams())
-        return [(str(i), param) for i, param in enumerate(self.link.params())]
+        try:
+            if hasattr(self.link, "namedparams"):
+                return list(self.link.namedparams())
+            return [(str(i), param) for i, param in enumerate(self.link.params())]
+        except RecursionError as error:
+            raise ValueError(
+                f"the {type(self.link).__name__} is nested too deep, or contains itself"
+            ) from error
 
     def ordered(self, grads: Any) -> list[Any] | None:
         """Match a dict that has the paths in their order, as they are without slashes around."""
@@ -312,21 +319,30 @@ def _advice(what: str, obj: Any) -> str:
     )
 
 
-def _leaves(tree: Any, path: str) -> Iterator[tuple[str, Array]]:
+def _leaves(tree: Any, path: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Array]]:
     """Yield (path, array) for every array in a nesting of dicts and lists."""
     if is_array(tree):
         yield path or SINGLE, tree
-    elif isinstance(tree, dict):
+        return
+    if id(tree) in above:
+        raise ValueError(f"{path!r} in the target is a {type(tree).__name__} that contains itself")
+    if len(above) == DEEPEST:
+        where = f"{path[:40]}..." if len(path) > 40 else path
+        raise ValueError(
+            f"the target is nested deeper than {DEEPEST} dicts and lists, at {where!r}"
+        )
+    above = (*above, id(tree))
+    if isinstance(tree, dict):
         for key, child in tree.items():
             if not isinstance(key, str):
                 raise TypeError(f"keys must be str, and {key!r} in {path or 'the target'!r} is not")
             if not key or "/" in key:
                 reason = "contains '/', which separates the parts of a path" if key else "is empty"
                 raise ValueError(f"the key {key!r} in {path or 'the target'!r} {reason}; rename it")
-            yield from _leaves(child, f"{path}/{key}" if path else key)
+            yield from _leaves(child, f"{path}/{key}" if path else key, above)
     elif isinstance(tree, (list, tuple)):
         for i, child in enumerate(tree):
-            yield from _leaves(child, f"{path}/{i}" if path else str(i))
+            yield from _leaves(child, f"{path}/{i}" if path else str(i), above)
     else:
         raise TypeError(_advice(f"parameter {path!r}", tree))
 

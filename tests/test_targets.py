@@ -832,3 +832,45 @@ def test_splitting_an_array_changes_nothing(
             np.concatenate([p.update_rule.state[key] for p in many.parameters.values()]),
             one.parameters["param"].update_rule.state[key],
         )
+
+
+def nested(depth: int, kind: type) -> Any:
+    tree: Any = np.ones(2)
+    for _ in range(depth):
+        tree = {"a": tree} if kind is dict else kind([tree])
+    return tree
+
+
+@pytest.mark.parametrize("kind", [dict, list, tuple])
+def test_targets_that_are_nested_too_deep(kind: type) -> None:
+    opt = fastadam.Adam().setup(nested(200, kind))
+    assert [path.count("/") for path in opt.parameters] == [199]
+    for depth in (201, 900, 5000):
+        with pytest.raises(ValueError, match="nested deeper than 200"):
+            opt.setup(nested(depth, kind))
+
+
+def test_targets_that_contain_themselves() -> None:
+    opt = fastadam.Adam()
+    tree: dict[str, Any] = {"w": np.ones(2)}
+    tree["again"] = [tree]
+    with pytest.raises(ValueError, match="'again/0' in the target is a dict that contains itself"):
+        opt.setup(tree)
+    items: list[Any] = [np.ones(2)]
+    items.append({"x": items})
+    with pytest.raises(ValueError, match="'1/x' in the target is a list that contains itself"):
+        opt.setup(items)
+    # what is there twice does not contain itself
+    part = {"w": np.ones(2)}
+    opt.setup({"a": part, "b": part})
+    # it is found later, too
+    tree = {"w": np.ones(2)}
+    opt.setup(tree)
+    tree["again"] = tree
+    with pytest.raises(ValueError, match="contains itself"):
+        opt.apply_gradients({"w": np.ones(2)})
+    chain = fastadam.Chain(a=fastadam.Link(w=2))
+    chain.a.w.array[...] = 1
+    chain.add_link("b", chain)
+    with pytest.raises(ValueError, match="contains itself"):
+        opt.setup(chain)

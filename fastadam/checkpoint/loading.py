@@ -210,9 +210,12 @@ def _compare_hooks(source: Source, opt: Any) -> tuple[tuple[str, ...], tuple[str
     """Return the names of hooks that are missing, and of those that there are more than saved."""
     if HOOKS not in source or source.is_ignored(HOOKS):
         return (), ()
-    names = json.loads(str(source.value(HOOKS)[()]))
+    try:
+        names = json.loads(str(source.value(HOOKS)[()]))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{HOOKS!r} in {source.where} is no list of names") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{HOOKS!r} is {names!r}, and no list of names")
+        raise CheckpointError(f"{HOOKS!r} in {source.where} is no list of names")
     saved = Counter(source.new_name(name) for name in names)
     here = Counter(hook_names(opt))
     return tuple((saved - here).elements()), tuple((here - saved).elements())

@@ -63,6 +63,7 @@ class Source:
         self._room = room
         self._old_names = {new.strip("/"): old.strip("/") for old, new in rename.items()}
         self._ignored = IgnoredNames(ignore_names)
+        self._ignores = ignore_names not in (None, [], ())
         self._convert = convert_amsgrad
         known = sum(n_bytes or 0 for n_bytes in room.values())
         self._spare = max(_SMALL_IN_ALL, known)
@@ -136,7 +137,7 @@ class Source:
 
     def is_ignored(self, key: str) -> bool:
         """Tell whether a key stays as it is, and note it."""
-        if key not in self._ignored:
+        if not self._ignores or key not in self._ignored:
             return False
         self.ignored[key] = None
         return True
@@ -152,7 +153,8 @@ class Source:
             assert other is not None
             self.converted[key] = None
             return self.value(other).copy()
-        value = self._reader.read(name, self._limit(key))
+        path = self._parameter(key)
+        value = self._reader.read(name, self._limit(path))
         if self.manifest is not None:
             listed = self.manifest.entries[name]
             if describe(value, listed.dtype) != listed:
@@ -161,7 +163,7 @@ class Source:
                 )
         self.read[name] = None
         self.shapes[key] = value.shape
-        if self._parameter(key) is None:
+        if path is None:
             self._spare -= value.nbytes
         return value
 
@@ -247,17 +249,17 @@ class Source:
 
     def _parameter(self, key: str) -> str | None:
         """Return the path of the parameter or value whose array a key holds."""
-        for section in (OPTIMIZER, TARGET):
-            if key.startswith(section):
-                path = key[len(section) :]
-                for candidate in (path, path.rpartition("/")[0]):
-                    if candidate in self._room:
-                        return candidate
-        return None
+        section = OPTIMIZER if key.startswith(OPTIMIZER) else TARGET
+        if not key.startswith(section):
+            return None
+        path = key[len(section) :]
+        if path in self._room:
+            return path
+        above = path.rpartition("/")[0]
+        return above if above in self._room else None
 
-    def _limit(self, key: str) -> int | None:
-        """Return how many bytes of a key there is room for; None where nobody knows yet."""
-        path = self._parameter(key)
+    def _limit(self, path: str | None) -> int | None:
+        """Return how many bytes a value of a parameter may take; None where nobody knows yet."""
         if path is None:
             return self._spare
         room = self._room[path]

@@ -138,7 +138,7 @@ def interrupted_at(n: int, call: Callable[[], object], error: type[BaseException
     sys.settrace(trace)
     try:
         call()
-    except (error, fastadam.CheckpointError):  # as whatever libhdf5 meets in a damaged file
+    except (error, fastadam.CheckpointError, OSError):  # as whatever libhdf5 finds of damage
         return True
     finally:
         sys.settrace(before)

@@ -1,0 +1,162 @@
+"""Files whose digests are right, with names and values that nothing here has."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastadam
+from fastadam import CheckpointError
+from fastadam.optimizer_hooks import WeightDecay
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sealing import sealed
+
+# What objects have, and no hyperparameters.
+NAMES = ["_parent", "parent", "version", "_version", "get_dict", "nope", "Alpha", ""]
+NAMES += ["__class__", "__dict__", "__eq__", "__slots__", "__init__", "alpha/x", "a\nb", "lr"]
+
+
+def made(alpha: float = 0.1) -> Any:
+    opt = fastadam.Adam(alpha=alpha).setup({"w": np.full(3, alpha, np.float32)})
+    opt.loss_scaling(interval=3)
+    opt.set_hyperparam("w", eta=0.5)
+    opt.add_hook(WeightDecay(0.1))
+    opt.apply_gradients({"w": np.ones(3, np.float32)})
+    return opt
+
+
+def state(opt: Any) -> list[Any]:
+    rule = opt.parameters["w"].update_rule
+    return [
+        *(opt.t, opt.epoch, opt.loss_scale, opt._loss_scaling_multiplier, opt.monitor),
+        *(opt.on_nonfinite, vars(opt.hyperparam).copy(), sorted(vars(opt))),
+        *(rule.t, rule.enabled, vars(rule.hyperparam).copy(), sorted(vars(rule))),
+        *(sorted(rule.state), rule.state["m"].tolist(), opt.target["w"].tolist()),
+        *(opt.hyperparam.parent, rule.hyperparam.parent is opt.hyperparam),
+        *(type(opt.hyperparam), type(rule.hyperparam)),
+    ]
+
+
+def refused(path: Path, changes: dict[str, Any], opt: Any, **how: Any) -> str:
+    fastadam.save(path, made())
+    sealed(path, changes)
+    before = state(opt)
+    with pytest.raises(CheckpointError) as raised:
+        fastadam.load(path, opt, **how)
+    assert state(opt) == before, changes
+    opt.apply_gradients({"w": np.ones(3, np.float32)})
+    return str(raised.value)
+
+
+def test_unknown_names(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    keys = [f"fastadam/hyperparam/{name}" for name in NAMES]
+    keys += [f"fastadam/rule/w/hyperparam/{name}" for name in NAMES]
+    keys += ["fastadam/settings/nope", "fastadam/settings/__class__", "fastadam/nope"]
+    keys += ["fastadam/rule/w/nope", "fastadam/rule/w/_state", "fastadam/rule/nope/enabled"]
+    keys += ["optimizer/nope", "optimizer/w/nope", "optimizer/w/_state", "optimizer/w/vhat"]
+    keys += ["optimizer/fastadam/nope", "target/nope", "target/w/nope", "optimizer/hyperparam"]
+    for key in keys:
+        if key == "optimizer/w/vhat":
+            continue
+        error = refused(path, {key: np.array(0.5)}, made(0.2))
+        assert repr(key.rpartition("/")[2])[1:-1] in error, (key, error)
+
+
+def test_unknown_names_that_are_left(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    fastadam.save(path, made())
+    keys = [f"fastadam/hyperparam/{name}" for name in ("_parent", "nope")]
+    keys += ["fastadam/rule/w/hyperparam/get_dict", "fastadam/settings/nope", "optimizer/w/nope"]
+    sealed(path, dict.fromkeys(keys, np.array(0.5)))
+    opt = made(0.2)
+    report = fastadam.load(path, opt, strict=False)
+    assert set(keys) <= set(report.left) | set(report.read)
+    assert opt == made()
+    assert not hasattr(opt.hyperparam, "nope")
+    # values without a place are no error where their section is not asked for
+    sealed(path, dict.fromkeys(keys[3:], ...))
+    fastadam.load(path, made(0.2), hyperparam=False)
+
+
+def test_values_that_cannot_be(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    odd: dict[str, list[Any]] = {
+        "optimizer/t": [-1, 2**60, 2**63, 1.5, "x", [1, 2]],
+        "optimizer/epoch": [-3, 2**62, 0.5],
+        "optimizer/w/t": [-1, 2**63, 2.5, "3"],
+        "optimizer/fastadam/loss_scale": [0.0, -1.0, np.inf, np.nan, "8", [1.0, 2.0]],
+        "optimizer/fastadam/loss_scale_dynamic": [3, -1, np.nan, 0.5],
+        "optimizer/fastadam/loss_scale_nonfinite_ever": [2, np.nan],
+        "optimizer/fastadam/loss_scale_multiplier": [0.5, 3.0, -1.0, np.inf],
+        "fastadam/settings/monitor": [3, "yes", 1.0, [True]],
+        "fastadam/settings/use_fp32_update": [2, "no", 0],
+        "fastadam/settings/on_nonfinite": ["later", 3, ["skip", "skip"]],
+        "fastadam/rule/w/enabled": [2, "no", 1, [True, True]],
+        "fastadam/rule/w/use_fp32_update": [2, "no"],
+        "fastadam/rule/w/initial_alpha": [np.nan, np.inf, "x", [0.1, 0.2], True],
+        "fastadam/rule/w/hyperparam/eta": ["x", [1.0, 2.0], np.array(None, object)],
+        "fastadam/hyperparam/alpha": ["x", np.zeros(2), np.array(None, object)],
+        "fastadam/hyperparam/eps_mode": ["nope", 3],
+        "fastadam/hooks": ["", "{", "3", '["a", 3]', "[" * 100_000, 5],
+    }
+    for key, values in odd.items():
+        for value in values:
+            words = refused(path, {key: value}, made(0.2))
+            name = key.rpartition("/")[2]
+            assert name.partition("_")[0] in words or "loss scale" in words, (key, value, words)
+
+
+def test_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    for key in ("optimizer/t", "optimizer/epoch", "optimizer/w/t", "optimizer/w/v", "target/w"):
+        words = refused(path, {key: ...}, made(0.2))
+        assert repr(key) in words or "saved with parameters=False" in words
+
+
+def test_a_classs_own_hyperparameters(tmp_path: Path) -> None:
+    class Mine(fastadam.Adam):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            self.hyperparam.warmup = 7
+
+    path = tmp_path / "run.npz"
+    opt = Mine().setup({"w": np.ones(3)})
+    opt.hyperparam.warmup = 9
+    opt.parameters["w"].update_rule.hyperparam.warmup = 11
+    fastadam.save(path, opt)
+    other = Mine().setup({"w": np.ones(3)})
+    fastadam.load(path, other)
+    assert other.hyperparam.warmup == 9
+    assert other.parameters["w"].update_rule.hyperparam.warmup == 11
+    plain = fastadam.Adam().setup({"w": np.ones(3)})
+    with pytest.raises(CheckpointError, match="no hyperparameters for: 'warmup'"):
+        fastadam.load(path, plain)
+
+
+def test_names_in_rename(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    opt = fastadam.Adam().setup({"l1": {"w": np.ones(3)}, "b": np.ones(2)})
+    fastadam.save(path, opt)
+    target = {"l2": {"w": np.zeros(3)}, "b": np.zeros(2)}
+    other = fastadam.Adam().setup(target)
+    for rename in (
+        {"l1": "typo"},
+        {"l1/w": "l2/typo"},
+        {"l1": "l2/w/x"},
+        {"b": "typo", "l1": "l2"},
+    ):
+        with pytest.raises(CheckpointError, match=r"rename: .* in the target"):
+            fastadam.load(path, other, rename=rename)
+        with pytest.raises(CheckpointError, match=r"rename: .* in the target"):
+            fastadam.load(path, other, rename=rename, strict=False)
+        assert target["b"].tolist() == [0, 0]
+    with pytest.raises(CheckpointError, match="two names become one"):
+        fastadam.load(path, other, rename={"l1": "l2", "b": "/l2/"})
+    fastadam.load(path, other, rename={"l1": "l2"})
+    assert target["l2"]["w"].tolist() == [1, 1, 1]
