@@ -6,6 +6,7 @@ import operator
 from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
+from fastadam.own_update import has_own_update
 from fastadam.rule_batch import RuleBatch
 from fastadam.update_rule import UpdateRule
 
@@ -18,7 +19,8 @@ class Dispatch:
     Parameters
     ----------
     parameters : mapping of str to Parameter
-        The parameters by path; those without an enabled rule, or without an array, are left out.
+        The parameters by path; those without an enabled rule, or without an array, are left out
+        unless they have an `update` of their own.
     before : Dispatch, optional
         That of the update before, whose batches are kept where they are the same.
     """
@@ -28,13 +30,17 @@ class Dispatch:
         self._singles: list[tuple[str, Any]] = []
         self._paths: list[str] = []
         self._applied: set[str] = set()
+        # they have no step to make, but something else
+        self._only_called: list[Any] = []
         taken: set[int] = set()
         for path, param in parameters.items():
             rule = getattr(param, "update_rule", None)
+            own = has_own_update(param)
             if rule is None or param.array is None or not getattr(rule, "enabled", True):
+                self._only_called += [param] if own else []
                 continue
             self._paths.append(path)
-            key = rule.batch_key() if isinstance(rule, UpdateRule) else None
+            key = None if own or not isinstance(rule, UpdateRule) else rule.batch_key()
             # a rule that two parameters share counts its updates one after the other
             if key is None or id(rule) in taken:
                 self._singles.append((path, param))
@@ -60,7 +66,7 @@ class Dispatch:
     @property
     def only_batch(self) -> RuleBatch | None:
         """The batch that is the whole work; None if there is more."""
-        if self._singles or len(self._batches) != 1:
+        if self._singles or self._only_called or len(self._batches) != 1:
             return None
         return next(iter(self._batches.values()))[1]
 
@@ -75,11 +81,16 @@ class Dispatch:
                 type(param.update_rule).check_batch([param.update_rule], [param])
 
     def run(self) -> None:
-        """Update the parameters: the batches first, then the others in the order of their paths."""
+        """Update the parameters: the batches first, then the others in the order of their paths.
+
+        Those that have no step to make, but an `update` of their own, come last.
+        """
         for paths, batch in self._batches.values():
             self._note(paths, batch.rules, batch.update)
         for path, param in self._singles:
             self._note([path], [param.update_rule], param.update)
+        for param in self._only_called:
+            param.update()
 
     def _note(self, paths: list[str], rules: list[Any], update: Callable[[], None]) -> None:
         """Make an update and note whom it reached, by the rules' counts if it raises."""

@@ -8,6 +8,7 @@ from typing import Any
 from fastadam.changes import changes
 from fastadam.gradient_pass import PendingFacts, is_scaled
 from fastadam.kernels.norm import global_norm
+from fastadam.own_update import has_own_update
 from fastadam.parameter import Parameter
 from fastadam.replay import Replay
 from fastadam.rule_batch import RuleBatch
@@ -86,6 +87,7 @@ class Repetition:
             or not own.keys().isdisjoint(_OWN_PARTS)
             or not self._targets.unchanged()
             or (self._foreign and not self._same_rules())
+            or has_own_update(self._batch.params[0])
         ):
             return False
         batch = self._batch
@@ -167,10 +169,10 @@ class Repetition:
         return norm, 1.0 if rate is None else rate
 
     def _same_rules(self) -> bool:
-        """Tell whether the parameters have their rules still."""
+        """Tell whether the parameters have their rules still, and no `update` of their own."""
         batch = self._batch
         return all(
-            getattr(param, "update_rule", None) is rule
+            getattr(param, "update_rule", None) is rule and not has_own_update(param)
             for param, rule in zip(batch.params, batch.rules, strict=True)
         )
 

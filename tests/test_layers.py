@@ -33,7 +33,7 @@ comparison divergence
 description difference
 update_rule
 state_loading
-rule_batch fp32_update gradient_pass
+rule_batch fp32_update gradient_pass own_update
 targets parameter_table hookable hyperparameter array_difference update_report exclusive
 link
 chain

@@ -265,7 +265,7 @@ class AdamBatch(RuleBatch):
         groups: dict[Hashable, tuple[_Group, Coefficients]] = {}
         rows = zip(self.rules, self.params, stepped, gradients, strict=True)
         for place, (rule, param, target, grad) in enumerate(rows):
-            if param.array is None or grad is None:
+            if param.array is None:
                 continue
             key = (rule.hyperparam.version, rule.t, rule._start_alpha())
             if key not in groups:
@@ -276,7 +276,9 @@ class AdamBatch(RuleBatch):
             state = rule._ready_state(target, coefficients, trial)
             if state is not rule._state:
                 states.append((rule, state))
-            steps.append(rule._step(target, grad, state, coefficients))
+            # without a gradient there is no step, but a count and what it begins with
+            if grad is not None:
+                steps.append(rule._step(target, grad, state, coefficients))
         return steps, [group for group, _ in groups.values()], states
 
 
