@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, cast
@@ -131,7 +133,8 @@ class GradientMethod(LossScaling):
         Returns
         -------
         object
-            The loss; None without `lossfun`.
+            The loss; None without `lossfun`. One of Chainer's variables is returned without the graph
+            that it was computed by, so that hooks and step do not hold its memory.
 
         Raises
         ------
@@ -173,6 +176,7 @@ class GradientMethod(LossScaling):
         loss = lossfun(*args, **kwds)
         if isinstance(loss, tuple) and len(loss) == 2:
             loss, grads = loss
+            loss = _without_graph(loss)
             if grads is not None and self._repeat(grads):
                 return loss
             self._refresh()
@@ -189,6 +193,7 @@ class GradientMethod(LossScaling):
             )
         self._clear_gradients()
         loss.backward(loss_scale=self._loss_scale)
+        loss = _without_graph(loss)
         if not self._repeat():
             self._refresh()
             self._update()
@@ -558,3 +563,10 @@ class GradientMethod(LossScaling):
     def _repeat(self, grads: Any = None, loss_scale: float | None = None) -> bool:
         """Make the update of before again, with other gradients, if that is all there is to do."""
         return self._kept is not None and self._kept.run(self, grads, loss_scale)
+
+
+def _without_graph(loss: Any) -> Any:
+    """Return one of Chainer's variables as a new one with its value; others as they are."""
+    chainer = sys.modules.get("chainer")
+    # a copy has a node of its own, which nothing has computed
+    return copy.copy(loss) if isinstance(loss, getattr(chainer, "Variable", ())) else loss

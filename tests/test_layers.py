@@ -23,7 +23,7 @@ __main__
 bench
 cli
 __init__
-configuration checkpoint
+configuration checkpoint chainer
 optimizers
 optimizer
 optimizer_hooks gradient_method
@@ -139,6 +139,7 @@ KNOWLEDGE = {"kernels.dtypes", "kernels.arrays", "kernels.backend", "kernels._co
 PACKAGES = {
     "algorithms": ALGORITHMS,
     "bench": BENCH,
+    "chainer": "__init__",
     "checkpoint": CHECKPOINT,
     "cli": CLI,
     "files": FILES,
