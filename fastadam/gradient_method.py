@@ -133,8 +133,8 @@ class GradientMethod(LossScaling):
         Returns
         -------
         object
-            The loss; None without `lossfun`. One of Chainer's variables is returned without the graph
-            that it was computed by, so that hooks and step do not hold its memory.
+            The loss; None without `lossfun`. One of Chainer's variables is returned without the
+            graph that it was computed by, so that hooks and step do not hold its memory.
 
         Raises
         ------

@@ -1,8 +1,8 @@
 """The optimizers as subclasses of Chainer's, too, for programs that ask for Chainer's classes.
 
 `Adam`, `AdamW`, `AMSGrad`, `AdaBound` and `AMSBound` are those of :mod:`fastadam.optimizers` in
-everything that they do, and ``isinstance(opt, chainer.optimizers.Adam)`` is true. They are made when
-they are first asked for, as Chainer is imported then.
+everything that they do, and ``isinstance(opt, chainer.optimizers.Adam)`` is true. They are made
+when they are first asked for, as Chainer is imported then.
 """
 
 from __future__ import annotations
@@ -60,12 +60,9 @@ def _chainers_optimizers() -> Any:
             return importlib.import_module("chainer").optimizers
     except Exception as error:
         # beside a new NumPy it fails in many ways
-        numpy = (
-            f" on NumPy {np.__version__}" if np.lib.NumpyVersion(np.__version__) >= "2.0.0" else ""
-        )
         raise ImportError(
-            f"fastadam.chainer needs Chainer, which cannot be imported{numpy} "
-            f"({type(error).__name__}: {error}): pip install "
+            "fastadam.chainer needs Chainer, which cannot be imported beside NumPy "
+            f"{np.__version__} ({type(error).__name__}: {error}): pip install "
             '"setuptools<81" "chainer==7.8.1" "numpy==1.26.4". Without it there are the same '
             "optimizers in fastadam.optimizers"
         ) from error
