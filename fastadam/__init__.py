@@ -12,7 +12,7 @@ True
 
 from typing import NoReturn
 
-from fastadam import link, optimizer, optimizer_hooks, optimizers, serializers
+from fastadam import chainer, link, optimizer, optimizer_hooks, optimizers, serializers
 from fastadam._version import __version__
 from fastadam.checkpoint import CheckpointError, LoadReport, load, save
 from fastadam.configuration import get_config, show_config
@@ -50,6 +50,7 @@ __all__ = [
     "UpdateRule",
     "__version__",
     "adam_step",
+    "chainer",
     "compare",
     "get_config",
     "get_num_threads",

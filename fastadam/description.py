@@ -190,6 +190,7 @@ def _optimizer_facts(opt: Any) -> Iterator[tuple[Key, Any]]:
             yield ("", f"loss_scaling.{name}"), getattr(opt, f"_loss_scaling_{name}", None)
         yield ("", "loss_scaling.max"), getattr(opt, "_loss_scale_max", None)
     yield ("", "on_nonfinite"), getattr(opt, "on_nonfinite", None)
+    yield ("", "missing_gradients"), getattr(opt, "missing_gradients", "zeros")
     yield ("", "use_fp32_update"), bool(getattr(opt, "_use_fp32_update", False))
     yield ("", "hooks"), _hooks(opt)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastadam.kernels.arrays import extent
 from fastadam.kernels.backend import is_array
+from fastadam.own_update import has_own_update
 from fastadam.parameter import peek_grad, replace_grad
 from fastadam.rule_batch import RuleBatch
 from fastadam.update_rule import UpdateRule
@@ -24,7 +25,8 @@ class Dispatch:
     Parameters
     ----------
     parameters : mapping of str to Parameter
-        The parameters by path; those without an enabled rule, or without an array, are left out.
+        The parameters by path; those without an enabled rule, or without an array, are left out
+        unless they have an `update` of their own.
     before : Dispatch, optional
         That of the update before, whose batches are kept where they are the same.
     """
@@ -34,13 +36,17 @@ class Dispatch:
         self._singles: list[tuple[str, Any]] = []
         self._paths: list[str] = []
         self._applied: set[str] = set()
+        # they have no step to make, but something else
+        self._only_called: list[Any] = []
         taken: set[int] = set()
         for path, param in parameters.items():
             rule = getattr(param, "update_rule", None)
+            own = has_own_update(param)
             if rule is None or param.array is None or not getattr(rule, "enabled", True):
+                self._only_called += [param] if own else []
                 continue
             self._paths.append(path)
-            key = rule.batch_key() if isinstance(rule, UpdateRule) else None
+            key = None if own or not isinstance(rule, UpdateRule) else rule.batch_key()
             # a rule that two parameters share counts its updates one after the other
             if key is None or id(rule) in taken:
                 self._singles.append((path, param))
@@ -71,7 +77,7 @@ class Dispatch:
     @property
     def only_batch(self) -> RuleBatch | None:
         """The batch that is the whole work; None if there is more."""
-        if self._singles or len(self._batches) != 1:
+        if self._singles or self._only_called or len(self._batches) != 1:
             return None
         return next(iter(self._batches.values()))[1]
 
@@ -114,7 +120,8 @@ class Dispatch:
     def run(self, owner: dict[str, Any] | None = None, noted: dict[str, Any] | None = None) -> None:
         """Update the parameters: the batches first, then the others in the order of their paths.
 
-        If one batch is all, it makes of the attributes `owner` what is `noted`, with its step.
+        Those that have no step to make, but an `update` of their own, come last. If one batch is
+        all, it makes of the attributes `owner` what is `noted`, with its step.
 
         Parameters
         ----------
@@ -132,6 +139,8 @@ class Dispatch:
             self._note(paths, batch.rules, batch.update)
         for path, param in self._singles:
             self._note([path], [param.update_rule], param.update)
+        for param in self._only_called:
+            param.update()
         owner.update(noted)
 
     def _note(self, paths: list[str], rules: list[Any], update: Callable[[], None]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, cast
@@ -38,6 +40,8 @@ class GradientMethod(LossScaling):
     ----------
     hyperparam : Hyperparameter
         The hyperparameters that the rules of all parameters fall back on.
+    missing_gradients : {'zeros', 'skip'}
+        Whether a parameter without a gradient is updated with zeros, or left alone.
     monitor : bool
         Whether every update looks at the gradients, so that ``last_update`` has their norm and
         names those that are not finite.
@@ -132,7 +136,8 @@ class GradientMethod(LossScaling):
         Returns
         -------
         object
-            The loss; None without `lossfun`.
+            The loss; None without `lossfun`. One of Chainer's variables is returned without the
+            graph that it was computed by, so that hooks and step do not hold its memory.
 
         Raises
         ------
@@ -152,8 +157,8 @@ class GradientMethod(LossScaling):
         The order is:
 
         1. loss and gradients, of a loss multiplied by `loss_scale` if it has a ``backward``;
-        2. zeros for missing gradients; division by the loss scale, and a look at what is not
-           finite, where asked for;
+        2. zeros for missing gradients, unless they are to be skipped; division by the loss scale,
+           and a look at what is not finite, where asked for;
         3. 'pre' hooks, which see the true gradients;
         4. ``t += 1``; if a gradient is not finite, what `on_nonfinite` says;
         5. the update of every parameter whose rule is enabled;
@@ -175,6 +180,7 @@ class GradientMethod(LossScaling):
         loss = lossfun(*args, **kwds)
         if isinstance(loss, tuple) and len(loss) == 2:
             loss, grads = loss
+            loss = _without_graph(loss)
             if grads is None or not self._repeat(grads):
                 self._gather_and_update(grads, lent=True)
             return loss
@@ -188,6 +194,7 @@ class GradientMethod(LossScaling):
             )
         self._clear_gradients()
         loss.backward(loss_scale=self._loss_scale)
+        loss = _without_graph(loss)
         if not self._repeat():
             self._gather_and_update()
         return loss
@@ -201,7 +208,8 @@ class GradientMethod(LossScaling):
         grads : array, dict or list
             The gradients in the target's structure; for a link, a mapping from path to
             gradient. Each is anything that `numpy.asarray` takes with the parameter's shape and
-            a real floating dtype, or None for no gradient (which counts as zeros).
+            a real floating dtype, or None for no gradient (which counts as zeros, unless
+            ``missing_gradients`` is 'skip').
         loss_scale : float, optional
             What the loss was multiplied by before the gradients were computed, and what they are
             divided by: usually this optimizer's `loss_scale`.
@@ -272,9 +280,11 @@ class GradientMethod(LossScaling):
     def reallocate_cleared_grads(self) -> None:
         """Give zeros to every initialised parameter that has no gradient.
 
-        The zeros still let the moments decay and the parameter move. To leave parameters without
-        a gradient alone instead, override this method with one that does nothing.
+        The zeros still let the moments decay and the parameter move. Nothing happens where
+        ``missing_gradients`` is 'skip'.
         """
+        if self._missing_gradients == "skip":
+            return
         for param in self._set_up().parameters.values():
             if param.array is not None and peek_grad(param) is None:
                 param.grad = zeros_like(param.array)
@@ -447,7 +457,7 @@ class GradientMethod(LossScaling):
         """Return the parameters whose rule is there and enabled."""
         return [
             param
-            for param in super()._hooked_parameters()
+            for param in self._present().values()
             if (rule := getattr(param, "update_rule", None)) is not None
             and getattr(rule, "enabled", True)
         ]
@@ -526,10 +536,10 @@ class GradientMethod(LossScaling):
         finally:
             if self.t == t:
                 self._loss_scaling_isnan, self._loss_scaling_isnan_ever = found
-            self._facts, self._looking = None, False
+            unscaled, self._unscaled = self._unscaled, None
+            self._facts = None
             targets.finish()
-            narrow_gradients(self._unscaled)
-            self._unscaled = ()
+            narrow_gradients(unscaled or ())
             if lent:
                 for param in params:
                     param.cleargrad()
@@ -537,7 +547,7 @@ class GradientMethod(LossScaling):
     def _update_parameters(self) -> None:
         """Count the step, run the rules unless it is to be skipped, and report."""
         safe = self.is_safe_to_update()
-        work = Dispatch(self._set_up().parameters if safe else {}, self._work)
+        work = Dispatch(self._present() if safe else {}, self._work)
         self._work = work if safe else None
         work.check()
         work.untangle()
@@ -590,3 +600,10 @@ def _adapts_its_scale(optimizer: Any) -> bool:
     """Tell whether an optimizer adapts its loss scale in a way of its own."""
     own = type(optimizer).update_loss_scale is not LossScaling.update_loss_scale
     return own or "update_loss_scale" in optimizer.__dict__
+
+
+def _without_graph(loss: Any) -> Any:
+    """Return one of Chainer's variables as a new one with its value; others as they are."""
+    chainer = sys.modules.get("chainer")
+    # a copy has a node of its own, which nothing has computed
+    return copy.copy(loss) if isinstance(loss, getattr(chainer, "Variable", ())) else loss

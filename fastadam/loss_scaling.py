@@ -19,8 +19,9 @@ from fastadam.parameter import peek_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import optional_child, optional_number
 
-__all__ = ["ON_NONFINITE", "LossScaling", "refuse_no_number"]
+__all__ = ["MISSING_GRADIENTS", "ON_NONFINITE", "LossScaling", "refuse_no_number"]
 
+MISSING_GRADIENTS = ("zeros", "skip")
 ON_NONFINITE = ("propagate", "skip", "raise")
 
 # Half-precision gradients are often too small for their type. A loss multiplied by a scale gives
@@ -37,6 +38,13 @@ def refuse_no_number(what: str, value: Any) -> None:
         number = not isinstance(value, str)
     if not number:
         raise TypeError(f"{what} must be a number, not {value!r}")
+
+
+def one_of(known: tuple[str, ...], name: str, mode: str) -> str:
+    """Return a mode, or raise ValueError if it is an unknown one."""
+    if mode not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {mode!r}")
+    return mode
 
 
 class LossScaling(Optimizer):
@@ -59,13 +67,12 @@ class LossScaling(Optimizer):
     _loss_scaling_isnan: bool = False
     _loss_scaling_isnan_ever: bool = False
 
+    _missing_gradients: str = "zeros"
     _on_nonfinite: str = "propagate"
     # What the pass of the update that is running found.
     _facts: GradientFacts | PendingFacts | None = None
-    # Whether an update runs whose report is still to come.
-    _looking: bool = False
-    # The parameters whose gradients it has divided.
-    _unscaled: Sequence[Any] = ()
+    # The parameters whose gradients it has divided; None between updates.
+    _unscaled: Sequence[Any] | None = None
 
     def loss_scaling(self, interval: int = 1000, scale: float | None = None) -> None:
         """Multiply losses before the backward pass, and divide the gradients again.
@@ -164,6 +171,20 @@ class LossScaling(Optimizer):
         self._loss_scaling_isnan = self._loss_scaling_isnan_ever = False
 
     @property
+    def missing_gradients(self) -> str:
+        """What an update does with a parameter that has no gradient.
+
+        'zeros', the default and Chainer's way: the gradient counts as zeros, so that moments decay
+        and the parameter moves, by them and by weight decay. 'skip', as in PyTorch: the parameter,
+        its state and its count are left alone, and hooks are not called for it.
+        """
+        return self._missing_gradients
+
+    @missing_gradients.setter
+    def missing_gradients(self, mode: str) -> None:
+        self._missing_gradients = one_of(MISSING_GRADIENTS, "missing_gradients", mode)
+
+    @property
     def on_nonfinite(self) -> str:
         """What an update does when a gradient is not finite.
 
@@ -180,11 +201,7 @@ class LossScaling(Optimizer):
 
     @on_nonfinite.setter
     def on_nonfinite(self, mode: str) -> None:
-        if mode not in ON_NONFINITE:
-            raise ValueError(
-                f"on_nonfinite must be one of {', '.join(map(repr, ON_NONFINITE))}, not {mode!r}"
-            )
-        self._on_nonfinite = mode
+        self._on_nonfinite = one_of(ON_NONFINITE, "on_nonfinite", mode)
 
     def check_nan_in_grads(self) -> None:
         """Look for gradients that are not finite, if the loss scale is dynamic.
@@ -249,7 +266,6 @@ class LossScaling(Optimizer):
         squares = unscale_gradients(params)
         decides = self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
         self._facts = gradient_pass(self._to_update(), squares, decides) if asked else None
-        self._looking = True
 
     def _note_norm(self, hook: Any, norm: float | None, sums: Any) -> None:
         """Take over what clipping has found, if it is the first hook of the update that runs.
@@ -257,7 +273,7 @@ class LossScaling(Optimizer):
         The norm, or where that is on a GPU the sums that it is made of.
         """
         first = next(iter(self._set_up_hooks().at("pre")), None)
-        if not self._looking or self._facts is not None or hook is not first:
+        if self._unscaled is None or self._facts is not None or hook is not first:
             return
         if norm is not None:
             self._facts = GradientFacts((), norm) if math.isfinite(norm) else self._look()
@@ -275,10 +291,21 @@ class LossScaling(Optimizer):
         """Return the parameters that an update would touch, by path."""
         return {
             path: param
-            for path, param in self._set_up().parameters.items()
+            for path, param in self._present().items()
             if param.array is not None
             and (rule := getattr(param, "update_rule", None)) is not None
             and getattr(rule, "enabled", True)
+        }
+
+    def _present(self) -> dict[str, Any]:
+        """Return the parameters without those that are skipped for lack of a gradient."""
+        parameters = self._set_up().parameters
+        if self._missing_gradients != "skip":
+            return parameters
+        return {
+            path: param
+            for path, param in parameters.items()
+            if param.array is not None and peek_grad(param) is not None
         }
 
     def _refuse_nonfinite(self) -> None:

@@ -71,6 +71,8 @@ class Repetition:
         self._applied = applied
         self._clipping = clipping
         self._adapts = adapts
+        kinds = dict.fromkeys(map(type, batch.params))
+        self._updates = [(kind, getattr(kind, "update", None)) for kind in kinds]
         self._ours = all(isinstance(param, Parameter) for param in batch.params)
         # the last update, if there was one, left the gradients as they are
         self._plain = False
@@ -101,6 +103,7 @@ class Repetition:
             or not self._hooks.same()
             or not own.keys().isdisjoint(_OWN_PARTS)
             or not self._targets.unchanged()
+            or not self._same_updates()
         ):
             return False
         batch = self._batch
@@ -189,6 +192,10 @@ class Repetition:
             return None
         rate = None if self._clipping is None else self._clipping.rate(norm)
         return norm, 1.0 if rate is None else rate
+
+    def _same_updates(self) -> bool:
+        """Tell whether classes of parameters have the `update` that they had."""
+        return all(getattr(kind, "update", None) is update for kind, update in self._updates)
 
 
 def repeatable(

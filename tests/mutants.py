@@ -372,16 +372,9 @@ MUTANTS = [
     ),
     Mutant("no look", METHOD, "            self._unscale_and_look()\n", ""),
     Mutant("scale never adapted", METHOD, "            self.update_loss_scale()\n", ""),
-    Mutant("skipped all the same", METHOD, "parameters if safe else {}", "parameters"),
-    Mutant(
-        "facts kept",
-        METHOD,
-        "            self._facts, self._looking = None, False\n",
-        "            self._looking = False\n",
-    ),
-    Mutant(
-        "norm noted by hand", METHOD, "self._looking = None, False", "self._looking = None, True"
-    ),
+    Mutant("skipped all the same", METHOD, "self._present() if safe else {}", "self._present()"),
+    Mutant("facts kept", METHOD, "            self._facts = None\n", ""),
+    Mutant("norm noted by hand", METHOD, "= self._unscaled, None", "= self._unscaled, 0"),
     Mutant(
         "raised before the hooks",
         METHOD,

@@ -1329,6 +1329,14 @@ def test_interval_below_one(bad: float) -> None:
     goes_on(opt)
 
 
+def test_unknown_missing_gradients() -> None:
+    opt = trained()
+    for bad in ("ignore", None, True):
+        with refused(opt, ValueError, "missing_gradients", "'zeros', 'skip'", repr(bad)):
+            opt.missing_gradients = bad  # type: ignore[assignment]
+    goes_on(opt)
+
+
 def test_unknown_on_nonfinite() -> None:
     opt = trained()
     for bad in ("ignore", None, True):

@@ -16,8 +16,12 @@ import fastadam
 PACKAGE = Path(fastadam.__file__).parent
 
 # Commands, which are no part of a program, ask for libraries by name; and so do these for a module
-# that is always there, and for CuPy, which is as large as all the rest: who wants it names it.
-BY_NAME = {"fastadam/interrupt.py": {"_signal"}, "fastadam/kernels/backend.py": {"cupy"}}
+# that is always there, and for CuPy and Chainer, which are large: who wants them imports them.
+BY_NAME = {
+    "fastadam/interrupt.py": {"_signal"},
+    "fastadam/kernels/backend.py": {"cupy"},
+    "fastadam/chainer/__init__.py": {"chainer"},
+}
 
 PROGRAM = """\
 import json, sys

@@ -23,7 +23,7 @@ __main__
 bench
 cli
 __init__
-configuration checkpoint
+configuration checkpoint chainer
 optimizers
 optimizer
 optimizer_hooks gradient_method
@@ -33,7 +33,7 @@ comparison divergence
 description difference
 update_rule
 state_loading
-rule_batch fp32_update gradient_pass
+rule_batch fp32_update gradient_pass own_update
 targets parameter_table hookable hyperparameter array_difference update_report
 noted_links ties
 link
@@ -144,6 +144,7 @@ KNOWLEDGE = {
 PACKAGES = {
     "algorithms": ALGORITHMS,
     "bench": BENCH,
+    "chainer": "__init__",
     "checkpoint": CHECKPOINT,
     "cli": CLI,
     "files": FILES,

@@ -43,6 +43,7 @@ HOOKS = "fastadam/hooks"
 # Settings of an optimizer that are neither counts nor hyperparameters, with their types.
 SETTINGS = {
     "fastadam/settings/on_nonfinite": ("on_nonfinite", str),
+    "fastadam/settings/missing_gradients": ("missing_gradients", str),
     "fastadam/settings/monitor": ("monitor", bool),
     "fastadam/settings/use_fp32_update": ("_use_fp32_update", bool),
 }

@@ -24,13 +24,15 @@ from fastadam.checkpoint.source_deserializer import ReadAhead, SourceDeserialize
 from fastadam.checkpoint.target_loading import prepare_target
 from fastadam.files.errors import CheckpointError
 from fastadam.hyperparameter import prepare_values
-from fastadam.loss_scaling import ON_NONFINITE, LossScaling
+from fastadam.loss_scaling import MISSING_GRADIENTS, ON_NONFINITE, LossScaling
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.remembering import remember
 from fastadam.update.overrides import loads_in_two_phases, overrides
 from fastadam.update_rule import UpdateRule
 
 __all__ = ["prepare_optimizer"]
+
+_MODES = {"on_nonfinite": ON_NONFINITE, "missing_gradients": MISSING_GRADIENTS}
 
 # Hyperparameters that say which of the family it is.
 _VARIANT = ("amsgrad", "adabound")
@@ -118,12 +120,12 @@ def _prepare_settings(prepared: PreparedLoad, source: Source, opt: Any) -> None:
         if key not in source or source.is_ignored(key):
             continue
         value: Any = _truth(source, key) if kind is bool else source.value(key)[()]
-        if name == "on_nonfinite":
+        if name in _MODES:
             value = str(value)
-            if value not in ON_NONFINITE:
-                raise ValueError(f"{key!r} is {value!r}, which is none of {ON_NONFINITE}")
-            if type(opt).on_nonfinite is LossScaling.on_nonfinite:
-                name = "_on_nonfinite"
+            if value not in _MODES[name]:
+                raise ValueError(f"{key!r} is {value!r}, which is none of {_MODES[name]}")
+            if getattr(type(opt), name) is getattr(LossScaling, name):
+                name = f"_{name}"
         prepared.attribute(opt, name, value)
 
 

@@ -11,6 +11,7 @@ from fastadam.gradient_method import GradientMethod
 from fastadam.hyperparameter import HyperparameterProxy, plain
 from fastadam.kernels.backend import CPU, device_of
 from fastadam.kernels.coefficients import alpha_t
+from fastadam.loss_scaling import MISSING_GRADIENTS
 from fastadam.optimizers.adam_rule import DEFAULTS, AdamRule
 from fastadam.optimizers.gate import Gate, check_all, is_ours
 from fastadam.optimizers.names import (
@@ -99,6 +100,9 @@ class Adam(GradientMethod):
     decay_mode : {'eta', 'alpha'}, keyword-only
         What multiplies the weight decay. 'eta', Chainer's: ``eta * weight_decay_rate``.
         'alpha', PyTorch's and Keras's: ``eta * alpha * weight_decay_rate``.
+    missing_gradients : {'zeros', 'skip'}, keyword-only
+        What an update does with a parameter whose gradient is None. 'zeros', Chainer's: it is
+        updated as with zeros. 'skip', PyTorch's: it is left alone, with its state and its count.
 
     Attributes
     ----------
@@ -172,9 +176,11 @@ class Adam(GradientMethod):
         *,
         eps_mode: str = EPS_MODES[0],
         decay_mode: str = DECAY_MODES[0],
+        missing_gradients: str = MISSING_GRADIENTS[0],
     ) -> None:
         super().__init__()
         kind = type(self)
+        self.missing_gradients = missing_gradients
         numbers = (alpha, beta1, beta2, eps, eta, weight_decay_rate, amsgrad, adabound, final_lr)
         given = dict(zip(DEFAULTS.get_dict(), (*numbers, gamma), strict=True))
         modes = {"eps_mode": eps_mode, "decay_mode": decay_mode}
@@ -222,6 +228,8 @@ class Adam(GradientMethod):
         values = self.hyperparam.get_dict()
         shown = {name: plain(value) for name, value in values.items()}
         changed = [f"{k}={v!r}" for k, v in shown.items() if k not in usual or v != usual[k]]
+        if self._missing_gradients != MISSING_GRADIENTS[0]:
+            changed.append(f"missing_gradients={self._missing_gradients!r}")
         head = f"{type(self).__name__}({', '.join(changed)})"
         if self.target is None:
             return f"<{head}, not set up>"

@@ -105,6 +105,8 @@ def _noted(rules: Sequence[Any], params: Sequence[Any], attribute: str) -> Noted
     noted = Noted()
     for rule, param in zip(rules, params, strict=True):
         noted.attribute(param, attribute)
+        if hasattr(param, "__dict__"):
+            noted.some(vars(param), ["update"])
         noted.instance(rule)
         noted.entries(vars(rule), _FREE)
         for hooks in rule._hooks.tables():
@@ -322,7 +324,7 @@ class AdamBatch(RuleBatch):
         groups: dict[Hashable, tuple[_Group, Coefficients]] = {}
         rows = zip(self.rules, self.params, stepped, gradients, strict=True)
         for place, (rule, param, target, grad) in enumerate(rows):
-            if param.array is None or grad is None:
+            if param.array is None:
                 continue
             # bags without entries of their own do not count
             bags = tuple(id(bag) for bag in _bags(rule.hyperparam) if vars(bag))
@@ -335,7 +337,9 @@ class AdamBatch(RuleBatch):
             state = rule._ready_state(target, coefficients, trial)
             if state is not rule._state:
                 states.append((rule, state))
-            steps.append(rule._step(target, grad, state, coefficients))
+            # without a gradient there is no step, but a count and what it begins with
+            if grad is not None:
+                steps.append(rule._step(target, grad, state, coefficients))
         return steps, [group for group, _ in groups.values()], states
 
 

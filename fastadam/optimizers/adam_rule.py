@@ -196,10 +196,9 @@ eps_mode, decay_mode : optional
         Parameters
         ----------
         param : Parameter
-            The parameter; nothing happens if its gradient is None.
+            The parameter. If its gradient is None, there is no step: what state is missing is
+            made, and that is all.
         """
-        if peek_grad(param) is None:
-            return
         hp = self.hyperparam.get_dict()
         coefficients = step_coefficients(hp, self.t, self._start_alpha(), self._door())
         # through the properties, which a subclass may override
@@ -208,6 +207,9 @@ eps_mode, decay_mode : optional
             lower, upper = self.bounds
             coefficients = coefficients._replace(lower=float(lower), upper=float(upper))
         state = self._ready_state(param, coefficients)
+        if peek_grad(param) is None:
+            self._state = state
+            return
         if any(is_half(value.dtype) for value in state.values() if is_array(value)):
             state = {key: _widened(value) for key, value in state.items()}
 
@@ -222,7 +224,7 @@ eps_mode, decay_mode : optional
         Parameters
         ----------
         param : Parameter
-            The parameter; nothing happens if its gradient is None.
+            The parameter.
         """
         # the kernels look for themselves where the arrays are
         AdamRule.update_core_cpu(self, param)

@@ -128,7 +128,7 @@ OTHER_OPTIMIZERS = (
 )
 
 # Attributes of an optimizer that are misspelt, beside hyperparameters.
-_SETTINGS = ("on_nonfinite", "monitor")
+_SETTINGS = ("missing_gradients", "on_nonfinite", "monitor")
 
 
 def explain_foreign_arguments(init: Callable[_P, _R]) -> Callable[_P, _R]:

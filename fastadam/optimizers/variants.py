@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from fastadam.algorithms.table import DECAY_MODES, EPS_MODES
+from fastadam.loss_scaling import MISSING_GRADIENTS
 from fastadam.optimizers.adam import Adam
 from fastadam.optimizers.adam_rule import DEFAULTS
 from fastadam.optimizers.names import explain_foreign_arguments
@@ -24,7 +25,7 @@ class AdamW(Adam):
 
     Parameters
     ----------
-    alpha, beta1, beta2, eps, eta, weight_decay_rate, eps_mode, decay_mode
+    alpha, beta1, beta2, eps, eta, weight_decay_rate, eps_mode, decay_mode, missing_gradients
         As for :class:`fastadam.Adam`.
 
     References
@@ -54,6 +55,7 @@ class AdamW(Adam):
         *,
         eps_mode: str = EPS_MODES[0],
         decay_mode: str = DECAY_MODES[0],
+        missing_gradients: str = MISSING_GRADIENTS[0],
     ) -> None:
         super().__init__(
             alpha=alpha,
@@ -64,6 +66,7 @@ class AdamW(Adam):
             weight_decay_rate=weight_decay_rate,
             eps_mode=eps_mode,
             decay_mode=decay_mode,
+            missing_gradients=missing_gradients,
         )
 
 
@@ -76,7 +79,7 @@ class AMSGrad(Adam):
 
     Parameters
     ----------
-    alpha, beta1, beta2, eps, eta, eps_mode
+    alpha, beta1, beta2, eps, eta, eps_mode, missing_gradients
         As for :class:`fastadam.Adam`.
 
     References
@@ -107,6 +110,7 @@ class AMSGrad(Adam):
         eta: float = DEFAULTS.eta,
         *,
         eps_mode: str = EPS_MODES[0],
+        missing_gradients: str = MISSING_GRADIENTS[0],
     ) -> None:
         super().__init__(
             alpha=alpha,
@@ -116,6 +120,7 @@ class AMSGrad(Adam):
             eta=eta,
             amsgrad=True,
             eps_mode=eps_mode,
+            missing_gradients=missing_gradients,
         )
 
 
@@ -128,7 +133,7 @@ class AdaBound(Adam):
 
     Parameters
     ----------
-    alpha, beta1, beta2, final_lr, gamma, eps, eta, eps_mode
+    alpha, beta1, beta2, final_lr, gamma, eps, eta, eps_mode, missing_gradients
         As for :class:`fastadam.Adam`. Mind the order: `eps` and `eta` come last.
 
     Notes
@@ -167,6 +172,7 @@ class AdaBound(Adam):
         eta: float = DEFAULTS.eta,
         *,
         eps_mode: str = EPS_MODES[0],
+        missing_gradients: str = MISSING_GRADIENTS[0],
     ) -> None:
         super().__init__(
             alpha=alpha,
@@ -178,6 +184,7 @@ class AdaBound(Adam):
             final_lr=final_lr,
             gamma=gamma,
             eps_mode=eps_mode,
+            missing_gradients=missing_gradients,
         )
 
 
@@ -189,7 +196,7 @@ class AMSBound(Adam):
 
     Parameters
     ----------
-    alpha, beta1, beta2, final_lr, gamma, eps, eta, eps_mode
+    alpha, beta1, beta2, final_lr, gamma, eps, eta, eps_mode, missing_gradients
         As for :class:`fastadam.Adam`. Mind the order: `eps` and `eta` come last.
 
     References
@@ -218,6 +225,7 @@ class AMSBound(Adam):
         eta: float = DEFAULTS.eta,
         *,
         eps_mode: str = EPS_MODES[0],
+        missing_gradients: str = MISSING_GRADIENTS[0],
     ) -> None:
         super().__init__(
             alpha=alpha,
@@ -230,4 +238,5 @@ class AMSBound(Adam):
             final_lr=final_lr,
             gamma=gamma,
             eps_mode=eps_mode,
+            missing_gradients=missing_gradients,
         )

@@ -56,6 +56,23 @@ def test_array_that_overlaps_itself_is_refused(library: Any) -> None:
         opt.update()
 
 
+def test_nan_is_where_chainer_has_it(library: Any) -> None:
+    for bad in (np.nan, -np.nan, np.inf, -np.inf):
+        for kind in ("Adam", "AMSGrad", "AdaBound"):
+            link = library.link(W=ones(4), V=ones(4, "float64"))
+            opt = library.setup(link, kind, alpha=0.5)
+            for param in link.params():
+                param.grad = np.array([1, bad, 1, 0], param.dtype)
+            with np.errstate(all="ignore"):
+                opt.update()
+            for param in link.params():
+                state = param.update_rule.state
+                for array in (param.array, state["m"], state["v"]):
+                    bad_ones = ~np.isfinite(array)
+                    assert bad_ones.tolist() == [False, True, False, False]
+                assert np.isnan(param.array[1]) or np.isinf(bad)
+
+
 # An update
 
 
@@ -64,6 +81,29 @@ def test_update_returns_the_loss(library: Any) -> None:
     loss = types.SimpleNamespace(backward=lambda loss_scale: library.fill_gradients(link))
     result = library.optimizers.Adam().setup(link).update(lambda: loss)
     assert result is library.says(ours=loss, theirs=None)
+
+
+def test_classes_are_those_of_the_library(library: Any) -> None:
+    chainer = pytest.importorskip("chainer", exc_type=(ImportError, AttributeError))
+    link = library.link(W=ones())
+    opt = library.setup(link)
+    theirs = not library.is_ours
+    for thing, base in (
+        (opt, chainer.optimizers.Adam),
+        (opt, chainer.GradientMethod),
+        (link.W.update_rule, chainer.UpdateRule),
+        (opt.hyperparam, chainer.optimizer.Hyperparameter),
+        (type(opt).alpha, chainer.optimizer.HyperparameterProxy),
+        (link.W, chainer.Parameter),
+        (link, chainer.Link),
+    ):
+        # Chainer's proxies are functions that make properties
+        if isinstance(base, type):
+            assert isinstance(thing, base) == theirs
+    if library.is_ours:
+        made = importlib.import_module("fastadam.chainer").Adam().setup(link)
+        assert isinstance(made, chainer.optimizers.Adam)
+        assert not isinstance(link.W.update_rule, chainer.UpdateRule)
 
 
 def test_loss_without_gradients(library: Any) -> None:
@@ -417,6 +457,52 @@ def test_loaded_state_has_the_parameters_dtype(library: Any) -> None:
     library.load(library.save(opt), library.optimizers.Adam().setup(other))
     dtype = library.says(ours="float32", theirs="float64")
     assert other.W.update_rule.state["m"].dtype == dtype
+
+
+def test_init_state_at_a_load(library: Any) -> None:
+    shapes: list[Any] = []
+
+    class Rule(library.UpdateRule):  # type: ignore[misc, name-defined]
+        def init_state(self, param: Any) -> None:
+            shapes.append(param.array.shape)
+            self.state["u"] = np.zeros_like(param.array)
+
+        def update_core(self, param: Any) -> None:
+            self.state["u"] += param.grad
+
+    class Method(library.GradientMethod):  # type: ignore[misc, name-defined]
+        def create_update_rule(self) -> Any:
+            return Rule(self.hyperparam)
+
+    link = library.link(W=ones(3))
+    opt = Method().setup(link)
+    library.fill_gradients(link)
+    opt.update()
+    file = library.save(opt)
+    del shapes[:]
+    other = Method().setup(library.link(W=ones(3)))
+    library.load(file, other)
+    assert shapes == [library.says(ours=(3,), theirs=(1,))]
+
+
+def test_a_file_of_adam_into_amsgrad(library: Any) -> None:
+    _, opt = library.trained("Adam", alpha=0.5)
+    link = library.link(W=ones())
+    other = library.setup(link, "AMSGrad", alpha=0.5)
+    with np.load(library.save(opt)) as file:
+        library.serializers.NpzDeserializer(file, strict=False).load(other)
+    rule = link.W.update_rule
+    assert rule.t == 1
+    if not library.is_ours:
+        assert rule.state is None
+        return
+    before = opt.target.W.update_rule.state
+    for name in ("m", "v"):
+        assert rule.state[name].tobytes() == before[name].tobytes()
+    assert not rule.state["vhat"].any()
+    library.fill_gradients(link)
+    other.update()
+    assert rule.state["vhat"].tobytes() == rule.state["v"].tobytes()
 
 
 class Trap:

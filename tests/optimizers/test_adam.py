@@ -39,11 +39,11 @@ ORDERS: dict[type[Adam], list[str]] = {
     AMSBound: BOUND_ORDER,
 }
 KEYWORDS: dict[type[Adam], list[str]] = {
-    Adam: ["eps_mode", "decay_mode"],
-    AdamW: ["eps_mode", "decay_mode"],
-    AMSGrad: ["eps_mode"],
-    AdaBound: ["eps_mode"],
-    AMSBound: ["eps_mode"],
+    Adam: ["eps_mode", "decay_mode", "missing_gradients"],
+    AdamW: ["eps_mode", "decay_mode", "missing_gradients"],
+    AMSGrad: ["eps_mode", "missing_gradients"],
+    AdaBound: ["eps_mode", "missing_gradients"],
+    AMSBound: ["eps_mode", "missing_gradients"],
 }
 FLAGS: dict[type[Adam], tuple[bool, bool]] = {
     Adam: (False, False),
@@ -143,7 +143,7 @@ class TestArguments:
         assert [p.name for p in parameters if p.kind is p.KEYWORD_ONLY] == KEYWORDS[kind]
         assert len(parameters) == len(ORDERS[kind]) + len(KEYWORDS[kind])
         for p in parameters:
-            assert p.default == {**DEFAULTS, **MODES}[p.name]
+            assert p.default == {**DEFAULTS, **MODES, "missing_gradients": "zeros"}[p.name]
 
     @every_kind
     def test_defaults(self, kind: type[Adam]) -> None:
@@ -172,7 +172,8 @@ class TestArguments:
     def test_keywords(self, kind: type[Adam]) -> None:
         given = {name: ODD.get(name, True) for name in ORDERS[kind]}
         for name in KEYWORDS[kind]:
-            given[name] = {"eps_mode": "paper", "decay_mode": "alpha"}[name]
+            others = {"eps_mode": "paper", "decay_mode": "alpha", "missing_gradients": "skip"}
+            given[name] = others[name]
         opt = kind(**given)
         assert {name: getattr(opt, name) for name in given} == given
 
