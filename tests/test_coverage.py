@@ -204,6 +204,7 @@ NpzDeserializer.npz reference test_npz.py::test_deserializer_takes_a_mapping
 NpzDeserializer.path reference test_npz.py::test_children_keep_the_settings
 NpzDeserializer.strict reference test_npz.py::test_children_keep_the_settings
 NpzDeserializer.ignore_names reference test_npz.py::test_children_keep_the_settings
+PreparedLoad reference test_all_or_nothing.py::test_two_phases_of_users_classes
 DictionarySerializer reference test_dictionary.py::test_paths
 DictionarySerializer.target reference test_dictionary.py::test_paths
 DictionarySerializer.path reference test_dictionary.py::test_paths
