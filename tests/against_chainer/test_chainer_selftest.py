@@ -34,7 +34,6 @@ def chainer_results(variant: str, dtype: str) -> fixed_run.Results:
     }
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variant", fixed_run.VARIANTS)
 def test_float64_digest_is_that_of_chainer(variant: str) -> None:
     data = fixed_run.serialized(chainer_results(variant, "float64"))
@@ -42,7 +41,6 @@ def test_float64_digest_is_that_of_chainer(variant: str) -> None:
     assert hashlib.sha256(data).hexdigest()[:16] == published
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("variant", fixed_run.VARIANTS)
 def test_float32_is_that_of_chainer_with_two_exceptions(variant: str) -> None:
     theirs = chainer_results(variant, "float32")
