@@ -12,6 +12,7 @@ import numpy as np
 
 from fastadam.algorithms.table import ADAM, BY_NAME, INITIAL_ALPHA
 from fastadam.hyperparameter import Hyperparameter
+from fastadam.kernels.arrays import check_parameter
 from fastadam.kernels.backend import is_array
 from fastadam.kernels.batch import Batch
 from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_coefficients
@@ -19,7 +20,7 @@ from fastadam.kernels.dtypes import is_half, state_like
 from fastadam.kernels.table import Step
 from fastadam.optimizers.adam_batch import AdamBatch, call_all
 from fastadam.optimizers.gate import Gate, check_all, is_ours
-from fastadam.parameter import peek_grad
+from fastadam.parameter import Parameter, peek_grad
 from fastadam.rule_batch import RuleBatch
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer, optional_number
@@ -294,6 +295,21 @@ eps_mode, decay_mode : optional
         kind = type(rule)
         plain = kind is AdamRule or all(getattr(kind, n) is getattr(AdamRule, n) for n in names)
         return plain and rule.__dict__.keys().isdisjoint(names)
+
+    def _check_parameter(self, path: str, param: Any) -> None:
+        """Refuse what the kernels cannot step, unless overriding methods make something else."""
+        array = param.array
+        if not is_array(array) or not self._keeps(self, *_OVERRIDABLE[:4]):
+            return
+        # Chainer's links may hold numbers that count; who disables their rules may train the rest
+        if isinstance(param, Parameter) or array.dtype.kind not in "biu":
+            check_parameter(path, array)
+
+    def _written(self, param: Any) -> list[tuple[str, Any]]:
+        """Return what a step writes: the parameter, its master, and the moments."""
+        state = self._state or {}
+        moments = [(key, state[key]) for key in ("m", "v", "vhat") if key in state]
+        return [*super()._written(param), *moments]
 
     def _ready_state(
         self, param: Any, coefficients: Coefficients, trial: bool = False
