@@ -542,6 +542,8 @@ class GradientMethod(LossScaling):
         found = self._loss_scaling_isnan, self._loss_scaling_isnan_ever
         t = self.t
         try:
+            if self.t == 0:
+                self._begin()
             self._check_left_scales()
             self.reallocate_cleared_grads()
             if list(self._set_up_hooks()) or any(map(is_scaled, params)):
@@ -568,6 +570,9 @@ class GradientMethod(LossScaling):
             if lent:
                 for param in params:
                     param.cleargrad()
+
+    def _begin(self) -> None:
+        """Get ready for the first update; there is nothing to do here."""
 
     def _update_parameters(self) -> None:
         """Count the step, run the rules unless it is to be skipped, and report."""

@@ -19,6 +19,7 @@ import pytest
 
 import fastadam
 from fastadam import Adam, GradientMethod, Link, Parameter, UpdateRule
+from fastadam.optimizers import decay_advice
 from fastadam.serializers import serialize
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.rst"
@@ -947,6 +948,13 @@ def test_unknown_mode(name: str) -> None:
     with refused(opt, ValueError, name, "'torch'", "one of"):
         setattr(opt, name, "torch")
     goes_on(opt)
+
+
+def test_weight_decay_like_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decay_advice, "_warned", False)
+    with pytest.warns(UserWarning, match="decay_mode='alpha'"):
+        fastadam.AdamW(alpha=0.001, weight_decay_rate=0.01)
+    fastadam.AdamW(alpha=0.001, weight_decay_rate=0.01)
 
 
 def test_set_hyperparam_that_matches_nothing() -> None:
