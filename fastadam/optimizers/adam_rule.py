@@ -20,7 +20,7 @@ from fastadam.kernels.dtypes import is_half, state_like
 from fastadam.kernels.table import Step
 from fastadam.optimizers.adam_batch import AdamBatch, call_all
 from fastadam.optimizers.gate import Gate, check_all, is_ours
-from fastadam.parameter import Parameter, peek_grad
+from fastadam.parameter import peek_grad
 from fastadam.rule_batch import RuleBatch
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer, optional_number
@@ -302,7 +302,7 @@ eps_mode, decay_mode : optional
         if not is_array(array) or not self._keeps(self, *_OVERRIDABLE[:4]):
             return
         # Chainer's links may hold numbers that count; who disables their rules may train the rest
-        if isinstance(param, Parameter) or array.dtype.kind not in "biu":
+        if array.dtype.kind not in "biu" or not _is_chainers(param):
             check_parameter(path, array)
 
     def _written(self, param: Any) -> list[tuple[str, Any]]:
@@ -391,6 +391,11 @@ eps_mode, decay_mode : optional
         if type(start) is float and math.isfinite(start):
             return start
         return float(INITIAL_ALPHA.check(start, self._door()))
+
+
+def _is_chainers(param: Any) -> bool:
+    """Tell whether a parameter is one of Chainer's."""
+    return any(kind.__module__.partition(".")[0] == "chainer" for kind in type(param).__mro__)
 
 
 def _widened(value: Any) -> Any:
