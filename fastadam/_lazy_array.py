@@ -9,6 +9,7 @@ import numpy as np
 
 from fastadam.device import CpuDevice, Device, check_device, device_holding
 from fastadam.initializer import Array, Initializer, Shape, as_initializer, new_array
+from fastadam.kernels.arrays import refuse_masked
 from fastadam.kernels.backend import is_array
 from fastadam.kernels.dtypes import type_name
 
@@ -57,6 +58,7 @@ class LazyArray:
         self._twins = None
         self._device: Any = None
         if is_array(initializer) and shape is None:
+            refuse_masked(f"the array of {self._label}", initializer)
             self.initializer = None
             self._array = cast("Array", initializer)
             return
@@ -102,6 +104,7 @@ class LazyArray:
         if array is None:
             self._array = None
         elif isinstance(array, (np.ndarray, np.generic)):
+            refuse_masked(f"the array of {self._label}", array)
             # arithmetic on 0-dim arrays gives NumPy scalars
             self._adopt(np.asarray(array))
         elif is_array(array):

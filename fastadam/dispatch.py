@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import bisect
-import itertools
 import operator
 from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any
 
-from fastadam.kernels.arrays import extent
+from fastadam.gradient_pass import copy_shared_gradients, put_back_gradients
+from fastadam.kernels.arrays import check_apart
 from fastadam.kernels.backend import is_array
 from fastadam.own_update import has_own_update
-from fastadam.parameter import peek_grad, replace_grad
 from fastadam.rule_batch import RuleBatch
 from fastadam.update_rule import UpdateRule
 
@@ -36,6 +34,7 @@ class Dispatch:
         self._singles: list[tuple[str, Any]] = []
         self._paths: list[str] = []
         self._applied: set[str] = set()
+        self._parameters = parameters
         # they have no step to make, but something else
         self._only_called: list[Any] = []
         taken: set[int] = set()
@@ -81,41 +80,30 @@ class Dispatch:
             return None
         return next(iter(self._batches.values()))[1]
 
-    def untangle(self) -> None:
-        """Copy gradients that somebody's step would change before another's reads them.
-
-        Within one batch the kernels see to that.
-        """
-        if len(self._batches) + len(self._singles) < 2:
-            return
-        params = [param for _, batch in self._batches.values() for param in batch.params]
-        params += [param for _, param in self._singles]
-        written: list[Any] = []
-        for param in params:
-            state = getattr(param.update_rule, "state", None) or {}
-            written += [array for array in (param.array, *state.values()) if is_array(array)]
-        spans = sorted(extent(array) for array in written)
-        starts = [low for low, _ in spans]
-        reach = list(itertools.accumulate((high for _, high in spans), max))
-        for param in params:
-            grad = peek_grad(param)
-            if not is_array(grad):
-                continue
-            low, high = extent(grad)
-            # what begins before its end
-            before = bisect.bisect_left(starts, high)
-            if before and reach[before - 1] > low:
-                replace_grad(param, grad.copy(order="K"))
-
     def check(self) -> None:
-        """Let everybody refuse before anybody writes; a single batch or rule checks itself."""
-        if len(self._batches) + len(self._singles) == 1:
+        """Let everybody refuse before anybody writes; a batch that is all checks itself."""
+        if self._is_one:
             return
-        for _, batch in self._batches.values():
-            batch.check()
-        for _, param in self._singles:
-            if isinstance(param.update_rule, UpdateRule):
-                type(param.update_rule).check_batch([param.update_rule], [param])
+        if len(self._batches) + len(self._singles) > 1:
+            for _, batch in self._batches.values():
+                batch.check()
+            for _, param in self._singles:
+                if isinstance(param.update_rule, UpdateRule):
+                    type(param.update_rule).check_batch([param.update_rule], [param])
+        check_apart(
+            [
+                (path, key, array)
+                for path, param in self._parameters.items()
+                for key, array in _written(param)
+                if is_array(array)
+            ]
+        )
+
+    @property
+    def _is_one(self) -> bool:
+        """Whether one batch, or one rule, updates all parameters that there are."""
+        pieces = len(self._batches) + len(self._singles)
+        return pieces == 1 and len(self._paths) == len(self._parameters)
 
     def run(self, owner: dict[str, Any] | None = None, noted: dict[str, Any] | None = None) -> None:
         """Update the parameters: the batches first, then the others in the order of their paths.
@@ -135,12 +123,17 @@ class Dispatch:
             return
         # the rules' hooks see the new count
         owner["t"] = noted.get("t")
-        for paths, batch in self._batches.values():
-            self._note(paths, batch.rules, batch.update)
-        for path, param in self._singles:
-            self._note([path], [param.update_rule], param.update)
-        for param in self._only_called:
-            param.update()
+        # gradients are read as they were before the first step
+        copied = copy_shared_gradients(self._parameters.values())
+        try:
+            for paths, batch in self._batches.values():
+                self._note(paths, batch.rules, batch.update)
+            for path, param in self._singles:
+                self._note([path], [param.update_rule], param.update)
+            for param in self._only_called:
+                param.update()
+        finally:
+            put_back_gradients(copied)
         owner.update(noted)
 
     def _note(self, paths: list[str], rules: list[Any], update: Callable[[], None]) -> None:
@@ -154,6 +147,12 @@ class Dispatch:
             after = [getattr(rule, "t", None) for rule in rules]
             reached = zip(paths, before, after, strict=True)
             self._applied.update(path for path, old, new in reached if done or old != new)
+
+
+def _written(param: Any) -> list[tuple[str, Any]]:
+    """Return what is known to be written for a parameter, with what it is."""
+    rule = getattr(param, "update_rule", None)
+    return rule._written(param) if isinstance(rule, UpdateRule) else [("array", param.array)]
 
 
 def _same(a: list[Any], b: list[Any]) -> bool:

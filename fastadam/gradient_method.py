@@ -12,13 +12,19 @@ import numpy as np
 
 from fastadam.dispatch import Dispatch
 from fastadam.exclusive import MIDDLE, POST, PRE, enter, exclusive
-from fastadam.gradient_pass import GradientFacts, PendingFacts, narrow_gradients
+from fastadam.gradient_pass import (
+    GradientFacts,
+    PendingFacts,
+    copy_shared_gradients,
+    is_scaled,
+    narrow_gradients,
+)
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.interrupt import DeferredInterrupt
 from fastadam.kernels.backend import capturing, is_gpu_array, loaded_cupy, zeros_like
 from fastadam.lending import lend_gradients
-from fastadam.loss_scaling import LossScaling, refuse_no_number
+from fastadam.loss_scaling import LossScaling
 from fastadam.parameter import peek_grad
 from fastadam.repetition import Repetition, repeatable
 from fastadam.replay import Replay, refuse_capture
@@ -112,13 +118,32 @@ class GradientMethod(LossScaling):
         -------
         GradientMethod
             The optimizer itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`Optimizer.setup`; also if a parameter can never be updated by its rule:
+            integers, read-only or masked arrays and the like. The old target stays.
         """
-        super().setup(link)
-        self._last = self._kept = self._replay = None
-        self._known = []
-        for param in self._set_up().parameters.values():
-            param.update_rule = None
-        self._refresh()
+        before, rules = dict(self.__dict__), []
+        try:
+            super().setup(link)
+            self._last = self._kept = self._replay = None
+            self._known = []
+            for param in self._set_up().parameters.values():
+                rules.append((param, getattr(param, "update_rule", None)))
+                param.update_rule = None
+            self._refresh()
+            for path, param in self._set_up().parameters.items():
+                if isinstance(param.update_rule, UpdateRule):
+                    param.update_rule._check_parameter(path, param)
+        except BaseException:
+            # the old target stays, and so do the rules of parameters
+            for param, rule in rules:
+                param.update_rule = rule
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
         return self
 
     @exclusive
@@ -222,11 +247,7 @@ class GradientMethod(LossScaling):
             As `update`.
         """
         if loss_scale is not None:
-            refuse_no_number("a loss scale", loss_scale)
-            if not 0 < loss_scale < float("inf"):
-                raise ValueError(
-                    f"a loss scale must be a finite number above 0, not {loss_scale!r}"
-                )
+            self._check_loss_scale(loss_scale)
         self._set_up()
         if grads is None or not self._repeat(grads, loss_scale):
             self._gather_and_update(grads, loss_scale, lent=True)
@@ -521,7 +542,13 @@ class GradientMethod(LossScaling):
         found = self._loss_scaling_isnan, self._loss_scaling_isnan_ever
         t = self.t
         try:
+            if self.t == 0:
+                self._begin()
+            self._check_left_scales()
             self.reallocate_cleared_grads()
+            if list(self._set_up_hooks()) or any(map(is_scaled, params)):
+                # gradients are written, and nothing else is meant to be
+                copy_shared_gradients(params)
             self._unscale_and_look()
             self.check_nan_in_grads()
             self.call_hooks("pre")
@@ -544,13 +571,15 @@ class GradientMethod(LossScaling):
                 for param in params:
                     param.cleargrad()
 
+    def _begin(self) -> None:
+        """Get ready for the first update; there is nothing to do here."""
+
     def _update_parameters(self) -> None:
         """Count the step, run the rules unless it is to be skipped, and report."""
         safe = self.is_safe_to_update()
         work = Dispatch(self._present() if safe else {}, self._work)
         self._work = work if safe else None
         work.check()
-        work.untangle()
         own, t = self.__dict__, self.t
         noted: dict[str, Any] = {"t": t + 1}
         adapts = _adapts_its_scale(self)

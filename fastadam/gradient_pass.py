@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastadam.kernels.arrays import extent, is_writeable
-from fastadam.kernels.backend import beside, is_gpu_array
+from fastadam.kernels.arrays import extent, is_writeable, sharing
+from fastadam.kernels.backend import beside, is_array, is_gpu_array
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.kernels.norm import (
     finite_squares,
@@ -30,9 +30,11 @@ __all__ = [
     "GradientFacts",
     "PendingFacts",
     "alone",
+    "copy_shared_gradients",
     "gradient_pass",
     "is_scaled",
     "narrow_gradients",
+    "put_back_gradients",
     "unscale_gradients",
 ]
 
@@ -165,6 +167,55 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, Callable[[], float]]:
         for i, param in enumerate(with_grad)
         if computing_dtype(true[i].dtype) == computing_dtype(peek_grad(param).dtype)
     }
+
+
+def copy_shared_gradients(params: Iterable[Any]) -> list[tuple[Any, Any, Any]]:
+    """Put a copy in the place of every gradient that has an element in what updates write.
+
+    That is: a parameter, its float32 master, and the state of its rule.
+
+    Returns
+    -------
+    list of (Parameter, array, array)
+        Whose gradient it was, the gradient, and the copy.
+    """
+    params = [param for param in params if param.array is not None]
+    written = [array for param in params for array in _written_by(param)]
+    with_grad = [param for param in params if peek_grad(param) is not None]
+    grads = [peek_grad(param) for param in with_grad]
+    copied = []
+    for i in sharing(grads, written):
+        param, grad = with_grad[i], grads[i]
+        with beside(grad):
+            copy = grad.copy()
+        _put_gradient(param, copy)
+        copied.append((param, grad, copy))
+    return copied
+
+
+def put_back_gradients(copied: Iterable[tuple[Any, Any, Any]]) -> None:
+    """Undo `copy_shared_gradients` where the copy is there still."""
+    for param, grad, copy in copied:
+        if peek_grad(param) is copy:
+            _put_gradient(param, grad)
+
+
+def _written_by(param: Any) -> list[Any]:
+    """Return the arrays that the update of a parameter may write."""
+    rule = getattr(param, "update_rule", None)
+    known = getattr(rule, "_written", None)
+    arrays = [param.array] if known is None else [array for _, array in known(param)]
+    state = getattr(rule, "state", None)
+    arrays += state.values() if isinstance(state, dict) else []
+    return [array for array in arrays if is_array(array)]
+
+
+def _put_gradient(param: Any, grad: Any) -> None:
+    """Set a gradient as it is, a caller's or the parameter's own."""
+    if isinstance(param, Parameter):
+        param._grad = grad
+    else:
+        replace_grad(param, grad)
 
 
 def alone(arrays: Sequence[Any]) -> list[bool]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from fastadam._optimizer import Optimizer
+from fastadam.algorithms.table import check_loss_scale, number
 from fastadam.gradient_pass import (
     GradientFacts,
     PendingFacts,
@@ -15,29 +18,18 @@ from fastadam.gradient_pass import (
     is_scaled,
     unscale_gradients,
 )
+from fastadam.kernels.dtypes import computing_dtype
 from fastadam.parameter import peek_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import optional_child, optional_number
 
-__all__ = ["MISSING_GRADIENTS", "ON_NONFINITE", "LossScaling", "refuse_no_number"]
+__all__ = ["MISSING_GRADIENTS", "ON_NONFINITE", "LossScaling"]
 
 MISSING_GRADIENTS = ("zeros", "skip")
 ON_NONFINITE = ("propagate", "skip", "raise")
 
 # Half-precision gradients are often too small for their type. A loss multiplied by a scale gives
 # gradients multiplied by it; the update divides them again, in float32.
-
-
-def refuse_no_number(what: str, value: Any) -> None:
-    """Raise TypeError for a setting that is no real number, whatever library's."""
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        number = False
-    else:
-        number = not isinstance(value, str)
-    if not number:
-        raise TypeError(f"{what} must be a number, not {value!r}")
 
 
 def one_of(known: tuple[str, ...], name: str, mode: str) -> str:
@@ -120,22 +112,28 @@ class LossScaling(Optimizer):
         8.0
         """
         if scale is None:
-            refuse_no_number("interval", interval)
-            if not interval >= 1:
+            try:
+                updates = number(interval)
+            except TypeError:
+                raise TypeError(f"interval must be a number, not {interval!r}") from None
+            except ValueError:
+                updates = math.nan
+            if not updates >= 1:
                 raise ValueError(
                     f"interval is the number of updates in which the loss scale doubles; it must "
                     f"be at least 1, not {interval!r}"
                 )
             self._loss_scale = 1.0
             self._loss_scaling_is_dynamic = True
-            self._loss_scaling_multiplier = math.pow(2.0, 1.0 / interval)
+            self._loss_scaling_multiplier = math.pow(2.0, 1.0 / updates)
         else:
-            refuse_no_number("a loss scale", scale)
-            if not 0 < scale < math.inf:
+            try:
+                self._check_loss_scale(scale)
+            except ValueError as error:
                 raise ValueError(
-                    f"a loss scale must be a finite number above 0, not {scale!r}; for dynamic "
-                    "scaling give none, to switch scaling off set loss_scale = None"
-                )
+                    f"{error}; for dynamic scaling give none, to switch scaling off set "
+                    "loss_scale = None"
+                ) from None
             self._loss_scale = scale
             self._loss_scaling_is_dynamic = False
         self._loss_scaling_isnan = False
@@ -253,6 +251,18 @@ class LossScaling(Optimizer):
             factor = 2.0
         return max(1.0, min(float(self._loss_scale_max), self._loss_scale * factor))
 
+    def _check_loss_scale(self, scale: Any) -> None:
+        """Refuse a scale that the parameters' gradients cannot be divided by."""
+        params = () if self._targets is None else self._targets.parameters.values()
+        check_loss_scale(scale, "a loss scale", _computing(params))
+
+    def _check_left_scales(self) -> None:
+        """Refuse scales that backward passes have left, before any gradient is divided."""
+        for path, param in self._set_up().parameters.items():
+            if is_scaled(param):
+                door = f"the loss scale of parameter {path!r}"
+                check_loss_scale(param._loss_scale, door, _computing([param]))
+
     def _unscale_and_look(self) -> None:
         """Make the gradient pass: unscale what is scaled; look at everything if anybody asks."""
         params = self._set_up().parameters.values()
@@ -336,8 +346,7 @@ class LossScaling(Optimizer):
         scale = optional_number(child, "loss_scale")
         if scale is None:
             return
-        if not scale > 0:
-            raise ValueError(f"the loss scale in the file is {scale}; it must be above 0")
+        check_loss_scale(scale, "the loss scale in the file")
         flags = {}
         for name in ("dynamic", "nonfinite_ever"):
             flag = optional_number(child, f"loss_scale_{name}")
@@ -368,3 +377,12 @@ class LossScaling(Optimizer):
             prepared.attribute(self, "_loss_scaling_multiplier", multiplier)
         prepared.attribute(self, "_loss_scaling_isnan_ever", ever)
         prepared.attribute(self, "_loss_scaling_isnan", False)
+
+
+def _computing(params: Iterable[Any]) -> Iterator[np.dtype[Any]]:
+    """Yield the dtypes that the steps of parameters are computed in."""
+    for param in params:
+        dtype = getattr(param.array, "dtype", None)
+        computing = None if dtype is None else computing_dtype(dtype)
+        if computing is not None:
+            yield computing

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fastadam._lazy_array import LazyArray
 from fastadam.device import device_holding
 from fastadam.initializer import Array, Initializer, Shape
+from fastadam.kernels.arrays import refuse_masked
 from fastadam.kernels.backend import (
     beside,
     copy_into,
@@ -398,6 +399,8 @@ class Parameter(LazyArray):
             with beside(array):
                 shared: Array = loaded_cupy().from_dlpack(grad)
             return shared
+        for each in grad if isinstance(grad, list | tuple) else ():
+            refuse_masked(f"a part of the gradient of {self._label}", each)
         return np.asarray(grad)
 
     def _check_grad_place(self, grad: Any, array: Array) -> None:
@@ -407,6 +410,7 @@ class Parameter(LazyArray):
             raise TypeError(
                 f"the gradient of {self._label} must be a {kind} or None, not {type_name(grad)}"
             )
+        refuse_masked(f"the gradient of {self._label}", grad)
         if device_of(grad) != device_of(array):
             here, there = device_holding(array), device_holding(grad)
             move = "cupy.asarray(grad)" if is_gpu_array(array) else "cupy.asnumpy(grad)"

@@ -76,6 +76,7 @@ class Repetition:
         self._ours = all(isinstance(param, Parameter) for param in batch.params)
         # the last update, if there was one, left the gradients as they are
         self._plain = False
+        self._unscaled: list[float | None] = [None] * len(batch.params)
 
     def run(self, optimizer: Any, grads: Any = None, loss_scale: float | None = None) -> bool:
         """Make the update of before again, if that is all there is to do.
@@ -120,7 +121,11 @@ class Repetition:
         else:
             gradients = batch.gradients()
             left = [getattr(param, "_loss_scale", None) for param in batch.params]
-            scales = left if any(left) else None
+            try:
+                scales = left if left != self._unscaled else None
+            except ValueError:
+                # an array of several elements, which is refused on the longer way
+                return False
         if not batch.ready(gradients):
             return False
         recording = batch.capturing()

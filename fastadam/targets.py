@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels._noted import Noted
-from fastadam.kernels.arrays import extent
+from fastadam.kernels.arrays import extent, refuse_masked
 from fastadam.kernels.backend import beside, copy_into, is_array, shares_memory
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.noted_links import noted_links
@@ -322,6 +322,7 @@ def _advice(what: str, obj: Any) -> str:
 def _leaves(tree: Any, path: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Array]]:
     """Yield (path, array) for every array in a nesting of dicts and lists."""
     if is_array(tree):
+        refuse_masked(f"parameter {path or SINGLE!r}", tree)
         yield path or SINGLE, tree
         return
     if id(tree) in above:

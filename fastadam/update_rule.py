@@ -8,12 +8,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastadam.algorithms.table import check_loss_scale
 from fastadam.fp32_update import follow, new_master, round_to
-from fastadam.gradient_pass import is_scaled, unscale_gradients
+from fastadam.gradient_pass import copy_shared_gradients, is_scaled, unscale_gradients
 from fastadam.hookable import Hook, HookTable
 from fastadam.hyperparameter import Hyperparameter
 from fastadam.kernels.backend import CPU, beside, device_of, is_array, move
-from fastadam.kernels.dtypes import is_half
+from fastadam.kernels.dtypes import computing_dtype, is_half
 from fastadam.parameter import Parameter
 from fastadam.rule_batch import RuleBatch
 from fastadam.serializers.prepared import PreparedLoad, stored_count
@@ -166,7 +167,15 @@ class UpdateRule:
 
     def _update(self, param: Parameter) -> None:
         """Make one update of a parameter that is there."""
-        if is_scaled(param):
+        scaled = is_scaled(param)
+        if scaled or self._hooks.at("pre"):
+            # gradients are written, and nothing else is meant to be
+            copy_shared_gradients([param])
+        if scaled:
+            assert param.array is not None
+            dtype = computing_dtype(param.array.dtype)
+            door = f"the loss scale of parameter {self.path or param.name!r}"
+            check_loss_scale(param._loss_scale, door, () if dtype is None else (dtype,))
             unscale_gradients([param])
         stepped = self._stepped(param)
         if stepped is not param:
@@ -416,6 +425,15 @@ class UpdateRule:
         if stepped is not param:
             self._fp32_param = stepped
             round_to(param, stepped)
+
+    def _check_parameter(self, path: str, param: Any) -> None:
+        """Refuse a parameter that this rule can never update; by default, take any."""
+
+    def _written(self, param: Any) -> list[tuple[str, Any]]:
+        """Return what is known to be written, with what it is; state of users' rules is theirs."""
+        master = self._fp32_param
+        masters = [] if master is None else [("float32 master", master.array)]
+        return [("array", param.array), *masters]
 
     def _late_state(self, param: Parameter | None, state: dict[str, Any]) -> dict[str, Any]:
         """Return what a state lacks because a flag was switched on since; by default nothing."""

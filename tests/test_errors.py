@@ -19,6 +19,7 @@ import pytest
 
 import fastadam
 from fastadam import Adam, GradientMethod, Link, Parameter, UpdateRule
+from fastadam.optimizers import decay_advice
 from fastadam.serializers import serialize
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.rst"
@@ -510,15 +511,19 @@ def test_gradient_of_an_uninitialised_parameter() -> None:
 
 
 def test_integer_parameter() -> None:
-    numbers = np.arange(3)
-    opt = Adam(**NUMBERS).setup({"w": np.ones(2), "n": numbers})
+    opt, numbers = trained(), np.arange(3)
     with refused(opt, TypeError, "parameter 'n'", "int64", "astype(numpy.float32)"):
-        opt.apply_gradients({"w": np.ones(2), "n": np.ones(3)})
+        opt.setup({"w": np.ones(2), "n": numbers})
     np.testing.assert_array_equal(numbers, range(3))
-    for dtype in ("c16", "?", "g"):
-        opt = Adam(**NUMBERS).setup({"w": np.ones(2), "n": np.ones(3, dtype)})
+    for dtype in ("c16", "?", "g", "O", "U3", [("x", "f4")]):
         with refused(opt, TypeError, "parameter 'n'", str(np.dtype(dtype)), "astype"):
-            opt.apply_gradients({"w": np.ones(2), "n": np.ones(3)})
+            opt.setup({"w": np.ones(2), "n": np.zeros(3, dtype)})
+    opt.target["n"] = np.arange(3)
+    for _ in range(2):
+        with pytest.raises(TypeError, match=r"parameter 'n'.*int64"):
+            opt.apply_gradients({**grads(2), "n": np.ones(3)})
+    del opt.target["n"]
+    goes_on(opt)
 
 
 def test_integer_parameter_without_an_initializer() -> None:
@@ -534,9 +539,28 @@ def test_integer_parameter_without_an_initializer() -> None:
 
 
 def test_byte_swapped_parameter() -> None:
-    opt = Adam(**NUMBERS).setup({"w": np.ones(2), "x": np.ones(3, ">f8")})
+    opt = trained()
     with refused(opt, TypeError, "parameter 'x'", "byte-swapped", "'>f8'", "astype('<f8')"):
-        opt.apply_gradients({"w": np.ones(2), "x": np.ones(3)})
+        opt.setup({"w": np.ones(2), "x": np.ones(3, ">f8")})
+    goes_on(opt)
+
+
+def test_masked_parameter_or_gradient() -> None:
+    opt = trained()
+    for masked in (np.ma.array(np.ones(3)), np.ma.array(np.ones(3), mask=[0, 1, 0])):
+        with refused(opt, TypeError, "parameter 'x'", "masked", "filled"):
+            opt.setup({"w": np.ones(2), "x": masked})
+        with refused(opt, TypeError, "parameter 'a'", "masked", "filled"):
+            opt.apply_gradients(replaced("a", masked))
+    goes_on(opt)
+
+
+def test_read_only_parameter_at_setup() -> None:
+    opt, array = trained(), np.ones(3)
+    array.flags.writeable = False
+    with refused(opt, ValueError, "parameter 'x'", "read-only", "writable copy"):
+        opt.setup({"w": np.ones(2), "x": array})
+    goes_on(opt)
 
 
 @pytest.mark.parametrize("path", ["a", "l1/W"])
@@ -638,10 +662,31 @@ def test_parameter_of_another_dtype_than_its_state() -> None:
 def test_parameter_whose_elements_share_memory() -> None:
     one = np.ones(1)
     spread = np.lib.stride_tricks.as_strided(one, (3,), (0,))
-    opt = Adam(**NUMBERS).setup({"w": np.ones(2), "x": spread})
+    opt = trained()
     with refused(opt, ValueError, "parameter 'x'", "(3,)", "share memory", "copy"):
-        opt.apply_gradients({"w": np.ones(2), "x": np.ones(3)})
+        opt.setup({"w": np.ones(2), "x": spread})
     assert one == 1
+    goes_on(opt)
+
+
+def test_state_that_shares_memory() -> None:
+    opt = trained()
+    rules = {path: opt.parameters[path].update_rule for path in ("a", "l1/b")}
+    good = dict(rules["a"].state)
+    for key, array, words in (
+        ("m", good["v"], ("its v and its m", "its m and its v")),
+        ("v", opt.target["a"], ("its array and its v",)),
+        ("m", rules["l1/b"].state["v"], ("'a'", "'l1/b'", "its m", "the v of")),
+    ):
+        if array.shape != (3,):
+            buffer = np.zeros(5)
+            rules["l1/b"].state["v"], array = buffer[3:], buffer[2:]
+        rules["a"].state[key] = array
+        with pytest.raises(ValueError, match="share memory"):
+            opt.apply_gradients(grads(2))
+        rules["a"].state[key] = good[key]
+        assert words
+    assert (opt.t, rules["a"].t, rules["l1/b"].t) == (2, 2, 2)
 
 
 def test_array_of_a_parameter_that_is_no_numpy_array() -> None:
@@ -905,6 +950,13 @@ def test_unknown_mode(name: str) -> None:
     with refused(opt, ValueError, name, "'torch'", "one of"):
         setattr(opt, name, "torch")
     goes_on(opt)
+
+
+def test_weight_decay_like_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decay_advice, "_warned", False)
+    with pytest.warns(UserWarning, match="decay_mode='alpha'"):
+        fastadam.AdamW(alpha=0.001, weight_decay_rate=0.01)
+    fastadam.AdamW(alpha=0.001, weight_decay_rate=0.01)
 
 
 def test_set_hyperparam_that_matches_nothing() -> None:

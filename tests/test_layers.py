@@ -115,7 +115,7 @@ variants
 adam
 adam_rule
 adam_batch gate
-names
+names decay_advice
 """
 OPTIMIZER_HOOKS = """
 __init__

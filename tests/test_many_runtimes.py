@@ -37,7 +37,7 @@ def random(seed, *shape):
 def fastadam_work():
     import fastadam
     w = random(1, N)
-    opt = fastadam.AdamW(weight_decay_rate=0.01).setup(w)
+    opt = fastadam.AdamW(weight_decay_rate=0.01, decay_mode="eta").setup(w)
     for i in range(3):
         opt.apply_gradients(random(2 + i, N))
     return w.tobytes()

@@ -633,7 +633,11 @@ class TestChangesBetweenUpdates:
     @pytest.mark.parametrize("bad", [np.arange(4), np.ones(4, "c16"), np.ones(4, ">f8")])
     def test_correcting_what_was_refused_before_the_first_update(self, bad: np.ndarray) -> None:
         tree = {"other": B.copy(), "w": bad}
+        with pytest.raises(TypeError, match="'w'"):
+            adam(tree)
+        del tree["w"]
         opt = adam(tree)
+        tree["w"] = bad
         with pytest.raises(TypeError, match="'w'"):
             opt.apply_gradients({"w": GA, "other": GB})
         np.testing.assert_array_equal(tree["other"], B)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import reprlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +20,12 @@ __all__ = [
     "BY_NAME",
     "DECAY_MODES",
     "EPS_MODES",
+    "GREATEST_SCALE",
     "INITIAL_ALPHA",
+    "LEAST_SCALE",
     "Hyper",
     "check_decay",
+    "check_loss_scale",
     "number",
     "numbers",
     "step_number",
@@ -32,6 +35,10 @@ EPS_MODES = ("hat", "paper")
 DECAY_MODES = ("eta", "alpha")
 
 _LARGEST = sys.float_info.max
+
+# What every dtype has that steps are computed in: the ends of float32, subnormal ones included.
+LEAST_SCALE = float(np.finfo(np.float32).smallest_subnormal)
+GREATEST_SCALE = float(np.finfo(np.float32).max)
 _BELOW_ONE = math.nextafter(1.0, 0.0)
 
 
@@ -250,6 +257,45 @@ def step_number(t: Any) -> int:
             f"t is the number of this step, a whole number that begins at 1, not {_short(t)}"
         )
     return int(found)
+
+
+def check_loss_scale(value: Any, door: str, dtypes: Iterable[np.dtype[Any]] = ()) -> None:
+    """Refuse what gradients cannot be divided by where steps are computed.
+
+    Parameters
+    ----------
+    value : object
+        The loss scale.
+    door : str
+        Where it is given, for messages.
+    dtypes : iterable of numpy.dtype
+        What steps are computed in: float32, float64.
+
+    Raises
+    ------
+    TypeError
+        If it is no number.
+    ValueError
+        If it is not finite and above 0, or one of the dtypes does not have it.
+    """
+    try:
+        found = number(value)
+    except TypeError:
+        raise TypeError(f"{door} must be a number, not {_short(value)}") from None
+    except ValueError:
+        found = math.inf
+    if not 0 < found < math.inf:
+        raise ValueError(f"{door} must be a finite number above 0, not {_short(value)}")
+    if LEAST_SCALE <= found <= GREATEST_SCALE:
+        return
+    for dtype in dtypes:
+        limits = np.finfo(dtype)
+        least, greatest = float(limits.smallest_subnormal), float(limits.max)
+        if not least <= found <= greatest:
+            raise ValueError(
+                f"{door} must be between {least} and {greatest}, as steps are computed in {dtype}, "
+                f"not {_short(value)}"
+            )
 
 
 def _given(values: Mapping[str, Any], name: str, door: str) -> Any:

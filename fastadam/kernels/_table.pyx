@@ -2,7 +2,7 @@
 
 cimport numpy as cnp
 from cpython.dict cimport PyDict_GetItem
-from cpython.object cimport PyObject_GenericSetAttr
+from cpython.object cimport PyObject_GenericSetAttr, PyObject_TypeCheck, PyTypeObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
 from libc.float cimport FLT_MAX, FLT_MIN
@@ -10,7 +10,11 @@ from libc.math cimport fabs
 
 from fastadam.kernels._table cimport AS_IT_IS, BFLOAT16, COMPUTING, FLOAT16, STEP, Tensor
 
+from numpy.ma import MaskedArray
+
 cnp.import_array()
+
+cdef object MASKED = MaskedArray
 
 
 cdef bint dense(cnp.ndarray a) noexcept:
@@ -63,10 +67,15 @@ cdef bint same_layout(cnp.ndarray a, cnp.ndarray p) noexcept:
     return True
 
 
+cdef bint masked(object array) noexcept:
+    """Whether an array is masked: what is behind the mask is no number to be used."""
+    return not cnp.PyArray_CheckExact(array) and PyObject_TypeCheck(array, <PyTypeObject*> MASKED)
+
+
 cdef size_t pointer(object array, int wanted, cnp.ndarray p, bint written) noexcept:
     """The address of an array that the loops can walk beside p, 0 for any other."""
     cdef cnp.ndarray a
-    if not cnp.PyArray_Check(array):
+    if not cnp.PyArray_Check(array) or masked(array):
         return 0
     a = <cnp.ndarray> array
     if cnp.PyArray_TYPE(a) != wanted:
@@ -412,6 +421,29 @@ cdef class Rows:
             else:
                 last = middle
         return first > 0 and self.high[first - 1] > begin
+
+
+def extents(list arrays, size_t[::1] low, size_t[::1] high):
+    """Note the first byte and the last byte plus one of NumPy's arrays; 0 of what is none."""
+    cdef Py_ssize_t i
+    cdef int axis
+    cdef cnp.npy_intp reach
+    cdef cnp.ndarray a
+    for i in range(len(arrays)):
+        low[i] = high[i] = 0
+        if not cnp.PyArray_Check(arrays[i]):
+            continue
+        a = <cnp.ndarray> arrays[i]
+        if cnp.PyArray_SIZE(a) == 0:
+            continue
+        low[i] = high[i] = <size_t> cnp.PyArray_DATA(a)
+        for axis in range(cnp.PyArray_NDIM(a)):
+            reach = cnp.PyArray_STRIDE(a, axis) * (cnp.PyArray_DIM(a, axis) - 1)
+            if reach < 0:
+                low[i] += reach
+            else:
+                high[i] += reach
+        high[i] += cnp.PyArray_ITEMSIZE(a)
 
 
 def all_none(list objects, str attribute):

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.kernels import _table
 from fastadam.kernels.backend import address, device_of, is_array, is_gpu_array, shares_memory
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import computing_dtype, is_floating, type_name
 
-__all__ = ["check_arrays", "check_scalars", "extent", "is_writeable"]
+__all__ = [
+    "check_apart",
+    "check_arrays",
+    "check_parameter",
+    "check_scalars",
+    "extent",
+    "extents",
+    "is_writeable",
+    "reach_into_another",
+    "refuse_masked",
+    "sharing",
+]
 
 Array = npt.NDArray[Any]
 
@@ -37,20 +50,10 @@ def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: 
         If shapes differ, an array to write is read-only or overlaps itself, two of the arrays
         overlap, or AMSGrad has no ``vhat``.
     """
+    check_parameter(name, p)
     where = f"parameter {name!r}"
-    if not is_array(p):
-        raise TypeError(f"{where} must be a cupy.ndarray or numpy.ndarray, not {type_name(p)}")
-    if not p.dtype.isnative:
-        raise TypeError(
-            f"{where} has byte-swapped dtype {p.dtype.str!r}; convert it to the native byte "
-            f"order, as with astype({p.dtype.newbyteorder('=').str!r})"
-        )
     computing = computing_dtype(p.dtype)
-    if computing is None:
-        raise TypeError(
-            f"{where} has dtype {p.dtype}; there are steps for float16, bfloat16, float32 and "
-            "float64: convert the array, as with astype(numpy.float32)"
-        )
+    assert computing is not None
     if amsgrad and vhat is None:
         raise ValueError(f"{where}: AMSGrad needs the array vhat, and it is None")
     _check_library(f"{where}: its gradient", g, p)
@@ -71,23 +74,102 @@ def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: 
                 f"{where} has shape {p.shape}, but its state {key} has {array.shape}; "
                 "after a change of shape, set the optimizer up again"
             )
-    arrays = {"array": p, **written}
-    for key, array in arrays.items():
-        if not is_writeable(array):
+    for key, array in written.items():
+        _check_written(f"{where}: its {key}", f"{where}: elements of its {key}", array)
+    check_apart([(name, key, array) for key, array in {"array": p, **written}.items()])
+
+
+def check_parameter(name: str, p: Any) -> None:
+    """Refuse a parameter that no kernel can step, naming it, the reason and the remedy.
+
+    Raises
+    ------
+    TypeError
+        If it is no array of NumPy's or CuPy's, is masked, byte-swapped, or of a dtype that cannot
+        be stepped.
+    ValueError
+        If it is read-only, or overlaps itself.
+    """
+    where = f"parameter {name!r}"
+    if not is_array(p):
+        raise TypeError(f"{where} must be a cupy.ndarray or numpy.ndarray, not {type_name(p)}")
+    refuse_masked(where, p)
+    if not p.dtype.isnative:
+        raise TypeError(
+            f"{where} has byte-swapped dtype {p.dtype.str!r}; convert it to the native byte "
+            f"order, as with astype({p.dtype.newbyteorder('=').str!r})"
+        )
+    computing = computing_dtype(p.dtype)
+    if computing is None:
+        raise TypeError(
+            f"{where} has dtype {p.dtype}; there are steps for float16, bfloat16, float32 and "
+            "float64: convert the array, as with astype(numpy.float32)"
+        )
+    _check_written(f"{where}: its array", f"{where}: elements of its array", p)
+
+
+def _check_written(what: str, elements: str, array: Any) -> None:
+    """Refuse an array that cannot be written element by element."""
+    if not is_writeable(array):
+        raise ValueError(
+            f"{what} is read-only and cannot be updated in place; give the optimizer a writable "
+            "copy"
+        )
+    if _overlaps_itself(array):
+        raise ValueError(
+            f"{elements} share memory (strides {array.strides} for shape {array.shape}); give the "
+            "optimizer a copy"
+        )
+
+
+def refuse_masked(what: str, array: Any) -> None:
+    """Refuse a masked array, behind whose mask anything may be.
+
+    Raises
+    ------
+    TypeError
+        With the way to make a plain one.
+    """
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{what} is a masked array, and what is behind its mask would be used; give a plain "
+            "one, as with x.filled(0)"
+        )
+
+
+def check_apart(written: Sequence[tuple[str, str, Any]]) -> None:
+    """Refuse arrays that one step writes and that share memory, unless all are parameters.
+
+    Parameters
+    ----------
+    written : sequence of (str, str, array)
+        The name of the parameter, what of it the array is, and the array; "array" is the
+        parameter itself, and steps on parameters that share memory are made one after the other.
+
+    Raises
+    ------
+    ValueError
+        If two of them share memory.
+    """
+    if not reach_into_another(*extents([array for _, _, array in written])):
+        return
+    spans = sorted((*extent(array), i) for i, (_, _, array) in enumerate(written) if array.size)
+    reaching: list[tuple[int, int]] = []
+    for low, high, i in spans:
+        reaching = [(end, j) for end, j in reaching if end > low]
+        name, key, array = written[i]
+        for _, j in reaching:
+            other_name, other_key, other = written[j]
+            if key == other_key == "array" or not shares_memory(array, other):
+                continue
+            if name == other_name:
+                first, second = (other_key, key) if j < i else (key, other_key)
+                raise ValueError(f"parameter {name!r}: its {first} and its {second} share memory")
             raise ValueError(
-                f"{where}: its {key} is read-only and cannot be updated in place; "
-                "give the optimizer a writable copy"
+                f"parameter {name!r}: its {key} and the {other_key} of parameter {other_name!r} "
+                "share memory; give one of them a copy"
             )
-        if _overlaps_itself(array):
-            raise ValueError(
-                f"{where}: elements of its {key} share memory (strides {array.strides} for shape "
-                f"{array.shape}); give the optimizer a copy"
-            )
-    keys = list(arrays)
-    for i, first in enumerate(keys):
-        for second in keys[i + 1 :]:
-            if shares_memory(arrays[first], arrays[second]):
-                raise ValueError(f"{where}: its {first} and its {second} share memory")
+        reaching.append((high, i))
 
 
 def check_scalars(name: str, scalars: Coefficients, computing: np.dtype[Any]) -> None:
@@ -133,12 +215,44 @@ def extent(array: Array) -> tuple[int, int]:
     return low, high + array.itemsize
 
 
+def extents(arrays: Sequence[Any]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
+    """Return first bytes, and last bytes plus one, of arrays in any layout; 0 of empty ones."""
+    low, high = np.empty((2, len(arrays)), np.uintp)
+    _table.extents(list(arrays), low, high)
+    for i, array in enumerate(arrays):
+        if is_gpu_array(array):
+            low[i], high[i] = extent(array)
+    return low, high
+
+
+def reach_into_another(low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> bool:
+    """Tell whether any of these extents overlaps another."""
+    order = np.argsort(low)
+    return bool(np.any(np.maximum.accumulate(high[order])[:-1] > low[order][1:]))
+
+
+def sharing(arrays: Sequence[Any], written: Sequence[Any]) -> list[int]:
+    """Return which arrays have an element in common with one of those that are written."""
+    low, high = extents(written)
+    order = np.argsort(low)
+    reach = np.concatenate([np.zeros(1, np.uintp), np.maximum.accumulate(high[order])])
+    begin, end = extents(arrays)
+    before = np.searchsorted(low[order], end, side="left")  # those that begin before its end
+    found = []
+    for i in np.flatnonzero(reach[before] > begin).tolist():
+        near = np.flatnonzero((low < end[i]) & (high > begin[i])).tolist()
+        if any(shares_memory(arrays[i], written[j]) for j in near):
+            found.append(i)
+    return found
+
+
 def _check_library(what: str, array: Any, p: Any) -> None:
     """Refuse an array that is not of the library, and on the device, of its parameter."""
     gpu = is_gpu_array(p)
     kind = "cupy.ndarray" if gpu else "numpy.ndarray"
     if not is_array(array):
         raise TypeError(f"{what} must be a {kind}, not {type_name(array)}")
+    refuse_masked(what, array)
     if is_gpu_array(array) != gpu:
         move = "cupy.asarray(x)" if gpu else "cupy.asnumpy(x)"
         raise TypeError(

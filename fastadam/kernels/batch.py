@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.algorithms.table import GREATEST_SCALE, LEAST_SCALE
 from fastadam.kernels import _table, cpu
-from fastadam.kernels.arrays import is_writeable
+from fastadam.kernels.arrays import check_apart, is_writeable
 from fastadam.kernels.backend import capturing, is_gpu_array
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import computing_dtype
@@ -18,30 +19,56 @@ from fastadam.kernels.gpu import SETS
 from fastadam.kernels.gpu_norm import GpuSums
 from fastadam.kernels.gpu_table import GpuTable, gpu_key
 from fastadam.kernels.norm import largest_square
-from fastadam.kernels.table import Step, Table, spans, untangle
+from fastadam.kernels.table import Step, Table, overlap, spans, untangle
 
 __all__ = ["Batch", "adam_batch", "check_batch"]
 
 Array = npt.NDArray[Any]
 
+_PLAIN = (float, int, np.floating, np.integer)
 
-def check_batch(steps: Sequence[Step]) -> None:
-    """Raise what ``adam_batch`` would raise for these steps, and change nothing."""
-    _tables_of(steps)
+
+def check_batch(steps: Sequence[Step], halves: Sequence[Array | None] = ()) -> None:
+    """Raise what ``adam_batch`` would raise for these steps, and change nothing.
+
+    `halves` are as for `Batch`.
+    """
+    on_cpu, on_gpu = _tables_of(steps)
+    _check_apart(steps, [*on_cpu, *on_gpu], halves)
+
+
+def _check_apart(
+    steps: Sequence[Step], tables: Sequence[Table | GpuTable], halves: Sequence[Array | None]
+) -> None:
+    """Refuse arrays that are written and share memory, but for parameters."""
+    rounded = [half for half in halves if half is not None]
+    # of arrays that lie apart, as nearly all do, no two are looked at
+    if not tables or not (rounded or overlap(*spans(tables))):
+        return
+    written: list[tuple[str, str, Any]] = []
+    for i, (name, p, _, m, v, vhat, coefficients) in enumerate(steps):
+        half = halves[i] if halves else None
+        written.append((name, "array" if half is None else "float32 master", p))
+        written += [(name, "m", m), (name, "v", v)]
+        if vhat is not None and coefficients.amsgrad:
+            written.append((name, "vhat", vhat))
+        if half is not None:
+            written.append((name, "array", half))
+    check_apart(written)
 
 
 def adam_batch(steps: Sequence[Step]) -> None:
     """Make one step of the Adam family on every parameter, in place.
 
     All steps are checked before the first array is written. Gradients are read as they were when
-    the call began, even where one shares memory with a parameter; parameters that share memory
+    the call began, even where one shares memory with what is written; parameters that share memory
     are stepped one after the other.
 
     Raises
     ------
     TypeError, ValueError
-        As ``arrays.check_arrays``, naming the parameter; also if an eps that is not 0 would be 0
-        in the parameter's dtype.
+        As ``arrays.check_arrays``, naming the parameter; also if states share memory, or share it
+        with a parameter, and if a number is not one of the parameter's computing dtype.
     """
     batch = Batch(steps)
     n_threads = batch.n_threads()
@@ -88,6 +115,8 @@ class Batch:
     steps : sequence of Step
         They are checked as ``adam_batch`` says. Steps that share their coefficients share
         the object.
+    halves : sequence of array or None, optional
+        The half-precision parameters that will be rounded from their masters, the steps' ``p``.
 
     Attributes
     ----------
@@ -97,9 +126,10 @@ class Batch:
         What is stepped on GPUs.
     """
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self, steps: Sequence[Step], halves: Sequence[Array | None] = ()) -> None:
         self._on_cpu, self.on_gpu = _tables_of(steps)
         self._tables: list[Table | GpuTable] = [*self._on_cpu, *self.on_gpu]
+        _check_apart(steps, self._tables, halves)
         # a gradient that shares memory is read from a copy
         self._serial, copied = untangle(self._tables)
         others = any(table.others for table in self._tables)
@@ -135,7 +165,7 @@ class Batch:
             if not table.keep_masters([halves[i] for i in table.places]):
                 return False
         low, high = spans(self._tables)
-        if np.any(high[:-1] > low[1:]):
+        if overlap(low, high):
             return False
         for table in self._tables:
             table.keep([halves[i] for i in table.places], low, high)
@@ -183,7 +213,15 @@ class Batch:
         return True
 
     def takes(self, scales: Sequence[float | None] | None) -> bool:
-        """Tell whether gradients can be divided by these scales; on GPUs all must be one."""
+        """Tell whether gradients can be divided by these scales; on GPUs all must be one.
+
+        A scale that float32 does not have is for those who look at every parameter's dtype.
+        """
+        if scales is not None:
+            for scale in scales:
+                plain = scale is None or isinstance(scale, _PLAIN)
+                if not plain or (scale is not None and not LEAST_SCALE <= scale <= GREATEST_SCALE):
+                    return False
         return not self.on_gpu or _one_scale(scales) is not None
 
     def squares(self, scales: Sequence[float | None] | None = None) -> list[float]:

@@ -106,11 +106,12 @@ class GpuTable:
         return own + (0 if self._squares is None else self._squares.uploads)
 
     def extents(self, key: str) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
-        """First byte and last byte plus one of every ``p``, every ``g`` or every ``half``."""
+        """First byte and last byte plus one of every array of one kind; 0 where there is none."""
         if key == "half":
             low = self.table["half"].astype(np.uintp)
             return low, low + np.where(low != 0, 2 * self.table["n"], 0).astype(np.uintp)
-        spans = np.array([extent(getattr(step, key)) for step in self.steps], np.uintp)
+        arrays = [getattr(step, key) for step in self.steps]
+        spans = np.array([(0, 0) if a is None else extent(a) for a in arrays], np.uintp)
         return spans[:, 0], spans[:, 1]
 
     def copy_gradient(self, i: int) -> None:

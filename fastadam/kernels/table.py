@@ -22,6 +22,7 @@ __all__ = [
     "WRITTEN",
     "Step",
     "Table",
+    "overlap",
     "spans",
     "untangle",
 ]
@@ -30,6 +31,9 @@ Array = npt.NDArray[Any]
 
 # What is done to a gradient before its step, as _table.pxd says.
 AS_IT_IS, PREPARED, WRITTEN = range(3)
+
+# The columns with the arrays that a step writes.
+WRITTEN_ARRAYS = ("p", "m", "v", "vhat", "half")
 
 # One row of the descriptor table, as _table.pxd spells it in C.
 TENSOR = np.dtype(
@@ -165,14 +169,18 @@ class Table:
         return bool(np.all(high[order][:-1] <= low[order][1:]))
 
     def extents(self, key: str) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
-        """First byte and last byte plus one of every ``p``, every ``g`` or every ``half``."""
+        """First byte and last byte plus one of every array of one kind; 0 where there is none."""
         low = self.table[key].copy()
-        half = self.table[f"{key}_type"] != 0
-        itemsize = np.where(half, 2, self.coefficients.itemsize).astype(np.uintp)
-        n = np.where(low != 0, self.table["n"], 0).astype(np.uintp)
-        high = low + n * itemsize
+        itemsize: Any = self.coefficients.itemsize
+        if key in ("p", "g", "half"):
+            itemsize = np.where(self.table[f"{key}_type"] != 0, 2, itemsize)
+        n = np.where(low != 0, self.table["n"], 0)
+        low[n == 0] = 0
+        high = low + (n * itemsize).astype(np.uintp)
         for i in self.others if key != "half" else ():
-            low[i], high[i] = extent(getattr(self.steps[i], key))
+            array = getattr(self.steps[i], key)
+            if array is not None:
+                low[i], high[i] = extent(array)
         return low, high
 
     def copy_gradient(self, i: int) -> None:
@@ -206,16 +214,27 @@ class Table:
 
 
 def spans(tables: Sequence[Any]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
-    """Where the parameters begin, ascending, and the greatest end so far."""
-    extents = [table.extents(key) for table in tables for key in ("p", "half")]
+    """Where the arrays that are written begin, ascending, and the greatest end so far."""
+    return ordered([table.extents(key) for table in tables for key in WRITTEN_ARRAYS])
+
+
+def ordered(
+    extents: Sequence[tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]],
+) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
+    """Sort first bytes, and return the greatest end so far beside them."""
     low = np.concatenate([low for low, _ in extents])
     high = np.concatenate([high for _, high in extents])
     order = np.argsort(low)
     return low[order], np.maximum.accumulate(high[order])
 
 
+def overlap(low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> bool:
+    """Tell whether ordered extents reach into one another."""
+    return bool(np.any(high[:-1] > low[1:]))
+
+
 def untangle(tables: Sequence[Any]) -> tuple[bool, bool]:
-    """Give gradients that share memory with a parameter a copy.
+    """Give gradients that share memory with what is written a copy.
 
     Tell whether parameters overlap, and whether gradients were copied.
     """
@@ -225,9 +244,10 @@ def untangle(tables: Sequence[Any]) -> tuple[bool, bool]:
     copied = False
     for table in tables:
         g_low, g_high = table.extents("g")
-        before = np.searchsorted(low, g_high, side="left")  # parameters that begin before its end
+        before = np.searchsorted(low, g_high, side="left")  # arrays that begin before its end
         reach = np.concatenate([np.zeros(1, np.uintp), high])[before]
         for i in np.flatnonzero(reach > g_low):
             table.copy_gradient(int(i))
             copied = True
-    return bool(np.any(high[:-1] > low[1:])), copied
+    serial = overlap(*ordered([table.extents(key) for table in tables for key in ("p", "half")]))
+    return serial, copied

@@ -41,6 +41,8 @@ class _Mode(HyperparameterProxy):
 
     def __set__(self, obj: Any, value: Any) -> None:
         self.store(obj.hyperparam, self._attr_name, value)
+        # the default is not stored, but it has been chosen
+        vars(obj)[f"_{self._attr_name}_chosen"] = True
 
     @staticmethod
     def store(bag: Any, name: str, value: Any) -> None:

@@ -151,8 +151,9 @@ class AdamBatch(RuleBatch):
 
     def check(self) -> None:
         """Raise what `update` would refuse, and change nothing."""
-        steps, _, _ = self._steps(self._stepped(), trial=True)
-        check_batch(steps)
+        stepped = self._stepped()
+        steps, _, _ = self._steps(stepped, trial=True)
+        check_batch(steps, self._rounded(stepped, self.gradients()))
 
     def update(
         self, owner: dict[str, Any] | None = None, noted: dict[str, Any] | None = None
@@ -270,7 +271,7 @@ class AdamBatch(RuleBatch):
         methods = [(kind, _PLAIN(kind)) for kind in dict.fromkeys(map(type, self.rules))]
         stepped = self._stepped()
         steps, groups, states = self._steps(stepped, gradients)
-        batch = Batch(steps)
+        batch = Batch(steps, self._rounded(stepped, gradients))
         self.gathered += 1
         counted = [
             rule
@@ -294,10 +295,7 @@ class AdamBatch(RuleBatch):
                 partial(dict.update, owner, noted),
             ]
         )
-        halves = [
-            None if master is param else param.array
-            for param, master in zip(self.params, stepped, strict=True)
-        ]
+        halves = self._rounded(stepped)
         steady = batch.steady and len(steps) == len(self.rules)
         # a warm-up from alpha = 0 has no first alpha yet
         if steady and all(group.rule._start_alpha() for group in groups) and batch.keep(halves):
@@ -308,6 +306,18 @@ class AdamBatch(RuleBatch):
         return [
             rule._stepped(param) if rule._use_fp32_update and param.array is not None else param
             for rule, param in zip(self.rules, self.params, strict=True)
+        ]
+
+    def _rounded(self, stepped: Sequence[Any], gradients: list[Any] | None = None) -> list[Any]:
+        """Return the half-precision arrays that masters are rounded to, None for no master.
+
+        In the order of `_steps`, or of all parameters.
+        """
+        rows = zip(self.params, stepped, gradients or self.gradients(), strict=True)
+        return [
+            None if master is param else param.array
+            for param, master, grad in rows
+            if gradients is None or (param.array is not None and grad is not None)
         ]
 
     def _steps(

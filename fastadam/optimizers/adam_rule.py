@@ -12,6 +12,7 @@ import numpy as np
 
 from fastadam.algorithms.table import ADAM, BY_NAME, INITIAL_ALPHA
 from fastadam.hyperparameter import Hyperparameter
+from fastadam.kernels.arrays import check_parameter
 from fastadam.kernels.backend import is_array
 from fastadam.kernels.batch import Batch
 from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_coefficients
@@ -295,6 +296,21 @@ eps_mode, decay_mode : optional
         plain = kind is AdamRule or all(getattr(kind, n) is getattr(AdamRule, n) for n in names)
         return plain and rule.__dict__.keys().isdisjoint(names)
 
+    def _check_parameter(self, path: str, param: Any) -> None:
+        """Refuse what the kernels cannot step, unless overriding methods make something else."""
+        array = param.array
+        if not is_array(array) or not self._keeps(self, *_OVERRIDABLE[:4]):
+            return
+        # Chainer's links may hold numbers that count; who disables their rules may train the rest
+        if array.dtype.kind not in "biu" or not _is_chainers(param):
+            check_parameter(path, array)
+
+    def _written(self, param: Any) -> list[tuple[str, Any]]:
+        """Return what a step writes: the parameter, its master, and the moments."""
+        state = self._state or {}
+        moments = [(key, state[key]) for key in ("m", "v", "vhat") if key in state]
+        return [*super()._written(param), *moments]
+
     def _ready_state(
         self, param: Any, coefficients: Coefficients, trial: bool = False
     ) -> dict[str, Any]:
@@ -375,6 +391,11 @@ eps_mode, decay_mode : optional
         if type(start) is float and math.isfinite(start):
             return start
         return float(INITIAL_ALPHA.check(start, self._door()))
+
+
+def _is_chainers(param: Any) -> bool:
+    """Tell whether a parameter is one of Chainer's."""
+    return any(kind.__module__.partition(".")[0] == "chainer" for kind in type(param).__mro__)
 
 
 def _widened(value: Any) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, ClassVar
 
-from fastadam.algorithms.table import DECAY_MODES, EPS_MODES
+from fastadam.algorithms.table import EPS_MODES, number
 from fastadam.loss_scaling import MISSING_GRADIENTS
 from fastadam.optimizers.adam import Adam
 from fastadam.optimizers.adam_rule import DEFAULTS
+from fastadam.optimizers.decay_advice import UNCHOSEN, warn_of_decay
 from fastadam.optimizers.names import explain_foreign_arguments
+from fastadam.serializers.prepared import PreparedLoad
 
 __all__ = ["AMSBound", "AMSGrad", "AdaBound", "AdamW"]
 
@@ -18,7 +21,8 @@ class AdamW(Adam):
 
     The trap first: `weight_decay_rate` is *not* multiplied by `alpha`, so PyTorch's
     ``weight_decay=0.01`` at ``lr=1e-3`` is ``weight_decay_rate=1e-5`` here; or keep 0.01 and pass
-    ``decay_mode='alpha'``. And its default is 0: ``AdamW()`` is ``Adam()``.
+    ``decay_mode='alpha'``. And its default is 0: ``AdamW()`` is ``Adam()``. A rate that is not
+    below `alpha`, without a `decay_mode`, is nearly always a mistake: a UserWarning says so, once.
 
     ``p = (1 - eta * weight_decay_rate) * p - eta * step * m``, with the step of
     :class:`fastadam.Adam`, whose constructor this is, without the flags.
@@ -37,11 +41,14 @@ class AdamW(Adam):
     >>> import numpy as np
     >>> import fastadam
     >>> w = np.array([1.0, -2.0])
-    >>> opt = fastadam.AdamW(weight_decay_rate=0.1).setup(w)
+    >>> opt = fastadam.AdamW(weight_decay_rate=0.1, decay_mode='eta').setup(w)
     >>> opt.apply_gradients(np.zeros(2))  # without a gradient, the decay alone
     >>> w
     array([ 0.9, -1.8])
     """
+
+    # whether somebody has said what weight decay is multiplied by
+    _decay_mode_chosen: bool = False
 
     @explain_foreign_arguments
     def __init__(
@@ -54,9 +61,10 @@ class AdamW(Adam):
         weight_decay_rate: float = DEFAULTS.weight_decay_rate,
         *,
         eps_mode: str = EPS_MODES[0],
-        decay_mode: str = DECAY_MODES[0],
+        decay_mode: str = UNCHOSEN,
         missing_gradients: str = MISSING_GRADIENTS[0],
     ) -> None:
+        self._decay_mode_chosen = decay_mode is not UNCHOSEN
         super().__init__(
             alpha=alpha,
             beta1=beta1,
@@ -68,6 +76,33 @@ class AdamW(Adam):
             decay_mode=decay_mode,
             missing_gradients=missing_gradients,
         )
+        self._look_at_decay()
+
+    def _begin(self) -> None:
+        """Look at what has been set since."""
+        self._look_at_decay()
+
+    def prepare_load(self, serializer: Any) -> PreparedLoad:
+        """Read as every optimizer does; what is loaded was looked at when it was new.
+
+        Parameters
+        ----------
+        serializer : Deserializer
+            Where to read.
+        """
+        prepared = super().prepare_load(serializer)
+        prepared.attribute(self, "_decay_mode_chosen", True)
+        return prepared
+
+    def _look_at_decay(self) -> None:
+        """Warn if weight decay is probably meant to be multiplied by alpha."""
+        hp = self.hyperparam
+        if self._decay_mode_chosen or "decay_mode" in hp.get_dict():
+            return
+        # what is no number is refused by the update
+        with contextlib.suppress(AttributeError, TypeError, ValueError):
+            alpha, rate = number(hp.alpha), number(hp.weight_decay_rate)
+            warn_of_decay(type(self).__name__, alpha, rate)
 
 
 class AMSGrad(Adam):

@@ -42,17 +42,45 @@ def test_eps_that_acts_as_zero(library: Any, eps: float, theirs: Any) -> None:
 
 def test_byte_swapped_parameter_is_refused(library: Any) -> None:
     link = library.link(W=np.ones(2, ">f4"))
-    opt = library.optimizers.Adam().setup(link)
-    library.fill_gradients(link)
     with pytest.raises(TypeError, match="'W'") if library.is_ours else contextlib.nullcontext():
-        opt.update()
+        library.optimizers.Adam().setup(link)
+    if not library.is_ours:
+        library.fill_gradients(link)
+        link.W.update_rule.update(link.W)
 
 
 def test_array_that_overlaps_itself_is_refused(library: Any) -> None:
     link = library.link(W=np.lib.stride_tricks.as_strided(ones(1), (3,), (0,)))
-    opt = library.optimizers.Adam().setup(link)
-    library.fill_gradients(link)
     with pytest.raises(ValueError, match="'W'") if library.is_ours else contextlib.nullcontext():
+        library.optimizers.Adam().setup(link)
+    if not library.is_ours:
+        library.fill_gradients(link)
+        link.W.update_rule.update(link.W)
+
+
+def test_parameters_that_are_refused_at_setup(library: Any) -> None:
+    read_only = ones()
+    read_only.flags.writeable = False
+    for bad in (np.arange(2), read_only):
+        link = library.link(W=ones(), X=bad)
+        refused = pytest.raises((TypeError, ValueError), match="'X'")
+        with refused if library.is_ours else contextlib.nullcontext():
+            library.optimizers.Adam().setup(link)
+    masked = np.ma.array(ones(), mask=[True, False])
+    with pytest.raises(TypeError) if library.is_ours else contextlib.nullcontext():
+        link = library.link(W=masked)
+        opt = library.optimizers.Adam().setup(link)
+        library.fill_gradients(link)
+        opt.update()
+        assert link.W.array.data[0] != 1
+
+
+def test_states_that_share_memory(library: Any) -> None:
+    link, opt = library.trained()
+    state = link.W.update_rule.state
+    state["v"] = state["m"]
+    library.fill_gradients(link)
+    with pytest.raises(ValueError, match="memory") if library.is_ours else contextlib.nullcontext():
         opt.update()
 
 

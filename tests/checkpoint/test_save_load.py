@@ -19,7 +19,9 @@ from fastadam.optimizer_hooks import GradientClipping, GradientNoise, WeightDeca
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "Adam": lambda **k: fastadam.Adam(alpha=0.02, **k),
-    "AdamW": lambda **k: fastadam.AdamW(alpha=0.02, weight_decay_rate=0.1, **k),
+    "AdamW": lambda **k: fastadam.AdamW(
+        alpha=0.02, weight_decay_rate=0.1, **{"decay_mode": "eta", **k}
+    ),
     "AMSGrad": lambda **k: fastadam.AMSGrad(alpha=0.02, **k),
     "AdaBound": lambda **k: fastadam.AdaBound(alpha=0.02, final_lr=0.3, **k),
     "AMSBound": lambda **k: fastadam.AMSBound(alpha=0.02, gamma=0.01, **k),

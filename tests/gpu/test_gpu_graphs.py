@@ -56,7 +56,7 @@ def assert_same(one: Any, other: Any) -> None:
     "make",
     [
         lambda: fastadam.Adam(alpha=0.01, beta1=0.8),
-        lambda: fastadam.AdamW(weight_decay_rate=0.1, eta=0.5),
+        lambda: fastadam.AdamW(weight_decay_rate=0.1, eta=0.5, decay_mode="eta"),
         lambda: fastadam.AMSBound(final_lr=0.2, gamma=0.01),
     ],
     ids=["adam", "adamw", "amsbound"],

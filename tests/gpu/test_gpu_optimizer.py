@@ -16,7 +16,7 @@ from fastadam.optimizer_hooks import GradientClipping
 
 MAKERS: dict[str, Callable[[], Any]] = {
     "Adam": lambda: fastadam.Adam(alpha=0.02, beta1=0.8, beta2=0.97, eps=1e-5),
-    "AdamW": lambda: fastadam.AdamW(alpha=0.02, eta=0.7, weight_decay_rate=0.05),
+    "AdamW": lambda: fastadam.AdamW(alpha=0.02, eta=0.7, weight_decay_rate=0.05, decay_mode="eta"),
     "AMSGrad": lambda: fastadam.AMSGrad(alpha=0.02, beta2=0.9),
     "AdaBound": lambda: fastadam.AdaBound(alpha=0.02, final_lr=0.3, gamma=0.02),
     "AMSBound": lambda: fastadam.AMSBound(alpha=0.02, final_lr=0.3, gamma=0.01),

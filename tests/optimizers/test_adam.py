@@ -157,7 +157,7 @@ class TestArguments:
 
     @every_kind
     def test_positional_order(self, kind: type[Adam]) -> None:
-        given = [0.5 + i / 64 for i in range(len(ORDERS[kind]))]
+        given = [0.5 - i / 64 for i in range(len(ORDERS[kind]))]
         opt = kind(*given)
         for name, value in zip(ORDERS[kind], given, strict=True):
             assert getattr(opt, name) == value
@@ -644,7 +644,7 @@ class TestRule:
         assert AdamRule().hyperparam.get_dict() == DEFAULTS
 
     def test_positional_order(self) -> None:
-        given = [0.5 + i / 64 for i in range(10)]
+        given = [0.5 - i / 64 for i in range(10)]
         rule = AdamRule(None, *given)
         assert [getattr(rule.hyperparam, name) for name in NAMES] == given
         with pytest.raises(TypeError):
