@@ -9,7 +9,7 @@ import numpy as np
 from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import copy_into, empty_like, is_array, is_gpu_array
 from fastadam.kernels.dtypes import computing_dtype, is_half
-from fastadam.serializers.prepared import PreparedLoad
+from fastadam.serializers.prepared import PreparedLoad, stored_value
 from fastadam.serializers.protocol import check_stored_array, entry_name
 
 __all__ = ["prepare_state"]
@@ -68,7 +68,7 @@ def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any
             prepared.attribute(rule, "_state", None)
             return
         try:
-            value = serializer(key, None)
+            value = stored_value(serializer, key, likes[key] if sized else None)
         except KeyError:
             if key in optional:
                 dropped.append(key)
@@ -87,7 +87,7 @@ def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any
     for key, value in loaded.items():
         loaded[key] = _Stored(serializer, key, value, likes[key], sized)
     if current and type(rule._state) is dict:
-        apart = _lie_apart([param and param.array, *current.values()])
+        apart = _lie_apart([None if param is None else param.array, *current.values()])
         for key, stored in loaded.items():
             if apart and key in current and stored.fits_into(current[key]):
                 prepared.copy(current[key], stored.value, stored.entry)

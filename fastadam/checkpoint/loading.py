@@ -233,7 +233,7 @@ def _warn_of_hooks(where: str, report: LoadReport) -> None:
             f"{where} {', and '.join(parts)}. Hooks are not loaded, only their states: what "
             "goes on is another run",
             UserWarning,
-            stacklevel=5,
+            stacklevel=7,
         )
 
 

@@ -30,8 +30,6 @@ class ReadAhead(NpzDeserializer):
         Whether the file holds everything that was there, hyperparameters with it.
     """
 
-    gives_new_arrays = True
-
     def __init__(
         self,
         npz: Any,
@@ -43,9 +41,10 @@ class ReadAhead(NpzDeserializer):
         super().__init__(npz, path, strict, ignore_names)
         self.complete = complete
 
-    def has(self, key: str) -> bool:
-        """Tell whether there is such a key."""
-        return self.path + key in self.npz
+    @property
+    def gives_new_arrays(self) -> bool:
+        """Whether nobody else has the arrays: they have been read from a file."""
+        return True
 
 
 class SourceDeserializer(Deserializer):
