@@ -138,7 +138,7 @@ def interrupted_at(n: int, call: Callable[[], object], error: type[BaseException
     sys.settrace(trace)
     try:
         call()
-    except (error, fastadam.CheckpointError):  # as whatever libhdf5 meets in a damaged file
+    except (error, fastadam.CheckpointError, OSError):  # as what libhdf5 meets in a damaged file
         return True
     finally:
         sys.settrace(before)
