@@ -9,8 +9,8 @@ import numpy as np
 from fastadam.initializer import initial_dtype
 from fastadam.kernels.backend import is_array
 from fastadam.parameter import Parameter
-from fastadam.serializers.prepared import PreparedLoad, stored_value
-from fastadam.serializers.protocol import check_stored_array, entry_name
+from fastadam.serializers.prepared import PreparedLoad
+from fastadam.serializers.protocol import check_stored_array, entry_name, stored_entry
 
 __all__ = ["prepare_param", "prepare_persistent"]
 
@@ -31,7 +31,7 @@ def prepare_param(prepared: PreparedLoad, serializer: Any, name: str, param: Any
         stored shape.
     """
     array = param.array
-    stored = stored_value(serializer, name, array)
+    stored = stored_entry(serializer, name, array)
     if stored is None:
         return
     entry = entry_name(serializer, name)
@@ -61,7 +61,7 @@ def prepare_persistent(prepared: PreparedLoad, serializer: Any, name: str, owner
     """
     value = getattr(owner, name)
     if is_array(value):
-        stored = stored_value(serializer, name, value)
+        stored = stored_entry(serializer, name, value)
         if stored is not None:
             entry = entry_name(serializer, name)
             array = check_stored_array(stored, value.shape, value.dtype, entry)

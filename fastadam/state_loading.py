@@ -9,8 +9,8 @@ import numpy as np
 from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import copy_into, empty_like, is_array, is_gpu_array
 from fastadam.kernels.dtypes import computing_dtype, is_half
-from fastadam.serializers.prepared import PreparedLoad, stored_value
-from fastadam.serializers.protocol import check_stored_array, entry_name
+from fastadam.serializers.prepared import PreparedLoad
+from fastadam.serializers.protocol import check_stored_array, entry_name, stored_entry
 
 __all__ = ["prepare_state"]
 
@@ -68,7 +68,7 @@ def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any
             prepared.attribute(rule, "_state", None)
             return
         try:
-            value = stored_value(serializer, key, likes[key] if sized else None)
+            value = stored_entry(serializer, key, likes[key] if sized else None)
         except KeyError:
             if key in optional:
                 dropped.append(key)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.files.names import check_key, plain
 from fastadam.kernels._noted import Noted
 from fastadam.kernels.arrays import extent, refuse_masked
 from fastadam.kernels.backend import beside, copy_into, is_array, shares_memory
@@ -167,8 +168,8 @@ class LinkTarget(Target):
                 "the gradients of a link are a mapping from path to array, such as "
                 f"{{{next(iter(self.parameters), 'l1/W')!r}: ...}}, not {type(grads).__name__}"
             )
-        _check_keys("the gradients", self.parameters, {str(k).strip("/") for k in grads})
-        return {str(path).strip("/"): grad for path, grad in grads.items()}
+        _check_keys("the gradients", self.parameters, {plain(k).strip("/") for k in grads})
+        return {plain(path).strip("/"): grad for path, grad in grads.items()}
 
 
 class ArrayTarget(Target):
@@ -340,7 +341,8 @@ def _leaves(tree: Any, path: str, above: tuple[int, ...] = ()) -> Iterator[tuple
             if not key or "/" in key:
                 reason = "contains '/', which separates the parts of a path" if key else "is empty"
                 raise ValueError(f"the key {key!r} in {path or 'the target'!r} {reason}; rename it")
-            yield from _leaves(child, f"{path}/{key}" if path else key, above)
+            name = check_key(key)
+            yield from _leaves(child, f"{path}/{name}" if path else name, above)
     elif isinstance(tree, (list, tuple)):
         for i, child in enumerate(tree):
             yield from _leaves(child, f"{path}/{i}" if path else str(i), above)
@@ -361,7 +363,8 @@ def _matched(tree: Any, grads: Any, path: str) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"{where} must be a dict like the target, not {type(grads).__name__}")
         _check_keys(where, tree, grads)
         for key, child in tree.items():
-            yield from _matched(child, grads[key], f"{path}/{key}" if path else key)
+            name = check_key(key)
+            yield from _matched(child, grads[key], f"{path}/{name}" if path else name)
     else:
         if not isinstance(grads, (list, tuple)):
             raise ValueError(f"{where} must be a list like the target, not {type(grads).__name__}")

@@ -20,6 +20,9 @@ __all__ = ["atomic_write"]
 # What temporary files are called.
 _PREFIX, _SUFFIX = ".fastadam-", ".tmp"
 
+# What a file answers that is mounted by itself, as into a container.
+_MOUNTED = {errno.EBUSY, errno.EXDEV}
+
 # Folders cannot be synchronised on every file system, and not if they must not be read.
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}
 
@@ -69,25 +72,34 @@ def atomic_write(path: str | bytes | os.PathLike[Any]) -> Iterator[BinaryIO]:
     _refuse_what_open_would_refuse(target, old)
     folder = os.path.dirname(target)
     _remove_abandoned(folder)
+    temporary = _Temporary(folder)
     try:
-        temporary, descriptor = _create_temporary(folder)
-    except OSError as error:
-        # the name that the user knows, not the temporary one
-        raise OSError(error.errno, error.strerror, target) from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.create(target) as file:
             yield file
             file.flush()
             if old is not None:
-                _keep_owner_and_mode(temporary, old)
+                _keep_owner_and_mode(temporary.path, old)
             os.fsync(file.fileno())
             # while the lock is held: afterwards it might be taken for one that was left behind
-            os.replace(temporary, target)
+            _replace(temporary.path, target)
     except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.remove()
         raise
     _synchronise_folder(folder)
+
+
+def _replace(temporary: str, target: str) -> None:
+    """Put the new file in the old one's place; errors name that."""
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        reason = str(error.strerror)
+        if error.errno in _MOUNTED:
+            reason += (
+                ": it is mounted by itself, and so cannot be replaced in one step; mount the "
+                "folder that it is in, or save beside it"
+            )
+        raise OSError(error.errno, reason, target) from None
 
 
 def _status(path: str) -> os.stat_result | None:
@@ -108,21 +120,47 @@ def _refuse_what_open_would_refuse(target: str, old: os.stat_result | None) -> N
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), target)
 
 
-def _create_temporary(folder: str) -> tuple[str, int]:
-    """Create and lock a new file in a folder, and return its path and descriptor."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    while True:
-        # A name of its own, not one made from the target's, which may be as long as names can be.
-        path = os.path.join(folder, f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}")
-        try:
-            # 0o666 less the umask, as open() creates files; tempfile's 0o600 would stay.
-            descriptor = os.open(path, flags, 0o666)
-        except FileExistsError:
-            continue
-        if _lock(descriptor) is not False and _is_at(descriptor, path):
-            return path, descriptor
-        # somebody else took it for one that was left behind
-        os.close(descriptor)
+class _Temporary:
+    """A new file in a folder, with a lock that says that somebody is writing it.
+
+    Parameters
+    ----------
+    folder : str
+        The folder.
+
+    Attributes
+    ----------
+    path : str
+        Its name, known before it is there: whatever interrupts its making, it is removed.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.path = ""
+
+    def create(self, target: str) -> BinaryIO:
+        """Make it, and open it for writing; errors name the file that it is made for."""
+        while True:
+            # A name of its own, not one made from the target's, which may be as long as names can.
+            name = f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+            self.path = os.path.join(self._folder, name)
+            try:
+                # 0o666 less the umask, as open() creates files; tempfile's 0o600 would stay.
+                file = open(self.path, "x+b")  # noqa: SIM115 - whoever has asked closes it
+            except FileExistsError:
+                self.path = ""
+                continue
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, target) from None
+            if _lock(file.fileno()) is not False and _is_at(file.fileno(), self.path):
+                return file
+            # somebody else took it for one that was left behind
+            file.close()
+
+    def remove(self) -> None:
+        """Remove it, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
 
 
 def _remove_abandoned(folder: str) -> None:

@@ -200,6 +200,8 @@ class Hdf5Group:
         try:
             array = np.empty(shape, dtype)
         except (MemoryError, ValueError):
+            if n_bytes <= SMALL:
+                raise
             raise CheckpointError(
                 f"{key!r} in {self.where} takes {n_bytes:,} bytes, more than there is memory"
             ) from None

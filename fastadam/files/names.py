@@ -6,7 +6,18 @@ from collections.abc import Iterable
 
 from fastadam.files.limits import DEPTH, NAME
 
-__all__ = ["check_groups", "check_key", "check_keys"]
+__all__ = ["check_groups", "check_key", "check_keys", "plain"]
+
+
+def plain(key: object) -> str:
+    """Return a key as a string; of an enumeration's member that is one, its value.
+
+    Parameters
+    ----------
+    key : str or object
+        The key.
+    """
+    return str.__str__(key) if isinstance(key, str) else str(key)
 
 
 def check_key(key: str) -> str:
@@ -34,12 +45,12 @@ def check_key(key: str) -> str:
         ...
     ValueError: 'l1//W' is no name for a value: a name in it is empty
     """
-    plain = str.__str__(key)
-    reason = _fault(plain)
+    name = plain(key)
+    reason = _fault(name)
     if reason is not None:
-        shown = repr(plain) if len(plain) <= 200 else f"{plain[:200]!r}..."
+        shown = repr(name) if len(name) <= 200 else f"{name[:200]!r}..."
         raise ValueError(f"{shown} is no name for a value: {reason}")
-    return plain
+    return name
 
 
 def _fault(key: str) -> str | None:
@@ -87,12 +98,12 @@ def check_keys(keys: Iterable[str]) -> list[str]:
         if not isinstance(key, str):
             raise TypeError(f"cannot save the key {key!r}: keys must be strings")
         try:
-            plain = check_key(str.__str__(key).lstrip("/"))
+            name = check_key(plain(key).lstrip("/"))
         except ValueError as error:
             raise ValueError(f"cannot save: {error}") from None
-        if plain in seen:
-            raise ValueError(f"cannot save {plain!r}: there is a dataset of that name already")
-        seen[plain] = None
+        if name in seen:
+            raise ValueError(f"cannot save {name!r}: there is a dataset of that name already")
+        seen[name] = None
     return list(seen)
 
 

@@ -129,10 +129,10 @@ class NpzReader:
         CheckpointError
             If it is damaged, too large, or holds Python objects.
         """
-        record = self._record(self._records[key])
-        if record.method not in (_STORED, _DEFLATED) or record.flags & _ENCRYPTED:
-            raise CheckpointError(f"{key!r} in {self.where} is compressed in an unknown way")
         try:
+            record = self._record(self._records[key])
+            if record.method not in (_STORED, _DEFLATED) or record.flags & _ENCRYPTED:
+                raise _RefusedError("is compressed in an unknown way")
             member = _Member(record, self._read_at, self._extent(record))
             small = member.whole() if record.size <= SMALL else None
             found = self._array(member if small is None else io.BytesIO(small), record.size, limit)
@@ -170,6 +170,8 @@ class NpzReader:
         try:
             array = np.empty(shape[::-1] if fortran else shape, dtype)
         except (MemoryError, ValueError):
+            if n_bytes <= SMALL:
+                raise
             raise _RefusedError(f"takes {n_bytes:,} bytes, more than there is memory") from None
         if n_bytes and member.readinto(array.reshape(-1).view(np.uint8).data) != n_bytes:
             raise _DamageError("it is cut off")
@@ -260,7 +262,7 @@ class NpzReader:
                 self._records[key] = at
                 offsets.append(self._record(at).offset if offset == _LARGE else offset)
                 at += n_fixed + n_name + n_extra + n_comment
-        except (struct.error, UnicodeDecodeError):
+        except (struct.error, UnicodeDecodeError, _DamageError):
             raise self._damaged("its directory cannot be read") from None
         if at != size or len(offsets) != self._count:
             raise self._damaged("its directory has not as many members as it says")

@@ -49,6 +49,7 @@ class HDF5Deserializer(FileDeserializer):
     'hello'
     """
 
+    gives_new_arrays = True
     _reader: Any
 
     def __init__(

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fastadam.files.entries import is_none
 from fastadam.files.limits import SMALL, SPARE
+from fastadam.files.names import plain
 from fastadam.kernels.backend import is_array
 from fastadam.serializers._templates import IgnoredNames, IgnoreNames, fill_template
 from fastadam.serializers.protocol import Deserializer
@@ -61,6 +62,9 @@ class FileDeserializer(Deserializer):
     ignore_names : str, callable, list or tuple of them, optional
         Keys to leave as they are.
     """
+
+    # Whether what is read is nobody else's.
+    gives_new_arrays = False
 
     def __init__(self, reader: Values, path: str, strict: bool, ignore_names: IgnoreNames) -> None:
         self.path = path
@@ -147,7 +151,7 @@ class FileDeserializer(Deserializer):
         return self._load(key, None, like)
 
     def _load(self, key: str, value: Any, like: Any) -> Any:
-        key = self.path + key.lstrip("/")
+        key = self.path + plain(key).lstrip("/")
         if key in self._ignored:
             return value
         if not self._is_there(key):
@@ -159,7 +163,7 @@ class FileDeserializer(Deserializer):
 
     def _child_path(self, key: str) -> str:
         """Return what a child's keys begin with."""
-        return f"{self.path}{key.strip('/')}/"
+        return f"{self.path}{plain(key).strip('/')}/"
 
     def has(self, key: str) -> bool:
         """Tell whether there is such a value, or it is to be left.
@@ -169,7 +173,7 @@ class FileDeserializer(Deserializer):
         key : str
             Name of the value; slashes before it are dropped.
         """
-        key = self.path + key.lstrip("/")
+        key = self.path + plain(key).lstrip("/")
         return key in self._ignored or self._is_there(key)
 
     def _is_there(self, key: str) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.files.entries import refuse_dtype
-from fastadam.files.names import check_keys
+from fastadam.files.names import check_keys, plain
 from fastadam.kernels.backend import is_array, on_cpu
 from fastadam.serializers.protocol import Serializer
 
@@ -61,7 +61,7 @@ class DictionarySerializer(Serializer):
         DictionarySerializer
             The child's serializer.
         """
-        return DictionarySerializer(self.target, f"{self.path}{key.strip('/')}/")
+        return DictionarySerializer(self.target, f"{self.path}{plain(key).strip('/')}/")
 
     def __call__(self, key: str, value: Any) -> Any:
         """Store a value.
@@ -83,7 +83,7 @@ class DictionarySerializer(Serializer):
         TypeError
             If the value is something else: it could only be pickled.
         """
-        key = self.path + key.lstrip("/")
+        key = self.path + plain(key).lstrip("/")
         if not (value is None or is_array(value) or np.isscalar(value)):
             raise TypeError(
                 f"cannot save {key!r}: it is of type {type(value).__name__}, and only arrays, "

@@ -102,6 +102,8 @@ class NpzDeserializer(FileDeserializer):
     ) -> None:
         self.npz = npz
         super().__init__(_reader_of(npz), path, strict, ignore_names)
+        if not isinstance(self._reader, MappingReader):
+            self.gives_new_arrays = True
 
     def _missing(self, key: str) -> Exception:
         message = f"there is no key {key!r} in {self._reader.where}"

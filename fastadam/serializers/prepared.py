@@ -14,7 +14,7 @@ from fastadam.kernels.backend import copy_into, empty_like, is_gpu_array, on_cpu
 from fastadam.serializers.remembering import remember
 from fastadam.update.overrides import class_attribute, is_plain
 
-__all__ = ["PreparedLoad", "stored_count", "stored_value"]
+__all__ = ["PreparedLoad", "stored_count"]
 
 Undo: TypeAlias = Callable[[], None]
 
@@ -240,27 +240,6 @@ class PreparedLoad:
                 _take_back(undos, error)
             raise
         self._effects.release()
-
-
-def stored_value(serializer: Any, key: str, like: Any) -> Any:
-    """Read what is to be written later; what there is no room for is refused before memory is.
-
-    Parameters
-    ----------
-    serializer : Deserializer
-        Where to read, of this library or another.
-    key : str
-        The key.
-    like : array, number or None
-        What is there now; it is not written. None, where nobody knows.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        What is stored; None if nothing is.
-    """
-    ask = getattr(serializer, "stored", None)
-    return serializer(key, None) if ask is None else ask(key, like)
 
 
 def stored_count(serializer: Any, key: str, now: int) -> int:

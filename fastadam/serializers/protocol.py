@@ -19,6 +19,7 @@ __all__ = [
     "optional_child",
     "optional_entry",
     "optional_number",
+    "stored_entry",
 ]
 
 
@@ -220,7 +221,28 @@ def optional_child(serializer: Any, key: str) -> Any:
         return None
 
 
-def optional_entry(serializer: Any, key: str) -> Any:
+def stored_entry(serializer: Any, key: str, like: Any) -> Any:
+    """Ask for a stored array that is to be written later, where something is already.
+
+    Parameters
+    ----------
+    serializer : Deserializer
+        The deserializer, of this library or another. Ours take no memory for what has no room.
+    key : str
+        The key.
+    like : array, scalar, str or None
+        What is there now; it is not written. None, where nobody knows.
+
+    Returns
+    -------
+    numpy.ndarray or None
+        The stored value; None if None was stored.
+    """
+    stored = getattr(serializer, "stored", None)
+    return serializer(key, None) if stored is None else stored(key, like)
+
+
+def optional_entry(serializer: Any, key: str, like: Any = None) -> Any:
     """Return what a file has under a key that it need not have, such as one Chainer never wrote.
 
     Parameters
@@ -229,6 +251,8 @@ def optional_entry(serializer: Any, key: str) -> Any:
         The deserializer, strict or not; None has no entries.
     key : str
         The key.
+    like : array, scalar, str or None
+        As for `stored_entry`.
 
     Returns
     -------
@@ -239,7 +263,7 @@ def optional_entry(serializer: Any, key: str) -> Any:
         return None
     has = getattr(serializer, "has", None)
     if has is not None:
-        return serializer(key, None) if has(key) else None
+        return stored_entry(serializer, key, like) if has(key) else None
     # another library's deserializer of a group that is not there in an HDF5 file
     if getattr(serializer, "group", serializer) is None:
         return None
@@ -272,7 +296,7 @@ def optional_number(serializer: Any, key: str) -> float | None:
     ValueError, TypeError
         If what is stored there is not one finite number.
     """
-    stored = optional_entry(serializer, key)
+    stored = optional_entry(serializer, key, 0.0)
     if stored is None:
         return None
     array = check_stored_array(stored, (), np.float64, entry_name(serializer, key))

@@ -138,7 +138,7 @@ def interrupted_at(n: int, call: Callable[[], object], error: type[BaseException
     sys.settrace(trace)
     try:
         call()
-    except (error, fastadam.CheckpointError, OSError):  # as whatever libhdf5 finds of damage
+    except (error, fastadam.CheckpointError, OSError):  # as what libhdf5 meets in a damaged file
         return True
     finally:
         sys.settrace(before)

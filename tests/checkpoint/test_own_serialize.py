@@ -321,9 +321,13 @@ def test_strings(path: Path, value: Any) -> None:
 
 @pytest.mark.parametrize("name", ["a\udc80", "a\0b", "."])
 def test_names_that_cannot_be_saved(path: Path, name: str) -> None:
-    opt = fastadam.Adam().setup({name: {"w": np.ones(3)}})
+    with pytest.raises(ValueError, match="is no name for a value"):
+        fastadam.Adam().setup({name: {"w": np.ones(3)}})
+    link = Link(W=2)
+    link.W.array[...] = 1
+    link.add_persistent(name, 1)
     with pytest.raises(ValueError, match="cannot save") as raised:
-        fastadam.save(path, opt)
+        fastadam.save(path, fastadam.Adam().setup(link))
     assert repr(name).strip("'") in str(raised.value)
     assert not list(path.parent.iterdir())
 
