@@ -12,7 +12,7 @@ from fastadam.gradient_pass import GradientFacts, PendingFacts, narrow_gradients
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.interrupt import DeferredInterrupt
-from fastadam.kernels.backend import capturing, is_gpu_array, loaded_cupy, zeros_like
+from fastadam.kernels.backend import CPU, capturing, device_of, wait_for, zeros_like
 from fastadam.lending import lend_gradients
 from fastadam.loss_scaling import LossScaling, refuse_no_number
 from fastadam.parameter import peek_grad
@@ -62,6 +62,8 @@ class GradientMethod(LossScaling):
     _work: Dispatch | None = None
     _kept: Repetition | None = None
     _replay: Replay | None = None
+    # all that have been captured: as long as a graph may be launched, what it reads must be there
+    _graphs: tuple[Replay, ...] = ()
     # a report, or what one is to be made of
     _last: UpdateReport | tuple[Any, ...] | None = None
     _use_fp32_update = False
@@ -72,7 +74,12 @@ class GradientMethod(LossScaling):
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy finds its own batches
-        return {k: v for k, v in self.__dict__.items() if k not in ("_work", "_kept", "_replay")}
+        own = ("_work", "_kept", "_replay", "_graphs")
+        # what is copied is read on the current stream, whichever one writes it
+        params = () if self._targets is None else self._targets.parameters.values()
+        for device in {device_of(param.array) for param in params} - {CPU}:
+            wait_for(device)
+        return {k: v for k, v in self.__dict__.items() if k not in own}
 
     @property
     def last_update(self) -> UpdateReport | None:
@@ -455,7 +462,7 @@ class GradientMethod(LossScaling):
         """Update from the gradients that are there; forget those that were lent."""
         targets = self._set_up()
         params = targets.parameters.values()
-        if loaded_cupy() is not None and any(is_gpu_array(p.array) for p in params) and capturing():
+        if any(map(capturing, {device_of(p.array) for p in params} - {CPU})):
             refuse_capture(self)
         alone = isinstance(targets, ArrayTarget) and not lent
         if alone and all(peek_grad(param) is None for param in params):

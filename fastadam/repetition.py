@@ -7,6 +7,7 @@ from typing import Any
 
 from fastadam.changes import changes
 from fastadam.gradient_pass import PendingFacts, is_scaled
+from fastadam.kernels.backend import current_streams
 from fastadam.kernels.norm import global_norm
 from fastadam.parameter import Parameter
 from fastadam.replay import Replay
@@ -129,8 +130,11 @@ class Repetition:
         unscaled = [] if lent or scales is None else list(filter(is_scaled, batch.params))
         if recording:
             batch.capture(unscaled)
-            replay = Replay(optimizer, self._targets, batch, self._applied, gradients, found)
-            optimizer._replay = replay.join(optimizer._replay)
+            held = None if lent else (scales, unscaled)
+            replay = Replay(optimizer, self._targets, batch, self._applied, gradients, found, held)
+            replay.join(optimizer._replay)
+            optimizer._replay = replay
+            optimizer._graphs = (*optimizer._graphs, replay)
             return True
         t = optimizer.t + 1
         report = (t, False, found, optimizer._loss_scale, self._applied)
@@ -156,7 +160,9 @@ class Repetition:
             if asked:
                 # the batch is all that there is to update, in the order of the paths
                 pairs = zip(self._applied, gradients, strict=True) if sums.may_overflow else ()
-                facts = PendingFacts(self._applied, dict(pairs), sums.values)
+                doubtful = dict(pairs)
+                streams = current_streams(doubtful.values())
+                facts = PendingFacts(self._applied, doubtful, sums.values, streams)
             clipping = self._clipping
             return facts, 1.0 if clipping is None else sums.clip_rate(clipping.threshold)
         squares = self._batch.squares(scales)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,20 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cuda_on_cpu import emulator
 from cuda_on_cpu.cuda import precompile
 from cuda_on_cpu.cupy_stand_in import make_cupy
+from cuda_on_cpu.memory import late_gpu
 from instantiations import ALL_KERNELS
 
 pytest.register_assert_rewrite("cases")
+
+# Of streams that run late: as late as can be, and by chance.
+SEEDS = range(int(os.environ.get("FASTADAM_STREAM_SEEDS", "3")))
+# The files whose tests are run with these, too, and those that are run with the first alone. Single
+# kernels gain nothing by it.
+LATE = {
+    **dict.fromkeys(["test_gpu_graphs", "test_gpu_streams"], SEEDS),
+    **dict.fromkeys(["test_gpu_counts", "test_gpu_files", "test_gpu_hooks"], SEEDS[:1]),
+    **dict.fromkeys(["test_gpu_links", "test_gpu_optimizer"], SEEDS[:1]),
+}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -41,37 +55,62 @@ def _kernels() -> None:
     precompile(SOURCE, ALL_KERNELS)
 
 
-@pytest.fixture
-def stand_in(_kernels: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Put the stand-in in the place of CuPy."""
+@contextmanager
+def cupy_is_the_stand_in(seed: int | None) -> Iterator[Any]:
+    """Put the stand-in in the place of CuPy; with a seed, its streams run late."""
     cupy = make_cupy()
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    gpu.forget()
-    yield cupy
-    gpu.forget()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", cupy)
+        gpu.forget()
+        with nullcontext() if seed is None else late_gpu(seed):
+            yield cupy
+            # what goes back to the pool does so before it closes
+            gc.collect()
+        gpu.forget()
 
 
-@pytest.fixture(params=["stand-in", pytest.param("gpu", marks=pytest.mark.gpu)])
-def cupy(request: pytest.FixtureRequest) -> Any:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests with the stand-in, in some files with its streams running late, and on a GPU."""
+    seeds = [None, *LATE.get(metafunc.module.__name__.rpartition(".")[2], ())]
+    stand_ins = [pytest.param(s, id="stand-in" if s is None else f"late-{s}") for s in seeds]
+    real = pytest.param("gpu", marks=pytest.mark.gpu)
+    for name, places in {
+        "stand_in": stand_ins,
+        "cupy": [*stand_ins, real],
+        "xp": ["numpy", *stand_ins, real],
+    }.items():
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, places, indirect=True)
+
+
+def library(place: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Yield an array library: NumPy, the stand-in for CuPy, and with ``-m gpu`` CuPy itself."""
+    if place == "numpy":
+        yield np
+    elif place == "gpu":
+        real = pytest.importorskip("cupy", reason="this test needs CuPy")
+        if not real.cuda.is_available():
+            pytest.skip("this test needs a GPU")
+        yield real
+    else:
+        request.getfixturevalue("_kernels")
+        with cupy_is_the_stand_in(place) as cupy:
+            yield cupy
+
+
+@pytest.fixture
+def stand_in(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Put the stand-in in the place of CuPy."""
+    yield from library(request.param, request)
+
+
+@pytest.fixture
+def cupy(request: pytest.FixtureRequest) -> Iterator[Any]:
     """CuPy: the stand-in, and with ``-m gpu`` the real one."""
-    if request.param == "stand-in":
-        return request.getfixturevalue("stand_in")
-    real = pytest.importorskip("cupy", reason="this test needs CuPy")
-    if not real.cuda.is_available():
-        pytest.skip("this test needs a GPU")
-    return real
+    yield from library(request.param, request)
 
 
-@pytest.fixture(
-    params=["numpy", "stand-in", pytest.param("gpu", marks=pytest.mark.gpu)], ids=lambda p: p
-)
-def xp(request: pytest.FixtureRequest) -> Any:
-    """An array library: NumPy, the stand-in for CuPy, and with ``-m gpu`` CuPy itself."""
-    if request.param == "numpy":
-        return np
-    if request.param == "stand-in":
-        return request.getfixturevalue("stand_in")
-    real = pytest.importorskip("cupy", reason="this test needs CuPy")
-    if not real.cuda.is_available():
-        pytest.skip("this test needs a GPU")
-    return real
+@pytest.fixture
+def xp(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """An array library: NumPy or CuPy."""
+    yield from library(request.param, request)
