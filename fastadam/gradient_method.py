@@ -236,7 +236,7 @@ class GradientMethod(LossScaling):
 
         Counts the step, and writes its scalars, such as the bias-corrected rate of the new ``t``,
         to where the graph reads them: on the current stream, which must be the one that the graph
-        is launched on, or be waited for by it.
+        is launched on, or be waited for by it and wait for its launch before.
 
         Raises
         ------
@@ -250,16 +250,19 @@ class GradientMethod(LossScaling):
         between ``stream.begin_capture()`` and ``stream.end_capture()``. One such update must have
         been made before. A captured update is not made, and not counted: that is what the replays
         are for. `last_update` is that of the last replay; what it says of gradients is waited
-        for. Dynamic loss scaling and an `on_nonfinite` other than 'propagate', with which the
+        for, and is to be looked at after the launch. A graph divides gradients by the loss scale
+        of its capture. The optimizer keeps what its graphs read, and must live as long as they.
+        Dynamic loss scaling and an `on_nonfinite` other than 'propagate', with which the
         host decides, cannot be captured.
 
         Examples
         --------
         With CuPy's arrays on a GPU::
 
-            opt.apply_gradients(gradients)
             stream = cupy.cuda.Stream(non_blocking=True)
+            stream.wait_event(cupy.cuda.Stream.null.record())
             with stream:
+                opt.apply_gradients(gradients)
                 stream.begin_capture()
                 compute(gradients)
                 opt.apply_gradients(gradients)

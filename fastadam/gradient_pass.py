@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastadam.kernels.arrays import extent, is_writeable
-from fastadam.kernels.backend import current_streams, is_gpu_array
+from fastadam.kernels.backend import is_gpu_array
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.kernels.norm import all_finite, global_norm, sum_of_squares, unscale
 from fastadam.parameter import Parameter, peek_grad, replace_grad
@@ -46,8 +45,6 @@ class PendingFacts:
         alone are looked at again.
     squares : callable
         Returns the sums of squares of all.
-    streams : callable
-        Returns a context in which the streams are current that the gradients were given on.
     """
 
     def __init__(
@@ -55,20 +52,13 @@ class PendingFacts:
         paths: tuple[str, ...],
         doubtful: Mapping[str, Any],
         squares: Callable[[], Sequence[float]],
-        streams: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._paths = paths
         self._doubtful = doubtful
         self._squares = squares
-        self._streams = streams
 
     @cached_property
     def _known(self) -> GradientFacts:
-        with self._streams():
-            return self._find()
-
-    def _find(self) -> GradientFacts:
-        """Wait for the sums, and look at the doubtful ones."""
         squares = self._squares()
         nonfinite = tuple(
             path
@@ -90,10 +80,7 @@ class PendingFacts:
         return self._known.norm
 
     def again(self) -> PendingFacts:
-        """Return what gradients in the same places will be found to be when a graph has run.
-
-        Its sums wait for all streams.
-        """
+        """Return what other gradients in the same places will be found to be."""
         return PendingFacts(self._paths, self._doubtful, self._squares)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -189,8 +176,7 @@ def gradient_pass(
     known = {path: partial(sums.__getitem__, i) for i, path in enumerate(missing)}
     looks = [known.get(path) or squares[id(parameters[path])] for path in grads]
     doubtful = {path: grad for path, grad in grads.items() if _may_overflow(grad)}
-    streams = current_streams(doubtful.values())
-    pending = PendingFacts(tuple(grads), doubtful, lambda: [look() for look in looks], streams)
+    pending = PendingFacts(tuple(grads), doubtful, lambda: [look() for look in looks])
     if any(map(is_gpu_array, grads.values())):
         return pending
     return GradientFacts(pending.nonfinite, pending.norm)

@@ -7,7 +7,6 @@ from typing import Any
 
 from fastadam.changes import changes
 from fastadam.gradient_pass import PendingFacts, is_scaled
-from fastadam.kernels.backend import current_streams
 from fastadam.kernels.norm import global_norm
 from fastadam.parameter import Parameter
 from fastadam.replay import Replay
@@ -160,9 +159,7 @@ class Repetition:
             if asked:
                 # the batch is all that there is to update, in the order of the paths
                 pairs = zip(self._applied, gradients, strict=True) if sums.may_overflow else ()
-                doubtful = dict(pairs)
-                streams = current_streams(doubtful.values())
-                facts = PendingFacts(self._applied, doubtful, sums.values, streams)
+                facts = PendingFacts(self._applied, dict(pairs), sums.values)
             clipping = self._clipping
             return facts, 1.0 if clipping is None else sums.clip_rate(clipping.threshold)
         squares = self._batch.squares(scales)

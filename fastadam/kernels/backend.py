@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import partial
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -24,7 +22,6 @@ __all__ = [
     "capturing",
     "copy_into",
     "current_stream",
-    "current_streams",
     "device_of",
     "empty_like",
     "get_array_module",
@@ -86,22 +83,6 @@ def current_stream(device: int) -> Any:
     # without an argument it is asked of the current device
     with on_device(device):
         return loaded_cupy().cuda.get_current_stream()
-
-
-def current_streams(arrays: Iterable[Any]) -> Callable[[], AbstractContextManager[None]]:
-    """Return what makes the streams current again that are so now, on the GPUs of arrays."""
-    devices = {device_of(array) for array in arrays} - {CPU}
-    return partial(_with_streams, {device: current_stream(device) for device in devices})
-
-
-@contextmanager
-def _with_streams(streams: Mapping[int, Any]) -> Iterator[None]:
-    with ExitStack() as stack:
-        for device, stream in streams.items():
-            # a stream is made current, and the one before it again, with its device current
-            stack.enter_context(on_device(device))
-            stack.enter_context(stream)
-        yield
 
 
 def capturing(device: int) -> bool:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels.backend import capturing, loaded_cupy, on_device
+from fastadam.kernels.backend import capturing, current_stream, loaded_cupy, on_device
 from fastadam.kernels.cuda_source import SOURCE
 from fastadam.kernels.dtypes import stored
 
@@ -30,6 +30,7 @@ __all__ = [
     "THREADS",
     "DeviceTable",
     "Recording",
+    "allocate",
     "blocks_of",
     "c_name",
     "follow_stream",
@@ -270,10 +271,15 @@ class Recording:
                 upload(memory, data)
 
 
+def allocate(device: int, n: int, dtype: npt.DTypeLike) -> Any:
+    """Return an array of a GPU's, of whatever there has been; refused by name in a capture."""
+    with refused_by_name(device, "allocate memory"), on_device(device):
+        return loaded_cupy().empty(n, dtype)
+
+
 def reserve(device: int, size: int) -> tuple[Any, Any]:
     """Return bytes of a GPU's memory, and the stream in whose order they are had."""
-    with refused_by_name(device, "allocate memory"), on_device(device):
-        return loaded_cupy().empty(size, np.uint8), loaded_cupy().cuda.get_current_stream()
+    return allocate(device, size, np.uint8), current_stream(device)
 
 
 def follow_stream(stream: Any) -> None:

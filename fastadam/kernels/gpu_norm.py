@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels.backend import current_stream, loaded_cupy, on_device, wait_for
-from fastadam.kernels.gpu import CHUNK, THREADS, DeviceTable, Recording, launch
+from fastadam.kernels.gpu import CHUNK, THREADS, DeviceTable, Recording, allocate, launch
 
 __all__ = ["SPAN", "GpuSquares", "GpuSums", "lars_rates"]
 
@@ -46,10 +46,11 @@ class GpuSums:
         self.device = device
         # the sums are to be looked at in the order of the stream that makes them
         self._stream = None if replayed else current_stream(device)
-        with on_device(device):
-            cupy = loaded_cupy()
-            self.totals = cupy.empty(n, np.float64) if replayed else cupy.zeros(n, np.float64)
-            self._rate = cupy.empty(1, np.float64)
+        self.totals = allocate(device, n, np.float64)
+        self._rate = allocate(device, 1, np.float64)
+        if not replayed:
+            with on_device(device):
+                self.totals.fill(0)
 
     def values(self) -> list[float]:
         """Return the sums, which are waited for."""
@@ -101,8 +102,7 @@ class GpuSquares:
         self._spans: npt.NDArray[Any] = spans
         self._chunks = np.repeat(np.arange(len(sizes), dtype=np.uint32), chunks)
         self._on_gpu = DeviceTable(device), DeviceTable(device)
-        with on_device(device):
-            self._sums = loaded_cupy().empty(len(self._chunks), np.float64)
+        self._sums = allocate(device, len(self._chunks), np.float64)
 
     @property
     def uploads(self) -> int:

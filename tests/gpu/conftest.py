@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import gc
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fastadam.kernels import gpu
 from fastadam.kernels.cuda_source import SOURCE
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from cuda_on_cpu import emulator
 from cuda_on_cpu.cuda import precompile
-from cuda_on_cpu.cupy_stand_in import make_cupy
-from cuda_on_cpu.memory import late_gpu
 from instantiations import ALL_KERNELS
+from place import SEEDS, cupy_is_the_stand_in
 
 pytest.register_assert_rewrite("cases")
 
-# Of streams that run late: as late as can be, and by chance.
-SEEDS = range(int(os.environ.get("FASTADAM_STREAM_SEEDS", "3")))
 # The files whose tests are run with these, too, and those that are run with the first alone. Single
 # kernels gain nothing by it.
 LATE = {
-    **dict.fromkeys(["test_gpu_graphs", "test_gpu_streams"], SEEDS),
+    **dict.fromkeys(["test_gpu_graphs", "test_gpu_page", "test_gpu_streams"], SEEDS),
     **dict.fromkeys(["test_gpu_counts", "test_gpu_files", "test_gpu_hooks"], SEEDS[:1]),
     **dict.fromkeys(["test_gpu_links", "test_gpu_optimizer"], SEEDS[:1]),
 }
@@ -53,20 +46,6 @@ def _kernels() -> None:
     if emulator.compiler() is None:
         pytest.skip("CUDA on a CPU needs a C++ compiler: apt-get install g++")
     precompile(SOURCE, ALL_KERNELS)
-
-
-@contextmanager
-def cupy_is_the_stand_in(seed: int | None) -> Iterator[Any]:
-    """Put the stand-in in the place of CuPy; with a seed, its streams run late."""
-    cupy = make_cupy()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "cupy", cupy)
-        gpu.forget()
-        with nullcontext() if seed is None else late_gpu(seed):
-            yield cupy
-            # what goes back to the pool does so before it closes
-            gc.collect()
-        gpu.forget()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -16,8 +16,6 @@ import fastadam
 from fastadam import Link
 from fastadam.optimizer_hooks import GradientClipping, WeightDecay
 
-__all__ = ["CHECKS"]
-
 SHAPES = {"w": (33, 70), "b": (70,), "scale": ()}
 
 
@@ -111,21 +109,24 @@ def check_streams_in_turns(cupy: Any) -> None:
     for stream in streams:
         stream.wait_event(cupy.cuda.Stream.null.record())
     kept = []
+    done = cupy.cuda.Stream.null.record()
     for step in range(7):
         stream = streams[step % 3]
+        stream.wait_event(done)
         with stream:
             update(there, gradients[step])
         update(here, numbers(step))
         done = stream.record()
-        streams[(step + 1) % 3].wait_event(done)
         if step == 4:
             # everything is gathered anew
-            there.parameters["b"].array = there.parameters["b"].array
+            for opt in (there, here):
+                opt.set_hyperparam("b", beta1=0.8)
         for each in streams:
             with each:
                 kept.append(churn(cupy))
-        if step % 2:
-            kept.clear()
+        if step == 5:
+            # the first stream is far ahead of the two others
+            streams[0].synchronize()
     report, expected = there.last_update, here.last_update
     assert report.grad_norm == expected.grad_norm
     assert_equal(there, here, cupy)
@@ -133,21 +134,22 @@ def check_streams_in_turns(cupy: Any) -> None:
 
 def check_hooks_on_streams_that_go(cupy: Any) -> None:
     """The number of a stream that is gone goes to the next, while its kernels have yet to run."""
-    opts = [pair(cupy, fastadam.Adam) for _ in range(4)]
-    gradients = [sent(cupy, numbers(i)) for i in range(4)]
+    opts = [pair(cupy) for _ in range(5)]
     for i, (there, here) in enumerate(opts):
-        there.add_hook(WeightDecay(0.1))
-        here.add_hook(WeightDecay(0.1))
         with stream_of(cupy):
             for path, param in there.parameters.items():
-                param.grad = gradients[i][path].copy()
-            there.update()
+                param.grad = cupy.asarray(numbers(i)[path])
+            there.call_hook(WeightDecay(0.1))
+            there.call_hook(GradientClipping(0.7))
         for path, param in here.parameters.items():
             param.grad = numbers(i)[path]
-        here.update()
+        here.call_hook(WeightDecay(0.1))
+        here.call_hook(GradientClipping(0.7))
         gc.collect()
+    cupy.cuda.runtime.deviceSynchronize()
     for there, here in opts:
-        assert_equal(there, here, cupy)
+        for path, param in here.parameters.items():
+            assert there.parameters[path].grad.get().tobytes() == param.grad.tobytes(), path
 
 
 def check_report_elsewhere(cupy: Any) -> None:
@@ -192,8 +194,9 @@ def check_capture_in_flight(cupy: Any) -> None:
             if clip:
                 opt.add_hook(GradientClipping(0.7))
         with stream_of(cupy) as stream:
-            update(there, memory)
             update(there, sent(cupy, numbers(1)))
+            # the graph is to read what this has read
+            update(there, memory)
             with capture_of(cupy, stream) as graph:
                 update(there, memory)
             kept = churn(cupy)
@@ -201,14 +204,12 @@ def check_capture_in_flight(cupy: Any) -> None:
             for step in (3, 4):
                 for key, array in sent(cupy, numbers(step)).items():
                     memory[key][...] = array
-                there.hyperparam.alpha = here.hyperparam.alpha = 0.1 / step
+                there.hyperparam.alpha = 0.1 / step
                 there.prepare_replay()
                 graph[0].launch()
             update(there, sent(cupy, numbers(5)))
-        for step in (9, 1, 2, 3, 4, 5):
-            here.hyperparam.alpha = 0.1 / step if step in (3, 4) else here.hyperparam.alpha
-            if step in (9, 1, 2):
-                here.hyperparam.alpha = fastadam.AMSGrad().hyperparam.alpha
+        for step in (1, 9, 2, 3, 4, 5):
+            here.hyperparam.alpha = {3: 0.1 / 3, 4: 0.1 / 4, 5: 0.1 / 4}.get(step, 0.001)
             update(here, numbers(step))
         assert_equal(there, here, cupy)
         del kept
@@ -309,6 +310,9 @@ def check_graph_launched_elsewhere(cupy: Any) -> None:
     for _ in range(2):
         with stream:
             there.prepare_replay()
+        # each is where it has been told to be, and no further
+        stream.synchronize()
+        capturing.synchronize()
         other.wait_event(stream.record())
         graph[0].launch(other)
         update(here, numbers(1))
@@ -368,6 +372,67 @@ def check_capture_in_global_mode(cupy: Any) -> None:
                 graph[0].launch()
                 update(here, numbers(1))
         assert_equal(there, here, cupy)
+
+
+def check_scales_that_parameters_hold(cupy: Any) -> None:
+    """A replay divides by the scale that a backward pass has left, once, and by no other."""
+
+    def scaled_link(gradient: float, opt: Any, xp: Any) -> None:
+        for param in opt.target.params():
+            if param.grad is None:
+                param.grad = xp.zeros_like(param.array)
+            param.grad[...] = gradient * 64
+            param._loss_scale = 64.0
+
+    links = [Link(W=(5, 3), b=(3,)) for _ in range(2)]
+    for link in links:
+        for param in link.params():
+            param.array[...] = 0.5
+    links[0].to_device("@cupy:0")
+    there, here = (fastadam.AMSGrad().setup(link) for link in links)
+    with stream_of(cupy) as stream:
+        for _ in range(2):
+            for opt, xp in ((there, cupy), (here, np)):
+                scaled_link(0.25, opt, xp)
+                opt.update()
+        scaled_link(0.25, there, cupy)
+        with capture_of(cupy, stream) as graph:
+            there.update()
+        for gradient in (0.5, 0.125):
+            for opt, xp in ((there, cupy), (here, np)):
+                scaled_link(gradient, opt, xp)
+            there.prepare_replay()
+            graph[0].launch()
+            here.update()
+            # the gradients are true ones now: nothing is divided again
+            there.update()
+            here.update()
+        for param in there.target.params():
+            param._loss_scale = 32.0
+        with pytest.raises(RuntimeError, match="capture another"):
+            there.prepare_replay()
+    assert_equal(there, here, cupy)
+
+
+def check_reports_of_two_graphs(cupy: Any) -> None:
+    """Of two graphs one looks at its gradients: no report is better than another's."""
+    there, here = pair(cupy)
+    memory = sent(cupy, numbers(1))
+    with stream_of(cupy) as stream:
+        for _ in range(2):
+            update(there, memory)
+            update(here, numbers(1))
+        graphs = []
+        for scale in (None, 2.0):
+            with capture_of(cupy, stream) as graph:
+                update(there, memory, scale)
+            graphs += graph
+        there.prepare_replay()
+        graphs[0].launch()
+        assert there.last_update.grad_norm is None
+        assert there.last_update.nonfinite is None
+        update(here, numbers(1))
+    assert_equal(there, here, cupy)
 
 
 def check_two_devices(cupy: Any) -> None:
@@ -469,6 +534,8 @@ CHECKS: list[Callable[[Any], None]] = [
     check_graph_launched_elsewhere,
     check_capture_on_another_device,
     check_capture_in_global_mode,
+    check_scales_that_parameters_hold,
+    check_reports_of_two_graphs,
     check_two_devices,
     check_moves,
     check_files_elsewhere,

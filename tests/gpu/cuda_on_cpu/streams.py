@@ -17,6 +17,7 @@ __all__ = [
     "Graph",
     "Stream",
     "do",
+    "forget_captures",
     "get_current_stream",
     "get_elapsed_time",
     "refuse_unsafe",
@@ -191,6 +192,13 @@ class Stream:
         if self._invalid:
             raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated")
         return Graph(recorded)
+
+
+def forget_captures() -> None:
+    """End all captures, such as those that a test has left when it failed."""
+    for stream in list(_capturing):
+        stream._invalid = False
+        stream.end_capture()
 
 
 def refuse_unsafe(what: str) -> None:
