@@ -63,10 +63,10 @@ class Optimizer(Comparable):
             If a dict key is empty, contains '/', or is a top-level 't' or 'epoch'; if arrays
             share part of their memory; if there are no arrays.
         """
-        undisturbed(self, LOAD, lambda: self._begin(link))
+        undisturbed(self, LOAD, lambda: self._set_target(link))
         return self
 
-    def _begin(self, link: Any) -> None:
+    def _set_target(self, link: Any) -> None:
         """Take a target; count from 0, without hooks."""
         targets = as_target(link)
         self.__dict__.update(_targets=targets, target=link, t=0, epoch=0, _hooks=HookTable())

@@ -22,7 +22,7 @@ from fastadam.gradient_pass import (
 from fastadam.hookable import Hook
 from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.interrupt import DeferredInterrupt
-from fastadam.kernels.backend import capturing, is_gpu_array, loaded_cupy, zeros_like
+from fastadam.kernels.backend import CPU, capturing, device_of, wait_for, zeros_like
 from fastadam.lending import lend_gradients
 from fastadam.loss_scaling import LossScaling
 from fastadam.parameter import peek_grad
@@ -75,6 +75,8 @@ class GradientMethod(LossScaling):
     _work: Dispatch | None = None
     _kept: Repetition | None = None
     _replay: Replay | None = None
+    # all that have been captured: as long as a graph may be launched, what it reads must be there
+    _graphs: tuple[Replay, ...] = ()
     # a report, or what one is to be made of
     _last: UpdateReport | tuple[Any, ...] | None = None
     _use_fp32_update = False
@@ -87,8 +89,12 @@ class GradientMethod(LossScaling):
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy finds its own batches
-        state = super().__getstate__()
-        return {k: v for k, v in state.items() if k not in ("_work", "_kept", "_replay")}
+        own = ("_work", "_kept", "_replay", "_graphs")
+        # what is copied is read on the current stream, whichever one writes it
+        params = () if self._targets is None else self._targets.parameters.values()
+        for device in {device_of(param.array) for param in params} - {CPU}:
+            wait_for(device)
+        return {k: v for k, v in super().__getstate__().items() if k not in own}
 
     @property
     def last_update(self) -> UpdateReport | None:
@@ -258,7 +264,7 @@ class GradientMethod(LossScaling):
 
         Counts the step, and writes its scalars, such as the bias-corrected rate of the new ``t``,
         to where the graph reads them: on the current stream, which must be the one that the graph
-        is launched on, or be waited for by it.
+        is launched on, or be waited for by it and wait for its launch before.
 
         Raises
         ------
@@ -272,16 +278,19 @@ class GradientMethod(LossScaling):
         between ``stream.begin_capture()`` and ``stream.end_capture()``. One such update must have
         been made before. A captured update is not made, and not counted: that is what the replays
         are for. `last_update` is that of the last replay; what it says of gradients is waited
-        for. Dynamic loss scaling and an `on_nonfinite` other than 'propagate', with which the
+        for, and is to be looked at after the launch. A graph divides gradients by the loss scale
+        of its capture. The optimizer keeps what its graphs read, and must live as long as they.
+        Dynamic loss scaling and an `on_nonfinite` other than 'propagate', with which the
         host decides, cannot be captured.
 
         Examples
         --------
         With CuPy's arrays on a GPU::
 
-            opt.apply_gradients(gradients)
             stream = cupy.cuda.Stream(non_blocking=True)
+            stream.wait_event(cupy.cuda.Stream.null.record())
             with stream:
+                opt.apply_gradients(gradients)
                 stream.begin_capture()
                 compute(gradients)
                 opt.apply_gradients(gradients)
@@ -531,7 +540,7 @@ class GradientMethod(LossScaling):
         """Update from the gradients that are there; forget those that were lent."""
         targets = self._set_up()
         params = targets.parameters.values()
-        if loaded_cupy() is not None and any(is_gpu_array(p.array) for p in params) and capturing():
+        if any(map(capturing, {device_of(p.array) for p in params} - {CPU})):
             refuse_capture(self)
         alone = isinstance(targets, ArrayTarget) and not lent
         if alone and all(peek_grad(param) is None for param in params):

@@ -155,8 +155,11 @@ class Repetition:
         unscaled = [] if lent or scales is None else list(filter(is_scaled, batch.params))
         if recording:
             batch.capture(unscaled)
-            replay = Replay(optimizer, self._targets, batch, self._applied, gradients, found)
-            optimizer._replay = replay.join(optimizer._replay)
+            held = None if lent else (scales, unscaled)
+            replay = Replay(optimizer, self._targets, batch, self._applied, gradients, found, held)
+            replay.join(optimizer._replay)
+            optimizer._replay = replay
+            optimizer._graphs = (*optimizer._graphs, replay)
             return True
         t = optimizer.t + 1
         report = (t, False, found, optimizer._loss_scale, self._applied)

@@ -12,7 +12,9 @@ __all__ = ["Replay", "refuse_capture"]
 
 
 class Replay:
-    """The captured updates of one optimizer, which all read their scalars from one place.
+    """A captured update of an optimizer; those of one batch read their scalars from one place.
+
+    As long as it is kept, so is all that its graph reads and writes.
 
     Parameters
     ----------
@@ -28,6 +30,9 @@ class Replay:
         The gradients that were captured; kept alive, as the graph reads them.
     found : PendingFacts, optional
         What there is to be found of the gradients, if anybody asks.
+    held : tuple, optional
+        If the gradients are the parameters' own: what they were divided by, and which of the
+        parameters are unscaled by that.
     """
 
     def __init__(
@@ -38,6 +43,7 @@ class Replay:
         applied: tuple[str, ...],
         gradients: list[Any],
         found: PendingFacts | None,
+        held: tuple[list[float | None] | None, list[Any]] | None,
     ) -> None:
         self._parameters = targets.parameters
         self._settings = _settings(optimizer)
@@ -45,14 +51,19 @@ class Replay:
         self._batch = batch
         self._captured = batch.captured()
         self._applied = applied
-        self._gradients = [gradients]
+        self._gradients = gradients
         self._found = found
+        self._held = held
 
-    def join(self, earlier: Replay | None) -> Replay:
-        """Go on keeping what an earlier graph reads, if it replays with this one's scalars."""
-        if earlier is not None and earlier._captured is self._captured:
-            self._gradients += earlier._gradients
-        return self
+    def join(self, earlier: Replay | None) -> None:
+        """Take in that an earlier graph may be launched in the place of this one."""
+        if (
+            earlier is not None
+            and earlier._captured is self._captured
+            and (earlier._found is None) != (self._found is None)
+        ):
+            # one of the two looks at no gradient, and nobody says which it will be
+            self._found = None
 
     def prepare(self, optimizer: Any) -> None:
         """Write the scalars of the next step to where graphs read them, and count it.
@@ -62,22 +73,31 @@ class Replay:
         RuntimeError
             If what was captured is no longer the update to make.
         """
-        gradients = self._gradients[0]
+        gradients = self._gradients
         if (
             self._targets.parameters is not self._parameters
             or self._settings != _settings(optimizer)
             or not self._targets.unchanged()
             or not self._batch.ready(gradients)
             or self._batch.captured() is not self._captured
+            or not self._divides_by_what_is_left()
         ):
             raise RuntimeError(
-                "the parameters, their states, or the optimizer's hooks or settings have changed "
-                "since the update was captured: make an update and capture another"
+                "the parameters, their states or loss scales, or the optimizer's hooks or settings "
+                "have changed since the update was captured: make an update and capture another"
             )
         t = optimizer.t + 1
         found = None if self._found is None else self._found.again()
         report = (t, False, found, optimizer._loss_scale, self._applied)
-        self._batch.replay(optimizer.__dict__, {"t": t, "_last": report})
+        unscaled = () if self._held is None else self._held[1]
+        self._batch.replay(optimizer.__dict__, {"t": t, "_last": report}, unscaled)
+
+    def _divides_by_what_is_left(self) -> bool:
+        """Tell whether a backward pass has left no other loss scale than the captured one."""
+        if self._held is None:
+            return True
+        left = [getattr(param, "_loss_scale", None) for param in self._batch.params]
+        return not any(left) or left == self._held[0]
 
 
 def _settings(optimizer: Any) -> tuple[Any, ...]:

@@ -155,12 +155,14 @@ class RuleBatch:
         """Return what has been captured, as long as it is what `ready` makes ready."""
         return None
 
-    def replay(self, owner: dict[str, Any], noted: dict[str, Any]) -> None:
+    def replay(
+        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any] = ()
+    ) -> None:
         """Write the scalars that `ready` has found to where graphs read them, and count the step.
 
         Parameters
         ----------
-        owner, noted : dict
+        owner, noted, unscaled
             As for `step`.
         """
         raise NotImplementedError

@@ -30,6 +30,9 @@ class ReadAhead(NpzDeserializer):
         Whether the file holds everything that was there, hyperparameters with it.
     """
 
+    # they have been read from a file
+    gives_new_arrays = True
+
     def __init__(
         self,
         npz: Any,
@@ -40,11 +43,6 @@ class ReadAhead(NpzDeserializer):
     ) -> None:
         super().__init__(npz, path, strict, ignore_names)
         self.complete = complete
-
-    @property
-    def gives_new_arrays(self) -> bool:
-        """Whether nobody else has the arrays: they have been read from a file."""
-        return True
 
 
 class SourceDeserializer(Deserializer):

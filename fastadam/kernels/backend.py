@@ -21,6 +21,7 @@ __all__ = [
     "beside",
     "capturing",
     "copy_into",
+    "current_stream",
     "device_of",
     "empty_like",
     "get_array_module",
@@ -29,8 +30,10 @@ __all__ = [
     "loaded_cupy",
     "move",
     "on_cpu",
+    "on_device",
     "require_cupy",
     "shares_memory",
+    "wait_for",
     "zeros_like",
 ]
 
@@ -67,14 +70,33 @@ def require_cupy() -> Any:
     return cupy
 
 
-def capturing() -> bool:
-    """Tell whether the current stream records a CUDA graph instead of running what it is given."""
-    cupy = loaded_cupy()
-    if cupy is None:
-        return False
-    stream = cupy.cuda.get_current_stream()
+def on_device(device: int) -> AbstractContextManager[Any]:
+    """Return a context in which a GPU is the current one."""
+    cuda = loaded_cupy().cuda
+    if cuda.runtime.getDevice() == device:
+        return nullcontext()
+    context: AbstractContextManager[Any] = cuda.Device(device)
+    return context
+
+
+def current_stream(device: int) -> Any:
+    """Return the current stream of a GPU."""
+    # without an argument it is asked of the current device
+    with on_device(device):
+        return loaded_cupy().cuda.get_current_stream()
+
+
+def capturing(device: int) -> bool:
+    """Tell whether the current stream of a GPU records a CUDA graph, and runs nothing."""
+    stream = current_stream(device)
     # the default stream can record none, and may not be asked while another one does
     return bool(stream.ptr > 1 and stream.is_capturing())
+
+
+def wait_for(device: int) -> None:
+    """Wait for everything that a GPU has been given, on whichever stream."""
+    with on_device(device):
+        loaded_cupy().cuda.runtime.deviceSynchronize()
 
 
 def is_gpu_array(x: object) -> bool:
@@ -105,8 +127,15 @@ def address(array: Any) -> int:
 
 
 def on_cpu(array: Any) -> npt.NDArray[Any]:
-    """Return an array as NumPy's: itself, or a copy of one on a GPU, which is waited for."""
-    return np.asarray(array.get() if is_gpu_array(array) else array)
+    """Return an array as NumPy's: itself, or a copy of one on a GPU.
+
+    Whichever stream writes it is waited for.
+    """
+    if not is_gpu_array(array):
+        return np.asarray(array)
+    wait_for(device_of(array))
+    with on_device(device_of(array)):
+        return np.asarray(array.get())
 
 
 def move(array: Any, device: int) -> Any:
@@ -124,13 +153,22 @@ def move(array: Any, device: int) -> Any:
     if device == CPU:
         return on_cpu(array)
     cupy = require_cupy()
+    if is_gpu_array(array):
+        # of the other device's streams, those of this one know nothing
+        wait_for(device_of(array))
     with cupy.cuda.Device(device):
         # CuPy's own arrays are copied over from other devices
-        return cupy.array(array)
+        moved = cupy.array(array)
+        # whichever stream reads it, and whatever becomes of the memory that it comes from
+        cupy.cuda.get_current_stream().synchronize()
+    return moved
 
 
 def copy_into(target: Any, source: Any) -> None:
     """Write an array, or a number, into another, wherever both are; cast within a kind.
+
+    From the CPU or another GPU, all streams of the target's are waited for. Between arrays on one
+    GPU it is done on the current stream.
 
     Raises
     ------
@@ -144,9 +182,15 @@ def copy_into(target: Any, source: Any) -> None:
         wide = np.asarray(source)
         with np.errstate(over="ignore"):
             source = wide.astype(target.dtype, casting="same_kind", copy=False)
-    with beside(target):
-        cupy = loaded_cupy()
-        cupy.copyto(target, move(source, device_of(target)), casting="same_kind")
+    device = device_of(target)
+    near = device_of(source) == device
+    with on_device(device):
+        moved = move(source, device)
+        if not near:
+            wait_for(device)
+        loaded_cupy().copyto(target, moved, casting="same_kind")
+        if not near:
+            wait_for(device)
 
 
 def beside(array: Any) -> AbstractContextManager[Any]:

@@ -15,7 +15,7 @@ from fastadam.kernels.arrays import check_apart, is_writeable
 from fastadam.kernels.backend import capturing, is_gpu_array
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import computing_dtype
-from fastadam.kernels.gpu import SETS
+from fastadam.kernels.gpu import SETS, Recording
 from fastadam.kernels.gpu_norm import GpuSums
 from fastadam.kernels.gpu_table import GpuTable, gpu_key
 from fastadam.kernels.norm import largest_square
@@ -136,8 +136,10 @@ class Batch:
         self.steady = not (self._serial or copied or others)
         self._total = sum(table.total for table in self._on_cpu)
         self._prepared = False
-        self._gpu_sums: dict[int, GpuSums] = {}
-        self._read_by_graphs: list[Any] = []
+        # what graphs read, and where all of them put their sums
+        self._recordings: list[Recording] = []
+        self._recording: Recording | None = None
+        self._replayed_sums: GpuSums | None = None
 
     def runs(self) -> list[Callable[[], None]]:
         """Return the calls that make the step: all in C, if the batch is steady, on the CPU."""
@@ -201,6 +203,7 @@ class Batch:
             coefficients are those of another variant or have an eps that would act as 0: then
             nothing has changed but which gradients would be read, and another batch is to be made.
         """
+        self._record(None)
         if len(self._tables) == 1:
             table = self._tables[0]
             return table.follow(params, attribute, rules, ts, gradients, coefficients)
@@ -262,20 +265,30 @@ class Batch:
 
         Nothing is waited for.
         """
-        if self._on_cpu or len({gpu.device for gpu in self.on_gpu}) != 1:
+        if not self._on_one_gpu():
             return None
         return next(iter(self._sum_on_gpus(scales).values()))
 
+    def _on_one_gpu(self) -> bool:
+        """Tell whether all is on one GPU."""
+        return not self._on_cpu and len({gpu.device for gpu in self.on_gpu}) == 1
+
     def _sum_on_gpus(self, scales: Sequence[float | None] | None) -> dict[int, GpuSums]:
-        """Launch the sums of all gradients on GPUs."""
+        """Launch the sums of all gradients on GPUs; somebody may look at them much later."""
         n = sum(len(table.places) for table in self._tables)
+        devices = dict.fromkeys(gpu.device for gpu in self.on_gpu)
+        if self._on_one_gpu() and self._replayed_sums is None:
+            self._replayed_sums = GpuSums(n, self.on_gpu[0].device, replayed=True)
+        if self._recording is not None:
+            assert self._replayed_sums is not None
+            sums = {self._replayed_sums.device: self._replayed_sums}
+        else:
+            sums = {device: GpuSums(n, device) for device in devices}
         for gpu in self.on_gpu:
-            if gpu.device not in self._gpu_sums:
-                self._gpu_sums[gpu.device] = GpuSums(n, gpu.device)
             if gpu.computing == np.float64:
-                self._gpu_sums[gpu.device].may_overflow = True
-            gpu.squares(_one_scale(scales) or 0.0, self._gpu_sums[gpu.device].totals)
-        return self._gpu_sums
+                sums[gpu.device].may_overflow = True
+            gpu.squares(_one_scale(scales) or 0.0, sums[gpu.device].totals)
+        return sums
 
     def prepare(
         self,
@@ -366,20 +379,29 @@ class Batch:
         self.note_time(n_threads, started)
 
     def capturing(self) -> bool:
-        """Tell whether a step would become part of a CUDA graph."""
-        return bool(self.on_gpu) and capturing()
+        """Tell whether a step, or a part of it, would become part of a CUDA graph."""
+        return any(map(capturing, {gpu.device for gpu in self.on_gpu}))
 
     def begin_capture(self) -> bool:
         """Make ready for what `follow` has taken over to be captured; False if it cannot be."""
-        if self._on_cpu or len({gpu.device for gpu in self.on_gpu}) != 1:
+        if not self._on_one_gpu():
             return False
-        for gpu in self.on_gpu:
-            gpu.begin_capture()
+        self._record(Recording(self.on_gpu[0].device))
         return True
+
+    def _record(self, recording: Recording | None) -> None:
+        """Let what is launched from now on be part of a graph, or not."""
+        self._recording = recording
+        for gpu in self.on_gpu:
+            gpu.recording = recording
 
     def capture(self) -> None:
         """Launch the step into the graph that is being captured; it reads its scalars later."""
-        self._read_by_graphs += [gpu.capture() for gpu in self.on_gpu]
+        assert self._recording is not None
+        for gpu in self.on_gpu:
+            gpu.capture()
+        self._recordings.append(self._recording)
+        self._record(None)
 
     def replay_and_count(
         self,
@@ -388,11 +410,16 @@ class Batch:
         following: list[int],
         owner: dict[str, Any],
         noted: dict[str, Any],
+        unscaled: Sequence[Any],
     ) -> None:
         """Write the scalars of `follow` to where graphs read them, and count as for a step."""
+        for recording in self._recordings:
+            recording.send()
         for gpu in self.on_gpu:
             gpu.write_scalars()
-        _table.step_and_count([], [], [], rules, ts, following, owner, noted, ())
+            # for the next graph
+            gpu.reserve()
+        _table.step_and_count([], [], [], rules, ts, following, owner, noted, unscaled)
 
     def n_threads(self) -> list[int]:
         """Return how many threads each call on the CPU takes."""

@@ -15,6 +15,13 @@ constexpr unsigned THREADS = 256;
 constexpr unsigned CHUNK = 4096;
 constexpr unsigned SETS = 32;
 
+// Architectures before sm_70 do not know what lets a parameter be read where it is.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 700
+#define GRID_CONSTANT
+#else
+#define GRID_CONSTANT __grid_constant__
+#endif
+
 // Half-precision numbers as they are stored.
 struct float16 { unsigned short bits; };
 struct bfloat16 { unsigned short bits; };
@@ -272,8 +279,8 @@ __global__ void __launch_bounds__(THREADS, (resident<T, P, G, AMSGRAD>())) adam(
     unsigned chunk,                  // a multiple of 16
     unsigned prepare,                // a Prepare
     const double *rate,              // IN: what prepared gradients are multiplied with; may be null
-    const Scalars<T> *replayed,      // IN: in the place of the next, unless null
-    const __grid_constant__ Scalars<T> scalars)
+    const Scalars<T> *replayed,      // IN: rows in the place of the next one's, unless null
+    GRID_CONSTANT const Scalars<T> scalars)
 {
     constexpr int N = width<T, P, G>();
     const unsigned k = blocks[blockIdx.x];
@@ -289,7 +296,8 @@ __global__ void __launch_bounds__(THREADS, (resident<T, P, G, AMSGRAD>())) adam(
     const size_t its_half = sizeof(P) == 4 ? tensor.half : 0;
     unsigned short *half = its_half ? at<unsigned short>(its_half, first) : nullptr;
     const Row<T> c = replayed ? replayed->rows[tensor.row] : scalars.rows[tensor.row];
-    const T scale = replayed ? replayed->scale : scalars.scale;
+    // a graph divides by what it was captured with
+    const T scale = scalars.scale;
     const T clip = rate ? (T)*rate : (T)1;
 
     size_t head = 0;

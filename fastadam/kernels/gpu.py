@@ -6,15 +6,17 @@ number nor the width of arguments, so that those of every kernel are declared he
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels.backend import capturing, loaded_cupy
+from fastadam.kernels.backend import capturing, current_stream, loaded_cupy, on_device
 from fastadam.kernels.cuda_source import SOURCE
 from fastadam.kernels.dtypes import stored
 
@@ -27,13 +29,18 @@ __all__ = [
     "SETS",
     "THREADS",
     "DeviceTable",
+    "Recording",
+    "allocate",
     "blocks_of",
     "c_name",
+    "follow_stream",
     "forget",
     "kernel_name",
     "launch",
     "on_device",
+    "reserve",
     "scalars_dtype",
+    "upload",
 ]
 
 # As in cuda_source.py: threads of a block, elements of a chunk of a norm, rows of scalars.
@@ -41,7 +48,6 @@ THREADS = 256
 CHUNK = 4096
 SETS = 32
 
-# CuPy adds -ftz=true: float32 arithmetic flushes subnormal numbers, as it does on the CPU.
 OPTIONS = (
     "--std=c++17",
     # lambdas and constexpr functions are the GPU's own
@@ -50,6 +56,8 @@ OPTIONS = (
     "-fmad=false",
     "-prec-div=true",
     "-prec-sqrt=true",
+    # float32 arithmetic flushes subnormal numbers, as on the CPU
+    "-ftz=true",
 )
 
 # Elements of a block of a step, of a large model and of one that would leave much of a GPU idle.
@@ -154,10 +162,15 @@ def launch(
     with on_device(device):
         function = _loaded.get(name)
         if function is None:
-            cupy = loaded_cupy()
-            module = cupy.RawModule(code=SOURCE, options=OPTIONS, name_expressions=(name,))
-            function = _loaded[name] = module.get_function(name)
+            with refused_by_name(device, "load a kernel"):
+                function = _loaded[name] = _load(name)
         function((blocks,), (THREADS,), cast)
+
+
+def _load(name: str) -> Any:
+    """Compile a kernel, or read CuPy's cache of files."""
+    module = loaded_cupy().RawModule(code=SOURCE, options=OPTIONS, name_expressions=(name,))
+    return module.get_function(name)
 
 
 def _cast(kind: np.dtype[Any] | str, value: Any, types: tuple[str, ...]) -> Any:
@@ -173,17 +186,118 @@ def _cast(kind: np.dtype[Any] | str, value: Any, types: tuple[str, ...]) -> Any:
     return value.view(f"V{dtype.itemsize}")
 
 
-def on_device(device: int) -> AbstractContextManager[Any]:
-    """Return a context in which a GPU is the current one."""
-    cuda = loaded_cupy().cuda
-    if cuda.runtime.getDevice() == device:
-        return nullcontext()
-    context: AbstractContextManager[Any] = cuda.Device(device)
-    return context
+def upload(memory: Any, data: bytes) -> None:
+    """Copy bytes to a GPU on the current stream; they are kept until they have been read.
+
+    Parameters
+    ----------
+    memory : cupy.ndarray of uint8
+        Where to, on the current device; as long as the bytes.
+    data : bytes
+        Nobody can change them meanwhile.
+    """
+    memory.set(np.frombuffer(data, np.uint8))
+    event = loaded_cupy().cuda.Event(disable_timing=True)
+    event.record()
+    with _uploading:
+        _uploads.append((event, data))
+        while _uploads and _uploads[0][0].done:
+            _uploads.popleft()
+
+
+# What has been given to be copied, and when it has been.
+_uploads: deque[tuple[Any, bytes]] = deque()
+_uploading = threading.Lock()
+
+
+@contextmanager
+def refused_by_name(device: int, what: str) -> Iterator[None]:
+    """Say what to do if CUDA refuses something because a stream is capturing."""
+    recording = capturing(device)
+    try:
+        yield
+    except loaded_cupy().cuda.runtime.CUDARuntimeError as error:
+        if not recording:
+            raise
+        raise RuntimeError(
+            f"this update cannot be captured in a CUDA graph: CUDA does not {what} while a stream "
+            f"captures in global mode ({error}); make one more such update before the capture "
+            "begins, or capture in relaxed mode"
+        ) from error
+
+
+class Recording:
+    """What a CUDA graph reads that is being captured: kept alive, and written before its launch.
+
+    In a capture nothing is copied or waited for; nor is anything allocated that could have been
+    before, since that is for captures in relaxed mode alone.
+
+    Parameters
+    ----------
+    device : int
+        The GPU.
+    """
+
+    def __init__(self, device: int) -> None:
+        self.device = device
+        self._read: list[Any] = []
+        self._due: list[tuple[Any, bytes, Any]] = []
+
+    def keep(self, memory: Any) -> Any:
+        """Keep what the graph reads."""
+        self._read.append(memory)
+        return memory
+
+    def put(self, reserved: tuple[Any, Any] | None, data: bytes) -> Any:
+        """Return memory in which bytes will be when the graph is launched.
+
+        Parameters
+        ----------
+        reserved : (cupy.ndarray, stream), optional
+            Memory for it, as `reserve` returns it.
+        data : bytes
+            What the graph is to find there.
+        """
+        memory, stream = reserved or reserve(self.device, len(data))
+        self._due.append((memory, data, stream))
+        return self.keep(memory)
+
+    def send(self) -> None:
+        """Write what has not been written yet, on the current stream."""
+        due, self._due = self._due, []
+        with on_device(self.device):
+            for memory, data, stream in due:
+                follow_stream(stream)
+                upload(memory, data)
+
+
+def allocate(device: int, n: int, dtype: npt.DTypeLike) -> Any:
+    """Return an array of a GPU's, of whatever there has been; refused by name in a capture."""
+    with refused_by_name(device, "allocate memory"), on_device(device):
+        return loaded_cupy().empty(n, dtype)
+
+
+def reserve(device: int, size: int) -> tuple[Any, Any]:
+    """Return bytes of a GPU's memory, and the stream in whose order they are had."""
+    return allocate(device, size, np.uint8), current_stream(device)
+
+
+def follow_stream(stream: Any) -> None:
+    """Let the current stream come after all that another one of its device has been given.
+
+    What was had on one stream may have been another's just before, which that stream still reads.
+    """
+    current = loaded_cupy().cuda.get_current_stream()
+    if current.ptr != stream.ptr:
+        current.wait_event(stream.record())
 
 
 class DeviceTable:
     """A table in a GPU's memory, which is uploaded only when it differs from what is there.
+
+    What has been written is never written over, since an earlier launch may have yet to read it;
+    and it is read on the stream that it was had on alone, in the order of which its memory will be
+    somebody else's. That stream is kept: CUDA gives the number of one that is gone to the next.
 
     Parameters
     ----------
@@ -201,30 +315,35 @@ class DeviceTable:
         self.uploads = 0
         self._there: bytes | None = None
         self._memory: Any = None
+        self._stream: Any = None
+        self._reserved: tuple[Any, Any] | None = None
 
-    def put(self, table: npt.NDArray[Any]) -> Any:
+    def put(self, table: npt.NDArray[Any], recording: Recording | None = None) -> Any:
         """Upload a table, unless it is there, on the current stream; return the GPU's array.
 
         Parameters
         ----------
         table : numpy.ndarray
             Contiguous, of any dtype.
+        recording : Recording, optional
+            Of the graph that is to read it, and keeps it.
         """
         now = table.tobytes()
-        if now == self._there:
-            return self._memory
-        raw = np.frombuffer(now, np.uint8)
+        if recording is not None:
+            if now == self._there:
+                return recording.keep(self._memory)
+            reserved, self._reserved = self._reserved, None
+            return recording.put(reserved, now)
         with on_device(self.device):
-            if self._memory is None or self._memory.size < raw.size:
-                self._memory = loaded_cupy().empty(raw.size, np.uint8)
-            if capturing():
-                # the graph reads what is there now: the upload must not become part of it
-                with loaded_cupy().cuda.Stream(non_blocking=True) as stream:
-                    self._memory[: raw.size].set(raw)
-                    stream.synchronize()
-            else:
-                # from memory that pages: it has been read when this returns
-                self._memory[: raw.size].set(raw)
-        self._there = now
-        self.uploads += 1
+            stream = loaded_cupy().cuda.get_current_stream()
+            if now != self._there or stream.ptr != self._stream.ptr:
+                self._memory = loaded_cupy().empty(len(now), np.uint8)
+                self._there, self._stream = now, stream
+                upload(self._memory, now)
+                self.uploads += 1
         return self._memory
+
+    def reserve(self, size: int) -> None:
+        """Have memory for the next graph, so that capturing it need not."""
+        if self._reserved is None:
+            self._reserved = reserve(self.device, size)

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels.backend import loaded_cupy
-from fastadam.kernels.gpu import CHUNK, THREADS, DeviceTable, launch, on_device
+from fastadam.kernels.backend import current_stream, loaded_cupy, on_device, wait_for
+from fastadam.kernels.gpu import CHUNK, THREADS, DeviceTable, Recording, allocate, launch
 
 __all__ = ["SPAN", "GpuSquares", "GpuSums", "lars_rates"]
 
@@ -29,28 +29,35 @@ class GpuSums:
         How many.
     device : int
         The GPU.
+    replayed : bool
+        Whether they are made by graphs, on streams that nobody tells.
 
     Attributes
     ----------
     totals : cupy.ndarray of float64, shape (n,)
-        The sums; 0 where none has been made.
+        The sums; 0 where none has been made, unless they are replayed.
     may_overflow : bool
         Whether a sum may be infinite though all elements are finite: those of float64.
     """
 
     may_overflow = False
 
-    def __init__(self, n: int, device: int) -> None:
+    def __init__(self, n: int, device: int, replayed: bool = False) -> None:
         self.device = device
-        with on_device(device):
-            cupy = loaded_cupy()
-            self.totals = cupy.zeros(n, np.float64)
-            self._rate = cupy.empty(1, np.float64)
+        # the sums are to be looked at in the order of the stream that makes them
+        self._stream = None if replayed else current_stream(device)
+        self.totals = allocate(device, n, np.float64)
+        self._rate = allocate(device, 1, np.float64)
+        if not replayed:
+            with on_device(device):
+                self.totals.fill(0)
 
     def values(self) -> list[float]:
         """Return the sums, which are waited for."""
+        if self._stream is None:
+            wait_for(self.device)
         with on_device(self.device):
-            values: list[float] = self.totals.get().tolist()
+            values: list[float] = self.totals.get(self._stream).tolist()
         return values
 
     def clip_rate(self, threshold: float) -> Any:
@@ -95,15 +102,21 @@ class GpuSquares:
         self._spans: npt.NDArray[Any] = spans
         self._chunks = np.repeat(np.arange(len(sizes), dtype=np.uint32), chunks)
         self._on_gpu = DeviceTable(device), DeviceTable(device)
-        with on_device(device):
-            self._sums = loaded_cupy().empty(len(self._chunks), np.float64)
+        self._sums = allocate(device, len(self._chunks), np.float64)
 
     @property
     def uploads(self) -> int:
         """How many tables have been uploaded so far."""
         return sum(table.uploads for table in self._on_gpu)
 
-    def run(self, gradients: Any, quotients: Any, scale: float, totals: Any) -> None:
+    def run(
+        self,
+        gradients: Any,
+        quotients: Any,
+        scale: float,
+        totals: Any,
+        recording: Recording | None = None,
+    ) -> None:
         """Launch the sums.
 
         Parameters
@@ -116,9 +129,11 @@ class GpuSquares:
             What each is divided by, 0 for nothing.
         totals : cupy.ndarray of float64
             Receives the sums, each in its place.
+        recording : Recording, optional
+            Of the graph that this is captured in.
         """
         spans, chunks = (
-            table.put(rows)
+            table.put(rows, recording)
             for table, rows in zip(self._on_gpu, (self._spans, self._chunks), strict=True)
         )
         arguments = (spans, gradients, quotients, chunks, scale, self._sums)

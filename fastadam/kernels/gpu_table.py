@@ -11,16 +11,20 @@ import numpy.typing as npt
 
 from fastadam.kernels._device_rows import DeviceRows
 from fastadam.kernels.arrays import check_arrays, check_scalars, extent
-from fastadam.kernels.backend import address, device_of, get_array_module, loaded_cupy
+from fastadam.kernels.backend import address, device_of, get_array_module
 from fastadam.kernels.coefficients import Coefficients
 from fastadam.kernels.dtypes import computing_dtype, stored
 from fastadam.kernels.gpu import (
     DeviceTable,
+    Recording,
     blocks_of,
     c_name,
+    follow_stream,
     launch,
     on_device,
+    reserve,
     scalars_dtype,
+    upload,
 )
 from fastadam.kernels.gpu_norm import GpuSquares
 from fastadam.kernels.table import AS_IT_IS, PREPARED, WRITTEN, Step
@@ -93,8 +97,11 @@ class GpuTable:
         self._prepare, self._rate, self._divisor = AS_IT_IS, None, 0.0
         self._rows: DeviceRows | None = None
         self._squares: GpuSquares | None = None
-        # where the graphs that steps were captured in read their scalars
-        self._replayed: Any = None
+        # where all graphs that steps were captured in read the scalars of the next step, and the
+        # stream in whose order this memory is had
+        self._replayed: tuple[Any, Any] | None = None
+        # of the graph that is being captured
+        self.recording: Recording | None = None
         self._on_gpu = {
             name: DeviceTable(self.device) for name in ("tensors", "gradients", "blocks", "rate")
         }
@@ -137,9 +144,9 @@ class GpuTable:
             self.device,
             len(self._blocks),
             (
-                on_gpu["tensors"].put(self.table),
-                on_gpu["gradients"].put(self.addresses),
-                on_gpu["blocks"].put(self._blocks),
+                on_gpu["tensors"].put(self.table, self.recording),
+                on_gpu["gradients"].put(self.addresses, self.recording),
+                on_gpu["blocks"].put(self._blocks, self.recording),
                 self.chunk,
                 self._prepare,
                 self._rate,
@@ -148,27 +155,28 @@ class GpuTable:
             ),
         )
 
-    def begin_capture(self) -> None:
-        """Give the graph that is being captured an own table of gradients.
-
-        Only its memory is kept, by the graph's launches: later steps have tables of their own.
-        """
+    def reserve(self) -> None:
+        """Have the memory that the next graph needs."""
+        self._on_gpu["gradients"].reserve(self.addresses.nbytes)
         if self._replayed is None:
-            with on_device(self.device):
-                self._replayed = loaded_cupy().empty(self.scalars.nbytes, np.uint8)
-        self._on_gpu["gradients"] = DeviceTable(self.device)
+            self._replayed = reserve(self.device, self.scalars.nbytes)
 
-    def capture(self) -> Any:
-        """Launch the step into the graph; return what it reads, to be kept as long as it lives."""
-        self.run(self._replayed)
-        read = self._on_gpu["gradients"]
-        self._on_gpu["gradients"] = DeviceTable(self.device)
-        return read
+    def capture(self) -> None:
+        """Launch the step into the graph that is being captured."""
+        self.reserve()
+        assert self._replayed is not None
+        self.run(self._replayed[0])
 
     def write_scalars(self) -> None:
-        """Put the scalars that `follow` has taken over where graphs read them."""
+        """Put the scalars that `follow` has taken over where graphs read them.
+
+        What gradients are divided by is not one of them: each graph has the number of its capture.
+        """
+        assert self._replayed is not None
+        memory, stream = self._replayed
         with on_device(self.device):
-            self._replayed.set(self.scalars.view(np.uint8))
+            follow_stream(stream)
+            upload(memory, self.scalars.tobytes())
 
     def _run_alone(self, i: int) -> None:
         """Launch the step of one row, whose arrays others share."""
@@ -208,6 +216,9 @@ class GpuTable:
             high,
         )
         self.steps, self._dense = [], []
+        # what a graph needs is there before one is captured
+        self._on_gpu["tensors"].put(self.table)
+        self.reserve()
 
     def keep_masters(self, halves: Sequence[Any]) -> bool:
         """Note the half-precision arrays that parameters are the masters of, None for none.
@@ -260,8 +271,8 @@ class GpuTable:
         if self._squares is None:
             types = self.types[0], self.types[2]
             self._squares = GpuSquares(self.sizes, self.places, types, self.device)
-        gradients = self._on_gpu["gradients"].put(self.addresses)
-        self._squares.run(gradients, None, scale, totals)
+        gradients = self._on_gpu["gradients"].put(self.addresses, self.recording)
+        self._squares.run(gradients, None, scale, totals, self.recording)
 
     def can_prepare(self, scaled: bool, write: bool) -> bool:
         """Tell whether the gradients may be divided, multiplied and written on the way.

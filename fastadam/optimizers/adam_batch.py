@@ -255,12 +255,16 @@ class AdamBatch(RuleBatch):
         """Return what has been captured, as long as it is what `ready` makes ready."""
         return None if self._kept is None else self._kept.batch
 
-    def replay(self, owner: dict[str, Any], noted: dict[str, Any]) -> None:
+    def replay(
+        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any] = ()
+    ) -> None:
         """Write the scalars that `ready` has found to where graphs read them, and count."""
         kept = self._kept
         assert kept is not None
         with DeferredInterrupt():
-            kept.batch.replay_and_count(self.rules, kept.ts, _following(kept), owner, noted)
+            kept.batch.replay_and_count(
+                self.rules, kept.ts, _following(kept), owner, noted, unscaled
+            )
 
     def _gather_and_run(
         self, gradients: list[Any], owner: dict[str, Any], noted: dict[str, Any]

@@ -73,11 +73,6 @@ class FileDeserializer(Deserializer):
         self._ignored = IgnoredNames(ignore_names)
         self._reader = reader
 
-    @property
-    def gives_new_arrays(self) -> bool:
-        """Whether nobody else has the arrays that it returns: they are read from a file."""
-        return not isinstance(self._reader, MappingReader)
-
     def __getitem__(self, key: str) -> Self:
         """Return the deserializer of a child: the same file, a longer path.
 

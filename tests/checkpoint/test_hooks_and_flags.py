@@ -51,7 +51,7 @@ def test_hooks_that_are_missing_or_new(path: Path) -> None:
         report = fastadam.load(path, other)
     assert (report.hooks_missing, report.hooks_added) == ((), ())
     other = made(GradientNoise(0.1), GradientClipping(0.1))
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="hooks") as caught:
         report = fastadam.load(path, other)
     assert report.hooks_missing == ("WeightDecay", "l/b: WeightDecay")
     assert report.hooks_added == ("GradientNoise",)

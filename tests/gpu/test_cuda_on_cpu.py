@@ -116,6 +116,14 @@ def test_a_barrier_that_some_threads_do_not_reach(kernels: Kernels) -> None:
     launch(kernels, "divergent", [1], [32], np.zeros(64))
 
 
+def test_an_address_that_is_nobodys(kernels: Kernels) -> None:
+    with pytest.raises(EmulatorError, match="at: an illegal memory access"):
+        kernels.launch("at", [1], [1], [np.array([a]).ctypes.data for a in (np.uint64(16), 0)])
+    out = np.zeros(1, np.float32)
+    launch(kernels, "at", [1], [1], out, np.int64(0))
+    assert out[0] == 1
+
+
 def test_orders(kernels: Kernels) -> None:
     last = {}
     for order in ORDERS:

@@ -23,6 +23,7 @@ from cases import (
 )
 from cuda_on_cpu.cuda import precompile
 from cuda_on_cpu.memory import repair_guards, state
+from stream_cases import check_scales_of_graphs
 
 import fastadam
 from fastadam.kernels import gpu, gpu_norm
@@ -194,6 +195,7 @@ CHECKS: dict[Callable[[Any], None], tuple[str, ...]] = {
     check_masters: ("adam<float, float, float, false, false>",),
     check_brain_masters: ("adam<float, float, float, false, false>",),
     check_graph: ("adam<float, float, float, false, false>", *SQUARES),
+    check_scales_of_graphs: ("adam<float, float, float, true, false>", *SQUARES),
     check_norm: SQUARES,
     check_clip: (*SQUARES, "clip_rate"),
     check_hooks: (*SQUARES, "clip_rate", "change<float, float, float>"),
@@ -310,8 +312,10 @@ DEFECTS = {
     "scalars of the capture": Defect(
         "replayed ? replayed->rows", "false ? replayed->rows", check_graph
     ),
-    "scale of the capture": Defect(
-        "replayed ? replayed->scale : scalars.scale", "(T)8", check_graph
+    "another scale than the capture's": Defect(
+        "const T scale = scalars.scale;",
+        "const T scale = replayed ? replayed->scale : scalars.scale;",
+        check_scales_of_graphs,
     ),
     # sums
     "no barrier": Defect(

@@ -144,6 +144,29 @@ def test_update_that_cannot_be_captured(cupy: Any) -> None:
     assert opt.t == 3
 
 
+def test_capture_in_global_mode_that_comes_too_early(cupy: Any) -> None:
+    opt = trained(cupy)
+    opt.monitor = True
+    given = gradients(cupy)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    stream.wait_event(cupy.cuda.get_current_stream().record())
+    with stream:
+        stream.begin_capture(cupy.cuda.runtime.streamCaptureModeGlobal)
+        with pytest.raises(
+            RuntimeError, match=r"does not (allocate|load).*make one more such update"
+        ):
+            opt.apply_gradients(given)
+        with pytest.raises(RuntimeError, match="Invalidated"):
+            stream.end_capture()
+        assert opt.t == 1
+        with pytest.raises(RuntimeError, match="no captured update"):
+            opt.prepare_replay()
+        opt.apply_gradients(given)
+        assert opt.t == 2
+        assert opt.last_update.nonfinite == ()
+        stream.synchronize()
+
+
 def test_replay_without_a_capture(cupy: Any) -> None:
     opt = trained(cupy)
     with refused(opt, RuntimeError, "no captured update", "begin_capture"):

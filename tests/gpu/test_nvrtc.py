@@ -20,9 +20,11 @@ pytestmark = pytest.mark.skipif(
 )
 
 # fastadam's, and what CuPy adds to them
-OPTIONS = (*gpu.OPTIONS, "-ftz=true")
-CUPYS = ("--device-as-default-execution-space",)
+OPTIONS = gpu.OPTIONS
+CUPYS = ("-ftz=true", "--device-as-default-execution-space")
 LEAST = 75
+# Before LEAST, of which NVRTC says that it will forget them; CUDA 13 has.
+OLD = (60, 61, 70)
 
 
 def compilers() -> list[Any]:
@@ -75,6 +77,29 @@ def test_every_kernel_compiles_without_spills(
     for name, kernel in kernels.items():
         assert (kernel.spill_stores, kernel.spill_loads) == (0, 0), name
         assert 0 < kernel.registers <= 128, name
+        declared = gpu.KERNELS[name.partition("<")[0]]
+        assert kernel.widths == [width(kind, types_of(name)) for kind in declared], name
+    contract_holds(ptx)
+
+
+@pytest.mark.parametrize(
+    ("library", "arch"),
+    [
+        pytest.param(library, arch, id=f"{version}-sm_{arch}")
+        for version, library in nvrtc.libraries().items()
+        for arch in nvrtc.architectures(library, OLD[0])
+        if arch in OLD
+    ],
+)
+def test_old_architectures(library: Any, arch: int) -> None:
+    """Those before sm_70 know no __grid_constant__."""
+    names = [
+        *("adam<float, float, float, false, false>", "adam<double, double, double, true, true>"),
+        *("adam<float, float16, float16, true, true>", "squares<float, float>", "add_chunks"),
+    ]
+    kernels, ptx, _ = nvrtc.compile_kernels(library, SOURCE, names, (*OPTIONS, *CUPYS), arch)
+    for name, kernel in kernels.items():
+        assert (kernel.spill_stores, kernel.spill_loads, kernel.stack) == (0, 0, 0), name
         declared = gpu.KERNELS[name.partition("<")[0]]
         assert kernel.widths == [width(kind, types_of(name)) for kind in declared], name
     contract_holds(ptx)

@@ -128,8 +128,8 @@ def test_arguments_are_what_cupy_takes() -> None:
     assert _cast(POINTER, None, ()) == np.uintp(0)
 
 
-def test_compiler_options_are_not_what_cupy_adds() -> None:
-    """CuPy's are known: see ``test_nvrtc.py``, where both are given."""
+def test_compiler_options_that_cupy_adds() -> None:
+    """They are known: see ``test_nvrtc.py``, where both are given."""
     import inspect
 
     source = inspect.getsource(cupy.cuda.compiler)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 
-from cuda_on_cpu.memory import Memory, MemoryPointer, counts, state
+from cuda_on_cpu.late import running_late, wait
+from cuda_on_cpu.memory import Memory, MemoryPointer
+from cuda_on_cpu.state import CUDARuntimeError, counts, state
+from cuda_on_cpu.streams import do, get_current_stream, refuse_unsafe
 
-__all__ = ["Flags", "elementwise", "host_of", "ndarray", "on_gpu", "wrapped"]
+__all__ = ["Flags", "change", "elementwise", "host_of", "made_by", "ndarray", "on_gpu"]
 
 
 class Flags:
@@ -29,8 +32,6 @@ class Flags:
 
 def refuse_capture() -> None:
     """Refuse what a graph of the stand-in does not record, and one of CUDA's could not."""
-    from cuda_on_cpu.cuda import CUDARuntimeError, get_current_stream
-
     if get_current_stream().is_capturing():
         raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported: only kernels and fills are")
 
@@ -49,24 +50,40 @@ def host_of(x: Any) -> Any:
     return x
 
 
-def on_gpu(array: Any, order: str = "K") -> ndarray:
-    """Return a copy of an array of NumPy's in the memory of the current device."""
-    like = np.empty_like(array, order=order, subok=False)
-    made = ndarray(like.shape, like.dtype, strides=like.strides)
-    made._host[...] = array
+def made_by(function: Callable[..., Any], *hosts: Any, order: str | None = None) -> ndarray:
+    """Return, on the current device, what a function of NumPy's will make of memory."""
+    with np.errstate(all="ignore"):
+        # only its shape and type are known by now
+        like = np.asarray(function(*hosts))
+    layout = np.empty_like(like, order=order or "K", subok=False)
+    made = ndarray(layout.shape, layout.dtype, strides=layout.strides)
+    if running_late() or get_current_stream().is_capturing():
+        change(made._host, function, *hosts)
+    else:
+        made._host[...] = like
     return made
 
 
-def wrapped(result: Any) -> Any:
-    """Return the result of an operation as CuPy would: always an array."""
-    return on_gpu(np.asarray(result))
+def change(host: np.ndarray, function: Callable[..., Any], *hosts: Any) -> None:
+    """Write, on the current stream, what a function of NumPy's makes of memory to other memory."""
+
+    def write() -> None:
+        with np.errstate(all="ignore"):
+            host[...] = function(*hosts)
+
+    do(write)
+
+
+def on_gpu(array: Any, order: str = "K") -> ndarray:
+    """Return an array of NumPy's, as it is now, in the memory of the current device."""
+    taken = np.array(array, order=order, copy=True, subok=False)
+    return made_by(lambda: taken, order=order)
 
 
 def elementwise(function: Callable[..., Any], *operands: Any) -> Any:
     """Apply a function of NumPy's to arrays on the current device."""
     refuse_capture()
-    with np.errstate(all="ignore"):
-        return wrapped(function(*map(host_of, operands)))
+    return made_by(function, *map(host_of, operands))
 
 
 class ndarray:  # noqa: N801
@@ -165,10 +182,10 @@ class ndarray:  # noqa: N801
         out = kwargs.pop("out", None)
         if method != "__call__" or kwargs:
             return NotImplemented
-        result = elementwise(ufunc, *inputs)
         if out is None:
-            return result
-        out[0]._host[...] = result._host
+            return elementwise(ufunc, *inputs)
+        refuse_capture()
+        change(host_of(out[0]), ufunc, *map(host_of, inputs))
         return out[0]
 
     def __len__(self) -> int:
@@ -193,10 +210,19 @@ class ndarray:  # noqa: N801
     ) -> Any:
         refuse_capture()
         counts.downloads += 1
-        counts.synchronisations += 1
         if out is None:
-            return self._host.copy(order="C" if order == "A" else order)
-        out[...] = self._host
+            out = np.empty_like(self._host, order="C" if order == "A" else order)
+        host = self._host
+
+        def copy() -> None:
+            out[...] = host
+
+        with self.device:
+            copied = (stream or get_current_stream()).do(copy)
+        if blocking:
+            refuse_unsafe("to wait")
+            counts.synchronisations += 1
+            wait(copied)
         return out
 
     def set(self, arr: Any, stream: Any = None) -> None:
@@ -211,7 +237,17 @@ class ndarray:  # noqa: N801
         refuse_capture()
         counts.uploads += 1
         counts.uploaded_bytes += arr.nbytes
-        self._host[...] = arr
+        host, source = self._host, arr[...]
+
+        def copy() -> None:
+            # CUDA may read the host's memory late, and nobody keeps it
+            if _is_freed(source):
+                host.reshape(-1, order="A").view(np.uint8)[...] = 0xA5
+            else:
+                host[...] = source
+
+        with self.device:
+            (stream or get_current_stream()).do(copy)
 
     def item(self) -> Any:
         return self.get().item()
@@ -237,7 +273,7 @@ class ndarray:  # noqa: N801
         from cuda_on_cpu.cuda import Device
 
         with Device(self.data.device_id):
-            return on_gpu(self._host, order)
+            return made_by(np.array, self._host, order=order)
 
     def astype(
         self,
@@ -249,35 +285,45 @@ class ndarray:  # noqa: N801
     ) -> ndarray:
         if not copy and np.dtype(dtype) == self.dtype:
             return self
-        with np.errstate(all="ignore"):
-            return on_gpu(host_of(self).astype(dtype, order=order))
+        return made_by(lambda host: host.astype(dtype, order=order), host_of(self))
 
     def view(self, dtype: Any = None) -> ndarray:
         return self._view(self._host.view(dtype or self.dtype))
 
     def reshape(self, *shape: Any, order: str = "C") -> ndarray:
         reshaped = self._host.reshape(*shape, order=order)
-        return self._view(reshaped) if np.shares_memory(reshaped, self._host) else on_gpu(reshaped)
+        if np.may_share_memory(reshaped, self._host):
+            return self._view(reshaped)
+        return made_by(lambda host: host.reshape(*shape, order=order), self._host)
 
     def ravel(self, order: str = "C") -> ndarray:
         ravelled = self._host.ravel(order)
-        return self._view(ravelled) if np.shares_memory(ravelled, self._host) else on_gpu(ravelled)
+        if np.may_share_memory(ravelled, self._host):
+            return self._view(ravelled)
+        return made_by(lambda host: host.ravel(order), self._host)
 
     def transpose(self, *axes: Any) -> ndarray:
         return self._view(self._host.transpose(*axes))
 
     def fill(self, value: Any) -> None:
-        from cuda_on_cpu.cuda import get_current_stream
+        host, value = self._host, host_of(value)
+
+        def fill() -> None:
+            host.fill(value)
 
         # CUDA records it as a memset
-        get_current_stream().do(partial(self._host.fill, host_of(value)))
+        do(fill)
 
     def __getitem__(self, key: Any) -> ndarray:
+        if _is_mask(key):
+            # how many there are is waited for
+            get_current_stream().synchronize()
         host = self._host[_key(key)]
         if isinstance(host, np.ndarray) and np.may_share_memory(host, self._host):
             return self._view(host)
         if isinstance(host, np.ndarray):
-            return on_gpu(host)
+            key = _key(key)
+            return made_by(lambda own: own[key], self._host)
         # an element is an array without axes that shares the memory
         return self._view(self._host[(*_tuple(_key(key)), ...)])
 
@@ -285,7 +331,26 @@ class ndarray:  # noqa: N801
         refuse_capture()
         if isinstance(value, np.ndarray) and value.ndim:
             raise TypeError("CuPy takes no numpy.ndarray here: cupy.asarray(x)")
-        self._host[_key(key)] = value._host if isinstance(value, ndarray) else value
+        host, key = self._host, _key(key)
+        value = value._host if isinstance(value, ndarray) else value
+
+        def write() -> None:
+            host[key] = value
+
+        do(write)
+
+
+def _is_mask(key: Any) -> bool:
+    return any(isinstance(each, ndarray) and each.dtype == bool for each in _tuple(key))
+
+
+def _is_freed(view: np.ndarray) -> bool:
+    """Tell whether the memory of a view is nobody's but the view's."""
+    owner: Any = view.base
+    while isinstance(owner, np.ndarray) and owner.base is not None:
+        owner = owner.base
+    # a view, this name and the call; of bytes, an array
+    return sys.getrefcount(owner) <= 3
 
 
 def _tuple(key: Any) -> tuple[Any, ...]:
@@ -322,37 +387,44 @@ def _add_operators() -> None:
         function = getattr(np.ndarray, f"__{name}__")
 
         def operate(self: Any, other: Any, function: Any = function) -> Any:
-            other = host_of(other)
+            one, other = host_of(self), host_of(other)
             with np.errstate(all="ignore"):
-                result = function(host_of(self), other)
-            return result if result is NotImplemented else wrapped(result)
+                if function(one, other) is NotImplemented:
+                    return NotImplemented
+            return made_by(function, one, other)
 
         setattr(ndarray, f"__{name}__", operate)
     for name in ["add", "sub", "mul", "truediv", "pow", "and", "or"]:
         function = getattr(np.ndarray, f"__r{name}__")
 
         def reflected(self: Any, other: Any, function: Any = function) -> Any:
-            with np.errstate(all="ignore"):
-                return wrapped(function(host_of(self), host_of(other)))
+            return made_by(function, host_of(self), host_of(other))
 
         setattr(ndarray, f"__r{name}__", reflected)
         in_place = getattr(np.ndarray, f"__i{name}__")
 
-        def change(self: Any, other: Any, in_place: Any = in_place) -> Any:
+        def changed(self: Any, other: Any, in_place: Any = in_place) -> Any:
             refuse_capture()
-            with np.errstate(all="ignore"):
-                in_place(host_of(self), host_of(other))
+            one, other = host_of(self), host_of(other)
+            # what NumPy refuses is refused at once
+            np.result_type(one, other)
+
+            def change_it() -> None:
+                with np.errstate(all="ignore"):
+                    in_place(one, other)
+
+            do(change_it)
             return self
 
-        setattr(ndarray, f"__i{name}__", change)
+        setattr(ndarray, f"__i{name}__", changed)
     for name in ["neg", "abs", "invert"]:
         unary = getattr(np.ndarray, f"__{name}__")
-        setattr(ndarray, f"__{name}__", lambda self, unary=unary: wrapped(unary(host_of(self))))
+        setattr(ndarray, f"__{name}__", lambda self, unary=unary: made_by(unary, host_of(self)))
     for name in ["sum", "min", "max", "any", "all", "mean"]:
         reduce = getattr(np.ndarray, name)
 
         def reduced(self: Any, *args: Any, reduce: Any = reduce, **kwargs: Any) -> Any:
-            return wrapped(reduce(host_of(self), *args, **kwargs))
+            return made_by(lambda host: reduce(host, *args, **kwargs), host_of(self))
 
         setattr(ndarray, name, reduced)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,13 +10,22 @@ import numpy as np
 
 from cuda_on_cpu.arrays import ndarray
 from cuda_on_cpu.emulator import EmulatorError, Kernels
-from cuda_on_cpu.memory import MemoryPointer, check_guards, counts, state
+from cuda_on_cpu.late import running_late
+from cuda_on_cpu.memory import MemoryPointer, check_guards
+from cuda_on_cpu.state import CUDARuntimeError, counts, state
+from cuda_on_cpu.streams import (
+    GLOBAL,
+    RELAXED,
+    Event,
+    Graph,
+    Stream,
+    get_current_stream,
+    get_elapsed_time,
+    refuse_unsafe,
+    synchronize_device,
+)
 
-__all__ = ["RawKernel", "RawModule", "cuda", "precompile"]
-
-
-class CUDARuntimeError(RuntimeError):
-    """What CuPy raises for errors of CUDA."""
+__all__ = ["CUDARuntimeError", "RawKernel", "RawModule", "cuda", "precompile"]
 
 
 class Device:
@@ -56,101 +63,8 @@ class Device:
         state.device = self.id
 
     def synchronize(self) -> None:
-        counts.synchronisations += 1
-
-
-class Graph:
-    """What a stream has recorded, to be done again."""
-
-    def __init__(self, calls: list[Callable[[], None]]) -> None:
-        self._calls = calls
-
-    def launch(self, stream: Any = None) -> None:
-        for call in self._calls:
-            call()
-
-    def upload(self, stream: Any = None) -> None:
-        pass
-
-
-class Stream:
-    """A stream, which is the current one inside a ``with``."""
-
-    null: Stream
-    # CUDA's own streams have the first numbers
-    _next = 16
-
-    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False) -> None:
-        self.ptr = 0 if null else Stream._next
-        Stream._next += not null
-        self._before: list[Stream] = []
-        self._recorded: list[Callable[[], None]] | None = None
-
-    def __enter__(self) -> Stream:
-        self._before.append(get_current_stream())
-        return self.use()
-
-    def __exit__(self, *_: object) -> None:
-        _current.stream = self._before.pop()
-
-    def use(self) -> Stream:
-        _current.stream = self
-        return self
-
-    def synchronize(self) -> None:
-        if self._recorded is not None:
-            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported")
-        counts.synchronisations += 1
-
-    def begin_capture(self, mode: Any = None) -> None:
-        if not self.ptr:
-            raise CUDARuntimeError("cudaErrorStreamCaptureUnsupported")
-        self._recorded = []
-
-    def do(self, call: Callable[[], None]) -> None:
-        """Do something on the stream, or record it."""
-        if self._recorded is None:
-            call()
-        else:
-            self._recorded.append(call)
-
-    def is_capturing(self) -> bool:
-        return self._recorded is not None
-
-    def end_capture(self) -> Graph:
-        recorded, self._recorded = self._recorded, None
-        assert recorded is not None
-        return Graph(recorded)
-
-
-class Event:
-    """A point in a stream."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        self.seconds: float | None = None
-
-    def record(self, stream: Any = None) -> None:
-        self.seconds = time.perf_counter()
-
-    def synchronize(self) -> None:
-        counts.synchronisations += 1
-
-
-def get_elapsed_time(start: Event, end: Event) -> float:
-    """Return the milliseconds between two events that have been recorded."""
-    assert start.seconds is not None
-    assert end.seconds is not None
-    return (end.seconds - start.seconds) * 1000
-
-
-_current = threading.local()
-Stream.null = Stream(null=True)
-
-
-def get_current_stream() -> Stream:
-    """Return the current stream of this thread."""
-    stream: Stream = getattr(_current, "stream", Stream.null)
-    return stream
+        with self:
+            synchronize_device()
 
 
 # Libraries that hold many kernels of one source, so that not each is compiled by itself.
@@ -174,8 +88,8 @@ class RawKernel:
             _ready[code, name] = Kernels(code, [name])
         self._kernels = _ready[code, name]
         self._signature = self._kernels.signature(name)
-        # -ftz=true is for float32, and the mode of the host's floating point is for both
-        self._flush = not name.partition("<")[2].startswith("double")
+        # it is for float32, and the mode of the host's floating point is for both
+        self._flush = "-ftz=true" in options and not name.partition("<")[2].startswith("double")
 
     def __call__(
         self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0, stream: Any = None
@@ -190,15 +104,22 @@ class RawKernel:
             self._value(i, value, *declared)
             for i, (value, declared) in enumerate(zip(args, self._signature, strict=True))
         ]
-        stream = stream or get_current_stream()
-        # the arrays live until the launch is over, also in a graph
-        call = lambda: self._run(grid, block, values, shared_mem, args, stream.ptr)  # noqa: E731
-        stream.do(call)
+        device, idle, order, seed = state.device, state.idle, state.order, state.seed
+        # nobody keeps the arrays of a launch, and where nothing runs late nobody has to
+        kept = None if running_late() else args
 
-    def _run(self, grid: Any, block: Any, values: Any, shared: int, args: Any, stream: int) -> None:
-        counts.launches.append((self.name, int(grid[0]), stream, state.device))
-        if state.idle:
-            return
+        def note(on: Stream) -> None:
+            counts.launches.append((self.name, int(grid[0]), on.ptr, device))
+
+        def run() -> None:
+            if not idle:
+                self._run(grid, block, values, shared_mem, order, seed, kept)
+
+        (stream or get_current_stream()).do(run, note)
+
+    def _run(
+        self, grid: Any, block: Any, values: Any, shared: int, order: str, seed: int, _: Any
+    ) -> None:
         self._kernels.launch(
             self.name,
             [max(1, n) for n in grid],
@@ -206,8 +127,8 @@ class RawKernel:
             [value.ctypes.data for value in values],
             shared=shared,
             flush=self._flush,
-            order=state.order,
-            seed=state.seed,
+            order=order,
+            seed=seed,
         )
         if state.check_guards:
             check_guards()
@@ -254,6 +175,7 @@ class RawModule:
 
     def get_function(self, name: str) -> RawKernel:
         """Return a kernel."""
+        refuse_unsafe("to load a kernel")
         return RawKernel(self._code, name, self._options)
 
 
@@ -272,7 +194,9 @@ cuda = SimpleNamespace(
     is_available=lambda: state.devices > 0,
     runtime=SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
-        deviceSynchronize=lambda: setattr(counts, "synchronisations", counts.synchronisations + 1),
+        deviceSynchronize=synchronize_device,
+        streamCaptureModeGlobal=GLOBAL,
+        streamCaptureModeRelaxed=RELAXED,
         getDevice=lambda: state.device,
         getDeviceCount=lambda: state.devices,
         driverGetVersion=lambda: 13000,

@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -164,6 +165,25 @@ __attribute__((visibility("hidden"))) void __ubsan_handle_type_mismatch_v1_abort
 
 namespace cuda_on_cpu {
 
+// An address that is nobody's is an error of the launch, as on a GPU, and the test goes on.
+struct IllegalAddress {
+    struct sigaction segv, bus;
+    IllegalAddress()
+    {
+        struct sigaction action = {};
+        // the thread that made the access never comes back: its signal must not stay blocked
+        action.sa_flags = SA_NODEFER;
+        action.sa_handler = [](int) { fail("an illegal memory access was encountered"); };
+        sigaction(SIGSEGV, &action, &segv);
+        sigaction(SIGBUS, &action, &bus);
+    }
+    ~IllegalAddress()
+    {
+        sigaction(SIGSEGV, &segv, nullptr);
+        sigaction(SIGBUS, &bus, nullptr);
+    }
+};
+
 static void run_block(unsigned threads)
 {
     for (unsigned i = 0; i < threads; ++i) {
@@ -254,6 +274,7 @@ static int run(void (*kernel)(Arguments...), void **arguments, const Launch &lau
     std::vector<unsigned> blocks;
     arrange(blocks, (size_t)g[0] * g[1] * g[2], launch);
     const Mode mode(launch.flush);
+    const IllegalAddress guard;
     for (unsigned block : blocks) {
         blockIdx = {block % g[0], block / g[0] % g[1], block / (g[0] * g[1])};
         run_block(threads);

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from cuda_on_cpu.arrays import elementwise, host_of, ndarray, on_gpu, wrapped
+from cuda_on_cpu.arrays import change, host_of, made_by, ndarray, on_gpu, refuse_capture
 from cuda_on_cpu.cuda import CUDARuntimeError, RawKernel, RawModule, cuda
 from cuda_on_cpu.elementwise import ElementwiseKernel
-from cuda_on_cpu.memory import counts, state
+from cuda_on_cpu.state import counts, state
+from cuda_on_cpu.streams import do
 
 __all__ = ["idle_launches", "make_cupy", "thread_order"]
 
@@ -53,12 +54,12 @@ def array(
         here = obj.data.device_id == state.device
         if not copy and dtype == obj.dtype and laid_out and here:
             return obj
-        # other devices' arrays are copied over
-        host = obj._host
-    else:
-        counts.uploads += 1
-        host = np.asarray(obj)
-    return on_gpu(np.array(host, dtype, order=order, copy=True))
+        # other devices' arrays are copied over, and nothing is waited for
+        return made_by(lambda host: np.array(host, dtype, order=order), obj._host, order=order)
+    refuse_capture()
+    counts.uploads += 1
+    # by way of memory of CuPy's own: what is given may change or go
+    return on_gpu(np.array(np.asarray(obj), dtype, order=order), order)
 
 
 def asarray(a: Any, dtype: Any = None, order: str | None = None) -> ndarray:
@@ -119,7 +120,10 @@ def copyto(dst: Any, src: Any, casting: Any = "same_kind", where: Any = None) ->
     if isinstance(src, np.ndarray) and src.ndim:
         raise TypeError("src must be a cupy.ndarray: cupy.asarray(x)")
     source = src._host if isinstance(src, ndarray) else src
-    np.copyto(dst._host, source, casting=casting, where=True if where is None else where._host)
+    host, chosen = dst._host, True if where is None else where._host
+    if not np.can_cast(getattr(source, "dtype", source), host.dtype, casting):
+        raise TypeError(f"cannot be cast to {host.dtype}")
+    do(lambda: np.copyto(host, source, casting=casting, where=chosen))
 
 
 def shares_memory(a: Any, b: Any, max_work: Any = None) -> bool:
@@ -153,8 +157,9 @@ class _Random:
         self._generator = np.random.default_rng(seed)
 
     def normal(self, loc: Any = 0.0, scale: Any = 1.0, size: Any = None, dtype: Any = float) -> Any:
-        loc, scale = (float(host_of(x)) for x in (loc, scale))
-        return wrapped(self._generator.normal(loc, scale, size)).astype(dtype)
+        drawn = np.asarray(self._generator.normal(size=size))
+        made = made_by(lambda a, b: a + b * drawn, *map(host_of, (loc, scale)))
+        return made.astype(dtype)
 
     def standard_normal(self, size: Any = None, dtype: Any = float) -> Any:
         return self.normal(0, 1, size, dtype)
@@ -257,11 +262,17 @@ def _function(function: Any) -> Any:
 
     def call(*args: Any, **kwargs: Any) -> Any:
         out = kwargs.pop("out", None)
-        args = tuple([list(map(host_of, a)) if isinstance(a, (list, tuple)) else a for a in args])
-        result = elementwise(lambda *hosts: function(*hosts, **kwargs), *args)
+        args = tuple(
+            list(map(host_of, a)) if isinstance(a, (list, tuple)) else host_of(a) for a in args
+        )
+
+        def apply(*hosts: Any) -> Any:
+            return function(*hosts, **kwargs)
+
+        refuse_capture()
         if out is None:
-            return result
-        out._host[...] = result._host
+            return made_by(apply, *args)
+        change(host_of(out), apply, *args)
         return out
 
     call.__name__ = function.__name__

@@ -36,7 +36,8 @@ class ElementwiseKernel:
         if any(a.dtype != dtype or a.size != size or not a.flags.c_contiguous for a in arrays):
             raise TypeError(f"{self.name}: the stand-in takes arrays of one type and size")
         are_arrays = [isinstance(arg, ndarray) for arg in args]
-        kernel = RawKernel(self._source(names, are_arrays, C_NAMES[dtype.name]), self.name)
+        source = self._source(names, are_arrays, C_NAMES[dtype.name])
+        kernel = RawKernel(source, self.name, ("-ftz=true",))
         values = [arg if isinstance(arg, ndarray) else dtype.type(arg) for arg in args]
         if size:
             kernel((-(-size // THREADS),), (THREADS,), (*values, np.uint64(size)))

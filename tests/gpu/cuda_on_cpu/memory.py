@@ -1,14 +1,22 @@
-"""A GPU's memory, which is the host's: allocations between guards, and what is counted."""
+"""A GPU's memory, which is the host's: allocations between guards, and a pool as CuPy's.
+
+Where streams run late, what is freed goes back to the pool at once, whoever may be reading it, and
+is had again by the next of its size on the stream that it was made on. Otherwise nothing is had
+again.
+"""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
+from cuda_on_cpu.late import late_streams, running_late
+from cuda_on_cpu.state import Counts, counting, counts, state
+from cuda_on_cpu.streams import get_current_stream, refuse_unsafe
 
 __all__ = [
     "Counts",
@@ -17,6 +25,7 @@ __all__ = [
     "check_guards",
     "counting",
     "counts",
+    "late_gpu",
     "repair_guards",
     "state",
 ]
@@ -27,49 +36,18 @@ GUARD = 512
 PATTERN = 0xFF
 
 
-@dataclass
-class Counts:
-    """What the host has asked of the GPUs."""
-
-    launches: list[tuple[str, int, int, int]] = field(default_factory=list)
-    uploads: int = 0
-    uploaded_bytes: int = 0
-    downloads: int = 0
-    synchronisations: int = 0
-
-    def reset(self) -> None:
-        """Count from 0 again."""
-        self.launches.clear()
-        self.uploads = self.uploaded_bytes = self.downloads = self.synchronisations = 0
-
-    @property
-    def kernels(self) -> list[str]:
-        """The names of the kernels launched, without their template arguments."""
-        return [name.partition("<")[0] for name, *_ in self.launches]
-
-
-@dataclass
-class State:
-    """How launches are made, and which device is the current one."""
-
-    device: int = 0
-    devices: int = 2
-    order: str = "forward"
-    seed: int = 0
-    # launches are counted only
-    idle: bool = False
-    check_guards: bool = True
-
-
-counts = Counts()
-state = State()
+# What is free, by device, stream and size; the last that was freed is the first to be had again.
+_free: dict[tuple[int, int, int], list[np.ndarray]] = {}
 
 
 @contextmanager
-def counting() -> Iterator[Counts]:
-    """Count what is done inside, from 0."""
-    counts.reset()
-    yield counts
+def late_gpu(seed: int) -> Iterator[None]:
+    """Let streams run late, and memory be had again as soon as it is free."""
+    try:
+        with late_streams(seed):
+            yield
+    finally:
+        _free.clear()
 
 
 class Memory:
@@ -78,14 +56,20 @@ class Memory:
     __slots__ = ("__weakref__", "_whole", "device_id", "ptr", "size")
 
     def __init__(self, size: int, device_id: int | None = None) -> None:
-        self.size = size
+        # CuPy's pool may have it without asking CUDA, and may not
+        refuse_unsafe("to allocate")
         self.device_id = state.device if device_id is None else device_id
         room = -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
-        self._whole = np.full(room + 2 * GUARD + ALIGNMENT, PATTERN, np.uint8)
+        key = self.device_id, get_current_stream(self.device_id).ptr, room
+        late = running_late()
+        # beside what is had again, the rest of its room is nobody's
+        self.size = room if late else size
+        free = _free.get(key) if late else None
+        self._whole = free.pop() if free else np.full(room + 3 * ALIGNMENT, PATTERN, np.uint8)
         start = self._whole.ctypes.data + GUARD
         self.ptr = -(-start // ALIGNMENT) * ALIGNMENT
         _alive.add(self)
-        weakref.finalize(self, _check, self._whole, self._first, size)
+        weakref.finalize(self, _release, self._whole, self._first, self.size, key if late else None)
 
     @property
     def _first(self) -> int:
@@ -102,6 +86,12 @@ class Memory:
 
 
 _alive: weakref.WeakSet[Memory] = weakref.WeakSet()
+
+
+def _release(whole: np.ndarray, first: int, size: int, key: Any) -> None:
+    _check(whole, first, size)
+    if key is not None and running_late():
+        _free.setdefault(key, []).append(whole)
 
 
 def _check(whole: np.ndarray, first: int, size: int) -> None:
@@ -141,4 +131,9 @@ class MemoryPointer:
     def copy_from_device_async(self, src: MemoryPointer, size: int, stream: Any = None) -> None:
         """Copy bytes from another place on a device."""
         first, second = (each.ptr - each.mem.ptr for each in (self, src))
-        self.mem.host[first : first + size] = src.mem.host[second : second + size]
+        to, source = self.mem.host[first : first + size], src.mem.host[second : second + size]
+
+        def copy() -> None:
+            to[...] = source
+
+        (stream or get_current_stream()).do(copy)

@@ -1,0 +1,37 @@
+"""Where CuPy would be: the stand-in, with streams that run at once or late."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import pytest
+from cuda_on_cpu.cupy_stand_in import make_cupy
+from cuda_on_cpu.memory import late_gpu
+from cuda_on_cpu.streams import forget_captures
+
+from fastadam.kernels import gpu
+
+__all__ = ["SEEDS", "cupy_is_the_stand_in"]
+
+# Of streams that run late: as late as can be, and by chance.
+SEEDS = range(int(os.environ.get("FASTADAM_STREAM_SEEDS", "3")))
+
+
+@contextmanager
+def cupy_is_the_stand_in(seed: int | None) -> Iterator[Any]:
+    """Put the stand-in in the place of CuPy; with a seed, its streams run late."""
+    cupy = make_cupy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", cupy)
+        gpu.forget()
+        forget_captures()
+        with nullcontext() if seed is None else late_gpu(seed):
+            yield cupy
+            # what goes back to the pool does so before it closes
+            gc.collect()
+        gpu.forget()
