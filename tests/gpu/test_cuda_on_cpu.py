@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from cuda_on_cpu import emulator
 from cuda_on_cpu.emulator import ORDERS, EmulatorError, Kernels
 from cuda_on_cpu.memory import Memory, check_guards, counting, repair_guards, state
+from place import cupy_is_the_stand_in
 
 pytestmark = pytest.mark.skipif(emulator.compiler() is None, reason="needs a C++ compiler")
 
@@ -323,3 +325,181 @@ def test_streams_record(stand_in: Any, module: Any) -> None:
     assert x.get().tolist() == [0, 1, 0]
     with pytest.raises(RuntimeError, match="CaptureUnsupported"):
         stand_in.cuda.Stream.null.begin_capture()
+
+
+# -- streams that run late ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def late(_kernels: None) -> Iterator[Any]:
+    """Give the stand-in whose streams run as late as can be."""
+    with cupy_is_the_stand_in(0) as cupy:
+        yield cupy
+
+
+def there(array: Any) -> list[float]:
+    """What has arrived in an array's memory by now."""
+    return array._host.tolist()
+
+
+def test_nothing_runs_before_it_is_waited_for(late: Any) -> None:
+    x = late.zeros(2)
+    stream = late.cuda.Stream(non_blocking=True)
+    with stream:
+        x += 1
+    assert np.isnan(there(x)).all()
+    # the stream has not waited for the zeros: NaN + 1
+    stream.synchronize()
+    assert np.isnan(there(x)).all()
+    assert x.get().tolist() == [0, 0]
+    synchronize = late.cuda.runtime.deviceSynchronize
+    waits = [stream.synchronize, synchronize, lambda: stream.record().synchronize()]
+    for step, wait in enumerate(waits):
+        with stream:
+            x += 1
+        earlier = late.cuda.Stream.null.record()
+        earlier.synchronize()
+        assert there(x) == [step, step]
+        wait()
+        assert there(x) == [step + 1, step + 1]
+
+
+def test_events_and_the_default_stream_order_streams(late: Any) -> None:
+    x = late.zeros(1)
+    first, second = (late.cuda.Stream(non_blocking=True) for _ in range(2))
+    first.wait_event(late.cuda.Stream.null.record())
+    with first:
+        x += 5
+    event = first.record()
+    second.wait_event(event)
+    with second:
+        x *= 2
+    assert not event.done
+    second.synchronize()
+    assert event.done
+    assert there(x) == [10]
+    # blocking streams and the default one wait for each other
+    blocking = late.cuda.Stream()
+    x += 1
+    with blocking:
+        x *= 2
+    x += 3
+    late.cuda.Stream.null.synchronize()
+    assert there(x) == [25]
+
+
+@pytest.mark.usefixtures("_kernels")
+def test_seeds_are_orders() -> None:
+    found = set()
+    for seed in range(12):
+        with cupy_is_the_stand_in(seed) as cupy:
+            x = cupy.ones(1)
+            cupy.cuda.runtime.deviceSynchronize()
+            with cupy.cuda.Stream(non_blocking=True):
+                x *= 2
+            with cupy.cuda.Stream(non_blocking=True):
+                x += 3
+            cupy.cuda.runtime.deviceSynchronize()
+            found |= set(there(x))
+    assert found == {5, 8}
+
+
+def test_memory_is_had_again_on_its_stream_at_once(late: Any) -> None:
+    stream = late.cuda.Stream(non_blocking=True)
+    x = late.ones(3)
+    address = x.data.ptr
+    del x
+    with stream:
+        assert late.empty(3).data.ptr != address
+    with late.cuda.Device(1):
+        assert late.empty(3).data.ptr != address
+    assert late.empty(30).data.ptr == address
+    # its number goes to the next stream, and with it its memory
+    with stream:
+        address = late.empty(3).data.ptr
+    number = stream.ptr
+    del stream
+    again = late.cuda.Stream(non_blocking=True)
+    assert again.ptr == number
+    with again:
+        assert late.empty(3).data.ptr == address
+
+
+def test_host_memory_is_read_late(late: Any) -> None:
+    x, y, z = (late.empty(2) for _ in range(3))
+    kept, changed = np.ones(2), np.ones(2)
+    x.set(kept)
+    y.set(changed)
+    z.set(np.ones(2))
+    safe = late.asarray(changed)
+    changed[:] = 7
+    assert x.get().tolist() == [1, 1]
+    assert y.get().tolist() == [7, 7]
+    assert z.get().tolist() != [1, 1]
+    assert safe.get().tolist() == [1, 1]
+
+
+def test_current_streams_are_a_devices_own(late: Any) -> None:
+    stream = late.cuda.Stream(non_blocking=True)
+    with late.cuda.Device(1):
+        other = late.cuda.Stream(non_blocking=True)
+        with pytest.raises(RuntimeError, match="does not match"):
+            stream.use()
+        with other:
+            assert late.cuda.get_current_stream() is other
+            assert late.cuda.get_current_stream(0) is late.cuda.Stream.null
+    with stream, late.cuda.Device(1):
+        assert late.cuda.get_current_stream() is late.cuda.Stream.null
+
+
+def test_graphs_keep_nothing_and_run_late(late: Any) -> None:
+    x = late.zeros(3)
+    late.cuda.runtime.deviceSynchronize()
+    stream = late.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        x.fill(4)
+        graph = stream.end_capture()
+        graph.launch()
+    assert there(x) == [0, 0, 0]
+    stream.synchronize()
+    assert there(x) == [4, 4, 4]
+    del x
+    y = late.zeros(3)
+    late.cuda.runtime.deviceSynchronize()
+    graph.launch(stream)
+    stream.synchronize()
+    assert there(y) == [4, 4, 4]
+
+
+def test_captures_in_global_mode(late: Any) -> None:
+    x = late.zeros(3)
+    other, stream = late.cuda.Stream(non_blocking=True), late.cuda.Stream(non_blocking=True)
+    event = other.record()
+    runtime = late.cuda.runtime
+    unsafe = [
+        lambda: late.empty(3),
+        x.get,
+        other.synchronize,
+        event.synchronize,
+        lambda: event.done,
+        runtime.deviceSynchronize,
+        lambda: late.RawModule(code=SOURCE).get_function("at"),
+    ]
+    for call in unsafe:
+        stream.begin_capture(runtime.streamCaptureModeGlobal)
+        with pytest.raises(RuntimeError, match="CaptureUnsupported"):
+            call()
+        with pytest.raises(RuntimeError, match="Invalidated"):
+            stream.end_capture()
+    stream.begin_capture()
+    late.empty(3)
+    other.synchronize()
+    with pytest.raises(RuntimeError, match="Isolation"):
+        stream.wait_event(event)
+    stream.end_capture()
+    blocking = late.cuda.Stream()
+    blocking.begin_capture()
+    with pytest.raises(RuntimeError, match="Implicit"):
+        x.fill(1)
+    blocking.end_capture()

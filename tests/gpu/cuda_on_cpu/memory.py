@@ -37,7 +37,7 @@ PATTERN = 0xFF
 
 
 # What is free, by device, stream and size; the last that was freed is the first to be had again.
-_free: dict[tuple[int, int, int], list[np.ndarray]] = {}
+_free: dict[tuple[int, int, int] | None, list[np.ndarray]] = {}
 
 
 @contextmanager
@@ -90,7 +90,8 @@ _alive: weakref.WeakSet[Memory] = weakref.WeakSet()
 
 def _release(whole: np.ndarray, first: int, size: int, key: Any) -> None:
     _check(whole, first, size)
-    if key is not None and running_late():
+    if running_late():
+        # what was made before all ran late is had by nobody again, but may have yet to be read
         _free.setdefault(key, []).append(whole)
 
 
