@@ -339,3 +339,26 @@ def test_a_gradient_on_another_device_is_refused(cupy: Any) -> None:
         here.apply_gradients({"w": cupy.ones(3, np.float32)})
     assert (there.t, here.t) == (1, 0)
     assert_same_bits(there.parameters["w"].array, before)
+
+
+def test_missing_gradients(cupy: Any) -> None:
+    """Skipped, or without a step but with a count: as on the CPU."""
+    sequence = ("", "b", "", "ab", "", "c", "")
+    for kind in ("Adam", "AMSGrad", "AdaBound"):
+        for way in ("skip", "none"):
+            arrays = {name: np.ones(5, "f4") for name in "abc"}
+            cls = getattr(fastadam, kind)
+            if way == "none":
+                cls = type(kind, (cls,), {"reallocate_cleared_grads": lambda self: None})
+            here = cls(alpha=0.1).setup(arrays)
+            there = cls(alpha=0.1).setup(sent(cupy, arrays))
+            for opt in (here, there):
+                opt.missing_gradients = "skip" if way == "skip" else "zeros"
+                opt.add_hook(GradientClipping(1.0))
+            for missing in sequence:
+                grads = {n: None if n in missing else np.full(5, 2.0, "f4") for n in "abc"}
+                here.apply_gradients(grads)
+                there.apply_gradients(
+                    {n: None if g is None else cupy.asarray(g) for n, g in grads.items()}
+                )
+                assert_same(there, here)
