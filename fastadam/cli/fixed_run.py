@@ -144,7 +144,9 @@ def train(variant: str, dtype: str, n_steps: int, mixed: bool, **hyperparameters
     """
     kind, usual = VARIANTS[variant]
     params = parameters(dtype)
-    opt = kind(**{**usual, **hyperparameters}).setup(params)
+    # Chainer's, which has no other
+    mode = {"decay_mode": "eta"} if kind is AdamW else {}
+    opt = kind(**{**usual, **mode, **hyperparameters}).setup(params)
     rules = {name: param.update_rule for name, param in opt.parameters.items()}
     grads = gradients(dtype)
     with restored_threads():
