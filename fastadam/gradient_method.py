@@ -552,7 +552,7 @@ class GradientMethod(LossScaling):
         t = self.t
         try:
             if self.t == 0:
-                self._begin()
+                self._before_first_update()
             self._check_left_scales()
             self.reallocate_cleared_grads()
             if list(self._set_up_hooks()) or any(map(is_scaled, params)):
@@ -580,7 +580,7 @@ class GradientMethod(LossScaling):
                 for param in params:
                     param.cleargrad()
 
-    def _begin(self) -> None:
+    def _before_first_update(self) -> None:
         """Get ready for the first update; there is nothing to do here."""
 
     def _update_parameters(self) -> None:

@@ -125,7 +125,7 @@ class _WithHooks(AMSBound):
 
 def _float16(mixed: bool) -> Iterator[Array]:
     yield from _train(AMSGrad(alpha=0.005, eps=2e-7, **_BETAS), "float16", mixed)
-    opt = AdamW(alpha=0.002, weight_decay_rate=0.011, eta=0.7, **_BETAS)
+    opt = AdamW(alpha=0.002, weight_decay_rate=0.011, eta=0.7, decay_mode="eta", **_BETAS)
     yield from _train(opt, "float16", mixed, masters=True)
 
 

@@ -179,8 +179,7 @@ def first_difference(results: fixed_run.Results, expected: fixed_run.Results) ->
 
 def _reference(variant: str, dtype: str) -> tuple[fixed_run.Results, fixed_run.Results]:
     """Make the shorter run with the array formula and with ``adam_step``."""
-    kind, usual = fixed_run.VARIANTS[variant]
-    hyperparam = kind(**{**usual, **_REFERENCE}).hyperparam.get_dict()
+    hyperparam = fixed_run.made(variant, **_REFERENCE).hyperparam.get_dict()
     keys = ("m", "v", "vhat") if hyperparam["amsgrad"] else ("m", "v")
     both: list[fixed_run.Results] = [
         {

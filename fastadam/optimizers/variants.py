@@ -78,7 +78,7 @@ class AdamW(Adam):
         )
         self._look_at_decay()
 
-    def _begin(self) -> None:
+    def _before_first_update(self) -> None:
         """Look at what has been set since."""
         self._look_at_decay()
 
