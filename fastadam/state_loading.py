@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,7 +12,22 @@ from fastadam.kernels.dtypes import computing_dtype, is_half
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array, entry_name, stored_entry
 
-__all__ = ["prepare_state"]
+__all__ = ["StateLike", "prepare_state"]
+
+
+class StateLike(NamedTuple):
+    """What an array of a state would be, without its memory.
+
+    Attributes
+    ----------
+    array : array
+        Has its shape and layout.
+    dtype : dtype
+        Its dtype.
+    """
+
+    array: Any
+    dtype: Any
 
 
 def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any, t: int) -> None:
@@ -68,7 +83,7 @@ def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any
             prepared.attribute(rule, "_state", None)
             return
         try:
-            value = stored_entry(serializer, key, likes[key] if sized else None)
+            value = stored_entry(serializer, key, _array_of(likes[key]) if sized else None)
         except KeyError:
             if key in optional:
                 dropped.append(key)
@@ -96,6 +111,8 @@ def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any
         for key in dropped:
             prepared.remove_entry(current, key)
         return
+    if not current and fresh.keys() - loaded.keys() - set(dropped):
+        fresh, gained = rule._initial_state(param)
     state = {k: v for k, v in (current or fresh).items() if k not in dropped}
     state.update((key, stored.made()) for key, stored in loaded.items())
     prepared.attribute(rule, "_state", state)
@@ -111,10 +128,11 @@ class _Stored:
         self._like = like
         self._sized = sized
         self._is_new = bool(getattr(serializer, "gives_new_arrays", False))
-        if not is_array(like):
+        array = _array_of(like)
+        if not is_array(array):
             self.value: Any = type(like)(value)
             return
-        shape = like.shape if sized else None
+        shape = array.shape if sized else None
         self.value = check_stored_array(value, shape, like.dtype, self.entry)
         # state is kept in the type that steps are computed in, whatever a file has
         wide = computing_dtype(self.value.dtype) or self.value.dtype
@@ -134,7 +152,7 @@ class _Stored:
 
     def made(self) -> Any:
         """Return what the state gets in place of what is there."""
-        like, value = self._like, self.value
+        like, value = _array_of(self._like), self.value
         if not is_array(like):
             return value
         in_order = not self._sized or (not is_gpu_array(like) and like.flags.c_contiguous)
@@ -149,7 +167,12 @@ class _Stored:
 
 def _is_of_another_dtype(value: Any, like: Any) -> bool:
     """Tell whether an array is not of the dtype that a new state would have."""
-    return is_array(value) and is_array(like) and value.dtype != like.dtype
+    return is_array(value) and is_array(_array_of(like)) and value.dtype != like.dtype
+
+
+def _array_of(like: Any) -> Any:
+    """Return an array of the shape and layout of what a value is to be like, or what it is."""
+    return like.array if isinstance(like, StateLike) else like
 
 
 def _lie_apart(arrays: list[Any]) -> bool:

@@ -400,6 +400,10 @@ class UpdateRule:
         return follow(self._fp32_param, param)
 
     def _state_template(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what a new state would be like, and attributes that are set with it."""
+        return self._initial_state(param)
+
+    def _initial_state(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return what `init_state` makes for a parameter: state, and attributes set with it.
 
         It is called on a copy, so that the rule stays as it is.

@@ -147,7 +147,6 @@ def _prepare_bag(
             only.discard(name)
         elif name in known:
             values[name] = _plain(source.value(key))
-            opt._check_hyperparam(name, values[name])
         elif strict:
             # what there is no room for is refused as such
             source.value(key)
@@ -158,6 +157,10 @@ def _prepare_bag(
             f"hyperparameters for: {', '.join(map(repr, unknown[:5]))}; there are: "
             f"{', '.join(sorted(known))}. strict=False leaves them"
         )
+    together = {**bag.get_dict(), **values}
+    for name, value in values.items():
+        door = f"{prefix + name!r} in {source.where}"
+        opt._check_hyperparam(name, value, door, together)
     prepare_values(prepared, bag, values, only)
 
 

@@ -16,7 +16,7 @@ from fastadam.kernels.arrays import check_parameter
 from fastadam.kernels.backend import is_array
 from fastadam.kernels.batch import Batch
 from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_coefficients
-from fastadam.kernels.dtypes import is_half, state_like
+from fastadam.kernels.dtypes import computing_dtype, is_half, state_like
 from fastadam.kernels.table import Step
 from fastadam.optimizers.adam_batch import AdamBatch, call_all
 from fastadam.optimizers.gate import Gate, check_all, is_ours
@@ -24,6 +24,7 @@ from fastadam.parameter import peek_grad
 from fastadam.rule_batch import RuleBatch
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer, optional_number
+from fastadam.state_loading import StateLike
 from fastadam.update.overrides import overrides
 from fastadam.update_rule import UpdateRule
 
@@ -326,13 +327,18 @@ eps_mode, decay_mode : optional
         return {**state, **late} if late else state
 
     def _state_template(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return one array for all moments, unless a subclass makes its own state."""
+        """Return what the moments would be like, unless a subclass makes its own state."""
         if overrides(self, "init_state", AdamRule):
-            state, gained = super()._state_template(param)
-            return {key: _widened(value) for key, value in state.items()}, gained
-        like = state_like(self._template(param).array)
+            return self._initial_state(param)
+        array = np.zeros(1, np.float32) if param is None or param.array is None else param.array
+        like = StateLike(array, computing_dtype(array.dtype) or array.dtype)
         names = ("m", "v", "vhat") if self.hyperparam.amsgrad else ("m", "v")
         return dict.fromkeys(names, like), {}
+
+    def _initial_state(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return a new state, in float32 for half types whatever a subclass makes."""
+        state, gained = super()._initial_state(param)
+        return {key: _widened(value) for key, value in state.items()}, gained
 
     def _new_state(self, param: Any) -> dict[str, Any]:
         """Return a fresh state, in float32 for half types whatever a subclass makes."""

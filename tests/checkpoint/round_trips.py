@@ -142,6 +142,7 @@ class Program:
             "when": pick("first", "middle", "last"),
             "on_nonfinite": pick("propagate", "skip"),
             "monitor": pick(False, False, True),
+            "missing_gradients": pick("zeros", "skip"),
             "steps": int(random.integers(0, 4)),
             "persistent": pick(True, False),
         }
@@ -191,6 +192,7 @@ class Program:
             setattr(opt, name, value)
         opt.setup(self.target(seed))
         opt.on_nonfinite, opt.monitor = plan["on_nonfinite"], plan["monitor"]
+        opt.missing_gradients = plan["missing_gradients"]
         if plan["masters"]:
             opt.use_fp32_update()
         if plan["scale"] == "dynamic":
@@ -281,6 +283,9 @@ def advance(opt: Any, seed: Any) -> None:
     scale = opt.loss_scale
     for param in opt.parameters.values():
         if param.array is not None:
+            param.cleargrad()
+            if random.random() < 0.1:
+                continue
             grad = np.asarray(random.normal(size=param.array.shape) * (scale or 1.0))
             param.grad = grad.astype(param.array.dtype)
             param._loss_scale = scale
@@ -340,6 +345,7 @@ def copy_what_is_not_saved(source: Any, target: Any) -> None:
     for name in set(vars(target.hyperparam)) - set(vars(source.hyperparam)):
         delattr(target.hyperparam, name)
     target.on_nonfinite, target.monitor = source.on_nonfinite, source.monitor
+    target.missing_gradients = source.missing_gradients
     target._use_fp32_update = source._use_fp32_update
     if source.loss_scale is None:
         target.loss_scale = None

@@ -51,7 +51,7 @@ def test_hooks_that_are_missing_or_new(path: Path) -> None:
         report = fastadam.load(path, other)
     assert (report.hooks_missing, report.hooks_added) == ((), ())
     other = made(GradientNoise(0.1), GradientClipping(0.1))
-    with pytest.warns(UserWarning, match="hooks") as caught:
+    with pytest.warns(UserWarning, match="not here: WeightDecay, l/b: WeightDecay") as caught:
         report = fastadam.load(path, other)
     assert report.hooks_missing == ("WeightDecay", "l/b: WeightDecay")
     assert report.hooks_added == ("GradientNoise",)
@@ -59,8 +59,7 @@ def test_hooks_that_are_missing_or_new(path: Path) -> None:
     assert "hooks added: GradientNoise" in str(report)
     (warning,) = caught
     assert warning.filename == __file__
-    for words in ("not here: WeightDecay, l/b: WeightDecay", "are here: GradientNoise"):
-        assert words in str(warning.message)
+    assert "are here: GradientNoise" in str(warning.message)
     assert other.t == 1
     # who turns warnings into errors has nothing loaded
     other = made()
