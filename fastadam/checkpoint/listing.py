@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from fastadam.files.entries import describe
+import numpy as np
+
+from fastadam.files.entries import Value, describe
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import Reader, format_of
 from fastadam.files.manifest import KEY, Manifest, unpack
+from fastadam.kernels.dtypes import is_bfloat16
 
 __all__ = ["listing"]
 
 # How many bytes of a value are read without an optimizer that has room for it, or four times the
 # size of the file.
 _LARGEST = 1 << 30
+# How many numbers are shown.
+_FEW = 4
 
 
 def listing(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -28,7 +33,8 @@ def listing(path: str | os.PathLike[str]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``entries``, a list of dicts with ``key``, ``dtype``, ``shape``, ``bytes`` and ``damage``;
+        ``entries``, a list of dicts with ``key``, ``dtype``, ``shape``, ``bytes``, ``value`` and
+        ``damage``; ``value`` is that of a number, a string or a few numbers, else None;
         ``versions``; ``verified``, whether the file lists its contents and they are all there;
         ``damaged``, the keys that are not as they were saved.
 
@@ -59,7 +65,14 @@ def _entry(reader: Reader, key: str, manifest: Manifest | None, limit: int) -> d
     try:
         value = reader.read(key, limit)
     except CheckpointError as error:
-        return {"key": key, "dtype": "?", "shape": [], "bytes": 0, "damage": str(error)}
+        return {
+            "key": key,
+            "dtype": "?",
+            "shape": [],
+            "bytes": 0,
+            "value": None,
+            "damage": str(error),
+        }
     found = describe(value, None if listed is None else listed.dtype)
     damage = None
     if manifest is not None and listed is None:
@@ -71,5 +84,17 @@ def _entry(reader: Reader, key: str, manifest: Manifest | None, limit: int) -> d
         "dtype": found.dtype,
         "shape": list(found.shape),
         "bytes": 0 if found.dtype == "none" else int(value.nbytes),
+        "value": _plain(value),
         "damage": damage,
     }
+
+
+def _plain(value: Value) -> Any:
+    """Return a small value as Python's; None if it is larger."""
+    if value.size > _FEW or value.dtype.hasobject:
+        return None
+    if is_bfloat16(value.dtype):
+        value = value.astype(np.float32)
+    if value.dtype.kind in "biufU":
+        return value.tolist()
+    return None if value.dtype.kind == "V" else str(value.tolist())

@@ -13,6 +13,9 @@ from fastadam.files.errors import CheckpointError
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
+# Characters of a value.
+_WIDEST = 40
+
 SUMMARY = "list what a saved file holds, and check it"
 
 
@@ -29,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             output.print_json({"error": str(error)})
         else:
-            print(error, file=sys.stderr)
+            print(output.printable(str(error)), file=sys.stderr)
         return 1
     if args.json:
         output.print_json(found)
@@ -40,20 +43,34 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(found: dict[str, Any]) -> None:
     """Print a table, and what there is to say of the whole."""
-    rows = [["key", "dtype", "shape", "bytes", ""]]
+    rows = [["key", "dtype", "shape", "bytes", "value", ""]]
     for entry in found["entries"]:
         shape = "x".join(map(str, entry["shape"])) or "-"
         damage = "" if entry["damage"] is None else entry["damage"]
-        rows.append([entry["key"], entry["dtype"], shape, f"{entry['bytes']:,}", damage])
-    for line in output.table(rows, "lllrl"):
+        value = "" if entry["value"] is None else _shown(entry["value"])
+        cells = [entry["key"], entry["dtype"], shape, f"{entry['bytes']:,}", value, damage]
+        rows.append([_one_line(cell) for cell in cells])
+    for line in output.table(rows, "lllrll"):
         print(line.rstrip())
     total = sum(entry["bytes"] for entry in found["entries"])
     print(f"{len(found['entries'])} entries, {total:,} bytes")
     if found["versions"]:
-        print("saved with " + ", ".join(f"{k} {v}" for k, v in found["versions"].items()))
+        versions = ", ".join(f"{k} {v}" for k, v in found["versions"].items())
+        print("saved with " + _one_line(versions))
     if found["damaged"]:
-        print(f"DAMAGED: {', '.join(found['damaged'])}")
+        print(f"DAMAGED: {_one_line(', '.join(found['damaged']))}")
     elif found["verified"]:
         print("verified: everything is as it was saved")
     else:
         print("not verified: the file has no list of its contents, as others write them")
+
+
+def _one_line(text: str) -> str:
+    """Return text of a file as one line of a terminal."""
+    return output.printable(text.replace("\n", "\\n"))
+
+
+def _shown(value: Any) -> str:
+    """Return a value as a number or a string is written."""
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."

@@ -6,12 +6,28 @@ import json
 import sys
 from collections.abc import Sequence
 
-__all__ = ["print_json", "progress", "table"]
+__all__ = ["print_json", "printable", "progress", "table"]
 
 
 def print_json(result: object) -> None:
     """Print a result for machines on standard output."""
     print(json.dumps(result, indent=2))
+
+
+def printable(text: str) -> str:
+    r"""Return text from a file as a terminal may print it: what is no character is escaped.
+
+    Parameters
+    ----------
+    text : str
+        The text; its line breaks stay.
+
+    Examples
+    --------
+    >>> printable('w\x1b[2J')
+    'w\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def progress(line: str) -> None:

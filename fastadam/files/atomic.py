@@ -137,6 +137,7 @@ class _Temporary:
     def __init__(self, folder: str) -> None:
         self._folder = folder
         self.path = ""
+        self._file: BinaryIO | None = None
 
     def create(self, target: str) -> BinaryIO:
         """Make it, and open it for writing; errors name the file that it is made for."""
@@ -146,7 +147,7 @@ class _Temporary:
             self.path = os.path.join(self._folder, name)
             try:
                 # 0o666 less the umask, as open() creates files; tempfile's 0o600 would stay.
-                file = open(self.path, "x+b")  # noqa: SIM115 - whoever has asked closes it
+                self._file = file = open(self.path, "x+b")  # noqa: SIM115 - closed by `remove`
             except FileExistsError:
                 self.path = ""
                 continue
@@ -158,7 +159,10 @@ class _Temporary:
             file.close()
 
     def remove(self) -> None:
-        """Remove it, if it is there."""
+        """Close and remove it, if it is there."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.path)
 

@@ -94,6 +94,8 @@ def pieces(value: Value) -> Iterator[bytes]:
     value : numpy.ndarray
         The array.
     """
+    if value.dtype.names is not None:
+        value = _without_gaps(value)
     n_bytes = value.nbytes
     if n_bytes <= PIECE:
         yield value.tobytes()
@@ -109,6 +111,15 @@ def pieces(value: Value) -> Iterator[bytes]:
         step = max(1, PIECE // (n_bytes // len(value)))
         for at in range(0, len(value), step):
             yield from pieces(value[at : at + step])
+
+
+def _without_gaps(value: Value) -> Value:
+    """Return a copy of a structured array, with zeros for what is between its fields."""
+    filled = np.zeros(value.shape, value.dtype)
+    for name in value.dtype.names or ():
+        field = value[name]
+        filled[name] = field if field.dtype.names is None else _without_gaps(field)
+    return filled
 
 
 def checked_pieces(key: str, value: Value, expected: Entry | None) -> Iterator[bytes]:
@@ -223,8 +234,10 @@ def _sha256(value: Value) -> str:
     dtype = value.dtype
     little = dtype if dtype == _RAW or is_bfloat16(dtype) else dtype.newbyteorder("<")
     turned = little != dtype
+    if dtype.names is not None:
+        value, turned = value.astype(little), False
     digest = hashlib.sha256()
-    if value.flags.c_contiguous and not turned and value.size:
+    if value.flags.c_contiguous and not turned and value.size and dtype.names is None:
         digest.update(np.asarray(value).reshape(-1).view(np.uint8).data)
         return digest.hexdigest()
     for piece in pieces(value):

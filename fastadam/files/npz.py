@@ -102,6 +102,8 @@ class NpzReader:
             self._offsets = sorted(set(offsets))
         if len(self._offsets) != len(offsets):
             raise self._damaged("two members are in one place")
+        if offsets and self._offsets[-1] >= start:
+            raise self._damaged("a member is behind the directory")
         if (self._offsets[0] if offsets else start) != first:
             raise self._damaged("there is something before the first member")
         self._offsets.append(start)

@@ -268,3 +268,41 @@ def test_errors_name_the_file_that_was_asked_for(tmp_path):
     with pytest.raises(FileNotFoundError) as raised, atomic_write(path):
         pass
     assert raised.value.filename == str(path)
+
+
+@posix_only
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EXDEV])
+def test_a_file_that_is_mounted_by_itself(tmp_path, monkeypatch, code):
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def refuse(old, new):
+        raise OSError(code, os.strerror(code), old, None, new)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="mounted by itself") as raised:
+        write(path)
+    monkeypatch.undo()
+    assert (raised.value.errno, raised.value.filename) == (code, str(path))
+    assert ".fastadam-" not in str(raised.value)
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@posix_only
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="needs the superuser")
+def test_a_file_that_is_really_mounted_by_itself(tmp_path):
+    path, source = tmp_path / "a", tmp_path / "source"
+    path.write_bytes(b"")
+    source.write_bytes(b"old")
+    mounted = subprocess.run(["mount", "--bind", source, path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        with pytest.raises(OSError, match="mounted by itself") as raised:
+            write(path)
+        assert raised.value.filename == str(path)
+        assert path.read_bytes() == b"old"
+    finally:
+        subprocess.run(["umount", path], check=True)
+    assert sorted(os.listdir(tmp_path)) == ["a", "source"]

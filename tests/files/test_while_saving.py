@@ -1,0 +1,194 @@
+"""What goes into a file is what its list of contents says, or nothing does; each byte once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastadam
+from fastadam.files import hdf5
+from fastadam.files.atomic import atomic_write
+from fastadam.files.limits import PIECE
+from fastadam.serializers import load_hdf5, save_hdf5, save_npz
+
+SUFFIXES = ["npz", "h5"]
+
+
+def make(n: int) -> Any:
+    opt = fastadam.Adam().setup({"a": np.ones(n), "b": np.ones((4, n // 4)), "c": np.ones(3)})
+    opt.apply_gradients({k: np.ones_like(p.array) for k, p in opt.parameters.items()})
+    return opt
+
+
+@pytest.fixture(params=SUFFIXES)
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    if request.param == "h5":
+        pytest.importorskip("h5py")
+    return tmp_path / f"run.{request.param}"
+
+
+@pytest.mark.parametrize("compression", [False, True])
+@pytest.mark.parametrize("n", [40, PIECE // 4])
+def test_a_change_while_it_is_saved_leaves_the_old_file(
+    path: Path, n: int, compression: bool
+) -> None:
+    opt = make(n)
+    fastadam.save(path, opt)
+    old = path.read_bytes()
+    changes: list[Callable[[], object]] = [
+        lambda: opt.apply_gradients({k: np.ones(p.shape) for k, p in opt.parameters.items()}),
+        lambda: opt.parameters["c"].array.__setitem__(0, np.random.random()),
+        lambda: opt.parameters["a"].update_rule.state["v"].__setitem__(-1, np.random.random()),
+    ]
+    # the last value that is written is one that can be changed
+    for change in changes:
+        calls = 0
+
+        def progress(done: int, total: int, change: Callable[[], object] = change) -> None:
+            nonlocal calls
+            calls += 1
+            if calls == 1:
+                change()
+
+        with pytest.raises(RuntimeError, match="while"):
+            fastadam.save(path, opt, compression=compression, progress=progress)
+        assert path.read_bytes() == old
+        assert os.listdir(path.parent) == [path.name]
+    fastadam.save(path, opt, compression=compression)
+    other = make(n)
+    fastadam.load(path, other)
+    assert other == opt
+
+
+def test_an_exception_of_progress_leaves_the_old_file(path: Path) -> None:
+    opt = make(PIECE // 4)
+    fastadam.save(path, opt)
+    old = path.read_bytes()
+
+    def progress(done: int, total: int) -> None:
+        if done > total // 2:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fastadam.save(path, opt, progress=progress)
+    assert path.read_bytes() == old
+    assert os.listdir(path.parent) == [path.name]
+
+
+SHA256 = hashlib.sha256
+
+
+class Counted:
+    """SHA-256 that counts what it is given."""
+
+    n_bytes = 0
+
+    def __init__(self, data: Any = b"") -> None:
+        self._real = SHA256(data)
+        Counted.n_bytes += len(data)
+
+    def update(self, data: Any) -> None:
+        self._real.update(data)
+        Counted.n_bytes += len(data)
+
+    def hexdigest(self) -> str:
+        return self._real.hexdigest()
+
+
+def test_a_load_digests_each_byte_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opt = make(PIECE // 4)
+    fastadam.save(path, opt)
+    plain = path.with_name("plain.h5")
+    held = sum(3 * p.array.nbytes for p in opt.parameters.values())
+    loads = [lambda: fastadam.load(path, opt)]
+    if path.suffix == ".h5":
+        save_hdf5(plain, opt)
+        loads += [
+            lambda: load_hdf5(path, opt, path="optimizer/"),
+            lambda: load_hdf5(plain, opt),
+        ]
+    reads: list[str] = []
+    read = hdf5.Hdf5Group._read
+
+    def counting(self: Any, dataset: Any, shape: Any, key: str, limit: Any) -> Any:
+        reads.append(key)
+        return read(self, dataset, shape, key, limit)
+
+    monkeypatch.setattr(hdf5.Hdf5Group, "_read", counting)
+    monkeypatch.setattr(hashlib, "sha256", Counted)
+    for load in loads:
+        Counted.n_bytes = 0
+        reads.clear()
+        load()
+        assert Counted.n_bytes < 1.1 * held
+        assert len(reads) == len(set(reads))
+    monkeypatch.undo()
+
+
+def interrupted(n: int, call: Callable[[], object]) -> bool:
+    """Interrupt the n-th line of the package; tell whether there was one."""
+    package = os.path.dirname(fastadam.__file__)
+    left = n
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        if event == "line":
+            left -= 1
+            if left < 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.skipif(sys.gettrace() is not None, reason="somebody else traces")
+def test_ctrl_c_at_every_line_of_a_save(path: Path) -> None:
+    """Before or after; no temporary file stays, and no lock."""
+    old, new = make(40), make(40)
+    new.epoch = 7
+    other = make(40)
+    doors: list[tuple[Callable[[], object], int]] = [
+        (lambda: fastadam.save(path, new), 23),
+        (lambda: atomic(path, b"new"), 1),
+        (lambda: save_npz(path, {"x": 1}), 7),
+    ]
+    for save, step in doors:
+        n, seen = 0, set()
+        while True:
+            fastadam.save(path, old)
+            before = path.read_bytes()
+            hit = interrupted(n, save)
+            assert os.listdir(path.parent) == [path.name], n
+            seen.add(path.read_bytes() == before)
+            if not hit:
+                break
+            n += step
+        assert seen == {True, False}
+        assert n > 10
+    fastadam.save(path, new)
+    fastadam.load(path, other)
+    assert other.epoch == 7
+
+
+def atomic(path: Path, data: bytes) -> None:
+    with atomic_write(path) as file:
+        file.write(data)
