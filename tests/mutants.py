@@ -223,7 +223,6 @@ MUTANTS = [
     Mutant("bag without its gate", HYPERPARAMETER, "self._gate(self, name, value)", "pass"),
     Mutant("path is a glob", PATHS, "elif which in self:", "elif False:"),
     Mutant("alpha of float32 unchecked", ARRAYS, '    "alpha_t": "alpha",\n', ""),
-    Mutant("written numbers unnoticed", GATHER, "or root.__dict__ != self.entries", ""),
     Mutant("bounds swapped", SCALARS, "return lower, upper", "return upper, lower"),
     Mutant(
         "bounds ignore schedules",
@@ -256,8 +255,8 @@ MUTANTS = [
     Mutant(
         "lent gradients kept",
         METHOD,
-        "param.cleargrad()\n\n    def _update_parameters",
-        "pass\n\n    def _update_parameters",
+        "param.cleargrad()\n\n    def _begin",
+        "pass\n\n    def _begin",
     ),
     # who is updated, and who is said to have been
     Mutant("a shared rule in the batch", DISPATCH, " or id(rule) in taken", ""),
@@ -273,7 +272,7 @@ MUTANTS = [
     Mutant("states overlap", ARRAYS, 'if key == other_key == "array" or not', "if True or not"),
     Mutant("gradient in m", ROWS, '("p", "m", "v", "vhat", "half")', '("p", "v", "vhat", "half")'),
     Mutant("masked arrays", TABLE, "or masked(array)", ""),
-    Mutant("gradients of others", DISPATCH, "copied = [] if self._is_one else", "copied = [] or"),
+    Mutant("gradients of others", DISPATCH, "copied = copy_shared_gradients(", "copied = list("),
     Mutant("frozen state", DISPATCH, "and len(self._paths) == len(self._parameters)", ""),
     Mutant("bad parameter at setup", METHOD, "param.update_rule._check_parameter(", "str(("),
     Mutant("all are said to be done", DISPATCH, " if done or old != new)", ")"),
