@@ -322,6 +322,12 @@ class _Whole:
     def __init__(self, optimizer: Any) -> None:
         self._optimizer, self._t = optimizer, optimizer.t
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Whole) and self._t == other._t
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
     def __reduce__(self) -> tuple[Any, ...]:
         undisturbed(self._optimizer, LOOK, lambda: None)
         if self._optimizer.t != self._t:

@@ -36,6 +36,9 @@ from fastadam.update_rule import UpdateRule
 
 __all__ = ["GradientMethod"]
 
+# What an update finds out before it makes its step.
+_FOUND = ("_loss_scaling_isnan", "_loss_scaling_isnan_ever")
+
 
 class GradientMethod(LossScaling):
     """Base class of optimizers that update every parameter from its gradient, by a rule.
@@ -548,8 +551,8 @@ class GradientMethod(LossScaling):
                 "there are no gradients: call update(lossfun, ...) with a function that "
                 "returns (loss, gradients), or apply_gradients(gradients)"
             )
-        found = self._loss_scaling_isnan, self._loss_scaling_isnan_ever
-        t = self.t
+        own, t = self.__dict__, self.t
+        found = {name: own[name] for name in _FOUND if name in own}
         try:
             if self.t == 0:
                 self._before_first_update()
@@ -571,7 +574,10 @@ class GradientMethod(LossScaling):
             self.call_hooks("post")
         finally:
             if self.t == t:
-                self._loss_scaling_isnan, self._loss_scaling_isnan_ever = found
+                # nothing has been updated, and nothing found
+                for name in _FOUND:
+                    own.pop(name, None)
+                own.update(found)
             unscaled, self._unscaled = self._unscaled, None
             self._facts = None
             targets.finish()

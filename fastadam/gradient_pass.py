@@ -115,7 +115,9 @@ def _may_overflow(array: Any) -> bool:
 def _as_computed(param: Any, grad: Any) -> Any:
     """Return a gradient in the dtype that its parameter's step is computed in."""
     computing = computing_dtype(param.array.dtype)
-    if computing is None or computing_dtype(grad.dtype) == computing:
+    own = computing_dtype(grad.dtype)
+    # NumPy takes None for float64
+    if computing is None or (own is not None and own == computing):
         return grad
     with np.errstate(all="ignore"), beside(grad):
         return grad.astype(computing)

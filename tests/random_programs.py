@@ -96,7 +96,7 @@ class Program(Trained):
         elif how == 8:
             list(opt.parameters.items())
         elif how == 9:
-            opt.check_nan_in_grads()
+            repr(opt.last_update)
         elif how == 10 and self.is_tree:
             fastadam.compare(self.target, self.target)
         elif how == 11 and c % 8 == 0 and self.contiguous():

@@ -404,7 +404,8 @@ cdef class Rows:
         if not g_at:
             row.g_type = g_type
             return False
-        if g_at != row.g:
+        # of a wider type than the last one, it reaches further
+        if g_at != row.g or row.g_type != g_type:
             if self.overlaps(g_at, row.n * cnp.PyArray_ITEMSIZE(<cnp.ndarray> grad)):
                 return False
             row.g = g_at
