@@ -242,9 +242,9 @@ UPDATES: dict[str, Callable[[Any, Path], Any]] = {
 def refused(doors: dict[str, Callable[[Any, Path], Any]], opt: Any, folder: Path) -> None:
     """Expect all of these to be refused, and files to be as they were."""
     for name, door in doors.items():
+        print(name)
         with pytest.raises(RuntimeError, match="this Adam"):
             door(opt, folder)
-            raise AssertionError(f"{name} was not refused")
 
 
 @WAYS
@@ -397,7 +397,8 @@ def test_looks_while_another_thread_trains(look: str, tmp_path: Path) -> None:
             fastadam.load(tmp_path / "run.npz", other)
             return fastadam.snapshot(other)
         if look == "compare":
-            return None if fastadam.compare(opt, make()) else None
+            fastadam.compare(opt, make())
+            return None
         made = {"deepcopy": copy.deepcopy, "snapshot": fastadam.snapshot}.get(look)
         found = pickle.loads(pickle.dumps(opt)) if made is None else made(opt)
         return found if look == "snapshot" else fastadam.snapshot(found)
