@@ -255,8 +255,8 @@ MUTANTS = [
     Mutant(
         "lent gradients kept",
         METHOD,
-        "param.cleargrad()\n\n    def _begin",
-        "pass\n\n    def _begin",
+        "param.cleargrad()\n\n    def _before_first_update",
+        "pass\n\n    def _before_first_update",
     ),
     # who is updated, and who is said to have been
     Mutant("a shared rule in the batch", DISPATCH, " or id(rule) in taken", ""),
