@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from cuda_on_cpu.cupy_stand_in import make_cupy
 from cuda_on_cpu.memory import late_gpu
-from cuda_on_cpu.streams import forget_captures
+from cuda_on_cpu.streams import start_over
 
 from fastadam.kernels import gpu
 
@@ -29,7 +29,7 @@ def cupy_is_the_stand_in(seed: int | None) -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", cupy)
         gpu.forget()
-        forget_captures()
+        start_over()
         with nullcontext() if seed is None else late_gpu(seed):
             yield cupy
             # what goes back to the pool does so before it closes

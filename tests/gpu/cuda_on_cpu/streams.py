@@ -17,10 +17,10 @@ __all__ = [
     "Graph",
     "Stream",
     "do",
-    "forget_captures",
     "get_current_stream",
     "get_elapsed_time",
     "refuse_unsafe",
+    "start_over",
     "synchronize_device",
 ]
 
@@ -194,8 +194,9 @@ class Stream:
         return Graph(recorded)
 
 
-def forget_captures() -> None:
-    """End all captures, such as those that a test has left when it failed."""
+def start_over() -> None:
+    """Make the default streams current and end all captures, which a test that failed has left."""
+    _streams().clear()
     for stream in list(_capturing):
         stream._invalid = False
         stream.end_capture()
