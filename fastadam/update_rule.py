@@ -383,7 +383,9 @@ class UpdateRule:
 
     def _read_master(self, serializer: Any, param: Parameter | None) -> Any:
         """Read and check a float32 master, if the file has one."""
-        stored = optional_entry(serializer, "fp32_param", None if param is None else param.array)
+        # Chainer's parameters are neither true nor false
+        like = None if param is None else param.array
+        stored = optional_entry(serializer, "fp32_param", like)
         if stored is None:
             return None
         shape = None if param is None or param.array is None else param.array.shape

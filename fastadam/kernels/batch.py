@@ -25,7 +25,7 @@ __all__ = ["Batch", "adam_batch", "check_batch"]
 
 Array = npt.NDArray[Any]
 
-_PLAIN = (float, int, np.floating, np.integer)
+_PLAIN: Any = (float, int, np.floating, np.integer)
 
 
 def check_batch(steps: Sequence[Step], halves: Sequence[Array | None] = ()) -> None:
@@ -221,10 +221,14 @@ class Batch:
         A scale that float32 does not have is for those who look at every parameter's dtype.
         """
         if scales is not None:
+            seen = None
             for scale in scales:
-                plain = scale is None or isinstance(scale, _PLAIN)
-                if not plain or (scale is not None and not LEAST_SCALE <= scale <= GREATEST_SCALE):
+                # nearly always the same object
+                if scale is seen or scale is None:
+                    continue
+                if not isinstance(scale, _PLAIN) or not LEAST_SCALE <= scale <= GREATEST_SCALE:
                     return False
+                seen = scale
         return not self.on_gpu or _one_scale(scales) is not None
 
     def squares(self, scales: Sequence[float | None] | None = None) -> list[float]:
