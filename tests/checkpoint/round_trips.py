@@ -280,12 +280,13 @@ class Program:
 def advance(opt: Any, seed: Any) -> None:
     """Make one update."""
     random = np.random.default_rng(seed)
-    scale = opt.loss_scale
+    scale, given = opt.loss_scale, False
     for param in opt.parameters.values():
         if param.array is not None:
             param.cleargrad()
-            if random.random() < 0.1:
+            if given and random.random() < 0.1:
                 continue
+            given = True
             grad = np.asarray(random.normal(size=param.array.shape) * (scale or 1.0))
             param.grad = grad.astype(param.array.dtype)
             param._loss_scale = scale
