@@ -59,7 +59,7 @@ def save(
     RuntimeError
         If the optimizer is not set up, or h5py is needed and not installed; if an update is
         half-way, in another thread or where a signal handler has interrupted it, or begun by
-        `progress`.
+        `progress`; or if something has changed while it was saved. The old file is still there.
     OSError
         If the file cannot be written; the old one is still there.
 

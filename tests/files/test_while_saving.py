@@ -129,7 +129,8 @@ def test_a_load_digests_each_byte_once(path: Path, monkeypatch: pytest.MonkeyPat
         reads.clear()
         load()
         assert Counted.n_bytes < 1.1 * held
-        assert len(reads) == len(set(reads))
+        arrays = [key for key in reads if key.endswith(("m", "v", "a", "b", "c"))]
+        assert len(arrays) == len(set(arrays))
     monkeypatch.undo()
 
 
