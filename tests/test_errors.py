@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import copy
 import io
 import re
 import signal
@@ -1340,6 +1341,37 @@ def test_two_threads() -> None:
         go_on.set()
         first.join(20)
     wholly_before_or_after(opt, {}, ("a", "l1/W", "l1/b"))
+
+
+def test_a_look_in_the_middle_of_an_update() -> None:
+    opt = trained()
+    seen: list[str] = []
+
+    def hook(rule: Any, param: Any) -> None:
+        for look in (fastadam.snapshot, copy.deepcopy, lambda opt: opt == trained()):
+            with pytest.raises(RuntimeError) as caught:
+                look(opt)
+            said(caught.value, "this Adam", "middle of an update", "'post' hook")
+            seen.append(rule.path)
+
+    opt.parameters["a"].update_rule.add_hook(hook, "look")
+    opt.apply_gradients(grads(2))
+    assert seen == ["a"] * 3
+
+
+def test_a_hook_that_updates_again() -> None:
+    opt = trained()
+    opt.add_hook(lambda opt: opt.apply_gradients(grads(3)), "again")
+    with refused(opt, RuntimeError, "this Adam", "hook", "update() has returned"):
+        opt.apply_gradients(grads(2))
+
+
+def test_a_state_that_was_cleared() -> None:
+    opt = trained()
+    state = opt.parameters["l1/W"].update_rule.state
+    state.clear()
+    with refused(opt, ValueError, "'l1/W'", "'m', 'v'"):
+        opt.apply_gradients(grads(2))
 
 
 # -- settings ------------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -242,9 +244,12 @@ UPDATES: dict[str, Callable[[Any, Path], Any]] = {
 def refused(doors: dict[str, Callable[[Any, Path], Any]], opt: Any, folder: Path) -> None:
     """Expect all of these to be refused, and files to be as they were."""
     for name, door in doors.items():
-        print(name)
-        with pytest.raises(RuntimeError, match="this Adam"):
+        try:
             door(opt, folder)
+        except RuntimeError as error:
+            assert "this Adam" in str(error), name  # noqa: PT017
+        else:
+            raise AssertionError(f"{name} was not refused")
 
 
 @WAYS
@@ -296,6 +301,12 @@ def test_in_the_middle_of_a_step_all_doors_are_closed(where: str, tmp_path: Path
     assert opt.parameters["b"].update_rule.t == 2
 
 
+def load_without_hooks(path: Path, opt: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*was saved with hooks")
+        fastadam.load(path, opt)
+
+
 def press(rule: Any, param: Any) -> None:
     signal.raise_signal(signal.SIGUSR1)
 
@@ -305,7 +316,7 @@ def whole(opt: Any, folder: Path, called: list[bool]) -> None:
         door(opt, folder)
     assert all(param.update_rule.t == opt.t for param in opt.parameters.values())
     other = make()
-    fastadam.load(folder / "run.npz", other)
+    load_without_hooks(folder / "run.npz", other)
     assert found(opt) == found(other)
     called.append(True)
 
@@ -326,7 +337,7 @@ def test_hooks_may_look_and_not_update(repeated: bool, tmp_path: Path) -> None:
                 if name != "pickle":
                     door(opt, tmp_path)
             other = make()
-            fastadam.load(tmp_path / "run.npz", other)
+            load_without_hooks(tmp_path / "run.npz", other)
             assert found(opt) == found(other), timing
             assert opt.t == other.t
             seen.append(other.t)
@@ -383,6 +394,7 @@ def test_looks_while_another_thread_trains(look: str, tmp_path: Path) -> None:
 
     def train() -> None:
         while not stop.is_set():
+            time.sleep(0.001)
             try:
                 opt.apply_gradients(gradients())
             except RuntimeError:
@@ -409,7 +421,7 @@ def test_looks_while_another_thread_trains(look: str, tmp_path: Path) -> None:
     thread.start()
     done = refusals = 0
     try:
-        while done < 20 and refusals < 5000:
+        while done < 6 and refusals < 300:
             try:
                 snapshot = looked()
             except RuntimeError:

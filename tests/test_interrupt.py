@@ -204,3 +204,135 @@ def test_in_another_thread_nothing_is_done() -> None:
     thread.join(20)
     assert handlers == [signal.default_int_handler]
     assert opt.t == 2
+
+
+class RaisedAt(PressedAt):
+    """Raise an error when the interpreter comes to the nth line: one that nobody can hold back."""
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+        name = frame.f_code.co_filename
+        if not name.startswith(PACKAGE) or name == NEVER_BETWEEN:
+            return None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.n:
+                raise MemoryError
+        return self
+
+
+def scaled(t: int) -> fastadam.Adam:
+    """Adam of arrays with a dynamic loss scale and masters, after some updates."""
+    opt = fastadam.Adam(alpha=0.25)
+    opt.use_fp32_update()
+    opt.setup({key: np.ones(3, dtype) for key, dtype in {"a": "f8", "b": "f4", "c": "f2"}.items()})
+    opt.loss_scaling(interval=4)
+    for _ in range(t):
+        update(opt)
+    return opt
+
+
+def update(opt: fastadam.Adam) -> None:
+    grads = {key: np.full(3, opt.loss_scale) for key in opt.target}
+    opt.apply_gradients(grads, loss_scale=opt.loss_scale)
+
+
+def all_of(opt: fastadam.Adam) -> tuple[Any, ...]:
+    report = opt.last_update
+    scaling = opt.loss_scale, opt._loss_scaling_isnan, opt._loss_scaling_isnan_ever
+    return facts(opt), opt.t, scaling, None if report is None else (report.t, report.applied)
+
+
+def at_every_line(
+    make_one: Callable[[], Any], change: Callable[[Any], None], tracer: type[PressedAt], step: int
+) -> set[str]:
+    """Interrupt an update at every line; it is made or it is not. Then it can be made."""
+    done = make_one()
+    change(done)
+    counter = tracer(0)
+    tracing = sys.gettrace()
+    before = all_of(make_one())
+    sys.settrace(counter)
+    update(done)
+    sys.settrace(tracing)
+    after = all_of(done)
+    ends = set()
+    for n in range(1, counter.lines + 1, step):
+        opt = make_one()
+        change(opt)
+        sys.settrace(tracer(n))
+        try:
+            with pytest.raises((KeyboardInterrupt, MemoryError)):
+                update(opt)
+        finally:
+            sys.settrace(tracing)
+        now = all_of(opt)
+        assert now in (before, after), (n, now, before, after)
+        ends.add("before" if now == before else "after")
+        if now == before:
+            update(opt)
+            assert all_of(opt) == after, n
+    assert not _RUNNING
+    return ends
+
+
+def nothing(opt: Any) -> None:
+    pass
+
+
+def rebound(opt: Any) -> None:
+    for key in opt.target:
+        opt.target[key] = opt.target[key].copy()
+
+
+def one_rebound(opt: Any) -> None:
+    opt.target["b"] = opt.target["b"].copy()
+
+
+def reordered(opt: Any) -> None:
+    opt.target["a"] = opt.target.pop("a")
+
+
+@pytest.mark.parametrize("change", [nothing, rebound, one_rebound, reordered])
+@pytest.mark.parametrize("tracer", [PressedAt, RaisedAt])
+def test_before_or_after_and_never_between(
+    tracer: type[PressedAt], change: Callable[[Any], None]
+) -> None:
+    """Moments, masters, counts, the loss scale and the report, with arrays that were replaced."""
+    ends = at_every_line(lambda: scaled(2), change, tracer, 11)
+    assert "before" in ends
+
+
+def test_a_signal_handler_that_raises_waits_for_the_step() -> None:
+    """Any signal's, not Ctrl-C's alone."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit
+
+    press_term: list[Callable[[], Any]] = [lambda: None]
+    for position in ("pre", "post"):
+        opt, twin = make(False, True), make(False, True)
+        for each in (opt, twin):
+            for key in "bc":
+                rule = each.parameters[key].update_rule
+                rule.add_hook(lambda rule, param: press_term[0](), "x", position)
+        press_term[0] = lambda: signal.raise_signal(signal.SIGTERM)
+        old = signal.signal(signal.SIGTERM, leave)
+        try:
+            with pytest.raises(SystemExit):
+                opt.apply_gradients(gradients())
+            assert signal.getsignal(signal.SIGTERM) is leave
+        finally:
+            signal.signal(signal.SIGTERM, old)
+        press_term[0] = lambda: None
+        twin.apply_gradients(gradients())
+        assert facts(opt) == facts(twin)
+        assert (opt.t, opt.last_update) == (twin.t, twin.last_update)
+
+
+def test_post_hooks_see_the_new_loss_scale() -> None:
+    opt = scaled(2)
+    seen: list[Any] = []
+    opt.add_hook(lambda opt: seen.append((opt.loss_scale, opt.last_update.loss_scale)), "x", "post")
+    for _ in range(3):
+        update(opt)
+    assert seen == [(8, 4), (16, 8), (32, 16)]
