@@ -49,6 +49,6 @@ def warn_of_decay(kind: str, alpha: float, rate: float) -> None:
 def _level() -> int:
     """Return how many calls up the first is that is not this library's."""
     level, frame = 0, sys._getframe()
-    while frame.f_back is not None and frame.f_globals["__name__"].startswith("fastadam."):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("fastadam."):
         level, frame = level + 1, frame.f_back
     return level
