@@ -45,6 +45,7 @@ HOOKS = "fastadam/optimizer_hooks/"
 CHANGES = "fastadam/kernels/_hooks.pxi"
 CROWD = "fastadam/kernels/crowding.py"
 CPU = "fastadam/kernels/cpu.py"
+FILES = "fastadam/files"
 
 
 class Mutant(NamedTuple):
@@ -921,6 +922,48 @@ MUTANTS = [
     Mutant("set threads are timed", CPU, " and threads.set_by_hand() is None", ""),
     Mutant("small steps are timed", CPU, "if total >= SERIAL_BELOW and", "if"),
     Mutant("strided steps are timed", BATCH, "    if batch.steady:\n        batch", "    batch"),
+    # files
+    Mutant("changes are saved", f"{FILES}/entries.py", "if found != expected.sha256:", "if False:"),
+    Mutant(
+        "pieces overlap",
+        f"{FILES}/entries.py",
+        "yield from pieces(value[at : at + step])",
+        "yield from pieces(value[at : at + step + 1])",
+    ),
+    Mutant("names twice", f"{FILES}/npz.py", "if key in self._records:", "if False:"),
+    Mutant("no checksum", f"{FILES}/npz.py", " or zlib.crc32(found) != self.record.crc", ""),
+    Mutant(
+        "no checksum of large ones",
+        f"{FILES}/npz.py",
+        "if self._crc != self.record.crc:",
+        "if False:",
+    ),
+    Mutant(
+        "gaps between members",
+        f"{FILES}/npz.py",
+        "        elif stop == end:\n            return\n",
+        "        else:\n            return\n",
+    ),
+    Mutant(
+        "room for everything",
+        f"{FILES}/npz.py",
+        "if limit is not None and n_bytes > limit:",
+        "if False:",
+    ),
+    Mutant(
+        "devices are read",
+        f"{FILES}/limits.py",
+        "if not stat.S_ISREG(status.st_mode):",
+        "if False:",
+    ),
+    Mutant("no end of groups", f"{FILES}/hdf5.py", 'name.count(b"/") >= DEPTH or ', ""),
+    Mutant(
+        "the list is not compared",
+        f"{FILES}/verified.py",
+        "if describe(value, listed.dtype) != listed:",
+        "if False:",
+    ),
+    Mutant("temporary files stay", f"{FILES}/atomic.py", "        temporary.remove()\n", ""),
 ]
 
 
