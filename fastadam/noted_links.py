@@ -21,8 +21,13 @@ def noted_links(link: Any) -> Noted | None:
         return None
     noted = Noted()
     pending: list[Registry] = [link]
+    # a link may be in several others, or, until a walk refuses it, in itself
+    seen: set[int] = set()
     while pending:
         part = pending.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
         if not _walks_as_ours(part):
             return None
         own, children = vars(part), part._named_children()
