@@ -46,6 +46,11 @@ CHANGES = "fastadam/kernels/_hooks.pxi"
 CROWD = "fastadam/kernels/crowding.py"
 CPU = "fastadam/kernels/cpu.py"
 FILES = "fastadam/files"
+COMMIT = "fastadam/kernels/_commit.pyx"
+PREPARED = "fastadam/serializers/prepared.py"
+STATES = "fastadam/state_loading.py"
+LOADED = "fastadam/checkpoint/optimizer_loading.py"
+LOADING = "fastadam/checkpoint/loading.py"
 
 
 class Mutant(NamedTuple):
@@ -58,6 +63,26 @@ class Mutant(NamedTuple):
 
 
 MUTANTS = [
+    # loads: effects, setters, states
+    Mutant("sources overwritten", COMMIT, "        self.untangle()\n", ""),
+    Mutant(
+        "old values dropped", COMMIT, "Py_INCREF(<object> effect.old)\n                Py", "Py"
+    ),
+    Mutant("new keys stay", COMMIT, "                    self.take_out(i)\n", ""),
+    Mutant("copies unchecked", COMMIT, "not same_shape(target, source) or ", ""),
+    Mutant(
+        "setters not taken back",
+        PREPARED,
+        "            if not self._effects.committed:\n                _take_back(undos, error)\n",
+        "",
+    ),
+    Mutant("counts of any kind", PREPARED, "if not 0 <= count <= _MOST:", "if count > _MOST:"),
+    Mutant(
+        "states that overlap", STATES, "            if apart and key in", "            if key in"
+    ),
+    Mutant("first alpha kept", LOADED, 'prepared.remove_attribute(rule, "initial_alpha")', "pass"),
+    Mutant("names of any kind", LOADED, "        elif name in known:\n", "        elif name:\n"),
+    Mutant("hooks in silence", LOADING, "    _warn_of_hooks(source.where, report)\n", ""),
     # the formula
     Mutant("m grows", LOOPS, "(g[i] - m[i])", "(g[i] + m[i])"),
     Mutant("m by beta2", LOOPS, "one_minus_beta1 * (g[i]", "one_minus_beta2 * (g[i]"),

@@ -112,8 +112,8 @@ def test_what_cannot_be_committed_is_refused_when_it_is_held() -> None:
     for array in (repeated, windows):
         refused(ValueError, "share memory", effects.hold_copy, array, np.ones(array.shape))
     refused(TypeError, "expected dict", effects.hold_entry, OrderedDict(), "a", 1)
-    refused(TypeError, "", effects.hold_entry, None, "a", 1)
-    refused(TypeError, "", effects.hold_entry, {}, 1, 1)
+    refused(TypeError, "expected dict", effects.hold_entry, None, "a", 1)
+    refused(TypeError, "expected str", effects.hold_entry, {}, 1, 1)
     refused(TypeError, "expected str", effects.hold_entry, {}, np.str_("a"), 1)
     refused(AttributeError, "no slot 'x'", effects.hold_slot, Slots(), "x", 1)
     refused(AttributeError, "no slot '__class__'", effects.hold_slot, Slots(), "__class__", int)
