@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "DamagedArchiveError",
     "EmptyFileError",
+    "NoRoomError",
     "UnreadableFileError",
     "plainly",
 ]
@@ -44,6 +45,10 @@ class CheckpointError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
+
+
+class NoRoomError(CheckpointError):
+    """A value is larger than the place where it is to go."""
 
 
 class DamagedArchiveError(CheckpointError, zipfile.BadZipFile):

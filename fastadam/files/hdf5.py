@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fastadam.files.entries import Value
-from fastadam.files.errors import CheckpointError, UnreadableFileError
+from fastadam.files.errors import CheckpointError, NoRoomError, UnreadableFileError
 from fastadam.files.hdf5_types import (
     DIGEST,
     MemoryType,
@@ -131,41 +131,41 @@ class Hdf5Group:
 
     def read(self, key: str, limit: int | None) -> Value:
         """Read one value, as `NpzReader.read`."""
-        stored = self.stored(key, limit)
+        stored = self._stored(key, limit)[0] if self.listed else self.digested(key, limit)[0]
         try:
             value = None if stored is None else decoded(stored)
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{key!r} in {self.where} cannot be loaded: {error}") from error
         return np.array(None, dtype=object) if value is None else np.asarray(value)
 
-    def stored(self, key: str, limit: int | None, compare: bool | None = None) -> Stored | None:
-        """Read one value as it is in the file.
+    def digested(self, key: str, limit: int | None) -> tuple[Stored | None, str | None]:
+        """Read one value as it is in the file, and its digest, if one is stored with it.
 
         Parameters
         ----------
         key, limit
             As for `read`.
-        compare : bool, optional
-            Whether it is compared with its digest, if it has one; by default unless there is a list
-            of contents, by which all is compared.
         """
-        try:
-            dataset = self._open(key)
-            shape = dataset.shape
-            stored = None if shape is None else self._read(dataset, shape, key, limit)
-            told = None
-            if not self.listed if compare is None else compare:
-                told = self._digest(dataset)
-        except CheckpointError:
-            raise
-        except Exception as error:  # whatever libhdf5 meets in a damaged file
-            raise UnreadableFileError(f"{key!r} in {self.where} cannot be read: {error}") from error
+        stored, told = self._stored(key, limit)
         if told is not None and told != digest_of(stored):
             raise CheckpointError(
                 f"{key!r} in {self.where} is damaged: its SHA-256 digest is not the one that was "
                 "saved with it"
             )
-        return stored
+        return stored, told
+
+    def _stored(self, key: str, limit: int | None) -> tuple[Stored | None, str | None]:
+        """Read one value, and what digest is stored with it, if there is no list of contents."""
+        try:
+            dataset = self._open(key)
+            shape = dataset.shape
+            stored = None if shape is None else self._read(dataset, shape, key, limit)
+            told = None if self.listed else self._digest(dataset)
+        except CheckpointError:
+            raise
+        except Exception as error:  # whatever libhdf5 meets in a damaged file
+            raise UnreadableFileError(f"{key!r} in {self.where} cannot be read: {error}") from error
+        return stored, told
 
     def _open(self, key: str) -> Any:
         """Open a dataset whose values are in this file."""
@@ -220,7 +220,7 @@ class Hdf5Group:
                 # a whole chunk is unpacked for one element
                 held = max(n_bytes, math.prod(map(int, plan.get_chunk())) * itemsize)
         if limit is not None and held > limit:
-            raise CheckpointError(
+            raise NoRoomError(
                 f"{key!r} in {self.where} has shape {shape} and {held:,} bytes, and there is room "
                 f"for {limit:,} where it is to go"
             )
@@ -340,19 +340,6 @@ class Hdf5Reader(Hdf5Group):
         """Return the digest that is stored with a dataset; None if there is none."""
         try:
             return self._digest(self._open(key))
-        except CheckpointError:
-            raise
-        except Exception as error:  # whatever libhdf5 meets in a damaged file
-            raise UnreadableFileError(f"{key!r} in {self.where} cannot be read: {error}") from error
-
-    def n_bytes(self, key: str) -> int:
-        """Return how many bytes a value takes; many of one that nobody knows of."""
-        try:
-            dataset = self._open(key)
-            dtype, shape = self.memory_type(dataset).dtype, dataset.shape
-            if shape is None:
-                return 0
-            return SMALL if dtype.hasobject else math.prod(map(int, shape)) * dtype.itemsize
         except CheckpointError:
             raise
         except Exception as error:  # whatever libhdf5 meets in a damaged file

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastadam.files.entries import Entry, Value, describe
-from fastadam.files.errors import CheckpointError
+from fastadam.files.errors import CheckpointError, NoRoomError
 from fastadam.files.formats import Reader
 from fastadam.files.hdf5 import Hdf5Reader
 from fastadam.files.hdf5_types import DIGEST, decoded, digest_of, digest_of_all, digest_of_parts
@@ -116,15 +116,8 @@ class Sealed:
                 if key != KEY:
                     self._compare(key, path, self._manifest.entries[key])
                 continue
-            told = reader.told(key)
-            if seal is None and told is None:
-                continue
-            digests[key] = self._digest(key, path)
-            if told not in (None, digests[key]):
-                raise CheckpointError(
-                    f"{key!r} in {self.where} is damaged: its SHA-256 digest is not the one that "
-                    "was saved with it"
-                )
+            if seal is not None or reader.told(key) is not None:
+                digests[key] = self._digest(key, path)
         if seal is not None and seal != digest_of_all(digests):
             raise CheckpointError(
                 f"{self.where} is damaged, or was changed after it was saved: the SHA-256 digest "
@@ -160,41 +153,45 @@ class Sealed:
             )
         return self._kept.pop(key)
 
-    def _takes(self, key: str, path: str) -> bool:
-        """Tell whether a value is kept until it is asked for."""
-        n_bytes = self._reader.n_bytes(key)
-        takes = n_bytes <= (self._room if key.startswith(path) else SPARE // 16)
-        if takes and key.startswith(path):
-            self._room -= n_bytes
-        return takes
+    def _limit(self, key: str, path: str) -> int:
+        """Return how many bytes of a value are read to be kept until it is asked for."""
+        return self._room if key.startswith(path) else SPARE // 16
+
+    def _keep(self, key: str, path: str, value: Value) -> None:
+        """Keep a value of the object that is loaded."""
+        if key.startswith(path):
+            self._room = max(0, self._room - value.nbytes)
+            self._kept[key] = value
 
     def _compare(self, key: str, path: str, listed: Entry) -> None:
         """Compare a value with the list of contents."""
-        if self._takes(key, path) or listed.dtype in ("str", "bytes"):
-            value = self._reader.read(key, None)
-            if describe(value, listed.dtype) != listed:
-                raise _damaged(key, self.where)
-            if key.startswith(path):
-                self._kept[key] = value
+        try:
+            value = self._reader.read(key, self._limit(key, path))
+        except NoRoomError:
+            kind, shape, sha256 = self._reader.digest(key)
+            if (shape, sha256) == (listed.shape, listed.sha256):
+                return
+            # the list has other digests of strings, and of the other byte order
+            is_number = listed.dtype not in ("str", "bytes") and not kind.startswith(">")
+            if is_number or describe(self._reader.read(key, None)) != listed:
+                raise _damaged(key, self.where) from None
             return
-        kind, shape, sha256 = self._reader.digest(key)
-        if (shape, sha256) == (listed.shape, listed.sha256):
-            return
-        # the list has the digests of the other byte order
-        if not kind.startswith(">") or describe(self._reader.read(key, None)) != listed:
+        if describe(value, listed.dtype) != listed:
             raise _damaged(key, self.where)
+        self._keep(key, path, value)
 
     def _digest(self, key: str, path: str) -> str:
-        """Return the digest of a value."""
-        if not self._takes(key, path):
-            kind, shape, sha256 = self._reader.digest(key)
-            return digest_of_parts(kind, shape, sha256)
-        stored = self._reader.stored(key, None, compare=False)
-        if key.startswith(path):
-            try:
-                value = None if stored is None else decoded(stored)
-            except UnicodeDecodeError:
-                # whoever asks for it is told
-                return digest_of(stored)
-            self._kept[key] = np.array(None, dtype=object) if value is None else value
-        return digest_of(stored)
+        """Return the digest of a value, which is that which is stored with it."""
+        try:
+            stored, digest = self._reader.digested(key, self._limit(key, path))
+        except NoRoomError:
+            digest = digest_of_parts(*self._reader.digest(key))
+            if self._reader.told(key) not in (None, digest):
+                raise _damaged(key, self.where) from None
+            return digest
+        try:
+            value = None if stored is None else decoded(stored)
+            self._keep(key, path, np.array(None, dtype=object) if value is None else value)
+        except UnicodeDecodeError:
+            pass  # whoever asks for it is told
+        return digest_of(stored) if digest is None else digest
