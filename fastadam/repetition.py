@@ -203,7 +203,10 @@ class Repetition:
 
     def _same_updates(self) -> bool:
         """Tell whether classes of parameters have the `update` that they had."""
-        return all(getattr(kind, "update", None) is update for kind, update in self._updates)
+        for kind, update in self._updates:  # noqa: SIM110  (a generator calls for each)
+            if getattr(kind, "update", None) is not update:
+                return False
+        return True
 
 
 def repeatable(

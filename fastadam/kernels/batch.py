@@ -384,7 +384,7 @@ class Batch:
 
     def capturing(self) -> bool:
         """Tell whether a step, or a part of it, would become part of a CUDA graph."""
-        return any(map(capturing, {gpu.device for gpu in self.on_gpu}))
+        return bool(self.on_gpu) and any(map(capturing, {gpu.device for gpu in self.on_gpu}))
 
     def begin_capture(self) -> bool:
         """Make ready for what `follow` has taken over to be captured; False if it cannot be."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from itertools import repeat
 from operator import attrgetter
@@ -93,11 +92,12 @@ class _Gathered(NamedTuple):
     groups: list[_Group]
     ts: list[int]
     rules: Noted
-    methods: list[tuple[Any, Any]]
+    kinds: list[Any]
+    methods: list[Any]
 
     def same(self) -> bool:
         """Tell whether rules, classes and hyperparameters of single rules are what they were."""
-        return self.rules.same() and all(_PLAIN(kind) == found for kind, found in self.methods)
+        return self.rules.same() and list(map(_PLAIN, self.kinds)) == self.methods
 
 
 def _noted(rules: Sequence[Any], params: Sequence[Any], attribute: str) -> Noted:
@@ -229,10 +229,13 @@ class AdamBatch(RuleBatch):
         kept = self._kept
         assert kept is not None
         # launches are made in Python, where Ctrl-C could come between one and its count
-        with DeferredInterrupt() if kept.batch.on_gpu else nullcontext():
-            kept.batch.step_and_count(
-                self._coefficients, self.rules, kept.ts, _following(kept), owner, noted, unscaled
-            )
+        step = kept.batch.step_and_count
+        what = self._coefficients, self.rules, kept.ts, _following(kept), owner, noted, unscaled
+        if kept.batch.on_gpu:
+            with DeferredInterrupt():
+                step(*what)
+        else:
+            step(*what)
 
     def capturing(self) -> bool:
         """Tell whether a step would become part of a CUDA graph."""
@@ -272,7 +275,8 @@ class AdamBatch(RuleBatch):
         """Gather everything, make the update, and keep what was gathered if it may be kept."""
         self._kept = None
         rules = _noted(self.rules, self.params, self._rule)
-        methods = [(kind, _PLAIN(kind)) for kind in dict.fromkeys(map(type, self.rules))]
+        kinds: list[Any] = list(dict.fromkeys(map(type, self.rules)))
+        methods = list(map(_PLAIN, kinds))
         stepped = self._stepped()
         steps, groups, states = self._steps(stepped, gradients)
         batch = Batch(steps, self._rounded(stepped, gradients))
@@ -303,7 +307,7 @@ class AdamBatch(RuleBatch):
         steady = batch.steady and len(steps) == len(self.rules)
         # a warm-up from alpha = 0 has no first alpha yet
         if steady and all(group.rule._start_alpha() for group in groups) and batch.keep(halves):
-            self._kept = _Gathered(batch, groups, ts, rules, methods)
+            self._kept = _Gathered(batch, groups, ts, rules, kinds, methods)
 
     def _stepped(self) -> list[Any]:
         """Return what each step is made on: the parameter or its float32 master."""
