@@ -308,3 +308,31 @@ def test_behind_something_else_in_a_file_object() -> None:
     link = fastadam.Link(W=2)
     load_npz(file, link)
     assert link.W.array.tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("n", [10, PIECE])
+def test_a_flip_in_values_without_digests(n: int) -> None:
+    file = io.BytesIO()
+    save_npz(file, {"W": np.ones(n, np.float32)}, compression=False)
+    data = bytearray(file.getvalue())
+    data[300 if n > 10 else 170] ^= 1
+    link = fastadam.Link(W=n)
+    link.W.array[...] = 3
+    with pytest.raises(zipfile.BadZipFile, match=r"'W' .*checksum"):
+        load_npz(io.BytesIO(bytes(data)), link)
+    assert np.all(link.W.array == 3)
+
+
+def test_bytes_between_two_members() -> None:
+    file = io.BytesIO()
+    save_npz(file, {"W": np.ones(3, np.float32), "b": np.ones(2, np.float32)}, compression=False)
+    data = file.getvalue()
+    _, _, start = end_of(data)
+    second = data.index(b"PK\x03\x04", 4)
+    record = data.index(b"PK\x01\x02", start + 4)
+    changed = bytearray(data)
+    changed[record + 42 : record + 46] = struct.pack("<L", second + 5)
+    changed[second:second] = b"hello"
+    link = fastadam.Link(W=3, b=2)
+    with pytest.raises(zipfile.BadZipFile, match=r"'W' .*does not end where"):
+        load_npz(io.BytesIO(with_start(bytes(changed), start + 5)), link)
