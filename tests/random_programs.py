@@ -216,7 +216,7 @@ class Program(Trained):
         for (path, old), (new_path, new) in zip(before, self.leaves(), strict=True):
             assert path == new_path
             arrays = [each if self.is_tree else each.array for each in (old, new)]
-            self.values[id(arrays[1])] = arrays[1], self.value_of(arrays[0]).copy()
+            self.values[id(arrays[1])] = arrays[1], self.value_of(arrays[0]).copy(order="K")
             if not self.is_tree:
                 moved[id(new)] = self.entries[id(old)]
         if not self.is_tree:
