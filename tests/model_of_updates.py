@@ -94,9 +94,9 @@ class Model:
             g = np.zeros_like(p) if given is None else np.asarray(given)
             # a half-precision gradient of a half-precision parameter stays one in hooks
             half = p.dtype == F16 and g.dtype.newbyteorder("=") == F16 and scale is None
-            # in the layout of the parameter, where memory is in the order of sums
-            g, as_given = np.empty_like(p, g.dtype.newbyteorder("=")), g
-            g[...] = as_given
+            # sums are in the order of a gradient's memory, or in C order where it has gaps
+            whole = g.flags.c_contiguous or g.flags.f_contiguous
+            g = np.array(g, g.dtype.newbyteorder("="), order="K" if whole else "C")
             if scale is not None:
                 wide = T if g.dtype == F16 else np.promote_types(T, g.dtype)
                 g = g.astype(wide) / wide.type(scale)
@@ -149,8 +149,9 @@ class Model:
             "clip": lambda: g * T(rate),
             "halve": lambda: g * T(0.5),
         }.get(hook, lambda: g)()
-        new = np.asarray(new, g.dtype)
-        return new.astype(F16).astype(F32) if half else new
+        changed = np.empty_like(g)
+        changed[...] = new.astype(F16) if half else new
+        return changed
 
     def _step(self, entry: Entry, param: Array, g: Array, half: bool) -> None:
         """The formula."""

@@ -351,6 +351,12 @@ class Program(Trained):
             np.array(grads[path], copy=True) if grads[path] is not None else None
             for path, _, _ in rows
         ]
+        if own:
+            # as the parameters have them
+            given = [
+                None if g is None else np.array(real[path].grad, copy=True)
+                for g, (path, _, _) in zip(given, rows, strict=True)
+            ]
         if self.is_tree:
             given = self.sums(rows, grads, given)
         before = {path: np.array(g, copy=True) for path, g in grads.items() if g is not None}
