@@ -36,7 +36,8 @@ def nothing(rule: Any, param: Any) -> None:
 
 def optimizer(kind: str = "AdamW", **more: Any) -> Any:
     """An optimizer with hyperparameters of its own."""
-    arguments = {**HYPER, **({"weight_decay_rate": 0.01} if kind in ("Adam", "AdamW") else {})}
+    decay = {"weight_decay_rate": 0.01, "decay_mode": "eta"} if kind in ("Adam", "AdamW") else {}
+    arguments = {**HYPER, **decay}
     return getattr(fastadam, kind)(**{**arguments, **more})
 
 

@@ -59,6 +59,9 @@ def reached(start: Path) -> set[str]:
     while waiting:
         for name in imports(waiting.pop()) - seen:
             seen.add(name)
+            if name.partition(".")[0] != "fastadam":
+                # where it is installed, others are beside it
+                continue
             path = PACKAGE.parent.joinpath(*name.split("."))
             waiting |= {p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()}
     return seen

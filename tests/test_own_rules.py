@@ -204,9 +204,11 @@ def test_saved_and_resumed(format_: str, dtype: str, tmp_path: Path) -> None:
 def mixed(params: dict[str, np.ndarray], **attributes: Any) -> Any:
     """Adam with the user's rule for 'b' and 'd'."""
     opt = fastadam.AdamW(**HYPER, weight_decay_rate=0.01).setup(params)
-    opt.hyperparam.momentum = 0.5
     for path in ("b", "d"):
-        opt.parameters[path].update_rule = SGDRule(opt.hyperparam, lr=0.1)
+        rule = SGDRule(opt.hyperparam, lr=0.1)
+        # Adam's own hyperparameters know no other names
+        rule.hyperparam.momentum = 0.5
+        opt.parameters[path].update_rule = rule
     for name, value in attributes.items():
         setattr(opt, name, value)
     return opt

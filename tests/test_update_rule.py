@@ -109,7 +109,6 @@ def test_own_rule_with_state() -> None:
 @pytest.mark.parametrize("kind", [SGDRule, AdamRule])
 def test_disabled_rule_does_nothing(kind: Callable[[], Any]) -> None:
     rule, param = kind(), parameter()
-    rule.hyperparam.lr = 0.5
     rule.add_hook(lambda rule, param: pytest.fail("called"), name="hook")
     rule.enabled = False
     before = everything(rule, param)

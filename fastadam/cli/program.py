@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -32,7 +33,7 @@ def as_program(command: Callable[[], int]) -> int:
         or the disk is full.
     """
     closed = _open_closed_streams()
-    _buffer_lines()
+    _record_failures()
     status: object = 0
     try:
         status = command()
@@ -41,7 +42,7 @@ def as_program(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         status = INTERRUPTED
     except OSError:
-        # one of a stream's comes again when what is left in it is written
+        # one of an output's is told at the end
         if not any([_failure(sys.stdout), _failure(sys.stderr)]):
             raise
     unwritten = _end_streams(closed)
@@ -61,11 +62,29 @@ def _open_closed_streams() -> bool:
     return closed
 
 
-def _buffer_lines() -> None:
-    """Buffer an unbuffered standard output by lines, so that what it cannot write stays in it."""
+class _Recorded(io.FileIO):
+    """A file descriptor that remembers why it could not be written; buffers may forget it."""
+
+    failure: OSError | None = None
+
+    def write(self, data: Any, /) -> int:
+        """Write, and keep the error if that fails."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+
+def _record_failures() -> None:
+    """Buffer standard output anew, so that it can tell afterwards why it could not be written."""
     stream: Any = sys.stdout
-    if getattr(stream, "write_through", False):
-        sys.stdout = open(1, "w", 1, stream.encoding, stream.errors, closefd=False)  # noqa: SIM115
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Recorded(1, "w", closefd=False)),
+        stream.encoding,
+        stream.errors,
+        line_buffering=stream.line_buffering or stream.write_through,
+    )
 
 
 def _end_streams(closed: bool) -> int:
@@ -88,12 +107,13 @@ def _end_streams(closed: bool) -> int:
 
 
 def _failure(stream: IO[Any]) -> OSError | None:
-    """Write what is left in a stream; return what comes of it if it cannot be written."""
+    """Write what is left in a stream; return what came of it if it could not be written."""
     try:
         stream.flush()
     except OSError as error:
         return error
-    return None
+    raw = getattr(getattr(stream, "buffer", None), "raw", None)
+    return raw.failure if isinstance(raw, _Recorded) else None
 
 
 def _lead_nowhere(number: int) -> None:

@@ -65,7 +65,9 @@ def loss_of(model: Any, step: int) -> Any:
 
 def make(library: str, variant: str, model: Any, override: bool = True) -> Any:
     name, arguments = VARIANTS[variant]
-    opt = getattr(LIBRARIES[library].optimizers, name)(**arguments).setup(model)
+    # Chainer's way of decay is said, or there is a warning
+    mode = {"decay_mode": "eta"} if (library, name) == ("fastadam", "AdamW") else {}
+    opt = getattr(LIBRARIES[library].optimizers, name)(**arguments, **mode).setup(model)
     if override:
         own = model.l1.b.update_rule.hyperparam
         own.alpha, own.beta1, own.eps = 0.01, 0.6, 1e-4
