@@ -14,6 +14,7 @@ import pytest
 import fastadam
 from fastadam.kernels import cpu
 from fastadam.kernels.crowding import Crowding
+from fastadam.optimizers import decay_advice
 
 if os.environ.get("FASTADAM_TEST_INSTALLED") == "1":
     _checkout = Path(__file__).resolve().parents[1] / "fastadam"
@@ -66,3 +67,9 @@ class _Calm(Crowding):
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "_crowding", _Calm())
+
+
+@pytest.fixture(autouse=True)
+def each_warned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let what warns once a process do so in every test, whatever ran before it."""
+    monkeypatch.setattr(decay_advice, "_warned", False)
