@@ -554,6 +554,17 @@ def test_misspelt_arguments() -> None:
             kind(aplha=0.5)
         with pytest.raises(TypeError, match="'frob'; there are: alpha"):
             kind(frob=0.5)
+
+    class Rule(AdamRule):
+        """One of a user's own."""
+
+    for rule in (AdamRule, Rule):
+        with pytest.raises(TypeError, match=f"{rule.__name__} has no argument 'lr'.*called alpha"):
+            rule(lr=0.5)
+        with pytest.raises(TypeError, match="'aplha'; 'alpha' is meant"):
+            rule(aplha=0.5)
+        with pytest.raises(TypeError, match="'frob'; there are: parent_hyperparam, alpha"):
+            rule(frob=0.5)
     with pytest.raises(AttributeError, match="'alpha' is meant"):
         Adam().aplha  # noqa: B018
     for name, meant in (("adam", "Adam"), ("Adamw", "AdamW"), ("amsgrad", "AMSGrad")):
