@@ -62,9 +62,10 @@ class Repetition:
         self._parameters = targets.parameters
         self._kind = type(optimizer)
         self._methods = _METHODS(self._kind)
+        # not the optimizer itself, which is to be freed as soon as nobody else has it
+        self._table = optimizer._set_up_hooks()
         self._hooks = Noted()
-        self._hooks.attribute(optimizer, "_hooks")
-        for hooks in optimizer._set_up_hooks().tables():
+        for hooks in self._table.tables():
             self._hooks.entries(hooks)
         self._targets = targets
         self._batch = batch
@@ -101,6 +102,7 @@ class Repetition:
             or optimizer._targets is not self._targets
             or type(optimizer) is not self._kind
             or _METHODS(self._kind) != self._methods
+            or optimizer._hooks is not self._table
             or not self._hooks.same()
             or not own.keys().isdisjoint(_OWN_PARTS)
             or not self._targets.unchanged()

@@ -260,9 +260,9 @@ MUTANTS = [
     Mutant("aliased gradients", ROWS, "table.copy_gradient(int(i))", "int(i)"),
     Mutant(
         "overlaps ignored",
-        ROWS,
-        "    return serial, copied",
-        "    return False, copied",
+        BATCH,
+        "overlapping and parameters_overlap(self._tables)",
+        "False",
     ),
     Mutant("eps unchecked", ARRAYS, "if eps != 0 and", "if False and"),
     Mutant("others left out", ROWS, " + [partial(self._run_strided, i) for i in self.others]", ""),

@@ -110,7 +110,6 @@ def doors(name: str) -> dict[str, Callable[[Any], Any]]:
         "AdamRule.": lambda value: setattr(AdamRule().hyperparam, name, value),
         "Adam": lambda value: Adam()._check_hyperparam(name, value),
     }
-    # None is the parent's
     # None is the parent's there
     found["AdamRule("] = lambda value: AdamRule(**{name: 0j if value is None else value})
     return found
@@ -137,10 +136,10 @@ def step(**arguments: Any) -> None:
         raise
 
 
-def at_an_update(name: str, value: Any, repeated: bool, own: bool) -> None:
+def at_an_update(name: str, value: Any, repeated: bool, own: bool, adabound: bool = True) -> None:
     """Put a value behind the gates, where the update finds it, and nothing may change."""
     p = np.ones(2)
-    opt = Adam(adabound=True).setup(p)
+    opt = Adam(adabound=adabound).setup(p)
     rule = opt.parameters["param"].update_rule
     if repeated:
         opt.apply_gradients(np.ones(2))
@@ -209,6 +208,18 @@ def test_what_may_be_is_taken_and_acts_as_its_float(name: str) -> None:
                 opt.apply_gradients(np.array(g, "f4"))
             found.append(w.tobytes())
         assert found[0] == found[1], good
+
+
+@pytest.mark.parametrize("name", ["final_lr", "gamma"])
+def test_what_only_bounds_use_is_looked_at_without_them(name: str) -> None:
+    for bad in BAD_NUMBERS[name]:
+        with pytest.raises(ValueError, match=f"adam_step: {name} must be"):
+            step(adabound=False, **{name: bad})
+        for repeated, own in ((False, False), (True, False), (True, True)):
+            with pytest.raises(ValueError, match=f"update of parameter 'param': {name} must be"):
+                at_an_update(name, bad, repeated, own, adabound=False)
+    with pytest.raises(TypeError, match=f"adam_step: {name} must be a number"):
+        step(adabound=False, **{name: "0.5"})
 
 
 def test_a_refused_value_leaves_the_old_one() -> None:
@@ -543,6 +554,17 @@ def test_misspelt_arguments() -> None:
             kind(aplha=0.5)
         with pytest.raises(TypeError, match="'frob'; there are: alpha"):
             kind(frob=0.5)
+
+    class Rule(AdamRule):
+        """One of a user's own."""
+
+    for rule in (AdamRule, Rule):
+        with pytest.raises(TypeError, match=f"{rule.__name__} has no argument 'lr'.*called alpha"):
+            rule(lr=0.5)
+        with pytest.raises(TypeError, match="'aplha'; 'alpha' is meant"):
+            rule(aplha=0.5)
+        with pytest.raises(TypeError, match="'frob'; there are: parent_hyperparam, alpha"):
+            rule(frob=0.5)
     with pytest.raises(AttributeError, match="'alpha' is meant"):
         Adam().aplha  # noqa: B018
     for name, meant in (("adam", "Adam"), ("Adamw", "AdamW"), ("amsgrad", "AMSGrad")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -350,3 +351,33 @@ def test_copies_of_parameters_of_one_memory_share_it(way: Any) -> None:
             each.update()
     assert not fastadam.compare(opt, twin)
     assert np.shares_memory(twin.target.a.array, twin.target.b.array)
+
+
+def test_an_optimizer_is_freed_as_soon_as_nobody_has_it() -> None:
+    # its moments may be gigabytes, which are not to wait for a collection of cycles
+    cases: dict[str, Callable[[Adam], Any]] = {
+        "plain": lambda opt: None,
+        "clipping": lambda opt: opt.add_hook(GradientClipping(1.0)),
+        "hook": lambda opt: opt.add_hook(WeightDecay(1e-3)),
+        "loss scaling": lambda opt: opt.loss_scaling(),
+        "masters": lambda opt: opt.use_fp32_update(),
+        "looks": lambda opt: (repr(opt), opt.parameters, copy.deepcopy(opt), opt == opt),
+    }
+    gc.collect()
+    gc.disable()
+    try:
+        for name, prepare in cases.items():
+            for updates in (0, 1, 3):
+                for kind in ("arrays", "link"):
+                    link = Link()
+                    with link.init_scope():
+                        link.w = Parameter(np.ones(2, np.float32))
+                    opt = Adam().setup(link if kind == "link" else {"w": np.ones(2, np.float32)})
+                    prepare(opt)
+                    for _ in range(updates):
+                        opt.apply_gradients({"w": np.ones(2, np.float32)})
+                    ref = weakref.ref(opt)
+                    del opt
+                    assert ref() is None, (name, updates, kind)
+    finally:
+        gc.enable()

@@ -124,7 +124,7 @@ INITIAL_ALPHA = Hyper("initial_alpha", 0.001)
 BY_NAME = {hyper.name: hyper for hyper in ADAM}
 _FLAGS = ("amsgrad", "adabound")
 _NUMBERS = tuple(hyper for hyper in ADAM if not hyper.modes and hyper.name not in _FLAGS)
-# needed, and looked at, with AdaBound only
+# needed, and used, with AdaBound only
 _OF_BOUNDS = ("final_lr", "gamma")
 
 
@@ -175,7 +175,7 @@ def number(value: Any) -> float:
 def numbers(values: Mapping[str, Any], door: str) -> dict[str, Any]:
     """Return the checked numbers, flags and modes of one set of hyperparameters.
 
-    `final_lr` and `gamma` are 0 without AdaBound, and need not be there.
+    `final_lr` and `gamma` are 0 without AdaBound, and need not be there; what is there is checked.
 
     Parameters
     ----------
@@ -195,13 +195,15 @@ def numbers(values: Mapping[str, Any], door: str) -> dict[str, Any]:
         found[name] = value if value is True or value is False else _flag(name, value, door)
     for hyper in _NUMBERS:
         name = hyper.name
-        if name in _OF_BOUNDS and not found["adabound"]:
+        of_none = name in _OF_BOUNDS and not found["adabound"]
+        if of_none and name not in values:
             found[name] = 0.0
             continue
         value = _given(values, name, door)
         # without a call for what nearly all of them are
         plain = type(value) is float and hyper.low <= value <= hyper.high
-        found[name] = value if plain else hyper.check(value, door)
+        checked = value if plain else hyper.check(value, door)
+        found[name] = 0.0 if of_none else checked
     if found["eps"] == 0 and values["eps"] != 0:
         raise ValueError(
             f"{door}: eps = {values['eps']!s} is too small for float64, where it would act as 0"

@@ -8,6 +8,10 @@ object can have its address.
 from cpython.dict cimport PyDict_GetItem, PyDict_Next, PyDict_Size
 from cpython.ref cimport PyObject
 
+cdef extern from "Python.h":
+    # an object's dict, past the `__getattr__` of its class
+    object PyObject_GenericGetDict(object obj, void* context)
+
 # Stand for a value that may be any, and for none.
 cdef object ANY = object()
 cdef object ABSENT = object()
@@ -42,7 +46,7 @@ cdef class Noted:
         """Note the class of an object, and which dict its attributes are in."""
         self.owners.append(obj)
         self.kinds.append(type(obj))
-        self.own.append(obj.__dict__)
+        self.own.append(PyObject_GenericGetDict(obj, NULL))
 
     def attribute(self, object obj, str name):
         """Note one attribute; it is read again by whatever way it is read now."""
@@ -68,7 +72,7 @@ cdef class Noted:
             obj = self.owners[i]
             if type(obj) is not self.kinds[i]:
                 return False
-            if obj.__dict__ is not self.own[i]:
+            if PyObject_GenericGetDict(obj, NULL) is not self.own[i]:
                 return False
         for i in range(len(self.dicts)):
             if not same_entries(self.dicts[i], self.keys[i], self.values[i]):

@@ -326,6 +326,8 @@ cdef class Rows:
         """
         cdef Py_ssize_t i
         cdef object array, state, half
+        if not self.takes(coefficients):
+            return False
         for i in range(self.table.shape[0]):
             array = getattr(params[i], attribute)
             half = None
@@ -360,20 +362,31 @@ cdef class Rows:
             else:
                 self.loop64(&self.table[0], self.table.shape[0], &self.wide[0, 0], n_threads)
 
+    cdef bint takes(self, list coefficients) except -1:
+        """Whether the numbers of every set are what the loops can take, once they are rounded."""
+        cdef Py_ssize_t row
+        cdef tuple values
+        cdef double eps
+        if not self.single:
+            return True
+        for row in range(len(self.sets)):
+            # named tuples, of which Cython need not know
+            values = <tuple> coefficients[<Py_ssize_t> self.sets[row]]
+            eps = values[EPS]
+            if (
+                (eps != 0 and fabs(<double> <float> eps) < FLT_MIN)
+                or fabs(eps) > FLT_MAX
+                or fabs(<double> values[ALPHA_T]) > FLT_MAX
+                or fabs(<double> values[ETA]) > FLT_MAX
+                or fabs(<double> values[ONE_MINUS_DECAY]) > FLT_MAX
+                or fabs(<double> values[LOWER]) > FLT_MAX
+            ):
+                return False
+        return True
+
     cdef bint same_variant(self, const Tensor* row, list coefficients) except -1:
-        """Whether the coefficients of a row are what its variant and type can take."""
-        # named tuples, of which Cython need not know
+        """Whether the coefficients of a row are of its variant."""
         cdef tuple values = <tuple> coefficients[<Py_ssize_t> self.sets[row.row]]
-        cdef double eps = values[EPS]
-        if self.single and (
-            (eps != 0 and fabs(<double> <float> eps) < FLT_MIN)
-            or fabs(eps) > FLT_MAX
-            or fabs(<double> values[ALPHA_T]) > FLT_MAX
-            or fabs(<double> values[ETA]) > FLT_MAX
-            or fabs(<double> values[ONE_MINUS_DECAY]) > FLT_MAX
-            or fabs(<double> values[LOWER]) > FLT_MAX
-        ):
-            return False
         return row.amsgrad == <bint> values[AMSGRAD] and row.adabound == <bint> values[ADABOUND]
 
     cdef bint follow_row(

@@ -19,7 +19,7 @@ from fastadam.kernels.gpu import SETS, Recording
 from fastadam.kernels.gpu_norm import GpuSums
 from fastadam.kernels.gpu_table import GpuTable, gpu_key
 from fastadam.kernels.norm import largest_square
-from fastadam.kernels.table import Step, Table, overlap, spans, untangle
+from fastadam.kernels.table import Step, Table, overlap, parameters_overlap, spans, untangle
 
 __all__ = ["Batch", "adam_batch", "check_batch"]
 
@@ -34,16 +34,17 @@ def check_batch(steps: Sequence[Step], halves: Sequence[Array | None] = ()) -> N
     `halves` are as for `Batch`.
     """
     on_cpu, on_gpu = _tables_of(steps)
-    _check_apart(steps, [*on_cpu, *on_gpu], halves)
+    _check_apart(steps, overlap(*spans([*on_cpu, *on_gpu])), halves)
 
 
-def _check_apart(
-    steps: Sequence[Step], tables: Sequence[Table | GpuTable], halves: Sequence[Array | None]
-) -> None:
-    """Refuse arrays that are written and share memory, but for parameters."""
-    rounded = [half for half in halves if half is not None]
+def _check_apart(steps: Sequence[Step], overlapping: bool, halves: Sequence[Array | None]) -> None:
+    """Refuse arrays that are written and share memory, but for parameters.
+
+    `overlapping` says whether any of the steps' own arrays reach into one another; the halves are
+    looked at in any case.
+    """
     # of arrays that lie apart, as nearly all do, no two are looked at
-    if not tables or not (rounded or overlap(*spans(tables))):
+    if not overlapping and all(half is None for half in halves):
         return
     written: list[tuple[str, str, Any]] = []
     for i, (name, p, _, m, v, vhat, coefficients) in enumerate(steps):
@@ -129,9 +130,12 @@ class Batch:
     def __init__(self, steps: Sequence[Step], halves: Sequence[Array | None] = ()) -> None:
         self._on_cpu, self.on_gpu = _tables_of(steps)
         self._tables: list[Table | GpuTable] = [*self._on_cpu, *self.on_gpu]
-        _check_apart(steps, self._tables, halves)
+        written = spans(self._tables)
+        overlapping = overlap(*written)
+        _check_apart(steps, overlapping, halves)
         # a gradient that shares memory is read from a copy
-        self._serial, copied = untangle(self._tables)
+        copied = untangle(self._tables, *written)
+        self._serial = overlapping and parameters_overlap(self._tables)
         others = any(table.others for table in self._tables)
         self.steady = not (self._serial or copied or others)
         self._total = sum(table.total for table in self._on_cpu)

@@ -23,6 +23,7 @@ __all__ = [
     "Step",
     "Table",
     "overlap",
+    "parameters_overlap",
     "spans",
     "untangle",
 ]
@@ -171,6 +172,8 @@ class Table:
     def extents(self, key: str) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
         """First byte and last byte plus one of every array of one kind; 0 where there is none."""
         low = self.table[key].copy()
+        if not low.any() and not self.others:
+            return low, low
         itemsize: Any = self.coefficients.itemsize
         if key in ("p", "g", "half"):
             itemsize = np.where(self.table[f"{key}_type"] != 0, 2, itemsize)
@@ -222,6 +225,8 @@ def ordered(
     extents: Sequence[tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]],
 ) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
     """Sort first bytes, and return the greatest end so far beside them."""
+    if not extents:
+        return np.empty(0, np.uintp), np.empty(0, np.uintp)
     low = np.concatenate([low for low, _ in extents])
     high = np.concatenate([high for _, high in extents])
     order = np.argsort(low)
@@ -233,14 +238,18 @@ def overlap(low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> bool:
     return bool(np.any(high[:-1] > low[1:]))
 
 
-def untangle(tables: Sequence[Any]) -> tuple[bool, bool]:
-    """Give gradients that share memory with what is written a copy.
+def parameters_overlap(tables: Sequence[Any]) -> bool:
+    """Tell whether parameters reach into one another, which are to be stepped one by one."""
+    return overlap(*ordered([table.extents(key) for table in tables for key in ("p", "half")]))
 
-    Tell whether parameters overlap, and whether gradients were copied.
+
+def untangle(
+    tables: Sequence[Any], low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]
+) -> bool:
+    """Give gradients that share memory with what is written, as of `spans`, a copy.
+
+    Tell whether any was copied.
     """
-    if not tables:
-        return False, False
-    low, high = spans(tables)
     copied = False
     for table in tables:
         g_low, g_high = table.extents("g")
@@ -249,5 +258,4 @@ def untangle(tables: Sequence[Any]) -> tuple[bool, bool]:
         for i in np.flatnonzero(reach > g_low):
             table.copy_gradient(int(i))
             copied = True
-    serial = overlap(*ordered([table.extents(key) for table in tables for key in ("p", "half")]))
-    return serial, copied
+    return copied

@@ -20,6 +20,7 @@ from fastadam.kernels.dtypes import computing_dtype, is_half, state_like
 from fastadam.kernels.table import Step
 from fastadam.optimizers.adam_batch import AdamBatch, call_all
 from fastadam.optimizers.gate import Gate, check_all, is_ours
+from fastadam.optimizers.names import explain_foreign_arguments
 from fastadam.parameter import peek_grad
 from fastadam.rule_batch import RuleBatch
 from fastadam.serializers.prepared import PreparedLoad
@@ -80,6 +81,7 @@ eps_mode, decay_mode : optional
     is_elementwise = True
     _late_names = ("vhat",)
 
+    @explain_foreign_arguments
     def __init__(
         self,
         parent_hyperparam: Hyperparameter | None = None,
