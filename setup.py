@@ -176,7 +176,8 @@ def extensions(platform: str) -> list[Extension]:
             define_macros=macros.get(module, []),
         )
         for module in (
-            *(*flags, "_table", "_commit", "_noted", "_device_rows", "_cpu_features", "_openmp"),
+            *(*flags, "_table", "_commit", "_noted", "_pages", "_device_rows"),
+            *("_cpu_features", "_openmp"),
         )
     ]
 

@@ -42,9 +42,10 @@ LOAD = ("loaded or set up", LOADING, (OPEN, POST, LOADING))
 
 Kind = tuple[str, int, tuple[int, ...]]
 
-# Thread and place of the outermost call for each object. By id, as an optimizer may be copied or
-# pickled by its own hooks, and its hash is its class's.
-_RUNNING: dict[int, list[int]] = {}
+# Thread, place and object of the outermost call for each object. By id, as an optimizer may be
+# copied or pickled by its own hooks, and its hash is its class's. The object is held, so that no
+# later one has its id, should a debugger or tracer raise where an entry was to be removed.
+_RUNNING: dict[int, list[Any]] = {}
 
 if hasattr(os, "register_at_fork"):
     # the threads that were in there do not live on in a child
@@ -69,8 +70,8 @@ def undisturbed(obj: Any, kind: Kind, call: Callable[[], R]) -> R:
         If something else is half-way: in another thread, or in this one where a hook, a rule or
         a signal handler has interrupted it.
     """
-    key, mine = id(obj), [threading.get_ident(), kind[1]]
-    outer: list[int] | None = None
+    key, mine = id(obj), [threading.get_ident(), kind[1], obj]
+    outer: list[Any] | None = None
     place = 0
     try:
         # setdefault is one operation, so that one of two threads comes first
@@ -112,8 +113,8 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
 
     @functools.wraps(method)
     def alone(self: S, /, *args: P.args, **kwds: P.kwargs) -> R:
-        key, mine = id(self), [threading.get_ident(), OPEN]
-        outer: list[int] | None = None
+        key, mine = id(self), [threading.get_ident(), OPEN, self]
+        outer: list[Any] | None = None
         try:
             found = _RUNNING.setdefault(key, mine)
             if found is not mine:
@@ -182,7 +183,7 @@ def walkable(obj: Any) -> bool:
     return found is None or (found[0] == threading.get_ident() and found[1] not in (PRE, MIDDLE))
 
 
-def _refusal(obj: Any, kind: Kind, found: list[int], elsewhere: bool) -> str:
+def _refusal(obj: Any, kind: Kind, found: list[Any], elsewhere: bool) -> str:
     """Say what is wrong, and what to do."""
     name, doing = type(obj).__name__, kind[0]
     where = {LOOKING: "is saving, comparing or copying", LOADING: "is loading or setting up"}

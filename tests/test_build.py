@@ -131,8 +131,8 @@ def test_the_target_counts_and_not_the_machine_that_builds(setup, tmp_path):
         text=True,
     )
     names = (
-        "'_cpu', '_floor', '_table', '_commit', '_noted', '_device_rows', '_cpu_features', "
-        "'_openmp'"
+        "'_cpu', '_floor', '_table', '_commit', '_noted', '_pages', '_device_rows', "
+        "'_cpu_features', '_openmp'"
     )
     assert done.stdout.strip() == f"[{names}]"
 

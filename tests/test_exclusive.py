@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import gc
+import inspect
 import os
 import pickle
 import signal
@@ -11,16 +14,17 @@ import sys
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import pytest
 
 import fastadam
-from fastadam.exclusive import _RUNNING
+from fastadam.exclusive import _RUNNING, exclusive
 
 pytestmark = pytest.mark.serial
 
@@ -51,7 +55,7 @@ def found(opt: Any) -> dict[str, Any]:
     }
 
 
-@contextmanager
+@contextlib.contextmanager
 def elsewhere(work: Callable[[Callable[[], None]], Any]) -> Iterator[None]:
     """Run the block while another thread is at the point where its work calls what it is given."""
     there, go_on = threading.Event(), threading.Event()
@@ -147,6 +151,40 @@ def test_free_after_an_error(error: type[BaseException]) -> None:
     with elsewhere(lambda pause: from_loss(opt, pause)):
         pass
     assert opt.t == 2
+
+
+def test_what_a_tracer_leaves_behind_is_no_later_optimizers() -> None:
+    """An entry whose removal was interrupted: the id of its object is given to nobody else."""
+    opt = make()
+    key, tracing = id(opt), sys.gettrace()
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.endswith("exclusive.py"):
+            return None
+        # the line that removes the entry
+        if event == "line" and frame.f_lineno == last_line:
+            raise KeyboardInterrupt
+        return trace
+
+    lines, first = inspect.getsourcelines(exclusive)
+    last_line = first + next(n for n, line in enumerate(lines) if "del _RUNNING[key]" in line)
+    sys.settrace(trace)
+    try:
+        # pytest.raises would keep the optimizer
+        with contextlib.suppress(KeyboardInterrupt):
+            opt.apply_gradients(gradients())
+    finally:
+        sys.settrace(tracing)
+    assert key in _RUNNING
+    gone = weakref.ref(opt)
+    del opt
+    gc.collect()
+    try:
+        # its id is given away when it is gone
+        assert gone() is not None
+        assert {make().t for _ in range(300)} == {1}
+    finally:
+        del _RUNNING[key]
 
 
 def test_one_thread_may_nest_updates() -> None:

@@ -88,7 +88,7 @@ reference
 coefficients
 crowding threads dtypes
 cgroup backend
-_table _commit _noted _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
+_table _commit _noted _pages _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
 """
 CHECKPOINT = """
 __init__
@@ -106,8 +106,9 @@ formats
 npz hdf5
 npz_writer hdf5_writer manifest
 entries names
+hdf5_image
 limits
-hdf5_image hdf5_types none atomic errors
+hdf5_types none atomic errors
 """
 OPTIMIZERS = """
 __init__
@@ -139,7 +140,7 @@ overrides
 # What the kernels know of dtypes, arrays and their libraries is for everybody.
 KNOWLEDGE = {
     *("kernels.dtypes", "kernels.arrays", "kernels.backend"),
-    *("kernels._commit", "kernels._noted"),
+    *("kernels._commit", "kernels._noted", "kernels._pages"),
 }
 PACKAGES = {
     "algorithms": ALGORITHMS,

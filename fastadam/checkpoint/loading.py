@@ -210,8 +210,9 @@ def _compare_hooks(source: Source, opt: Any) -> tuple[tuple[str, ...], tuple[str
     """Return the names of hooks that are missing, and of those that there are more than saved."""
     if HOOKS not in source or source.is_ignored(HOOKS):
         return (), ()
+    value = source.value(HOOKS)
     try:
-        names = json.loads(str(source.value(HOOKS)[()]))
+        names = json.loads(str(value[()]))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{HOOKS!r} in {source.where} is no list of names") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

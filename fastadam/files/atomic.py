@@ -23,6 +23,9 @@ _PREFIX, _SUFFIX = ".fastadam-", ".tmp"
 # What a file answers that is mounted by itself, as into a container.
 _MOUNTED = {errno.EBUSY, errno.EXDEV}
 
+# What a write answers, without a name.
+_OF_WRITES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
+
 # Folders cannot be synchronised on every file system, and not if they must not be read.
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EACCES}
 
@@ -66,7 +69,7 @@ def atomic_write(path: str | bytes | os.PathLike[Any]) -> Iterator[BinaryIO]:
     target = os.path.realpath(os.fsdecode(path))
     old = _status(target)
     if old is not None and not (stat.S_ISREG(old.st_mode) or stat.S_ISDIR(old.st_mode)):
-        with open(target, "wb") as file:
+        with _named(target), open(target, "wb") as file:
             yield file
         return
     _refuse_what_open_would_refuse(target, old)
@@ -74,7 +77,7 @@ def atomic_write(path: str | bytes | os.PathLike[Any]) -> Iterator[BinaryIO]:
     _remove_abandoned(folder)
     temporary = _Temporary(folder)
     try:
-        with temporary.create(target) as file:
+        with _named(target), temporary.create(target) as file:
             yield file
             file.flush()
             if old is not None:
@@ -86,6 +89,17 @@ def atomic_write(path: str | bytes | os.PathLike[Any]) -> Iterator[BinaryIO]:
         temporary.remove()
         raise
     _synchronise_folder(folder)
+
+
+@contextlib.contextmanager
+def _named(target: str) -> Iterator[None]:
+    """Name the file where a write fails, such as on a full disk: its errors name none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _OF_WRITES and error.filename is None:
+            raise OSError(error.errno, error.strerror, target) from None
+        raise
 
 
 def _replace(temporary: str, target: str) -> None:

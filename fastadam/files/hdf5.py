@@ -72,6 +72,8 @@ def opened_object(file: BinaryIO) -> Iterator[Hdf5Reader]:
 def _open(source: str | BinaryIO, where: str) -> Any:
     try:
         return import_h5py().File(source, "r")
+    except MemoryError:
+        raise
     except Exception as error:  # whatever libhdf5 finds in a damaged file
         if "lock" in str(error):
             raise UnreadableFileError(
@@ -105,6 +107,8 @@ class Hdf5Group:
         self._group = group
         try:
             self._file = self._h5py.h5o.get_info(group).fileno
+        except MemoryError:
+            raise
         except Exception as error:  # whatever libhdf5 meets in a damaged file
             raise UnreadableFileError(f"the keys of {where} cannot be read: {error}") from error
         self._types: dict[bytes, MemoryType] = {}
@@ -116,6 +120,8 @@ class Hdf5Group:
             return "group"
         try:
             found = self._h5py.h5o.open(self._group, name.encode("utf-8", "surrogateescape"))
+        except MemoryError:
+            raise
         except Exception:  # a missing name, or one below an array, or below nothing
             return None
         return "group" if isinstance(found, self._h5py.h5g.GroupID) else "array"
@@ -161,7 +167,7 @@ class Hdf5Group:
             shape = dataset.shape
             stored = None if shape is None else self._read(dataset, shape, key, limit)
             told = None if self.listed else self._digest(dataset)
-        except CheckpointError:
+        except (CheckpointError, MemoryError):
             raise
         except Exception as error:  # whatever libhdf5 meets in a damaged file
             raise UnreadableFileError(f"{key!r} in {self.where} cannot be read: {error}") from error
@@ -309,6 +315,8 @@ class Hdf5Reader(Hdf5Group):
 
         try:
             self._h5py.h5o.visit(file, note, info=True)
+        except MemoryError:
+            raise
         except Exception as error:  # whatever libhdf5 meets in a damaged file
             raise UnreadableFileError(f"the keys of {where} cannot be read: {error}") from error
         if too_much:
@@ -333,6 +341,8 @@ class Hdf5Reader(Hdf5Group):
         """Return the digest of all that is in the file; None if there is none."""
         try:
             return self._digest(self._group)
+        except MemoryError:
+            raise
         except Exception as error:  # whatever libhdf5 meets in a damaged file
             raise UnreadableFileError(f"'/' in {self.where} cannot be read: {error}") from error
 
@@ -340,7 +350,7 @@ class Hdf5Reader(Hdf5Group):
         """Return the digest that is stored with a dataset; None if there is none."""
         try:
             return self._digest(self._open(key))
-        except CheckpointError:
+        except (CheckpointError, MemoryError):
             raise
         except Exception as error:  # whatever libhdf5 meets in a damaged file
             raise UnreadableFileError(f"{key!r} in {self.where} cannot be read: {error}") from error
@@ -366,7 +376,7 @@ class Hdf5Reader(Hdf5Group):
                 memory = self._h5py.h5s.create_simple(count)
                 dataset.read(memory, space, piece, type_id)
                 digest.update(piece.reshape(-1).view(np.uint8).data)
-        except CheckpointError:
+        except (CheckpointError, MemoryError):
             raise
         except Exception as error:  # whatever libhdf5 meets in a damaged file
             raise UnreadableFileError(f"{key!r} in {self.where} cannot be read: {error}") from error

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
+
+from fastadam.files.hdf5_types import LIBVER, import_h5py
+from fastadam.files.limits import PIECE
+from fastadam.kernels._pages import Pages
 
 __all__ = ["Image"]
 
-_PAGE = 4096
 
-
-class Image(io.RawIOBase):
+class Image(Pages):
     """What libhdf5 has written, in memory, and which arrays have their places in between.
 
     libhdf5 is given this for a file. It makes room for arrays without writing them; they go from
@@ -20,11 +22,21 @@ class Image(io.RawIOBase):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._places: list[tuple[int, int, Callable[[], Iterable[bytes]], Callable[[], None]]] = []
-        # Pages by number: what is between two of them was never written.
-        self._pages: dict[int, bytearray] = {}
-        self._at = 0
-        self._length = 0
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Any]:
+        """Open it as an HDF5 file to write to; what failed in libhdf5's calls is raised here."""
+        try:
+            with import_h5py().File(self, "w", libver=LIBVER) as file:
+                yield file
+        except Exception:
+            if self.failed is not None:
+                raise self.failed from None
+            raise
+        if self.failed is not None:
+            raise self.failed
 
     def write_to(self, file: BinaryIO) -> None:
         """Write everything to a file, from front to back.
@@ -34,14 +46,17 @@ class Image(io.RawIOBase):
         file : file object
             Binary and writable; it need not be seekable.
         """
-        at = 0
+        self.seek(0)
         for offset, n_bytes, pieces, done in sorted(self._places, key=lambda place: place[0]):
-            self._copy(file, at, offset)
+            self._copy(file, offset)
             for piece in pieces():
                 file.write(piece)
-            at = offset + n_bytes
+            self.seek(offset + n_bytes)
             done()
-        self._copy(file, at, self._length)
+        at = self.tell()
+        end = self.seek(0, 2)
+        self.seek(at)
+        self._copy(file, end)
 
     def place(
         self,
@@ -63,63 +78,7 @@ class Image(io.RawIOBase):
         """
         self._places.append((offset, n_bytes, pieces, done))
 
-    def _copy(self, file: BinaryIO, first: int, last: int) -> None:
-        """Write the bytes from one offset up to another."""
-        while first < last:
-            number, start = divmod(first, _PAGE)
-            stop = min(_PAGE, start + last - first)
-            page = self._pages.get(number)
-            file.write(bytes(stop - start) if page is None else page[start:stop])
-            first += stop - start
-
-    def readinto(self, buffer: Any) -> int:
-        """Read what is at the position, as io.RawIOBase."""
-        view = memoryview(buffer).cast("B")
-        length = max(0, min(len(view), self._length - self._at))
-        piece = io.BytesIO()
-        self._copy(piece, self._at, self._at + length)
-        view[:length] = piece.getvalue()
-        self._at += length
-        return length
-
-    def write(self, data: Any) -> int:
-        """Write at the position, as io.RawIOBase."""
-        view = memoryview(data).cast("B")
-        done = 0
-        while done < len(view):
-            number, start = divmod(self._at + done, _PAGE)
-            piece = view[done : done + _PAGE - start]
-            page = self._pages.setdefault(number, bytearray(_PAGE))
-            page[start : start + len(piece)] = piece
-            done += len(piece)
-        self._at += done
-        self._length = max(self._length, self._at)
-        return done
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position, as io.RawIOBase."""
-        self._at = (
-            offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
-        )
-        return self._at
-
-    def tell(self) -> int:
-        """Return the position."""
-        return self._at
-
-    def truncate(self, size: int | None = None) -> int:
-        """Set the length, as io.RawIOBase."""
-        self._length = self._at if size is None else size
-        return self._length
-
-    def readable(self) -> bool:
-        """Tell that it can be read."""
-        return True
-
-    def writable(self) -> bool:
-        """Tell that it can be written."""
-        return True
-
-    def seekable(self) -> bool:
-        """Tell that it has a position."""
-        return True
+    def _copy(self, file: BinaryIO, last: int) -> None:
+        """Write the bytes from the position up to an offset."""
+        while self.tell() < last:
+            file.write(self.read(min(PIECE, last - self.tell())))

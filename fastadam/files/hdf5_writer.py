@@ -22,7 +22,6 @@ from fastadam.files.entries import (
 from fastadam.files.hdf5_image import Image
 from fastadam.files.hdf5_types import (
     DIGEST,
-    LIBVER,
     Stored,
     digest_of,
     digest_of_all,
@@ -62,7 +61,7 @@ def write(
     """
     image = Image()
     check_groups(values)
-    with import_h5py().File(image, "w", libver=LIBVER) as file:
+    with image.opened() as file:
         writer = Writer(file.id, 4 if compression else None, plain=True)
         for key, value in values.items():
             expected = None if entries is None else entries.get(key)
@@ -105,7 +104,7 @@ def sealed_image(
     image = Image()
     groups = [*groups]
     check_groups(values, groups)
-    with import_h5py().File(image, "w", libver=LIBVER) as opened:
+    with image.opened() as opened:
         writer = Writer(opened.id, compression)
         for group in groups:
             writer.make_group(group)

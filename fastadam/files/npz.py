@@ -31,6 +31,8 @@ _LOCATOR = struct.Struct("<4sLQL")
 _LARGE = 0xFFFFFFFF
 _ENCRYPTED, _DESCRIPTOR, _UNICODE = 1, 1 << 3, 1 << 11
 _STORED, _DEFLATED = 0, 8
+# Python's parser calls it MemoryError, too, if what is longer is nested too deep.
+_ORDINARY = 1 << 10
 # Versions of the npy format, with the bytes of the header's length, and what reads it.
 _HEADERS = {
     npy_format.magic(1, 0): (2, npy_format.read_array_header_1_0),
@@ -196,6 +198,8 @@ class NpzReader:
             try:
                 found = parse(io.BytesIO(whole))
             except Exception as error:  # whatever NumPy's reader makes of damage
+                if isinstance(error, MemoryError) and length <= _ORDINARY:
+                    raise
                 raise _RefusedError(f"cannot be loaded: its header: {error}") from error
             if len(self._parsed) < MEMBERS // 100:
                 self._parsed[whole] = found

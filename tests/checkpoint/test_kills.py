@@ -131,8 +131,9 @@ def test_a_full_disk(tmp_path: Path, suffix: str) -> None:
     fastadam.save(path, opt)
     old = path.read_bytes()
     for limit in (0, 100, 4096, len(old) // 2, len(old) - 1):
-        with small_files(limit), pytest.raises(OSError, match="File too large"):
+        with small_files(limit), pytest.raises(OSError, match="File too large") as raised:
             fastadam.save(path, opt)
+        assert raised.value.filename == str(path)
         assert path.read_bytes() == old
         assert os.listdir(tmp_path) == [path.name]
     fastadam.save(path, opt)
