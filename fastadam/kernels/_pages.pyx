@@ -1,7 +1,7 @@
 """A file in memory with holes, for a library in C to write: no signal comes in between.
 
 Between two lines of Python a signal handler may raise, and libhdf5, which calls these methods, does
-not survive a write that has failed: closing the file writes past the end of what it has freed. These
+survive a write that has failed: closing the file writes past the end of what it has freed. These
 are C, where nothing is handled; and what fails for lack of memory is kept, to be raised later.
 """
 
