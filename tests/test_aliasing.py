@@ -317,3 +317,23 @@ def test_a_gradient_that_is_the_parameter_is_read_anew() -> None:
                 opt.update()
         assert link.w.grad is link.w.array
         assert link.w.array.tobytes() == twin.w.array.tobytes()
+
+
+def test_a_gradient_that_reaches_into_a_rounded_parameter_from_the_first_update_on() -> None:
+    # at the first update masters are rounded after all steps, later on with each of them
+    for dtype in (np.float16, np.float32):
+        for begin in (0, 5, 7, 12, 20):
+            found = []
+            for copied in (False, True):
+                memory = np.linspace(-1, 1, 40).astype(dtype)
+                opt = Adam(alpha=0.1)
+                opt.use_fp32_update()
+                opt.setup({"a": memory[:10], "b": memory[12:22], "c": memory[30:]})
+                for _ in range(4):
+                    gradient = memory[begin : begin + 10]
+                    ones = np.ones(10, dtype)
+                    given = gradient.copy() if copied else gradient
+                    opt.apply_gradients({"a": ones, "b": given, "c": ones})
+                state = opt.parameters["b"].update_rule.state
+                found.append((memory, state["m"], state["v"]))
+            np.testing.assert_equal(*found, err_msg=f"{dtype} {begin}")

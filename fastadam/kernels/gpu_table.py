@@ -200,6 +200,9 @@ class GpuTable:
     ) -> None:
         """Make ready for `follow`; the gradients are not kept alive."""
         steps = self.steps
+        # masters were rounded after this step, but are within the next: gradients are looked at
+        # again, wherever they are
+        self.addresses = np.zeros(len(steps), np.uint64)
         orders = ["_c_contiguous" if s.p.flags.c_contiguous else "_f_contiguous" for s in steps]
         self._rows = DeviceRows(
             [step.p for step in steps],

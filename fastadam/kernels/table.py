@@ -109,6 +109,9 @@ class Table:
         high: npt.NDArray[np.uintp],
     ) -> None:
         """Make ready for `follow`; all arrays but the gradients are kept alive."""
+        # masters were rounded after this step, but are within the next: gradients are looked at
+        # again, wherever they are
+        self.table["g"] = 0
         self.rows = _table.Rows(
             self.table,
             self.coefficients,

@@ -362,3 +362,19 @@ def test_missing_gradients(cupy: Any) -> None:
                     {n: None if g is None else cupy.asarray(g) for n, g in grads.items()}
                 )
                 assert_same(there, here)
+
+
+def test_a_gradient_that_reaches_into_a_rounded_parameter(cupy: Any) -> None:
+    found = []
+    for copied in (False, True):
+        memory = cupy.asarray(np.linspace(-1, 1, 40).astype(np.float16))
+        opt = fastadam.Adam(alpha=0.1)
+        opt.use_fp32_update()
+        opt.setup({"a": memory[:10], "b": memory[12:22]})
+        for _ in range(4):
+            gradient = memory[5:15]
+            given = gradient.copy() if copied else gradient
+            opt.apply_gradients({"a": cupy.ones(10, np.float16), "b": given})
+        state = opt.parameters["b"].update_rule.state
+        found.append([cupy.asnumpy(each) for each in (memory, state["m"], state["v"])])
+    np.testing.assert_equal(*found)
