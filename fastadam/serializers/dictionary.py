@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from fastadam.files.entries import refuse_dtype
 from fastadam.files.names import check_keys, plain
+from fastadam.kernels.arrays import refuse_masked
 from fastadam.kernels.backend import is_array, on_cpu
 from fastadam.serializers.protocol import Serializer
 
@@ -111,8 +112,9 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
     Raises
     ------
     TypeError
-        If the array would hold Python objects other than a single None.
+        If the array would hold Python objects other than a single None, or is masked.
     """
+    refuse_masked(f"cannot save {key!r}: it", value)
     array = on_cpu(value)
     if array.dtype.itemsize == 0:
         refuse_dtype(key, array.dtype)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fastadam.link import Chain, Link
-from fastadam.serializers import DictionarySerializer, serialize
+from fastadam.serializers import DictionarySerializer, save_npz, serialize
+from fastadam.serializers.dictionary import storable_array
 
 
 def test_paths():
@@ -66,6 +67,21 @@ def test_what_would_be_pickled_is_refused(value):
     with pytest.raises(TypeError, match="'l1/x'"):
         serializer("x", value)
     assert serializer.target == {}
+
+
+def test_masked_arrays_are_refused(tmp_path):
+    masked = np.ma.masked_array([1.0, 2.0], mask=[0, 1])
+    link = Link()
+    link.add_persistent("seen", masked)
+    for save in (
+        lambda: storable_array("a", masked),
+        lambda: DictionarySerializer()("a", masked),
+        lambda: save_npz(tmp_path / "a.npz", {"a": masked}),
+        lambda: save_npz(tmp_path / "a.npz", link),
+    ):
+        with pytest.raises(TypeError, match="is a masked array"):
+            save()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_serialize_lists_a_link():
