@@ -6,6 +6,7 @@ values are held, and go in `Effects.release`), no signal handler, no other threa
 looks, and whoever interrupts, finds all of them made or none.
 """
 
+cimport cython
 cimport numpy as cnp
 from cpython.dict cimport PyDict_DelItem, PyDict_GetItem, PyDict_Next, PyDict_SetItem
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
@@ -14,6 +15,8 @@ from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy
+
+from types import MemberDescriptorType
 
 import numpy as np
 
@@ -160,6 +163,7 @@ cdef void copy_elements(cnp.ndarray target, cnp.ndarray source) noexcept:
             return
 
 
+@cython.auto_pickle(False)
 cdef class Effects:
     """Effects that are held until they are made together.
 
@@ -544,10 +548,4 @@ cdef bint overlaps_itself(object array):
     return False
 
 
-class Slotted:
-    """Has the slot whose descriptor tells what slots are."""
-
-    __slots__ = ("slot",)
-
-
-cdef object MEMBER = type(Slotted.slot)
+cdef object MEMBER = MemberDescriptorType

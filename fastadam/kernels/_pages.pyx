@@ -1,16 +1,18 @@
 """A file in memory with holes, for a library in C to write: no signal comes in between.
 
 Between two lines of Python a signal handler may raise, and libhdf5, which calls these methods, does
-survive a write that has failed: closing the file writes past the end of what it has freed. These
-are C, where nothing is handled; and what fails for lack of memory is kept, to be raised later.
+not survive a write that has failed: closing the file writes past the end of what it has freed.
+These are C, where nothing is handled; what fails for lack of memory is kept, to be raised later.
 """
 
+cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from libc.string cimport memcpy, memset
 
 cdef Py_ssize_t PAGE = 4096
 
 
+@cython.auto_pickle(False)
 cdef class Pages:
     """What has been written, by page; what is between two pages was never written."""
 
