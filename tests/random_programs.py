@@ -333,6 +333,7 @@ class Program(Trained):
                 grads[path] = self.gradient(rng, p, list(arrays.values()), clean)
         scale = model.scale if model.dynamic else [None, None, 8.0, 2.0**-3][a % 4]
         own = not self.is_tree and a % 2 == 0
+        made: dict[str, Any] = {}
         if own:
             for param in real.values():
                 param.cleargrad()
@@ -346,17 +347,11 @@ class Program(Trained):
                 if b % 2 or not isinstance(grad, np.ndarray) or grad.dtype != param.dtype:
                     param.lend_grad(grad)
                 else:
-                    param.grad = laid_out(grad, param.array)
+                    param.grad = made[path] = laid_out(grad, param.array)
         given = [
-            np.array(grads[path], copy=True) if grads[path] is not None else None
+            np.array(made.get(path, grads[path]), copy=True) if grads[path] is not None else None
             for path, _, _ in rows
         ]
-        if own:
-            # as the parameters have them
-            given = [
-                None if g is None else np.array(real[path].grad, copy=True)
-                for g, (path, _, _) in zip(given, rows, strict=True)
-            ]
         if self.is_tree:
             given = self.sums(rows, grads, given)
         before = {path: np.array(g, copy=True) for path, g in grads.items() if g is not None}
