@@ -94,9 +94,13 @@ class Model:
             g = np.zeros_like(p) if given is None else np.asarray(given)
             # a half-precision gradient of a half-precision parameter stays one in hooks
             half = p.dtype == F16 and g.dtype.newbyteorder("=") == F16 and scale is None
-            # sums are in the order of a gradient's memory, or in C order where it has gaps
+            # Sums are in the order of memory. What hooks get is a copy in the parameter's layout,
+            # or a quotient in that of the gradient, in C order where this has gaps.
             whole = g.flags.c_contiguous or g.flags.f_contiguous
-            g = np.array(g, g.dtype.newbyteorder("="), order="K" if whole else "C")
+            g = g.astype(g.dtype.newbyteorder("="), order="K" if whole else "C")
+            if scale is None:
+                g, as_given = np.empty_like(p, g.dtype), g
+                g[...] = as_given
             if scale is not None:
                 wide = T if g.dtype == F16 else np.promote_types(T, g.dtype)
                 g = g.astype(wide) / wide.type(scale)
