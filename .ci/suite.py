@@ -23,7 +23,7 @@ def main(results: str, name: str, markers: str, command: list[str]) -> int:
     """Run both calls and return the exit status of the worse."""
     also = f" and ({markers})" if markers else ""
     parallel = ["-m", f"not serial{also}", "-n", "2", "--dist", "loadfile"]
-    serial = ["-m", f"serial{also}", "-p", "no:xdist"]
+    serial = ["-m", f"serial{also}", "-n", "0"]
     statuses = []
     for file, options, environ in ((name, parallel, QUIET), (f"{name}-serial", serial, {})):
         xml = os.path.join(results, f"{file}.xml")
