@@ -18,8 +18,6 @@ import fastadam
 from fastadam.exclusive import _RUNNING
 from fastadam.interrupt import DeferredInterrupt
 
-pytestmark = pytest.mark.serial
-
 PACKAGE = str(Path(fastadam.__file__).parent)
 # Without tracing, a signal comes after calls and at jumps back only: not where that module ends.
 NEVER_BETWEEN = str(Path(PACKAGE) / "exclusive.py")

@@ -178,6 +178,7 @@ class Counter:
         self.counts[self.timing == "post"] += 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dynamic_only", [True, False])
 def test_ten_thousand_random_steps(dynamic_only: bool) -> None:
     """With NaN, infinities, disabled rules, missing gradients, and settings that change."""

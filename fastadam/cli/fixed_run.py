@@ -132,9 +132,9 @@ def train(variant: str, dtype: str, n_steps: int, mixed: bool, **hyperparameters
     n_steps : int
         How many steps to make.
     mixed : bool
-        False: all parameters in one call, on one thread. True: the steps take turns between one
-        thread and `THREADS`, and between one call and a call for each parameter. The results
-        are the same.
+        False: all parameters in one call, on one thread, in C order. True: in layouts of all
+        kinds, and the steps take turns between one thread and `THREADS`, and between one call and
+        a call for each parameter. The results are the same.
     **hyperparameters
         Take the place of those in `VARIANTS`.
 
@@ -152,6 +152,8 @@ def train(variant: str, dtype: str, n_steps: int, mixed: bool, **hyperparameters
     True
     """
     params = parameters(dtype)
+    if not mixed:
+        params = {name: np.array(p, order="C") for name, p in params.items()}
     opt = made(variant, **hyperparameters).setup(params)
     rules = {name: param.update_rule for name, param in opt.parameters.items()}
     grads = gradients(dtype)
@@ -165,7 +167,10 @@ def train(variant: str, dtype: str, n_steps: int, mixed: bool, **hyperparameters
             elif mixed and t % 10 == 6:
                 for rule in rules.values():
                     rule.remove_hook("by itself")
-            opt.apply_gradients(next(grads))
+            step = next(grads)
+            if not mixed:
+                step = {name: np.asarray(g, order="C") for name, g in step.items()}
+            opt.apply_gradients(step)
     return {name: {"p": params[name], **rules[name].state} for name in params}
 
 

@@ -56,6 +56,7 @@ def test_it_prints_tables_and_on_what_they_were_made(capsys: pytest.CaptureFixtu
     assert "ratios: tiny" in err
 
 
+@pytest.mark.slow
 def test_everything(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,6 +118,7 @@ def test_everything(
         assert text in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["amsgrad", "amsbound"])
 def test_variants_and_dtypes(variant: str, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [*TINY, "--variants", f"adam,{variant}", "--dtypes", "float64,float16"]

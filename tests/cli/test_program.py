@@ -35,6 +35,7 @@ def long_file(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unbuffered", [False, True])
 def test_a_reader_that_has_seen_enough(long_file: str, unbuffered: bool) -> None:
     # the pipe of `--help` and `info` is closed before they write the little that they do
@@ -114,6 +115,7 @@ _INTERRUPTED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["selftest", "selftest in processes", "bench", "demo", "info"])
 @pytest.mark.parametrize("as_json", [False, True])
 def test_ctrl_c(case: str, as_json: bool, tmp_path: Path) -> None:

@@ -219,6 +219,7 @@ def test_hdf5_files_that_promise_terabytes(tmp_path: Path) -> None:
     load_hdf5(path, link)
 
 
+@pytest.mark.slow
 def test_groups_in_one_another(tmp_path: Path) -> None:
     """Without end, or as many as there may be: in a process of its own, in case of a crash."""
     h5py = pytest.importorskip("h5py")
