@@ -108,7 +108,7 @@ npz_writer hdf5_writer manifest hdf5_group
 entries names
 hdf5_image hdf5_strings
 limits hdf5_calls
-hdf5_types none atomic errors hdf5_places
+hdf5_types none atomic errors hdf5_places hdf5_filters
 """
 OPTIMIZERS = """
 __init__
