@@ -988,6 +988,18 @@ MUTANTS = [
         "if describe(value, listed.dtype) != listed:",
         "if False:",
     ),
+    Mutant(
+        "a guess is believed",
+        f"{FILES}/verified.py",
+        "if data is not None and hashlib.sha256(data).hexdigest() == listed.sha256:",
+        "if data is not None:",
+    ),
+    Mutant(
+        "no memory is asked for",
+        f"{FILES}/hdf5_calls.py",
+        "np.empty(_OWN + n_bytes, np.uint8)",
+        "n_bytes",
+    ),
     Mutant("temporary files stay", f"{FILES}/atomic.py", "        temporary.remove()\n", ""),
 ]
 

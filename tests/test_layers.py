@@ -104,11 +104,11 @@ FILES = """
 verified
 formats
 npz hdf5
-npz_writer hdf5_writer manifest
+npz_writer hdf5_writer manifest hdf5_group
 entries names
-hdf5_image
-limits
-hdf5_types none atomic errors
+hdf5_image hdf5_strings
+limits hdf5_calls
+hdf5_types none atomic errors hdf5_places hdf5_filters
 """
 OPTIMIZERS = """
 __init__

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable, Mapping
 
 from fastadam.checkpoint.contents import OPTIMIZER, RULE, TARGET
-from fastadam.files.entries import Value, describe
+from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import Reader
 from fastadam.files.manifest import KEY, Manifest, list_limit, unpack
+from fastadam.files.verified import read_listed
 from fastadam.serializers._templates import IgnoredNames, IgnoreNames
 
 __all__ = ["Source"]
@@ -154,13 +155,11 @@ class Source:
             self.converted[key] = None
             return self.value(other).copy()
         path = self._parameter(key)
-        value = self._reader.read(name, self._limit(path))
-        if self.manifest is not None:
+        if self.manifest is None:
+            value = self._reader.read(name, self._limit(path))
+        else:
             listed = self.manifest.entries[name]
-            if describe(value, listed.dtype) != listed:
-                raise CheckpointError(
-                    f"{name!r} in {self.where} is damaged: its values are not those that were saved"
-                )
+            value = read_listed(self._reader, name, listed, self._limit(path))
         self.read[name] = None
         self.shapes[key] = value.shape
         if path is None:

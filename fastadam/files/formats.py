@@ -29,6 +29,9 @@ class Reader(Protocol):
     def read(self, key: str, limit: int | None) -> Value:
         """Read one value of at most so many bytes."""
 
+    def peek(self, key: str, n_bytes: int) -> bytes | None:
+        """Return what are probably the bytes of a value, if that is quicker than to read it."""
+
 
 def format_of(path: str | bytes | os.PathLike[Any]) -> ModuleType:
     """Return the module that reads and writes files of such a name.

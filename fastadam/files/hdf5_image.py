@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
+from fastadam.files.hdf5_calls import check_memory
 from fastadam.files.hdf5_types import LIBVER, import_h5py
 from fastadam.files.limits import PIECE
 from fastadam.kernels._pages import Pages
@@ -28,15 +29,23 @@ class Image(Pages):
     @contextlib.contextmanager
     def opened(self) -> Iterator[Any]:
         """Open it as an HDF5 file to write to; what failed in libhdf5's calls is raised here."""
+        check_memory()
         try:
             with import_h5py().File(self, "w", libver=LIBVER) as file:
-                yield file
+                try:
+                    yield file
+                finally:
+                    # the rest is written when it is closed
+                    self.release()
         except Exception:
-            if self.failed is not None:
-                raise self.failed from None
+            self.check()
             raise
+        self.check()
+
+    def check(self) -> None:
+        """Raise what has failed in a call of libhdf5's."""
         if self.failed is not None:
-            raise self.failed
+            raise self.failed from None
 
     def write_to(self, file: BinaryIO) -> None:
         """Write everything to a file, from front to back.

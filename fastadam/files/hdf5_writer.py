@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from fastadam.files.entries import (
     listed_copy,
     refuse_dtype,
 )
+from fastadam.files.hdf5_calls import check_memory
+from fastadam.files.hdf5_filters import packed_chunks
 from fastadam.files.hdf5_image import Image
 from fastadam.files.hdf5_types import (
     DIGEST,
@@ -34,7 +36,8 @@ from fastadam.files.names import check_groups
 
 __all__ = ["Writer", "sealed_image", "write"]
 
-# What is longer than this goes from where it is into the file; the rest is copied first.
+# What is longer than this goes from where it is into the file, or is packed here; the rest is
+# copied first, or packed by libhdf5, for which there is memory.
 _LARGE = 1 << 16
 
 
@@ -64,6 +67,7 @@ def write(
     with image.opened() as file:
         writer = Writer(file.id, 4 if compression else None, plain=True)
         for key, value in values.items():
+            image.check()
             expected = None if entries is None else entries.get(key)
             file_type = None if compression else number_type(value.dtype)
             if file_type is not None and value.nbytes:
@@ -108,10 +112,21 @@ def sealed_image(
         writer = Writer(opened.id, compression)
         for group in groups:
             writer.make_group(group)
-        digests = {key: writer.put(key, value) for key, value in values.items()}
+        digests = {}
+        for key, value in values.items():
+            image.check()
+            digests[key] = writer.put(key, value)
         opened.attrs[DIGEST] = np.bytes_(digest_of_all(digests))
         writer.close()
     return image
+
+
+class _Layout(NamedTuple):
+    """How the elements of a dataset are laid out: as libhdf5 is told, and in which chunks."""
+
+    plan: Any
+    chunk: tuple[int, ...]
+    deflated: bool
 
 
 class Writer:
@@ -136,7 +151,7 @@ class Writer:
         self._links.set_create_intermediate_group(True)
         self._links.set_char_encoding(h5py.h5t.CSET_UTF8)
         self._spaces: dict[tuple[int, ...], Any] = {(): h5py.h5s.create(h5py.h5s.SCALAR)}
-        self._layouts: dict[Any, Any] = {}
+        self._layouts: dict[Any, _Layout] = {}
         # the group that the last value is in: the next one is, too, nearly always
         self._last: tuple[bytes, Any] = (b"", group)
 
@@ -164,10 +179,14 @@ class Writer:
             dataset = self._make(key, file_type, space, None)
             return self._note(dataset, digest_of(None))
         stored, file_type = _encoded(value, key)
-        dataset = self._make(
-            key, file_type, self._space(value.shape), self._layout(value.shape, stored.array)
-        )
-        if value.size:
+        layout = self._layout(value.shape, stored.array)
+        dataset = self._make(key, file_type, self._space(value.shape), layout.plan)
+        if layout.chunk and stored.array.nbytes > _LARGE:
+            level = self._compression if layout.deflated else None
+            for start, data in packed_chunks(stored.array, layout.chunk, level):
+                check_memory()
+                dataset.write_direct_chunk(start, data)
+        elif value.size:
             dataset.write(everything, everything, stored.array, file_type)
         return self._note(dataset, "" if self._plain else digest_of(stored))
 
@@ -197,7 +216,8 @@ class Writer:
         done : callable
             What to call when it is written.
         """
-        dataset = self._make(key, file_type, self._space(value.shape), self._layout((), value))
+        plan = self._layout((), value).plan
+        dataset = self._make(key, file_type, self._space(value.shape), plan)
         if value.nbytes > _LARGE:
             pieces = functools.partial(checked_pieces, key, value, expected)
             image.place(dataset.get_offset(), value.nbytes, pieces, done)
@@ -213,6 +233,7 @@ class Writer:
 
     def _make(self, key: str, file_type: Any, space: Any, layout: Any) -> Any:
         """Make a dataset."""
+        check_memory()
         above, _, name = key.encode().rpartition(b"/")
         if above == self._last[0]:
             return self._h5py.h5d.create(self._last[1], name, file_type, space, layout, self._links)
@@ -229,7 +250,7 @@ class Writer:
             self._spaces[shape] = self._h5py.h5s.create_simple(shape)
         return self._spaces[shape]
 
-    def _layout(self, shape: tuple[int, ...], array: npt.NDArray[Any]) -> Any:
+    def _layout(self, shape: tuple[int, ...], array: npt.NDArray[Any]) -> _Layout:
         """Return how elements are laid out: filters need chunks, which single values have not."""
         chunked = shape != () and array.size > 0
         deflated = array.size > 1 and self._compression is not None
@@ -241,19 +262,19 @@ class Writer:
             self._layouts[chunks, deflated] = self._new_layout(chunks, deflated)
         return self._layouts[chunks, deflated]
 
-    def _new_layout(self, chunks: tuple[int, ...], deflated: bool) -> Any:
+    def _new_layout(self, chunks: tuple[int, ...], deflated: bool) -> _Layout:
         h5 = self._h5py
         layout = h5.h5p.create(h5.h5p.DATASET_CREATE)
         layout.set_fill_time(h5.h5d.FILL_TIME_NEVER)
         if not chunks:
             layout.set_layout(h5.h5d.CONTIGUOUS)
             layout.set_alloc_time(h5.h5d.ALLOC_TIME_EARLY)
-            return layout
+            return _Layout(layout, chunks, deflated)
         layout.set_chunk(chunks)
         if deflated:
             layout.set_deflate(self._compression)
         layout.set_fletcher32()
-        return layout
+        return _Layout(layout, chunks, deflated)
 
     def _note(self, dataset: Any, digest: str) -> str:
         """Store a digest with a dataset."""

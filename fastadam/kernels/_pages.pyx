@@ -3,13 +3,17 @@
 Between two lines of Python a signal handler may raise, and libhdf5, which calls these methods, does
 not survive a write that has failed: closing the file writes past the end of what it has freed.
 These are C, where nothing is handled; what fails for lack of memory is kept, to be raised later.
+It does not survive either that it finds no memory itself: some is kept, and given back in time.
 """
 
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memcpy, memset
 
 cdef Py_ssize_t PAGE = 4096
+# what libhdf5 takes to close a file
+cdef Py_ssize_t RESERVE = 1 << 21
 
 
 @cython.auto_pickle(False)
@@ -18,6 +22,7 @@ cdef class Pages:
 
     cdef dict _pages
     cdef Py_ssize_t _at, _length
+    cdef object _reserve
     # The first error: whoever has used this has to ask for it.
     cdef readonly object failed
 
@@ -25,6 +30,7 @@ cdef class Pages:
         self._pages = {}
         self._at = self._length = 0
         self.failed = None
+        self._reserve = PyBytes_FromStringAndSize(NULL, RESERVE)
 
     def write(self, const unsigned char[::1] data not None):
         """Write at the position, as io.RawIOBase; an error is kept, and none raised."""
@@ -42,6 +48,7 @@ cdef class Pages:
         except BaseException as error:
             if self.failed is None:
                 self.failed = error
+                self._reserve = None
         self._at += size
         self._length = max(self._length, self._at)
         return size
@@ -84,6 +91,10 @@ cdef class Pages:
         """Set the length, as io.RawIOBase."""
         self._length = self._at if size is None else size
         return self._length
+
+    def release(self):
+        """Give back what has been kept for the end."""
+        self._reserve = None
 
     def flush(self):
         """Do nothing: there is nothing that waits."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.files.hdf5 import Hdf5Group
+from fastadam.files.hdf5_group import Hdf5Group
 from fastadam.files.hdf5_types import import_h5py
 from fastadam.files.verified import Sealed
 from fastadam.serializers._reading import FileDeserializer

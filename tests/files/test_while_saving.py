@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 import fastadam
-from fastadam.files import hdf5, hdf5_writer
+from fastadam.files import hdf5_writer
 from fastadam.files.atomic import atomic_write
+from fastadam.files.hdf5_group import Hdf5Group
 from fastadam.files.hdf5_image import Image
 from fastadam.files.limits import PIECE
 from fastadam.serializers import load_hdf5, load_npz, save_hdf5, save_npz
@@ -119,13 +120,13 @@ def test_a_load_digests_each_byte_once(path: Path, monkeypatch: pytest.MonkeyPat
             lambda: load_hdf5(plain, opt),
         ]
     reads: list[str] = []
-    read = hdf5.Hdf5Group._read
+    read = Hdf5Group._read
 
-    def counting(self: Any, dataset: Any, shape: Any, key: str, limit: Any) -> Any:
+    def counting(self: Any, dataset: Any, key: str, limit: Any) -> Any:
         reads.append(key)
-        return read(self, dataset, shape, key, limit)
+        return read(self, dataset, key, limit)
 
-    monkeypatch.setattr(hdf5.Hdf5Group, "_read", counting)
+    monkeypatch.setattr(Hdf5Group, "_read", counting)
     monkeypatch.setattr(hashlib, "sha256", Counted)
     for load in loads:
         Counted.n_bytes = 0
