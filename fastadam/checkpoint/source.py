@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 
-from fastadam.checkpoint.contents import OPTIMIZER, RULE, TARGET
+from fastadam.checkpoint.contents import OPTIMIZER, OURS, RULE, TARGET
 from fastadam.files.entries import Value, describe
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import Reader
@@ -167,6 +167,23 @@ class Source:
             self._spare -= value.nbytes
         return value
 
+    def demand(self, key: str, strict: bool) -> bool:
+        """Tell whether a key is to be read: it is there, and nobody wants it to be left.
+
+        Raises
+        ------
+        KeyError
+            If it is missing, and `strict` is true.
+        """
+        if self.is_ignored(key):
+            return False
+        if key in self:
+            return True
+        self.note_missing(key)
+        if strict:
+            raise KeyError(self.about_missing(key))
+        return False
+
     def pass_over(self, key: str) -> None:
         """Note that a key is known, and stays unread."""
         self.read[self.in_file(key)] = None
@@ -180,6 +197,11 @@ class Source:
         name = self.in_file(key)
         if _OPTIONAL.search(name):
             return f"{self.where} has no {name!r}"
+        if key.startswith(OURS):
+            return (
+                f"{self.where} has no {name!r}, which is saved with such an optimizer: it was "
+                "saved with another, or changed since. strict=False leaves what is missing as it is"
+            )
         if key.startswith(TARGET) and not any(there.startswith(TARGET) for there in self.keys):
             return (
                 f"{self.where} was saved with parameters=False: load the parameters from "
