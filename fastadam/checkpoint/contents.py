@@ -19,7 +19,6 @@ __all__ = [
     "HOOKS",
     "HYPERPARAM",
     "LATER",
-    "LOSS_SCALE",
     "OPTIMIZER",
     "OURS",
     "RULE",
@@ -53,11 +52,6 @@ SETTINGS = {
 
 # What files of the first version lack, all of it; every other has all of it.
 LATER = (HOOKS, "fastadam/settings/missing_gradients")
-# What there is of a loss scale, where there is one.
-LOSS_SCALE = tuple(
-    f"{OPTIMIZER}fastadam/loss_scale{end}"
-    for end in ("", "_dynamic", "_multiplier", "_nonfinite_ever")
-)
 
 
 def check_optimizer(opt: Any) -> None:

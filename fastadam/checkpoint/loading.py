@@ -161,7 +161,7 @@ def _load(optimizer: Any, path: str | os.PathLike[str], how: _How) -> LoadReport
             _refuse_left(source, left, how)
     report = LoadReport(
         read=tuple(source.read),
-        missing=() if how.strict else source.lost(),
+        missing=() if how.strict else tuple(source.missing),
         ignored=tuple(source.ignored),
         left=tuple(left),
         converted=tuple(source.converted),

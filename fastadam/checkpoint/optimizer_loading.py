@@ -10,7 +10,6 @@ import numpy as np
 
 from fastadam.checkpoint.contents import (
     HYPERPARAM,
-    LOSS_SCALE,
     OPTIMIZER,
     RULE,
     SETTINGS,
@@ -74,7 +73,7 @@ def prepare_optimizer(
             _demand_hyperparameters(source, opt, strict)
             _prepare_bag(prepared, source, HYPERPARAM, opt.hyperparam, opt, strict)
             _prepare_rules(prepared, source, opt, strict)
-        _prepare_no_loss_scale(prepared, source, opt, strict)
+        _prepare_no_loss_scale(prepared, source, opt)
     if values:
         deserializer = SourceDeserializer(source, TARGET, strict)
         prepare_target(prepared, deserializer, opt._set_up(), values)
@@ -241,13 +240,10 @@ def _prepare_first_alphas(
             prepared.attribute(rule, "initial_alpha", float(value))
 
 
-def _prepare_no_loss_scale(prepared: PreparedLoad, source: Source, opt: Any, strict: bool) -> None:
+def _prepare_no_loss_scale(prepared: PreparedLoad, source: Source, opt: Any) -> None:
     """Switch loss scaling off, if it was off when the file was saved."""
-    key = LOSS_SCALE[0]
-    if any(each in source for each in LOSS_SCALE):
-        for each in LOSS_SCALE:
-            source.demand(each, strict)
-    if opt.loss_scale is not None and key not in source and not source.is_ignored(key):
+    key = f"{OPTIMIZER}fastadam/loss_scale"
+    if opt.loss_scale is not None and not source.keys_under(key) and not source.is_ignored(key):
         opt._prepare_scale(prepared, None)
 
 

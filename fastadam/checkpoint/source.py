@@ -20,7 +20,7 @@ __all__ = ["Source"]
 # states of hooks.
 _SMALL = 1 << 20
 _SMALL_IN_ALL = 1 << 26
-# What Chainer does not know, and what is saved only where there is any.
+# What is saved only where there is any: no name of another's is close to it.
 _OPTIONAL = re.compile(r"(^|/)(fp32_param|initial_alpha|fastadam/loss_scale\w*)$")
 
 
@@ -232,10 +232,6 @@ class Source:
         others = {f"{prefix}{path}" for path in aliases}
         seen = {*self.read, *map(self.in_file, self.ignored), KEY}
         return sorted(key for key in self.keys - seen if not (others and _is_below(key, others)))
-
-    def lost(self) -> tuple[str, ...]:
-        """Return the keys that are missing, without those that a file need not have."""
-        return tuple(key for key in self.missing if not _OPTIONAL.search(key))
 
     def keys_under(self, prefix: str) -> list[str]:
         """Return the keys of the optimizer that begin with a prefix and are in the file, sorted."""

@@ -133,6 +133,8 @@ def test_what_says_how_the_loss_scale_grows(path: Path) -> None:
     for name in ("", "_dynamic", "_multiplier", "_nonfinite_ever"):
         key = f"optimizer/fastadam/loss_scale{name}"
         assert repr(key) in refused(path, [key])
+        sealed(path, {key: ...})
+        assert fastadam.load(path, full(6), strict=False).missing == (key,)
     # without all of them it is the file of an optimizer without one
     fastadam.save(path, full(3))
     keys = [key for key in keys_of(path) if "/loss_scale" in key]
