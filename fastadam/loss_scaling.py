@@ -21,12 +21,20 @@ from fastadam.gradient_pass import (
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.parameter import peek_grad
 from fastadam.serializers.prepared import PreparedLoad
-from fastadam.serializers.protocol import optional_child, optional_number
+from fastadam.serializers.protocol import optional_child, optional_number, stored_entry
 
 __all__ = ["MISSING_GRADIENTS", "ON_NONFINITE", "LossScaling"]
 
 MISSING_GRADIENTS = ("zeros", "skip")
 ON_NONFINITE = ("propagate", "skip", "raise")
+
+# What files hold of a loss scale, where there is one, under ``fastadam/``.
+_ENTRIES = (
+    "loss_scale",
+    "loss_scale_dynamic",
+    "loss_scale_multiplier",
+    "loss_scale_nonfinite_ever",
+)
 
 # Half-precision gradients are often too small for their type. A loss multiplied by a scale gives
 # gradients multiplied by it; the update divides them again, in float32.
@@ -343,17 +351,22 @@ class LossScaling(Optimizer):
     def _prepare_loss_scaling(self, prepared: PreparedLoad, serializer: Any) -> None:
         """Read and check the loss scale, if the file has one."""
         child = optional_child(serializer, "fastadam")
-        scale = optional_number(child, "loss_scale")
+        numbers = {name: optional_number(child, name) for name in _ENTRIES}
+        if set(numbers.values()) == {None}:
+            return
+        # they are written together: one that is missing is missed as any other value
+        for name, number_of in numbers.items():
+            if number_of is None:
+                stored_entry(child, name, 0.0)
+        scale, dynamic, multiplier, ever = numbers.values()
         if scale is None:
             return
         check_loss_scale(scale, "the loss scale in the file")
         flags = {}
-        for name in ("dynamic", "nonfinite_ever"):
-            flag = optional_number(child, f"loss_scale_{name}")
+        for name, flag in (("dynamic", dynamic), ("nonfinite_ever", ever)):
             if flag not in (None, 0, 1):
                 raise ValueError(f"loss_scale_{name} is {flag} in the file, and no truth value")
             flags[name] = bool(flag)
-        multiplier = optional_number(child, "loss_scale_multiplier")
         multiplier = 1.0 if multiplier is None else multiplier
         if not 1 <= multiplier <= 2:
             raise ValueError(

@@ -34,8 +34,8 @@ def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any
     """Read the state of a rule.
 
     From a file that says itself that it is complete, the rule gets exactly the state that it was
-    saved with. From others it gets what its flags of now ask for, and what is missing is an error
-    unless nothing had been updated when it was saved.
+    saved with. From others it gets what its flags of now ask for. What is missing is an error
+    unless nothing had been updated when it was saved, or the file says that there was none.
 
     Parameters
     ----------
@@ -69,6 +69,13 @@ def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any
     else:
         late = rule._late_state(param, current) if current else {}
         likes, optional = {**(current or fresh), **late}, set(late)
+    stateless: Any = getattr(serializer, "stateless", None)
+    if stateless is None:
+        counted = t != 0 and rule.enabled and not lazy
+    else:
+        # the file says of all rules whether they had a state: one that was stepped had
+        counted = t != 0 and serializer.path not in stateless
+        counted = counted or any(map(has, likes))
     loaded: dict[str, Any] = {}
     dropped: list[str] = []
     for key in likes:
@@ -78,7 +85,7 @@ def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any
             continue
         # saved before the first update, or while the parameter had no array yet: there is no
         # state to go on from
-        needed = bool(loaded) or (t != 0 and rule.enabled and not lazy and not complete)
+        needed = bool(loaded) or counted
         if absent and serializer.strict and not needed:
             prepared.attribute(rule, "_state", None)
             return

@@ -369,8 +369,8 @@ class UpdateRule:
         Raises
         ------
         KeyError
-            If the state lacks an entry, unless nothing had been updated when it was saved or
-            the rule is disabled.
+            If the state lacks an entry, unless nothing had been updated when it was saved, or the
+            file says that there was no state; or the rule is disabled, where files do not say it.
         ValueError, TypeError
             If an entry has another shape, or a dtype that does not convert; if `t` is no count.
         """

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -18,9 +17,8 @@ import fastadam
 from fastadam.exclusive import _RUNNING
 from fastadam.interrupt import DeferredInterrupt
 
-PACKAGE = str(Path(fastadam.__file__).parent)
-# Without tracing, a signal comes after calls and at jumps back only: not where that module ends.
-NEVER_BETWEEN = str(Path(PACKAGE) / "exclusive.py")
+sys.path.insert(0, str(Path(__file__).parent))
+from tracing import Lines, counted, raising
 
 
 def make(hooked: bool, half: bool) -> fastadam.Adam:
@@ -54,22 +52,9 @@ def facts(opt: fastadam.Adam) -> dict[str, Any]:
     return found
 
 
-class PressedAt:
-    """Press Ctrl-C when the interpreter comes to the nth line of fastadam."""
-
-    def __init__(self, n: int) -> None:
-        self.n = n
-        self.lines = 0
-
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        name = frame.f_code.co_filename
-        if not name.startswith(PACKAGE) or name == NEVER_BETWEEN:
-            return None
-        if event == "line":
-            self.lines += 1
-            if self.lines == self.n:
-                signal.raise_signal(signal.SIGINT)
-        return self
+def press() -> None:
+    """Press Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
 
 
 @pytest.mark.parametrize("hooked", [False, True])
@@ -77,24 +62,16 @@ class PressedAt:
 def test_at_any_line_of_an_update(hooked: bool, half: bool) -> None:
     done = make(hooked, half)
     before = facts(done)
-    tracing = sys.gettrace()
-    counter = PressedAt(0)
-    sys.settrace(counter)
-    done.apply_gradients(gradients())
-    sys.settrace(tracing)
+    lines = counted(lambda: done.apply_gradients(gradients()))
     after = facts(done)
-    assert counter.lines > 200
+    assert lines > 200
     ends = set()
     # every fourth line, beginning at another in each of the four cases
-    for n in range(1 + 2 * hooked + half, counter.lines + 1, 4):
+    for n in range(2 * hooked + half, lines, 4):
         opt = make(hooked, half)
         report = opt.last_update
-        sys.settrace(PressedAt(n))
-        try:
-            with pytest.raises(KeyboardInterrupt):
-                opt.apply_gradients(gradients())
-        finally:
-            sys.settrace(tracing)
+        with Lines(n, press), pytest.raises(KeyboardInterrupt):
+            opt.apply_gradients(gradients())
         now = facts(opt)
         assert now in (before, after), n
         ends.add(now == after)
@@ -107,11 +84,6 @@ def test_at_any_line_of_an_update(hooked: bool, half: bool) -> None:
     assert ends == {False, True}
     assert not _RUNNING
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def press() -> None:
-    """Press Ctrl-C."""
-    signal.raise_signal(signal.SIGINT)
 
 
 def deferred(*steps: Callable[[], Any]) -> None:
@@ -204,20 +176,6 @@ def test_in_another_thread_nothing_is_done() -> None:
     assert opt.t == 2
 
 
-class RaisedAt(PressedAt):
-    """Raise an error when the interpreter comes to the nth line: one that nobody can hold back."""
-
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        name = frame.f_code.co_filename
-        if not name.startswith(PACKAGE) or name == NEVER_BETWEEN:
-            return None
-        if event == "line":
-            self.lines += 1
-            if self.lines == self.n:
-                raise MemoryError
-        return self
-
-
 def scaled(t: int) -> fastadam.Adam:
     """Adam of arrays with a dynamic loss scale and masters, after some updates."""
     opt = fastadam.Adam(alpha=0.25)
@@ -241,28 +199,23 @@ def all_of(opt: fastadam.Adam) -> tuple[Any, ...]:
 
 
 def at_every_line(
-    make_one: Callable[[], Any], change: Callable[[Any], None], tracer: type[PressedAt], step: int
+    make_one: Callable[[], Any],
+    change: Callable[[Any], None],
+    what: Callable[[], object],
+    step: int,
 ) -> set[str]:
     """Interrupt an update at every line; it is made or it is not. Then it can be made."""
     done = make_one()
     change(done)
-    counter = tracer(0)
-    tracing = sys.gettrace()
     before = all_of(make_one())
-    sys.settrace(counter)
-    update(done)
-    sys.settrace(tracing)
+    lines = counted(lambda: update(done))
     after = all_of(done)
     ends = set()
-    for n in range(1, counter.lines + 1, step):
+    for n in range(0, lines, step):
         opt = make_one()
         change(opt)
-        sys.settrace(tracer(n))
-        try:
-            with pytest.raises((KeyboardInterrupt, MemoryError)):
-                update(opt)
-        finally:
-            sys.settrace(tracing)
+        with Lines(n, what), pytest.raises((KeyboardInterrupt, MemoryError)):
+            update(opt)
         now = all_of(opt)
         assert now in (before, after), (n, now, before, after)
         ends.add("before" if now == before else "after")
@@ -291,12 +244,12 @@ def reordered(opt: Any) -> None:
 
 
 @pytest.mark.parametrize("change", [nothing, rebound, one_rebound, reordered])
-@pytest.mark.parametrize("tracer", [PressedAt, RaisedAt])
+@pytest.mark.parametrize("what", [press, raising(MemoryError)], ids=["Ctrl-C", "no memory"])
 def test_before_or_after_and_never_between(
-    tracer: type[PressedAt], change: Callable[[Any], None]
+    what: Callable[[], object], change: Callable[[Any], None]
 ) -> None:
     """Moments, masters, counts, the loss scale and the report, with arrays that were replaced."""
-    ends = at_every_line(lambda: scaled(2), change, tracer, 11)
+    ends = at_every_line(lambda: scaled(2), change, what, 11)
     assert "before" in ends
 
 

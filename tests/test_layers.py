@@ -94,7 +94,7 @@ CHECKPOINT = """
 __init__
 loading listing
 optimizer_loading
-saving target_loading
+saving target_loading hook_loading
 source_deserializer
 source rehearsal
 contents

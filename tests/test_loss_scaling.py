@@ -573,6 +573,30 @@ def test_a_bad_scale_in_a_file_changes_nothing(scale: Any) -> None:
     assert other.parameters["param"].update_rule.state is None
 
 
+@pytest.mark.parametrize("format_", ["npz", "hdf5"])
+def test_a_file_that_lacks_a_part_of_the_loss_scale(tmp_path: Path, format_: str) -> None:
+    """It has all of it or none; a fixed scale is none that grows."""
+    if format_ == "hdf5":
+        pytest.importorskip("h5py")
+    opt = fastadam.Adam().setup(np.ones(2))
+    opt.loss_scaling(interval=3)
+    opt.apply_gradients(np.ones(2))
+    load = getattr(fastadam.serializers, f"load_{format_}")
+    for end in ("", "_dynamic", "_multiplier", "_nonfinite_ever"):
+        stored = saved(opt)
+        del stored[f"fastadam/loss_scale{end}"]
+        getattr(fastadam.serializers, f"save_{format_}")(tmp_path / "opt", stored)
+        other = fastadam.Adam().setup(np.ones(2))
+        other.set_loss_scale(16.0)
+        before = dict(vars(other))
+        with pytest.raises(KeyError, match=f"fastadam/loss_scale{end}'"):
+            load(tmp_path / "opt", other)
+        assert dict(vars(other)) == before
+        load(tmp_path / "opt", other, strict=False)
+        assert other.t == 1
+        assert other.loss_scale == (opt.loss_scale if end else 16.0)
+
+
 def test_a_load_ends_what_the_last_update_had_found() -> None:
     opt = fastadam.Adam().setup(np.ones(1))
     opt.loss_scaling()

@@ -18,6 +18,7 @@ __all__ = [
     "HOOK",
     "HOOKS",
     "HYPERPARAM",
+    "LATER",
     "OPTIMIZER",
     "OURS",
     "RULE",
@@ -28,6 +29,7 @@ __all__ = [
     "hook_names",
     "own_hooks",
     "rules_of",
+    "stateless_key",
     "target_values",
 ]
 
@@ -47,6 +49,9 @@ SETTINGS = {
     "fastadam/settings/monitor": ("monitor", bool),
     "fastadam/settings/use_fp32_update": ("_use_fp32_update", bool),
 }
+
+# What files of the first version lack, all of it; every other has all of it.
+LATER = (HOOKS, "fastadam/settings/missing_gradients")
 
 
 def check_optimizer(opt: Any) -> None:
@@ -97,8 +102,11 @@ def contents(opt: Any, parameters: bool) -> dict[str, Value]:
         first = vars(rule).get("initial_alpha")
         if first is not None:
             values[f"{RULE}{path}/initial_alpha"] = float(first)
+        # every other rule that has been counted has one: without this, it would be missing
+        if rule.t and rule.state is None:
+            values[stateless_key(path)] = True
     values[HOOKS] = json.dumps(hook_names(opt))
-    for prefix, hook in own_hooks(opt):
+    for _, prefix, hook in own_hooks(opt):
         DictionarySerializer(values, prefix).save(hook)
     return {key: storable_array(key, value) for key, value in values.items()}
 
@@ -111,14 +119,17 @@ def hook_names(opt: Any) -> list[str]:
     return names
 
 
-def own_hooks(opt: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the hooks that have a state of their own, each with what its keys begin with."""
-    tables = [(HOOK, opt._set_up_hooks())]
-    tables += [(f"{RULE}{path}/hook/", rule._hooks) for path, rule in rules_of(opt)]
-    for prefix, table in tables:
+def own_hooks(opt: Any) -> Iterator[tuple[str, str, Any]]:
+    """Yield the hooks that have a state of their own.
+
+    Each comes with its name, as `hook_names` has it, and with what its keys begin with.
+    """
+    tables = [("", HOOK, opt._set_up_hooks())]
+    tables += [(f"{path}: ", f"{RULE}{path}/hook/", rule._hooks) for path, rule in rules_of(opt)]
+    for of, prefix, table in tables:
         for _, name, hook in table or ():
             if callable(getattr(hook, "serialize", None)):
-                yield f"{prefix}{name}/", hook
+                yield f"{of}{name}", f"{prefix}{name}/", hook
 
 
 def rules_of(opt: Any) -> Iterator[tuple[str, Any]]:
@@ -127,6 +138,11 @@ def rules_of(opt: Any) -> Iterator[tuple[str, Any]]:
         rule = getattr(param, "update_rule", None)
         if rule is not None and hasattr(rule, "hyperparam") and hasattr(rule, "_use_fp32_update"):
             yield path, rule
+
+
+def stateless_key(path: str) -> str:
+    """Return the key that says of a rule that it has been counted, and has no state."""
+    return f"{RULE}{path}/stateless"
 
 
 def target_values(targets: Target) -> dict[str, Any]:

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import warnings
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from fastadam.checkpoint.contents import (
     HOOK,
-    HOOKS,
     HYPERPARAM,
     OPTIMIZER,
     OURS,
     RULE,
     TARGET,
     check_optimizer,
-    hook_names,
     target_values,
 )
+from fastadam.checkpoint.hook_loading import compare_hooks, saved_hooks
 from fastadam.checkpoint.optimizer_loading import prepare_optimizer
 from fastadam.checkpoint.report import LoadReport
 from fastadam.checkpoint.source import Source
@@ -148,10 +145,10 @@ def _load(optimizer: Any, path: str | os.PathLike[str], how: _How) -> LoadReport
                 "first, from their own file, and then this with parameters=False"
             )
         try:
-            prepared = prepare_optimizer(
-                source, optimizer, values if how.parameters else {}, how.hyperparam, how.strict
-            )
-            hooks = _compare_hooks(source, optimizer)
+            names = saved_hooks(source, how.strict)
+            held = values if how.parameters else {}
+            prepared = prepare_optimizer(source, optimizer, held, names, how.hyperparam, how.strict)
+            hooks = compare_hooks(names, optimizer)
         except CheckpointError:
             raise
         except KeyError as error:
@@ -164,7 +161,7 @@ def _load(optimizer: Any, path: str | os.PathLike[str], how: _How) -> LoadReport
             _refuse_left(source, left, how)
     report = LoadReport(
         read=tuple(source.read),
-        missing=() if how.strict else source.lost(),
+        missing=() if how.strict else tuple(source.missing),
         ignored=tuple(source.ignored),
         left=tuple(left),
         converted=tuple(source.converted),
@@ -204,22 +201,6 @@ def _check_rename(rename: Mapping[str, str], targets: Any, values: Mapping[str, 
             raise CheckpointError(
                 f"rename: {old!r} is to become {new!r}, and there is no {new!r} in the target{hint}"
             )
-
-
-def _compare_hooks(source: Source, opt: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the names of hooks that are missing, and of those that there are more than saved."""
-    if HOOKS not in source or source.is_ignored(HOOKS):
-        return (), ()
-    value = source.value(HOOKS)
-    try:
-        names = json.loads(str(value[()]))
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{HOOKS!r} in {source.where} is no list of names") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise CheckpointError(f"{HOOKS!r} in {source.where} is no list of names")
-    saved = Counter(source.new_name(name) for name in names)
-    here = Counter(hook_names(opt))
-    return tuple((saved - here).elements()), tuple((here - saved).elements())
 
 
 def _warn_of_hooks(where: str, report: LoadReport) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -15,12 +14,12 @@ from fastadam.checkpoint.contents import (
     RULE,
     SETTINGS,
     TARGET,
-    own_hooks,
     rules_of,
+    stateless_key,
 )
-from fastadam.checkpoint.rehearsal import Rehearsal
+from fastadam.checkpoint.hook_loading import lacks_as_the_first_did, prepare_hooks
 from fastadam.checkpoint.source import Source
-from fastadam.checkpoint.source_deserializer import ReadAhead, SourceDeserializer
+from fastadam.checkpoint.source_deserializer import SourceDeserializer
 from fastadam.checkpoint.target_loading import prepare_target
 from fastadam.files.errors import CheckpointError
 from fastadam.hyperparameter import prepare_values
@@ -41,7 +40,12 @@ _LIKE_PARAMETER = ("m", "v", "vhat", "fp32_param")
 
 
 def prepare_optimizer(
-    source: Source, opt: Any, values: Mapping[str, Any], hyperparam: bool, strict: bool
+    source: Source,
+    opt: Any,
+    values: Mapping[str, Any],
+    hooks: Collection[str] | None,
+    hyperparam: bool,
+    strict: bool,
 ) -> PreparedLoad:
     """Read and check everything.
 
@@ -53,6 +57,8 @@ def prepare_optimizer(
         The optimizer, set up.
     values : mapping of str to array
         What the target holds now, by key; empty if parameters are not loaded.
+    hooks : collection of str or None
+        Names of the hooks that it was saved with; None if the file does not tell.
     hyperparam, strict : bool
         As for `fastadam.load`.
     """
@@ -61,23 +67,25 @@ def prepare_optimizer(
     if not source.plain:
         if hyperparam:
             _check_variant(source, opt)
-        _prepare_hooks(prepared, source, opt, strict)
-        _prepare_settings(prepared, source, opt)
+        prepare_hooks(prepared, source, opt, hooks, strict)
+        _prepare_settings(prepared, source, opt, strict)
         if hyperparam:
+            _demand_hyperparameters(source, opt, strict)
             _prepare_bag(prepared, source, HYPERPARAM, opt.hyperparam, opt, strict)
             _prepare_rules(prepared, source, opt, strict)
         _prepare_no_loss_scale(prepared, source, opt)
     if values:
         deserializer = SourceDeserializer(source, TARGET, strict)
         prepare_target(prepared, deserializer, opt._set_up(), values)
-    deserializer = SourceDeserializer(source, OPTIMIZER, strict, complete)
+    stateless = None if source.plain else _stateless(source, opt)
+    deserializer = SourceDeserializer(source, OPTIMIZER, strict, complete, stateless)
     if loads_in_two_phases(opt):
         prepared.extend(opt.prepare_load(deserializer))
         _check_uninitialised(source, opt)
     else:
         # somebody's own way of loading cannot be cut into reading and writing
         prepared.serialize(opt, deserializer.read_ahead())
-    _prepare_first_alphas(prepared, source, opt, hyperparam)
+    _prepare_first_alphas(prepared, source, opt, hyperparam, strict)
     return prepared
 
 
@@ -114,10 +122,10 @@ def _has_other_vhat(source: Source, opt: Any, saved_with: bool) -> bool:
     return bool(keys) and all(f"{key}hat" in source.keys for key in keys)
 
 
-def _prepare_settings(prepared: PreparedLoad, source: Source, opt: Any) -> None:
+def _prepare_settings(prepared: PreparedLoad, source: Source, opt: Any, strict: bool) -> None:
     """Read what is neither a count nor a hyperparameter."""
     for key, (name, kind) in SETTINGS.items():
-        if key not in source or source.is_ignored(key):
+        if lacks_as_the_first_did(source, key) or not source.demand(key, strict):
             continue
         value: Any = _truth(source, key) if kind is bool else source.value(key)[()]
         if name in _MODES:
@@ -127,6 +135,14 @@ def _prepare_settings(prepared: PreparedLoad, source: Source, opt: Any) -> None:
             if getattr(type(opt), name) is getattr(LossScaling, name):
                 name = f"_{name}"
         prepared.attribute(opt, name, value)
+
+
+def _demand_hyperparameters(source: Source, opt: Any, strict: bool) -> None:
+    """Refuse a file without what every optimizer of the kind has; modes are only saved if set."""
+    for name in vars(opt.hyperparam):
+        converted = name in _VARIANT and source.converts
+        if name not in opt._optional_hyperparams and not converted:
+            source.demand(HYPERPARAM + name, strict)
 
 
 def _prepare_bag(
@@ -168,18 +184,29 @@ def _prepare_rules(prepared: PreparedLoad, source: Source, opt: Any, strict: boo
     """Read the hyperparameters and flags of single parameters."""
     for path, rule in rules_of(opt):
         enabled, fp32 = f"{RULE}{path}/enabled", f"{RULE}{path}/use_fp32_update"
-        if enabled not in source:
+        # a parameter that is not in the file is missed where its count is read
+        if not any(source.keys_under(f"{section}{path}/") for section in (RULE, OPTIMIZER)):
             continue
         bag_prefix = f"{RULE}{path}/hyperparam/"
         _prepare_bag(prepared, source, bag_prefix, rule.hyperparam, opt, strict)
-        if not source.is_ignored(enabled):
+        if source.demand(enabled, strict):
             prepared.attribute(rule, "enabled", _truth(source, enabled))
-        if fp32 in source and not source.is_ignored(fp32):
+        if source.demand(fp32, strict):
             flag = _truth(source, fp32)
             if overrides(rule, "use_fp32_update", UpdateRule):
                 prepared.call(partial(rule.use_fp32_update, flag), partial(remember, rule))
             else:
                 prepared.attribute(rule, "_use_fp32_update", flag)
+
+
+def _stateless(source: Source, opt: Any) -> frozenset[str]:
+    """Return what the keys of rules begin with that were counted and had no state."""
+    found = set()
+    for path, _ in rules_of(opt):
+        key = stateless_key(path)
+        if key in source and not source.is_ignored(key) and _truth(source, key):
+            found.add(f"{OPTIMIZER}{path}/")
+    return frozenset(found)
 
 
 def _check_uninitialised(source: Source, opt: Any) -> None:
@@ -195,11 +222,14 @@ def _check_uninitialised(source: Source, opt: Any) -> None:
 
 
 def _prepare_first_alphas(
-    prepared: PreparedLoad, source: Source, opt: Any, hyperparam: bool
+    prepared: PreparedLoad, source: Source, opt: Any, hyperparam: bool, strict: bool
 ) -> None:
     """Read the alpha against which AdaBound's bounds are measured; a rule may have none yet."""
     for path, rule in rules_of(opt):
         key = f"{RULE}{path}/initial_alpha"
+        # Chainer's way to save it is never the only one
+        if not source.plain and f"{OPTIMIZER}{path}/initial_alpha" in source:
+            source.demand(key, strict)
         if key not in source:
             if hyperparam and f"{RULE}{path}/enabled" in source:
                 prepared.remove_attribute(rule, "initial_alpha")
@@ -213,22 +243,8 @@ def _prepare_first_alphas(
 def _prepare_no_loss_scale(prepared: PreparedLoad, source: Source, opt: Any) -> None:
     """Switch loss scaling off, if it was off when the file was saved."""
     key = f"{OPTIMIZER}fastadam/loss_scale"
-    if opt.loss_scale is not None and key not in source and not source.is_ignored(key):
+    if opt.loss_scale is not None and not source.keys_under(key) and not source.is_ignored(key):
         opt._prepare_scale(prepared, None)
-
-
-def _prepare_hooks(prepared: PreparedLoad, source: Source, opt: Any, strict: bool) -> None:
-    """Read the states of hooks that are there, and were when it was saved."""
-    for prefix, hook in own_hooks(opt):
-        if not source.keys_under(prefix):
-            continue
-        if loads_in_two_phases(hook):
-            prepared.extend(hook.prepare_load(SourceDeserializer(source, prefix, strict)))
-            continue
-        stored = source.values_under(prefix)
-        # a hook reads and writes in one: a copy of it tells what it is going to ask for
-        copy.deepcopy(hook).serialize(Rehearsal(stored, prefix, strict, source.is_ignored))
-        prepared.serialize(hook, ReadAhead(stored, prefix, strict, source.is_ignored))
 
 
 def _truth(source: Source, key: str) -> bool:

@@ -7,7 +7,7 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 
-from fastadam.checkpoint.contents import OPTIMIZER, RULE, TARGET
+from fastadam.checkpoint.contents import OPTIMIZER, OURS, RULE, TARGET
 from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import Reader
@@ -21,7 +21,7 @@ __all__ = ["Source"]
 # states of hooks.
 _SMALL = 1 << 20
 _SMALL_IN_ALL = 1 << 26
-# What Chainer does not know, and what is saved only where there is any.
+# What is saved only where there is any: no name of another's is close to it.
 _OPTIONAL = re.compile(r"(^|/)(fp32_param|initial_alpha|fastadam/loss_scale\w*)$")
 
 
@@ -166,6 +166,23 @@ class Source:
             self._spare -= value.nbytes
         return value
 
+    def demand(self, key: str, strict: bool) -> bool:
+        """Tell whether a key is to be read: it is there, and nobody wants it to be left.
+
+        Raises
+        ------
+        KeyError
+            If it is missing, and `strict` is true.
+        """
+        if self.is_ignored(key):
+            return False
+        if key in self:
+            return True
+        self.note_missing(key)
+        if strict:
+            raise KeyError(self.about_missing(key))
+        return False
+
     def pass_over(self, key: str) -> None:
         """Note that a key is known, and stays unread."""
         self.read[self.in_file(key)] = None
@@ -179,6 +196,11 @@ class Source:
         name = self.in_file(key)
         if _OPTIONAL.search(name):
             return f"{self.where} has no {name!r}"
+        if key.startswith(OURS):
+            return (
+                f"{self.where} has no {name!r}, which is saved with such an optimizer: it was "
+                "saved with another, or changed since. strict=False leaves what is missing as it is"
+            )
         if key.startswith(TARGET) and not any(there.startswith(TARGET) for there in self.keys):
             return (
                 f"{self.where} was saved with parameters=False: load the parameters from "
@@ -209,10 +231,6 @@ class Source:
         others = {f"{prefix}{path}" for path in aliases}
         seen = {*self.read, *map(self.in_file, self.ignored), KEY}
         return sorted(key for key in self.keys - seen if not (others and _is_below(key, others)))
-
-    def lost(self) -> tuple[str, ...]:
-        """Return the keys that are missing, without those that a file need not have."""
-        return tuple(key for key in self.missing if not _OPTIONAL.search(key))
 
     def keys_under(self, prefix: str) -> list[str]:
         """Return the keys of the optimizer that begin with a prefix and are in the file, sorted."""

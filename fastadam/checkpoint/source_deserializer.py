@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Any
 
 from fastadam.checkpoint.source import Source
@@ -28,6 +29,8 @@ class ReadAhead(NpzDeserializer):
         Tells whether a key stays as it is.
     complete : bool
         Whether the file holds everything that was there, hyperparameters with it.
+    stateless : set of str, optional
+        As for `SourceDeserializer`.
     """
 
     # they have been read from a file
@@ -40,9 +43,11 @@ class ReadAhead(NpzDeserializer):
         strict: bool,
         ignore_names: IgnoreNames = None,
         complete: bool = False,
+        stateless: Set[str] | None = None,
     ) -> None:
         super().__init__(npz, path, strict, ignore_names)
         self.complete = complete
+        self.stateless = stateless
 
 
 class SourceDeserializer(Deserializer):
@@ -59,18 +64,29 @@ class SourceDeserializer(Deserializer):
     complete : bool
         Whether the file holds everything that was there, hyperparameters with it: then a state
         that it does not hold was not there.
+    stateless : set of str, optional
+        What the keys of rules begin with that were counted and had no state, where the file says
+        that of all rules.
     """
 
     # arrays of a file are nobody else's
     gives_new_arrays = True
 
-    def __init__(self, source: Source, path: str, strict: bool, complete: bool = False) -> None:
+    def __init__(
+        self,
+        source: Source,
+        path: str,
+        strict: bool,
+        complete: bool = False,
+        stateless: Set[str] | None = None,
+    ) -> None:
         self.source, self.path, self.strict, self.complete = source, path, strict, complete
+        self.stateless = stateless
 
     def __getitem__(self, key: str) -> SourceDeserializer:
         """Return the deserializer of a child."""
         path = f"{self.path}{key.strip('/')}/"
-        return SourceDeserializer(self.source, path, self.strict, self.complete)
+        return SourceDeserializer(self.source, path, self.strict, self.complete, self.stateless)
 
     def has(self, key: str) -> bool:
         """Tell whether the file has a key, or something that it is made of."""
@@ -83,7 +99,8 @@ class SourceDeserializer(Deserializer):
         when everything else has been checked.
         """
         stored = self.source.values_under(self.path)
-        return ReadAhead(stored, self.path, self.strict, self.source.is_ignored, self.complete)
+        ignored = self.source.is_ignored
+        return ReadAhead(stored, self.path, self.strict, ignored, self.complete, self.stateless)
 
     def __call__(self, key: str, value: Any) -> Any:
         """Load one value.
@@ -98,12 +115,7 @@ class SourceDeserializer(Deserializer):
             If it does not fit.
         """
         key = self.path + key.lstrip("/")
-        if self.source.is_ignored(key):
-            return value
-        if key not in self.source:
-            self.source.note_missing(key)
-            if self.strict:
-                raise KeyError(self.source.about_missing(key))
+        if not self.source.demand(key, self.strict):
             return value
         stored = self.source.value(key)
         return fill_template(None if is_none(stored) else stored, value, key)

@@ -1,4 +1,4 @@
-"""Put other values into a saved npz file, and a list of contents that knows of them."""
+"""Put other values into a saved file, and a list of contents that knows of them."""
 
 from __future__ import annotations
 
@@ -8,21 +8,34 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.files.entries import describe
+from fastadam.files.entries import describe, describe_all
+from fastadam.files.formats import format_of
 from fastadam.files.manifest import KEY, Manifest, pack, unpack
 
 
 def sealed(path: Path, changes: dict[str, Any]) -> None:
     """Replace, add, or with ``...`` take out entries, as whoever can save could have saved it."""
-    with np.load(path, allow_pickle=True) as file:
-        values = {key: file[key] for key in file.files}
+    with format_of(path).opened(path) as reader:
+        values = {key: reader.read(key, None) for key in list(reader.keys())}
     versions = unpack(values.pop(KEY), "").versions
     for key, value in changes.items():
         values.pop(key, None)
         if value is not ...:
             values[key] = np.asarray(value)
     entries = {key: describe(value) for key, value in values.items()}
+    packed = pack(Manifest(entries, versions))
+    if path.suffix != ".npz":
+        listed = describe_all(values)
+        format_of(path).write(path, {**values, KEY: packed}, False, lambda _: None, listed)
+        return
+    # with names that no writer of ours would write
     with zipfile.ZipFile(path, "w") as archive:
-        for key, value in {**values, KEY: pack(Manifest(entries, versions))}.items():
+        for key, value in {**values, KEY: packed}.items():
             with archive.open(f"{key}.npy", "w") as member:
                 np.lib.format.write_array(member, value)
+
+
+def keys_of(path: Path) -> list[str]:
+    """Return what a file holds, but for the list of it."""
+    with format_of(path).opened(path) as reader:
+        return sorted(set(reader.keys()) - {KEY})
