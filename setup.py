@@ -37,23 +37,23 @@ KERNELS = "fastadam/kernels"
 
 # Sources that others include: a change in one of them compiles everything anew.
 INCLUDED = (
-    "_cpu.pyx",
-    "_cut.pxi",
-    "_half.pxi",
-    "_hooks.pxi",
-    "_norm.pxi",
-    "_prepare.pxi",
-    "_table.pxd",
+    "cpu/_step.pyx",
+    "cpu/_cut.pxi",
+    "cpu/_half.pxi",
+    "cpu/_hooks.pxi",
+    "cpu/_norm.pxi",
+    "cpu/_prepare.pxi",
+    "cpu/_tensors.pxd",
 )
 
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
 # a flag adds the feature to supported() in _cpu_features.pyx.
 FMA = ["-mfma", "-mf16c"]
 AVX512 = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"]
-BASELINE = {"baseline": ("_cpu", [])}
+BASELINE = {"baseline": ("cpu._step", [])}
 X86_64 = BASELINE | {
-    "avx2": ("_cpu_avx2", ["-mavx2", *FMA]),
-    "avx512": ("_cpu_avx512", [*AVX512, *FMA]),
+    "avx2": ("cpu._step_avx2", ["-mavx2", *FMA]),
+    "avx512": ("cpu._step_avx512", [*AVX512, *FMA]),
 }
 
 # Appended last, so that nothing before them changes the numbers: every instruction set and every
@@ -87,11 +87,11 @@ MACHINES = ("x86_64", "amd64", "aarch64", "arm64", "universal2")
 # How OpenMP is spelled: (compiler flags, linker flags). Apple's clang takes it as an add-on.
 OPENMP = ["-fopenmp"], ["-fopenmp"]
 OPENMP_MACOS = ["-Xpreprocessor", "-fopenmp"], ["-lomp"]
-THREADED = {"_cpu", "_cpu_avx2", "_cpu_avx512", "_floor", "_openmp"}
+THREADED = {f"cpu.{name}" for name in ("_step", "_step_avx2", "_step_avx512", "_floor", "_openmp")}
 
 NUMPY_MACROS = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 
-# They hold for the included _cpu.pyx too, where directives in a comment would not.
+# They hold for the included _step.pyx too, where directives in a comment would not.
 DIRECTIVES = {
     "language_level": 3,
     "boundscheck": False,
@@ -159,25 +159,25 @@ def extensions(platform: str) -> list[Extension]:
     sets = instruction_sets(platform)
     take_back = [*TAKE_BACK, *(TAKE_BACK_X86_64 if sets is X86_64 else [])]
     flags = {module: [*options, *take_back, *NUMERICS] for module, options in sets.values()}
-    flags["_floor"] = [*take_back, *NUMERICS]
-    include = {module: [numpy.get_include()] for module in ("_table", "_commit")}
+    flags["cpu._floor"] = [*take_back, *NUMERICS]
+    include = {module: [numpy.get_include()] for module in ("cpu._tensors", "_commit")}
     macros = {
-        "_table": NUMPY_MACROS,
+        "cpu._tensors": NUMPY_MACROS,
         "_commit": NUMPY_MACROS,
-        "_cpu_features": [("FASTADAM_BUILT", f'"{" ".join(sets)}"')],
+        "cpu._cpu_features": [("FASTADAM_BUILT", f'"{" ".join(sets)}"')],
     }
     return [
         Extension(
             f"fastadam.kernels.{module}",
-            [f"{KERNELS}/{module}.pyx"],
+            [f"{KERNELS}/{module.replace('.', '/')}.pyx"],
             depends=[f"{KERNELS}/{name}" for name in INCLUDED],
             extra_compile_args=list(flags.get(module, take_back)),
             include_dirs=include.get(module, []),
             define_macros=macros.get(module, []),
         )
         for module in (
-            *(*flags, "_table", "_commit", "_noted", "_pages", "_device_rows"),
-            *("_cpu_features", "_openmp"),
+            *(*flags, "cpu._tensors", "_commit", "_noted", "_pages", "gpu._tensors"),
+            *("cpu._cpu_features", "cpu._openmp"),
         )
     ]
 
@@ -209,7 +209,7 @@ class BuildExtensions(build_ext):
                 extension.extra_compile_args.remove(WARNED_OF_BY_CLANG)
             if not self.debug:  # build_ext --debug keeps them
                 extension.extra_compile_args.insert(0, "-g0")
-            if extension.name.rpartition(".")[2] in THREADED:
+            if extension.name.removeprefix("fastadam.kernels.") in THREADED:
                 extension.extra_compile_args[:0] = compile_flags
                 extension.extra_link_args[:0] = link_flags
         now = [cython_version, numpy.__version__, directives(), self.compiler.compiler_so]

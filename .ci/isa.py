@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 
-from fastadam.kernels import _cpu_features
+from fastadam.kernels.cpu import _cpu_features
 
 
 def main(results: str, command: list[str]) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SANITIZERS = "-fsanitize=address,undefined -fno-sanitize-recover=undefined -g"
-LOOPS = "fastadam/kernels/_cpu.pyx"
+LOOPS = "fastadam/kernels/cpu/_step.pyx"
 # The last element of a range is where a loop ends: one more is beyond the array.
 SEEDED = ("for i in range(n):", "for i in range(n + 1):")
 STEP = """

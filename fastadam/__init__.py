@@ -15,19 +15,19 @@ from typing import NoReturn
 from fastadam import chainer, link, optimizer, optimizer_hooks, optimizers, serializers
 from fastadam._version import __version__
 from fastadam.checkpoint import CheckpointError, LoadReport, load, save
+from fastadam.comparison.compare import compare
 from fastadam.configuration import get_config, show_config
-from fastadam.description import snapshot
-from fastadam.divergence import compare
-from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
+from fastadam.kernels.cpu.threads import get_num_threads, set_num_threads
 from fastadam.kernels.step import adam_step
-from fastadam.kernels.threads import get_num_threads, set_num_threads
 from fastadam.link import Chain, ChainList, Link
+from fastadam.model.parameter import Parameter
 from fastadam.optimizer import GradientMethod, Optimizer
 from fastadam.optimizers import AdaBound, Adam, AdamRule, AdamW, AMSBound, AMSGrad
-from fastadam.optimizers.names import no_optimizer as _no_optimizer
-from fastadam.parameter import Parameter
-from fastadam.update_report import UpdateReport
-from fastadam.update_rule import UpdateRule
+from fastadam.optimizers.suggestions import no_optimizer as _no_optimizer
+from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
+from fastadam.update.report import UpdateReport
+from fastadam.update.rule import UpdateRule
+from fastadam.update.snapshot import snapshot
 
 __all__ = [
     "AMSBound",

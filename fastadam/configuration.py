@@ -9,7 +9,7 @@ import platform
 import numpy as np
 
 from fastadam._version import __version__
-from fastadam.kernels import _cpu_features, _openmp, cpu, threads
+from fastadam.kernels.cpu import _cpu_features, _openmp, engine, threads
 
 __all__ = ["get_config", "show_config"]
 
@@ -54,8 +54,8 @@ def get_config() -> dict[str, object]:
         "compiler": _openmp.compiler(),
         "openmp": _openmp_version(),
         "instruction_set": {
-            "in_use": cpu.instruction_set(),
-            "built": list(cpu.built_instruction_sets()),
+            "in_use": engine.instruction_set(),
+            "built": list(engine.built_instruction_sets()),
             "supported": list(_cpu_features.supported()),
         },
         "threads": {

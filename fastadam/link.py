@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastadam._link import Link
-from fastadam.chain import Chain, ChainList
+from fastadam.model.chain import Chain, ChainList
+from fastadam.model.link import Link
 
 __all__ = ["Chain", "ChainList", "Link"]

@@ -8,10 +8,10 @@ import warnings
 from typing import Any
 
 from fastadam import optimizer_hooks
-from fastadam._optimizer import Optimizer
-from fastadam.gradient_method import GradientMethod
-from fastadam.hyperparameter import Hyperparameter, HyperparameterProxy
-from fastadam.update_rule import UpdateRule
+from fastadam.update.gradient_method import GradientMethod
+from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
+from fastadam.update.optimizer import Optimizer
+from fastadam.update.rule import UpdateRule
 
 __all__ = [
     "GradientClipping",

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 import fastadam
-from fastadam.kernels import cpu
-from fastadam.kernels.crowding import Crowding
+from fastadam.kernels.cpu import engine
+from fastadam.kernels.cpu.late_steps import Crowding
 from fastadam.optimizers import decay_advice
 
 if os.environ.get("FASTADAM_TEST_INSTALLED") == "1":
@@ -66,7 +66,7 @@ class _Calm(Crowding):
 
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu, "_crowding", _Calm())
+    monkeypatch.setattr(engine, "_crowding", _Calm())
 
 
 @pytest.fixture(autouse=True)

@@ -15,40 +15,40 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
-LOOPS = "fastadam/kernels/_cpu.pyx"
-SCALARS = "fastadam/kernels/coefficients.py"
+LOOPS = "fastadam/kernels/cpu/_step.pyx"
+SCALARS = "fastadam/algorithms/coefficients.py"
 HYPERS = "fastadam/algorithms/table.py"
 GATE = "fastadam/optimizers/gate.py"
-HYPERPARAMETER = "fastadam/hyperparameter.py"
-PATHS = "fastadam/parameter_table.py"
+HYPERPARAMETER = "fastadam/update/hyperparameter.py"
+PATHS = "fastadam/update/parameter_table.py"
 BATCH = "fastadam/kernels/batch.py"
 REFERENCE = "fastadam/kernels/reference.py"
 ROWS = "fastadam/kernels/table.py"
 ARRAYS = "fastadam/kernels/arrays.py"
-HALF = "fastadam/kernels/_half.pxi"
-NORM = "fastadam/kernels/_norm.pxi"
-PREPARE = "fastadam/kernels/_prepare.pxi"
-TABLE = "fastadam/kernels/_table.pyx"
+HALF = "fastadam/kernels/cpu/_half.pxi"
+NORM = "fastadam/kernels/cpu/_norm.pxi"
+PREPARE = "fastadam/kernels/cpu/_prepare.pxi"
+TABLE = "fastadam/kernels/cpu/_tensors.pyx"
 DTYPES = "fastadam/kernels/dtypes.py"
-PASS = "fastadam/kernels/norm.py"
+PASS = "fastadam/kernels/sums.py"
 RULE = "fastadam/optimizers/adam_rule.py"
 GATHER = "fastadam/optimizers/adam_batch.py"
-METHOD = "fastadam/gradient_method.py"
-AGAIN = "fastadam/repetition.py"
-DISPATCH = "fastadam/dispatch.py"
-BASE = "fastadam/update_rule.py"
-SCALING = "fastadam/loss_scaling.py"
-LOOK = "fastadam/gradient_pass.py"
-MASTER = "fastadam/fp32_update.py"
-PARAMETER = "fastadam/parameter.py"
+METHOD = "fastadam/update/gradient_method.py"
+AGAIN = "fastadam/update/repetition.py"
+DISPATCH = "fastadam/update/dispatch.py"
+BASE = "fastadam/update/rule.py"
+SCALING = "fastadam/update/loss_scale.py"
+LOOK = "fastadam/update/gradients.py"
+MASTER = "fastadam/update/master.py"
+PARAMETER = "fastadam/model/parameter.py"
 HOOKS = "fastadam/optimizer_hooks/"
-CHANGES = "fastadam/kernels/_hooks.pxi"
-CROWD = "fastadam/kernels/crowding.py"
-CPU = "fastadam/kernels/cpu.py"
+CHANGES = "fastadam/kernels/cpu/_hooks.pxi"
+CROWD = "fastadam/kernels/cpu/late_steps.py"
+CPU = "fastadam/kernels/cpu/engine.py"
 FILES = "fastadam/files"
 COMMIT = "fastadam/kernels/_commit.pyx"
 PREPARED = "fastadam/serializers/prepared.py"
-STATES = "fastadam/state_loading.py"
+STATES = "fastadam/update/state_loading.py"
 LOADED = "fastadam/checkpoint/optimizer_loading.py"
 LOADING = "fastadam/checkpoint/loading.py"
 
@@ -642,11 +642,11 @@ MUTANTS = [
     Mutant("skipping unnoticed", AGAIN, 'optimizer._on_nonfinite != "propagate"', "False"),
     Mutant("target unnoticed", AGAIN, "or not self._targets.unchanged()", ""),
     Mutant("rules unnoticed", GATHER, "return self.rules.same() and", "return"),
-    Mutant("order of keys", "fastadam/tree_shape.py", "if tuple(grads) == self.keys:", "if True:"),
-    Mutant("keys unnoticed", "fastadam/tree_shape.py", "tuple(tree) != self.keys or ", ""),
+    Mutant("order of keys", "fastadam/update/tree.py", "if tuple(grads) == self.keys:", "if True:"),
+    Mutant("keys unnoticed", "fastadam/update/tree.py", "tuple(tree) != self.keys or ", ""),
     Mutant(
         "links unnoticed",
-        "fastadam/targets.py",
+        "fastadam/update/target.py",
         "return self._noted.same()",
         "return True",
     ),
@@ -763,13 +763,13 @@ MUTANTS = [
     Mutant("old names point here", "fastadam/optimizer.py", "stacklevel=2", "stacklevel=1"),
     Mutant(
         "hooks for disabled rules",
-        "fastadam/gradient_method.py",
+        "fastadam/update/gradient_method.py",
         '            and getattr(rule, "enabled", True)\n        ]',
         "        ]",
     ),
     Mutant(
         "cleared gradients stay",
-        "fastadam/gradient_method.py",
+        "fastadam/update/gradient_method.py",
         "        super().call_hook(hook)\n        self.reallocate_cleared_grads()",
         "        super().call_hook(hook)",
     ),
@@ -879,7 +879,7 @@ MUTANTS = [
     Mutant("no gradient", HOOKS + "_gradient.py", "if param.grad is not None]", "]"),
     Mutant(
         "other hooks called together",
-        "fastadam/_optimizer.py",
+        "fastadam/update/optimizer.py",
         '"call_for_all" in vars(type(hook))',
         'hasattr(hook, "call_for_all")',
     ),

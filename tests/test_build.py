@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastadam
-from fastadam.kernels import _cpu_features, _openmp
+from fastadam.kernels.cpu import _cpu_features, _openmp
 
 SOURCE = Path(__file__).resolve().parents[1]
 INSTALLED = Path(fastadam.__file__).resolve().parent
@@ -74,15 +74,15 @@ def test_every_instruction_set_is_built_for_x86_64(setup, platform):
 def test_the_baseline_alone_is_built_for_others(setup, platform):
     assert list(setup["instruction_sets"](platform)) == ["baseline"]
     modules = [extension.name for extension in setup["extensions"](platform)]
-    assert "fastadam.kernels._cpu" in modules
+    assert "fastadam.kernels.cpu._step" in modules
     assert not [name for name in modules if "avx" in name]
 
 
 def test_a_change_of_an_included_source_compiles_everything_anew(setup):
     folder = SOURCE / "fastadam" / "kernels"
-    included = {path.name for pattern in ("*.pxi", "*.pxd") for path in folder.glob(pattern)}
+    included = {path.name for pattern in ("*.pxi", "*.pxd") for path in folder.rglob(pattern)}
     for extension in setup["extensions"]("linux-x86_64"):
-        assert {Path(name).name for name in extension.depends} == {*included, "_cpu.pyx"}
+        assert {Path(name).name for name in extension.depends} == {*included, "_step.pyx"}
 
 
 def test_windows_is_refused(setup):
@@ -100,7 +100,7 @@ def test_machines_whose_subnormals_nobody_can_flush_are_refused(setup, platform)
 
 def test_the_source_refuses_them_with_one_error(tmp_path):
     """Where setup.py cannot know, as with -m32: no error that follows from the first."""
-    text = (SOURCE / "fastadam/kernels/_cpu.pyx").read_text()
+    text = (SOURCE / "fastadam/kernels/cpu/_step.pyx").read_text()
     begin = text.index("#if defined(__x86_64__)")
     code = text[begin : text.index("#endif", begin)] + "#endif\n"
     code += "void use(void) { fastadam_mode saved = fastadam_flush_on(); "
@@ -131,8 +131,8 @@ def test_the_target_counts_and_not_the_machine_that_builds(setup, tmp_path):
         text=True,
     )
     names = (
-        "'_cpu', '_floor', '_table', '_commit', '_noted', '_pages', '_device_rows', "
-        "'_cpu_features', '_openmp'"
+        "'cpu._step', 'cpu._floor', 'cpu._tensors', '_commit', '_noted', '_pages', "
+        "'gpu._tensors', 'cpu._cpu_features', 'cpu._openmp'"
     )
     assert done.stdout.strip() == f"[{names}]"
 
@@ -163,12 +163,12 @@ def test_the_flags_that_keep_the_bits_come_last(setup, platform, more):
     for extension in setup["extensions"](platform):
         flags = extension.extra_compile_args
         name = extension.name.rpartition(".")[2]
-        if name in ("_cpu", "_cpu_avx2", "_cpu_avx512", "_floor"):
+        if name in ("_step", "_step_avx2", "_step_avx512", "_floor"):
             loops += 1
             # contraction after all that could switch it on again
             assert flags[-4:] == last, name
             flags = flags[:-4]
-        # every extension: _table rounds the coefficients
+        # every extension: _tensors rounds the coefficients
         assert flags[-6 - len(more) :] == TAKEN_BACK + more, name
         before = flags[: -6 - len(more)]
         assert not [f for f in before if not f.startswith(("-mavx", "-mfma", "-mf16c", "-mpref"))]
@@ -317,16 +317,16 @@ def test_fast_math_from_the_environment_is_refused(build, flag, variable):
 
 def installed_extension(name: str) -> bytes:
     """Return the contents of an installed extension."""
-    (path,) = (INSTALLED / "kernels").glob(f"{name}.*.so")
+    (path,) = (INSTALLED / "kernels" / "cpu").glob(f"{name}.*.so")
     return path.read_bytes()
 
 
 @pytest.mark.skipif(
     os.environ.get("FASTADAM_TEST_INSTRUMENTED") == "1", reason="built with Cython's checks"
 )
-@pytest.mark.parametrize("name", ["_cpu", "_cpu_avx2", "_cpu_avx512"])
+@pytest.mark.parametrize("name", ["_step", "_step_avx2", "_step_avx512"])
 def test_the_directives_took_effect_in_included_loops_too(name):
-    if name not in ("_cpu", *(f"_cpu_{isa}" for isa in _cpu_features.built())):
+    if name not in ("_step", *(f"_step_{isa}" for isa in _cpu_features.built())):
         pytest.skip(f"this build has no {name}")
     code = installed_extension(name)
     assert b"adam_float32" in code
@@ -340,7 +340,7 @@ def test_the_wheel_has_openmp_or_not_as_it_was_meant_to():
     if expected is None:
         pytest.skip("FASTADAM_TEST_OPENMP does not say what the build was meant to be")
     assert (_openmp.version() > 0) == (expected == "on")
-    for name in ("_cpu", "_openmp"):
+    for name in ("_step", "_openmp"):
         code = installed_extension(name)
         runtime = [
             call

@@ -13,7 +13,7 @@ import pytest
 
 import fastadam
 from fastadam import configuration
-from fastadam.kernels import _cpu_features, _openmp, cpu
+from fastadam.kernels.cpu import _cpu_features, _openmp, engine
 
 
 def test_it_names_the_versions_and_the_machine():
@@ -30,8 +30,8 @@ def test_it_names_the_versions_and_the_machine():
 def test_it_tells_what_the_kernels_use():
     config = fastadam.get_config()
     assert config["instruction_set"] == {
-        "in_use": cpu.instruction_set(),
-        "built": list(cpu.built_instruction_sets()),
+        "in_use": engine.instruction_set(),
+        "built": list(engine.built_instruction_sets()),
         "supported": list(_cpu_features.supported()),
     }
     fastadam.set_num_threads(3)
@@ -100,8 +100,8 @@ def test_show_config_prints_every_entry_aligned(monkeypatch, capsys):
     config = fastadam.get_config()
     for key in ("fastadam", "python", "numpy", "platform", "machine", "compiler", "openmp", "gpu"):
         assert printed[key] == config[key]
-    assert printed["instruction set, in use"] == cpu.instruction_set()
-    assert printed["instruction set, built"] == ", ".join(cpu.built_instruction_sets())
+    assert printed["instruction set, in use"] == engine.instruction_set()
+    assert printed["instruction set, built"] == ", ".join(engine.built_instruction_sets())
     assert printed["threads, set by hand"] == "none"
     assert printed["FASTADAM_EXAMPLE"] == "a: b"
     # the values begin in one column

@@ -21,7 +21,7 @@ import ctypes, multiprocessing, os, signal, subprocess, sys, threading, tracebac
 from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 import fastadam
-from fastadam.kernels import _openmp
+from fastadam.kernels.cpu import _openmp
 
 # Python tells of every fork of a process that has several threads
 warnings.filterwarnings("error")
@@ -90,7 +90,7 @@ def fork_of_fork(expected):
     in_fork(os.fork, child)
 
 def exec_of_fork(expected):
-    code = "from fastadam.kernels import _openmp as o; print(o.forked())"
+    code = "from fastadam.kernels.cpu import _openmp; print(o.forked())"
     def child():
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         return found.stdout == "False\\n"

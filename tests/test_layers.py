@@ -17,147 +17,149 @@ pytestmark = pytest.mark.docs
 
 PACKAGE = Path(fastadam.__file__).parent
 
-# From the top to the bottom; a module imports modules of lower lines only.
-LAYERS = """
+# From the top to the bottom, floors 6 to 0 with the public faces between; within a line, imports go
+# to what stands before.
+FLOORS = """
 __main__
-bench
-cli
-__init__
-configuration checkpoint chainer
-optimizers
-optimizer
-optimizer_hooks gradient_method
-loss_scaling dispatch lending repetition
-_optimizer replay
-comparison divergence
-description difference
-update_rule
-state_loading
-rule_batch fp32_update gradient_pass own_update
-targets parameter_table hookable hyperparameter array_difference update_report
-noted_links ties
-link
-chain
-_link
-_registry _restore
-parameter
-_lazy_array
-device initializer tree_shape
-serializers
-update interrupt
-files
-exclusive
+cli bench
+configuration link optimizer __init__
+optimizer_hooks optimizers comparison checkpoint chainer
+update
+model
+files serializers
 kernels
-algorithms
-_version
+algorithms _version
 """
-BENCH = """
-command
-plans picture
-chain memory subnormal sweep
-ratios report
-peers targets
-device
-own cuda_steps other_steps
-torch_steps floor
-contender headers
-arrays
-cases settings spread timing machine
-"""
-CLI = """
-demo selftest info inspect
-demo_training
-selftest_checks demo_network demo_plot demo_timing
-hard_run
-fixed_run powers
-plain_numpy extras output arguments program
-"""
-ALGORITHMS = """
-__init__
-table
-"""
-KERNELS = """
-step
-batch changing
-norm gpu_table
-gpu_arrays table
-gpu_norm gradient_table arrays
-gpu cpu strided
-cuda_source
-reference
-coefficients
-crowding threads dtypes
-cgroup backend
-_table _commit _noted _pages _device_rows _cpu _cpu_avx2 _cpu_avx512 _floor _openmp _cpu_features
-"""
-CHECKPOINT = """
-__init__
-loading listing
-optimizer_loading
-saving target_loading hook_loading
-source_deserializer
-source rehearsal
-contents
-report
-"""
-FILES = """
-verified
-formats
-npz hdf5
-npz_writer hdf5_writer manifest hdf5_group
-entries names
-hdf5_image hdf5_strings
-limits hdf5_calls
-hdf5_types none atomic errors hdf5_places hdf5_filters
-"""
-OPTIMIZERS = """
-__init__
-variants
-adam
-adam_rule
-adam_batch gate
-names decay_advice
-"""
-OPTIMIZER_HOOKS = """
-__init__
-weight_decay lasso gradient_clipping gradient_hard_clipping gradient_noise gradient_lars
-_gradient
-"""
-SERIALIZERS = """
-__init__
-prepared
-npz hdf5
-_hdf5_writing
-_hdf5_reading
-_reading dictionary
-_templates
-protocol remembering
-"""
-UPDATE = """
-__init__
-overrides
-"""
+
+# They import nothing of the package and stand below all floors, though their place is where what
+# they are for is done.
+GROUND = {"update.exclusive", "update.interrupt", "update.overrides"}
+
+# In each folder, imports go to lower lines; a folder's own __init__ stands above its modules.
+FOLDERS = {
+    "algorithms": """
+        coefficients
+        table
+    """,
+    "bench": """
+        command
+        plans picture
+        chain memory subnormal sweep
+        ratios report
+        peers targets
+        device
+        own cuda_steps other_steps
+        torch_steps floor
+        contender headers
+        arrays
+        cases settings spread timing machine
+    """,
+    "chainer": "",
+    "checkpoint": """
+        loading listing
+        optimizer_loading
+        saving target_loading hook_loading
+        source_deserializer
+        source rehearsal
+        contents
+        report
+    """,
+    "cli": """
+        demo selftest info inspect
+        demo_training
+        selftest_checks demo_network demo_plot demo_timing
+        hard_run
+        fixed_run powers
+        plain_numpy extras output arguments program
+    """,
+    "comparison": """
+        compare
+        differences
+    """,
+    "files": """
+        verified
+        formats
+        npz hdf5
+        npz_writer hdf5_writer manifest hdf5_group
+        entries names
+        hdf5_image hdf5_strings
+        limits hdf5_calls
+        hdf5_types none atomic errors hdf5_places hdf5_filters
+    """,
+    "kernels": """
+        step
+        batch changing
+        sums
+        gpu
+        table
+        arrays reference
+        dtypes
+        cpu backend bits _commit _noted _pages
+    """,
+    "kernels.cpu": """
+        gradient_table
+        engine
+        threads late_steps
+        cgroup strided
+        _tensors _step _step_avx2 _step_avx512 _floor _openmp _cpu_features
+    """,
+    "kernels.gpu": """
+        arrays table
+        sums
+        engine
+        source _tensors
+    """,
+    "model": """
+        chain
+        link
+        registry loading
+        parameter
+        lazy_array
+        device initializer
+    """,
+    "optimizer_hooks": """
+        weight_decay lasso gradient_clipping gradient_hard_clipping gradient_noise gradient_lars
+        _gradient
+    """,
+    "optimizers": """
+        variants
+        adam
+        adam_rule
+        adam_batch gate
+        suggestions decay_advice
+    """,
+    "serializers": """
+        prepared
+        npz hdf5
+        _hdf5_writing
+        _hdf5_reading
+        _reading dictionary
+        _templates
+        protocol remembering
+    """,
+    "update": """
+        gradient_method
+        loss_scale dispatch repetition
+        optimizer replay
+        order
+        snapshot
+        rule
+        state_loading rule_batch master gradients own_update lending
+        target parameter_table hooks hyperparameter report
+        noted_links tree
+        ties
+        exclusive interrupt overrides
+    """,
+}
+
 # What the kernels know of dtypes, arrays and their libraries is for everybody.
 KNOWLEDGE = {
-    *("kernels.dtypes", "kernels.arrays", "kernels.backend"),
+    *("kernels.dtypes", "kernels.arrays", "kernels.backend", "kernels.bits"),
     *("kernels._commit", "kernels._noted", "kernels._pages"),
-}
-PACKAGES = {
-    "algorithms": ALGORITHMS,
-    "bench": BENCH,
-    "chainer": "__init__",
-    "checkpoint": CHECKPOINT,
-    "cli": CLI,
-    "files": FILES,
-    "kernels": KERNELS,
-    "optimizer_hooks": OPTIMIZER_HOOKS,
-    "optimizers": OPTIMIZERS,
-    "serializers": SERIALIZERS,
-    "update": UPDATE,
 }
 
 # A list of links is made of links, so a link's repeat() needs it when it is called.
-UPWARD = {("_link", "chain")}
+UPWARD = {("model.link", "model.chain")}
 
 
 def ranks(layers: str) -> dict[str, int]:
@@ -166,12 +168,24 @@ def ranks(layers: str) -> dict[str, int]:
     return {name: rank for rank, line in enumerate(lines) for name in line.split()}
 
 
+def floors() -> dict[str, tuple[int, int]]:
+    """Number the lines of FLOORS from the bottom, and within a line from the left."""
+    lines = FLOORS.strip().splitlines()[::-1]
+    return {name: (n, k) for n, line in enumerate(lines) for k, name in enumerate(line.split())}
+
+
 def modules() -> list[str]:
     """Dotted names of the source modules, without the package's own."""
     names = []
     for path in sorted(PACKAGE.rglob("*.py")):
         names.append(".".join(path.relative_to(PACKAGE).with_suffix("").parts))
     return names
+
+
+def extensions() -> list[str]:
+    """Dotted names of the compiled modules, which all have stubs."""
+    paths = sorted(PACKAGE.rglob("*.pyi"))
+    return [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in paths]
 
 
 def tree(module: str) -> ast.Module:
@@ -196,7 +210,7 @@ def imports(module: str) -> Iterator[str]:
 
 def own_imports(module: str) -> set[str]:
     """The modules of this package that a module imports, without the leading 'fastadam.'."""
-    known = set(modules()) | {f"kernels.{name}" for name in ranks(KERNELS)}
+    known = {*modules(), *extensions()}
     found = set()
     for name in imports(module):
         parts = name.split(".")
@@ -208,29 +222,38 @@ def own_imports(module: str) -> set[str]:
     return found
 
 
-def test_the_layers_name_every_module() -> None:
-    named = set(ranks(LAYERS)) - set(PACKAGES)
-    for package, layers in PACKAGES.items():
-        named |= {f"{package}.{name}" for name in ranks(layers)} | {f"{package}.__init__"}
-    compiled = {f"kernels.{name}" for name in KERNELS.strip().splitlines()[-1].split()}
-    assert set(modules()) == named - compiled
+def is_below(module: str, imported: str) -> bool:
+    """Tell whether a module may import another one."""
+    ours, theirs = module.split("."), imported.split(".")
+    shared = 0
+    while shared < min(len(ours), len(theirs)) - 1 and ours[shared] == theirs[shared]:
+        shared += 1
+    mine, its = ours[shared], theirs[shared]
+    if shared == 0:
+        return floors()[mine] > floors()[its]
+    order = {"__init__": 99, **ranks(FOLDERS[".".join(ours[:shared])])}
+    return order[mine] > order[its]
+
+
+def test_the_floors_name_every_module() -> None:
+    folders = {name for name in floors() if "." not in name} & set(FOLDERS)
+    assert folders == {name for name in FOLDERS if "." not in name}
+    named = set(floors()) - folders
+    for folder, layers in FOLDERS.items():
+        named |= {f"{folder}.{name}" for name in ranks(layers)} | {f"{folder}.__init__"}
+    assert {*modules(), *extensions()} == named - set(FOLDERS)
 
 
 @pytest.mark.parametrize("module", modules())
 def test_imports_point_downward(module: str) -> None:
-    top = ranks(LAYERS)
-    own_package, _, own_name = module.rpartition(".")
-    for imported in own_imports(module):
-        package, _, name = imported.rpartition(".")
-        if (module, imported) in UPWARD:
-            continue
-        if package and package == own_package:
-            # a package's own __init__ stands above its modules
-            inner = {"__init__": 99, **ranks(PACKAGES[package])}
-            allowed = inner[own_name] > inner[name]
-        else:
-            allowed = top[own_package or module] > top[package or imported]
-        assert allowed, f"{module} imports {imported}, which is not below it"
+    for imported in own_imports(module) - GROUND:
+        if (module, imported) not in UPWARD:
+            assert is_below(module, imported), f"{module} imports {imported}, which is not below it"
+
+
+@pytest.mark.parametrize("module", sorted(GROUND))
+def test_the_ground_stands_on_nothing(module: str) -> None:
+    assert own_imports(module) == set()
 
 
 def test_the_exceptions_are_in_functions() -> None:
@@ -248,7 +271,7 @@ def test_the_kernels_know_nothing_of_the_objects() -> None:
 
 
 def test_the_loops_know_nothing_of_the_objects() -> None:
-    sources = sorted(Path(__file__).parents[1].glob("fastadam/kernels/*.p[yx][xdi]"))
+    sources = sorted(Path(__file__).parents[1].glob("fastadam/kernels/**/*.p[yx][xdi]"))
     assert sources, "the tests come with the sources of the extensions"
     for path in sources:
         for name in re.findall(r"^\s*(?:from|c?import)\s+(fastadam[\w.]*)", path.read_text(), re.M):
@@ -258,7 +281,7 @@ def test_the_loops_know_nothing_of_the_objects() -> None:
 def test_only_the_optimizers_call_kernels() -> None:
     allowed = re.compile(
         r"kernels\.|optimizers\.|optimizer_hooks\.|bench\.|cli\.|"
-        r"(__init__|configuration|gradient_pass|repetition)$"
+        r"(__init__|configuration|update\.gradients|update\.repetition)$"
     )
     for module in modules():
         if not allowed.match(module):

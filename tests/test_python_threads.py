@@ -23,8 +23,8 @@ import sys, threading, time
 import numpy as np
 import fastadam
 from fastadam.kernels.batch import Batch, Step
-from fastadam.kernels.coefficients import step_coefficients
-from fastadam.kernels.norm import sum_of_squares
+from fastadam.algorithms.coefficients import step_coefficients
+from fastadam.kernels.sums import sum_of_squares
 
 sys.setswitchinterval(1e6)
 fastadam.set_num_threads(1)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from fastadam.kernels import _openmp
+from fastadam.kernels.cpu import _openmp
 
 pytestmark = [
     pytest.mark.serial,

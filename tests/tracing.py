@@ -14,7 +14,7 @@ import fastadam
 
 PACKAGE = os.path.dirname(fastadam.__file__)
 # Signals are handled where functions are called and loops turn. Its last lines do neither.
-WITHOUT_SIGNALS = str(Path(PACKAGE, "exclusive.py"))
+WITHOUT_SIGNALS = str(Path(PACKAGE, "update", "exclusive.py"))
 
 
 class Lines:

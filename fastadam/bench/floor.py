@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from fastadam.algorithms.coefficients import Coefficients
 from fastadam.bench import arrays
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
-from fastadam.kernels import _floor, _table, cpu
-from fastadam.kernels.coefficients import Coefficients
+from fastadam.kernels.cpu import _floor, _tensors, engine
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype, state_like
 from fastadam.kernels.table import TENSOR, Step
 
@@ -52,7 +52,7 @@ class Floor:
                 state.fill(1)  # pages of zeros that nobody has written share one page
         for computing, steps in groups.items():
             table = np.empty(len(steps), TENSOR)
-            others = _table.describe(steps, table, bfloat16_number())
+            others = _tensors.describe(steps, table, bfloat16_number())
             assert not others, "all arrays are dense"
             table["row"] = 0
             table["amsgrad"] = amsgrad
@@ -63,7 +63,7 @@ class Floor:
     def step(self) -> None:
         """Pass over all arrays once."""
         for loop, table, total in self._tables:
-            loop(table, cpu.n_threads(total))
+            loop(table, engine.n_threads(total))
 
 
 def bytes_moved(case: Case, dtype: str | None, amsgrad: bool) -> int:

@@ -9,9 +9,9 @@ from fastadam.bench.arrays import Array
 from fastadam.bench.contender import Contender
 from fastadam.bench.settings import Variant
 from fastadam.cli.plain_numpy import PlainNumpyAdam
-from fastadam.kernels.threads import set_num_threads
+from fastadam.kernels.cpu.threads import set_num_threads
 from fastadam.link import Link
-from fastadam.parameter import Parameter
+from fastadam.model.parameter import Parameter
 
 __all__ = ["FastadamArrays", "FastadamLink", "PlainNumpy"]
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from fastadam.files.entries import Value
-from fastadam.gradient_method import GradientMethod
-from fastadam.hyperparameter import plain
 from fastadam.serializers.dictionary import DictionarySerializer, storable_array
-from fastadam.targets import ArrayTarget, Target
+from fastadam.update.gradient_method import GradientMethod
+from fastadam.update.hyperparameter import plain
+from fastadam.update.target import ArrayTarget, Target
 
 __all__ = [
     "HOOK",

@@ -22,11 +22,11 @@ from fastadam.checkpoint.hook_loading import compare_hooks, saved_hooks
 from fastadam.checkpoint.optimizer_loading import prepare_optimizer
 from fastadam.checkpoint.report import LoadReport
 from fastadam.checkpoint.source import Source
-from fastadam.exclusive import LOAD, while_whole
 from fastadam.files.entries import is_none
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import format_of
 from fastadam.serializers._templates import IgnoreNames
+from fastadam.update.exclusive import LOAD, while_whole
 
 __all__ = ["load"]
 

@@ -22,12 +22,12 @@ from fastadam.checkpoint.source import Source
 from fastadam.checkpoint.source_deserializer import SourceDeserializer
 from fastadam.checkpoint.target_loading import prepare_target
 from fastadam.files.errors import CheckpointError
-from fastadam.hyperparameter import prepare_values
-from fastadam.loss_scaling import MISSING_GRADIENTS, ON_NONFINITE, LossScaling
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.remembering import remember
+from fastadam.update.hyperparameter import prepare_values
+from fastadam.update.loss_scale import MISSING_GRADIENTS, ON_NONFINITE, LossScaling
 from fastadam.update.overrides import loads_in_two_phases, overrides
-from fastadam.update_rule import UpdateRule
+from fastadam.update.rule import UpdateRule
 
 __all__ = ["prepare_optimizer"]
 

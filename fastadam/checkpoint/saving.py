@@ -11,11 +11,11 @@ import numpy as np
 
 from fastadam._version import __version__
 from fastadam.checkpoint.contents import check_optimizer, contents
-from fastadam.exclusive import LOOK, while_whole
 from fastadam.files.entries import describe_all
 from fastadam.files.formats import format_of
 from fastadam.files.manifest import KEY, Manifest, pack
 from fastadam.files.names import check_keys
+from fastadam.update.exclusive import LOOK, while_whole
 
 __all__ = ["save"]
 

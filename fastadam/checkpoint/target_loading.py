@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastadam._restore import prepare_param
 from fastadam.checkpoint.contents import TARGET
 from fastadam.checkpoint.source_deserializer import ReadAhead, SourceDeserializer
 from fastadam.kernels.backend import is_array
+from fastadam.model.loading import prepare_param
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array
-from fastadam.targets import ArrayTarget, Target
 from fastadam.update.overrides import loads_in_two_phases
+from fastadam.update.target import ArrayTarget, Target
 
 __all__ = ["prepare_target"]
 

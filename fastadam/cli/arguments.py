@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from fastadam.kernels import threads
+from fastadam.kernels.cpu import threads
 
 __all__ = ["at_least", "restored_threads"]
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from fastadam.cli import arguments, demo_network, demo_plot, demo_timing, demo_training, output
 from fastadam.cli.extras import MissingExtra, load
-from fastadam.kernels.threads import get_num_threads, set_num_threads
+from fastadam.kernels.cpu.threads import get_num_threads, set_num_threads
 
 __all__ = ["EXAMPLE", "SUMMARY", "add_arguments", "run"]
 

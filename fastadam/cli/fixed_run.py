@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.cli.arguments import restored_threads
-from fastadam.kernels.threads import set_num_threads
+from fastadam.kernels.cpu.threads import set_num_threads
 from fastadam.optimizers import AdaBound, Adam, AdamW, AMSBound, AMSGrad
 
 __all__ = [

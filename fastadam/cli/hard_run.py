@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.cli import fixed_run
 from fastadam.cli.arguments import restored_threads
-from fastadam.kernels import cpu
-from fastadam.kernels.coefficients import step_coefficients
+from fastadam.kernels.cpu import engine
+from fastadam.kernels.cpu.threads import set_num_threads
 from fastadam.kernels.step import adam_step
 from fastadam.kernels.table import TENSOR
-from fastadam.kernels.threads import set_num_threads
 from fastadam.optimizer_hooks import (
     GradientClipping,
     GradientHardClipping,
@@ -149,7 +149,7 @@ def _bfloat16(mixed: bool) -> Iterator[Array]:
     for t in range(1, N_STEPS + 1):
         set_num_threads(fixed_run.THREADS if mixed and t % 2 else 1)
         row = step_coefficients(hyperparam, t)[:8]
-        cpu.run(table, np.array([row], np.float32))
+        engine.run(table, np.array([row], np.float32))
         for _, g, *_ in ours:
             g[...] = np.roll(g, 7)
     yield rounded

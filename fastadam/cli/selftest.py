@@ -19,7 +19,7 @@ from typing import Any
 
 from fastadam._version import __version__
 from fastadam.cli import fixed_run, hard_run, output, powers, selftest_checks
-from fastadam.kernels import _cpu_features, _openmp, cpu
+from fastadam.kernels.cpu import _cpu_features, _openmp, engine
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
@@ -64,7 +64,7 @@ def _check(say: Any) -> dict[str, Any]:
     started = time.perf_counter()
     threads = [1, fixed_run.THREADS] if _openmp.version() else [1]
     say(
-        f"instruction set: {cpu.instruction_set()}; "
+        f"instruction set: {engine.instruction_set()}; "
         f"threads: {' and '.join(map(str, threads))}"
         f"{'' if _openmp.version() else ' (built without OpenMP)'}"
     )
@@ -95,7 +95,7 @@ def _check(say: Any) -> dict[str, Any]:
         "second_published": selftest_checks.PUBLISHED_SECOND,
         "powers_not_nearest": rounded,
         "fastadam": __version__,
-        "instruction_set": cpu.instruction_set(),
+        "instruction_set": engine.instruction_set(),
         "threads": threads,
         "steps": fixed_run.N_STEPS,
         "seconds": round(time.perf_counter() - started, 2),
@@ -110,7 +110,7 @@ def _check_every_isa(say: Any) -> dict[str, Any]:
     runs: dict[str, dict[str, Any]] = {}
     not_run: dict[str, str] = {}
     differences: list[str] = []
-    for isa in cpu.built_instruction_sets():
+    for isa in engine.built_instruction_sets():
         if isa not in supported:
             not_run[isa] = "this CPU does not run it"
             say(f"{isa:9} not run: {not_run[isa]}")

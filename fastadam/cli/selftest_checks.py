@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.cli import fixed_run, hard_run
-from fastadam.kernels.coefficients import step_coefficients
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.step import adam_step
 

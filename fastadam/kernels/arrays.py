@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels import _table
+from fastadam.algorithms.coefficients import Coefficients
 from fastadam.kernels.backend import address, device_of, is_array, is_gpu_array, shares_memory
-from fastadam.kernels.coefficients import Coefficients
+from fastadam.kernels.cpu import _tensors
 from fastadam.kernels.dtypes import computing_dtype, is_floating, type_name
 
 __all__ = [
@@ -218,7 +218,7 @@ def extent(array: Array) -> tuple[int, int]:
 def extents(arrays: Sequence[Any]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
     """Return first bytes, and last bytes plus one, of arrays in any layout; 0 of empty ones."""
     low, high = np.empty((2, len(arrays)), np.uintp)
-    _table.extents(list(arrays), low, high)
+    _tensors.extents(list(arrays), low, high)
     for i, array in enumerate(arrays):
         if is_gpu_array(array):
             low[i], high[i] = extent(array)

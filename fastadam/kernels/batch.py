@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.algorithms.coefficients import Coefficients
 from fastadam.algorithms.table import GREATEST_SCALE, LEAST_SCALE
-from fastadam.kernels import _table, cpu
 from fastadam.kernels.arrays import check_apart, is_writeable
 from fastadam.kernels.backend import capturing, is_gpu_array
-from fastadam.kernels.coefficients import Coefficients
+from fastadam.kernels.cpu import _tensors, engine
 from fastadam.kernels.dtypes import computing_dtype
-from fastadam.kernels.gpu import SETS, Recording
-from fastadam.kernels.gpu_norm import GpuSums
-from fastadam.kernels.gpu_table import GpuTable, gpu_key
-from fastadam.kernels.norm import largest_square
+from fastadam.kernels.gpu.engine import SETS, Recording
+from fastadam.kernels.gpu.sums import GpuSums
+from fastadam.kernels.gpu.table import GpuTable, gpu_key
+from fastadam.kernels.sums import largest_square
 from fastadam.kernels.table import Step, Table, overlap, parameters_overlap, spans, untangle
 
 __all__ = ["Batch", "adam_batch", "check_batch"]
@@ -381,7 +381,7 @@ class Batch:
             gpu.run()
         started = time.perf_counter_ns()
         rows = [table.rows for table in self._on_cpu]
-        _table.step_and_count(
+        _tensors.step_and_count(
             rows, n_threads, coefficients, rules, ts, following, owner, noted, unscaled
         )
         self.note_time(n_threads, started)
@@ -427,16 +427,16 @@ class Batch:
             gpu.write_scalars()
             # for the next graph
             gpu.reserve()
-        _table.step_and_count([], [], [], rules, ts, following, owner, noted, unscaled)
+        _tensors.step_and_count([], [], [], rules, ts, following, owner, noted, unscaled)
 
     def n_threads(self) -> list[int]:
         """Return how many threads each call on the CPU takes."""
-        return [cpu.n_threads(table.total) for table in self._on_cpu]
+        return [engine.n_threads(table.total) for table in self._on_cpu]
 
     def note_time(self, n_threads: list[int], started: int) -> None:
         """Take in how long the step took that has just been made on so many threads."""
         if self._total:
-            cpu.note_time(max(n_threads), self._total, time.perf_counter_ns() - started)
+            engine.note_time(max(n_threads), self._total, time.perf_counter_ns() - started)
 
 
 def _one_scale(scales: Sequence[float | None] | None) -> float | None:

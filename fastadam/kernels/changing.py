@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels import _table, cpu
 from fastadam.kernels.backend import is_gpu_array
+from fastadam.kernels.cpu import _tensors, engine
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
-from fastadam.kernels.gpu_arrays import change_on_gpu
+from fastadam.kernels.gpu.arrays import change_on_gpu
 from fastadam.kernels.table import TENSOR
 
 __all__ = ["ADD", "ADD_SIGN", "CLIP", "MULTIPLY", "change_gradients"]
 
 Array = npt.NDArray[Any]
 
-# The changes, as _table.pxd lists them: g = (g + a * p) * b, g = g + a * sign(p),
+# The changes, as _tensors.pxd lists them: g = (g + a * p) * b, g = g + a * sign(p),
 # g = clip(g, a, b), g = g * b.
 ADD, ADD_SIGN, CLIP, MULTIPLY = range(1, 5)
 
@@ -66,11 +66,11 @@ def change_gradients(
     for computing, places in groups.items():
         table = np.zeros(len(places), TENSOR)
         own = [pairs[i] for i in places]
-        left += [places[i] for i in _table.describe_gradients(own, table, bfloat16_number())]
+        left += [places[i] for i in _tensors.describe_gradients(own, table, bfloat16_number())]
         table["change"] = change
         table["row"] = range(len(places))
         coefficients = np.zeros((len(places), 8), computing)
         with np.errstate(over="ignore", under="ignore"):
             coefficients[:, :2] = [numbers[i] for i in places]
-        cpu.run(table, coefficients)
+        engine.run(table, coefficients)
     return left

@@ -70,7 +70,7 @@ def state_like(param: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def stored(dtype: np.dtype[Any]) -> int:
     """Return the number under which the kernels know how elements are stored.
 
-    0 for the computing type itself, 1 for float16, 2 for bfloat16, as ``Stored`` in _table.pxd.
+    0 for the computing type itself, 1 for float16, 2 for bfloat16, as ``Stored`` in _tensors.pxd.
     """
     if dtype == _FLOAT16:
         return 1

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels.coefficients import Coefficients
+from fastadam.algorithms.coefficients import Coefficients
 from fastadam.kernels.dtypes import computing_dtype
 
 __all__ = ["adam_reference", "squares_reference"]

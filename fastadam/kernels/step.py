@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy.typing as npt
 
+from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.algorithms.table import INITIAL_ALPHA, step_number
 from fastadam.kernels.arrays import check_arrays
 from fastadam.kernels.batch import adam_batch
-from fastadam.kernels.coefficients import step_coefficients
 from fastadam.kernels.table import Step
 
 __all__ = ["adam_step"]

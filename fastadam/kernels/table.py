@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels import _table, cpu, strided
+from fastadam.algorithms.coefficients import Coefficients
 from fastadam.kernels.arrays import check_arrays, check_scalars, extent
-from fastadam.kernels.coefficients import Coefficients
+from fastadam.kernels.cpu import _tensors, engine, strided
+from fastadam.kernels.cpu.gradient_table import GradientTable
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
-from fastadam.kernels.gradient_table import GradientTable
 
 __all__ = [
     "AS_IT_IS",
@@ -30,13 +30,13 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-# What is done to a gradient before its step, as _table.pxd says.
+# What is done to a gradient before its step, as _tensors.pxd says.
 AS_IT_IS, PREPARED, WRITTEN = range(3)
 
 # The columns with the arrays that a step writes.
 WRITTEN_ARRAYS = ("p", "m", "v", "vhat", "half")
 
-# One row of the descriptor table, as _table.pxd spells it in C.
+# One row of the descriptor table, as _tensors.pxd spells it in C.
 TENSOR = np.dtype(
     [
         *((name, np.uintp) for name in ("p", "g", "m", "v", "vhat")),
@@ -74,7 +74,7 @@ class Table:
         self.kept_alive: list[tuple[Array | None, ...]] = []
         self.places = places
         self.table = np.empty(len(steps), TENSOR)
-        self.others = _table.describe(steps, self.table, bfloat16_number())
+        self.others = _tensors.describe(steps, self.table, bfloat16_number())
         for i in self.others:
             check_arrays(*steps[i][:6], amsgrad=steps[i].coefficients.amsgrad)
         computing = computing_dtype(steps[0].p.dtype)
@@ -100,7 +100,7 @@ class Table:
 
         False if one cannot be walked beside its master.
         """
-        return _table.keep_masters(self.steps, list(halves), self.table, bfloat16_number())
+        return _tensors.keep_masters(self.steps, list(halves), self.table, bfloat16_number())
 
     def keep(
         self,
@@ -112,11 +112,11 @@ class Table:
         # masters were rounded after this step, but are within the next: gradients are looked at
         # again, wherever they are
         self.table["g"] = 0
-        self.rows = _table.Rows(
+        self.rows = _tensors.Rows(
             self.table,
             self.coefficients,
             self.sets,
-            cpu.loop(self.coefficients.dtype),
+            engine.loop(self.coefficients.dtype),
             low,
             high,
             bfloat16_number(),
@@ -202,9 +202,9 @@ class Table:
             for one in np.flatnonzero(self.table["n"]):
                 row = self.table[one : one + 1].copy()
                 row["start"] = 0
-                calls.append(cpu.runner(row, self.coefficients, int(row["n"][0])))
+                calls.append(engine.runner(row, self.coefficients, int(row["n"][0])))
         else:
-            calls.append(cpu.runner(self.table, self.coefficients, self.total))
+            calls.append(engine.runner(self.table, self.coefficients, self.total))
         return calls + [partial(self._run_strided, i) for i in self.others]
 
     def _run_strided(self, i: int) -> None:
@@ -215,8 +215,8 @@ class Table:
         with strided.chunks(p, g, m, v, vhat) as iterator:
             for chunk in iterator:
                 arrays = chunk if vhat is not None else (*chunk, None)
-                _table.describe([(name, *arrays, coefficients)], row, bfloat16_number())
-                cpu.run(row, self.coefficients)
+                _tensors.describe([(name, *arrays, coefficients)], row, bfloat16_number())
+                engine.run(row, self.coefficients)
 
 
 def spans(tables: Sequence[Any]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:

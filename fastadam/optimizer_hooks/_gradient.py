@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.gradient_pass import alone, is_scaled, unscale_gradients
 from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import beside, get_array_module
 from fastadam.kernels.changing import change_gradients
 from fastadam.kernels.dtypes import computing_dtype, is_floating
-from fastadam.parameter import replace_grad
+from fastadam.model.parameter import replace_grad
+from fastadam.update.gradients import alone, is_scaled, unscale_gradients
 
 __all__ = ["Gradient", "change", "gradients_of", "non_negative", "number"]
 

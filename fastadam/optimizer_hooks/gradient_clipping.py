@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from fastadam._optimizer import Optimizer
 from fastadam.kernels.changing import MULTIPLY
-from fastadam.kernels.norm import global_norm, gpu_sums
-from fastadam.loss_scaling import LossScaling
+from fastadam.kernels.sums import global_norm, gpu_sums
 from fastadam.optimizer_hooks._gradient import change, gradients_of, non_negative
+from fastadam.update.loss_scale import LossScaling
+from fastadam.update.optimizer import Optimizer
 
 __all__ = ["GradientClipping"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastadam.kernels.changing import ADD
-from fastadam.kernels.gpu_norm import lars_rates
-from fastadam.kernels.norm import global_norm, gpu_sums, sum_of_squares
+from fastadam.kernels.gpu.sums import lars_rates
+from fastadam.kernels.sums import global_norm, gpu_sums, sum_of_squares
 from fastadam.optimizer_hooks._gradient import change, gradients_of, non_negative
 
 __all__ = ["GradientLARS"]

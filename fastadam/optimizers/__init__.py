@@ -4,7 +4,7 @@ from typing import NoReturn
 
 from fastadam.optimizers.adam import Adam
 from fastadam.optimizers.adam_rule import AdamRule
-from fastadam.optimizers.names import no_optimizer
+from fastadam.optimizers.suggestions import no_optimizer
 from fastadam.optimizers.variants import AdaBound, AdamW, AMSBound, AMSGrad
 
 __all__ = ["AMSBound", "AMSGrad", "AdaBound", "Adam", "AdamRule", "AdamW"]

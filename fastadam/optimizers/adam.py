@@ -6,20 +6,20 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from fastadam.algorithms.coefficients import alpha_t
 from fastadam.algorithms.table import DECAY_MODES, EPS_MODES
-from fastadam.gradient_method import GradientMethod
-from fastadam.hyperparameter import HyperparameterProxy, plain
 from fastadam.kernels.backend import CPU, device_of
-from fastadam.kernels.coefficients import alpha_t
-from fastadam.loss_scaling import MISSING_GRADIENTS
 from fastadam.optimizers.adam_rule import DEFAULTS, AdamRule
 from fastadam.optimizers.gate import Gate, check_all, is_ours
-from fastadam.optimizers.names import (
+from fastadam.optimizers.suggestions import (
     explain_foreign_arguments,
     no_attribute,
     no_hyperparameter,
     refused_attribute,
 )
+from fastadam.update.gradient_method import GradientMethod
+from fastadam.update.hyperparameter import HyperparameterProxy, plain
+from fastadam.update.loss_scale import MISSING_GRADIENTS
 from fastadam.update.overrides import stores_plainly
 
 __all__ = ["Adam", "AdamRule"]

@@ -12,16 +12,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastadam.interrupt import DeferredInterrupt
+from fastadam.algorithms.coefficients import Coefficients, Constants, coefficients_at, constants
 from fastadam.kernels._noted import Noted
-from fastadam.kernels._table import all_none, count
 from fastadam.kernels.backend import copy_into, is_gpu_array
 from fastadam.kernels.batch import Batch, check_batch
-from fastadam.kernels.coefficients import Coefficients, Constants, coefficients_at, constants
-from fastadam.kernels.gpu_norm import GpuSums
+from fastadam.kernels.cpu._tensors import all_none, count
+from fastadam.kernels.gpu.sums import GpuSums
 from fastadam.kernels.table import Step
-from fastadam.parameter import Parameter
-from fastadam.rule_batch import RuleBatch
+from fastadam.model.parameter import Parameter
+from fastadam.update.interrupt import DeferredInterrupt
+from fastadam.update.rule_batch import RuleBatch
 
 __all__ = ["AdamBatch", "call_all"]
 

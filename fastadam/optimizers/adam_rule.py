@@ -10,24 +10,24 @@ from typing import Any
 
 import numpy as np
 
+from fastadam.algorithms.coefficients import Coefficients, alpha_t, bounds, step_coefficients
 from fastadam.algorithms.table import ADAM, BY_NAME, INITIAL_ALPHA
-from fastadam.hyperparameter import Hyperparameter
 from fastadam.kernels.arrays import check_parameter
 from fastadam.kernels.backend import is_array
 from fastadam.kernels.batch import Batch
-from fastadam.kernels.coefficients import Coefficients, alpha_t, bounds, step_coefficients
 from fastadam.kernels.dtypes import computing_dtype, is_half, state_like
 from fastadam.kernels.table import Step
+from fastadam.model.parameter import peek_grad
 from fastadam.optimizers.adam_batch import AdamBatch, call_all
 from fastadam.optimizers.gate import Gate, check_all, is_ours
-from fastadam.optimizers.names import explain_foreign_arguments
-from fastadam.parameter import peek_grad
-from fastadam.rule_batch import RuleBatch
+from fastadam.optimizers.suggestions import explain_foreign_arguments
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer, optional_number
-from fastadam.state_loading import StateLike
+from fastadam.update.hyperparameter import Hyperparameter
 from fastadam.update.overrides import overrides
-from fastadam.update_rule import UpdateRule
+from fastadam.update.rule import UpdateRule
+from fastadam.update.rule_batch import RuleBatch
+from fastadam.update.state_loading import StateLike
 
 __all__ = ["DEFAULTS", "AdamRule"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastadam.algorithms.table import BY_NAME, DECAY_MODES, check_decay, number
-from fastadam.hyperparameter import Hyperparameter
-from fastadam.optimizers.names import no_hyperparameter
+from fastadam.optimizers.suggestions import no_hyperparameter
+from fastadam.update.hyperparameter import Hyperparameter
 
 __all__ = ["Gate", "check_all", "is_ours"]
 

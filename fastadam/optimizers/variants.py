@@ -6,12 +6,12 @@ import contextlib
 from typing import Any, ClassVar
 
 from fastadam.algorithms.table import EPS_MODES, number
-from fastadam.loss_scaling import MISSING_GRADIENTS
 from fastadam.optimizers.adam import Adam
 from fastadam.optimizers.adam_rule import DEFAULTS
 from fastadam.optimizers.decay_advice import UNCHOSEN, warn_of_decay
-from fastadam.optimizers.names import explain_foreign_arguments
+from fastadam.optimizers.suggestions import explain_foreign_arguments
 from fastadam.serializers.prepared import PreparedLoad
+from fastadam.update.loss_scale import MISSING_GRADIENTS
 
 __all__ = ["AMSBound", "AMSGrad", "AdaBound", "AdamW"]
 

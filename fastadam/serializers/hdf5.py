@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import Any, BinaryIO, Self
 
-from fastadam.exclusive import LOOK, while_whole
 from fastadam.files import hdf5
 from fastadam.files.atomic import atomic_write
 from fastadam.files.errors import plainly
@@ -16,6 +15,7 @@ from fastadam.serializers._hdf5_reading import HDF5Deserializer
 from fastadam.serializers._hdf5_writing import HDF5Serializer, check_compression
 from fastadam.serializers._templates import IgnoreNames
 from fastadam.serializers.dictionary import DictionarySerializer, storable_values
+from fastadam.update.exclusive import LOOK, while_whole
 
 __all__ = ["HDF5Deserializer", "HDF5Serializer", "load_hdf5", "save_hdf5"]
 

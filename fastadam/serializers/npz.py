@@ -7,13 +7,13 @@ import os
 import zipfile
 from typing import Any, BinaryIO, cast
 
-from fastadam.exclusive import LOOK, while_whole
 from fastadam.files import npz
 from fastadam.files.errors import plainly
 from fastadam.files.verified import Listed, read_manifest
 from fastadam.serializers._reading import FileDeserializer, MappingReader, Values
 from fastadam.serializers._templates import IgnoreNames
 from fastadam.serializers.dictionary import serialize, storable_values
+from fastadam.update.exclusive import LOOK, while_whole
 
 __all__ = ["NpzDeserializer", "load_npz", "save_npz"]
 

@@ -7,11 +7,11 @@ from functools import partial
 from types import MemberDescriptorType
 from typing import Any, TypeAlias
 
-from fastadam.interrupt import DeferredInterrupt
 from fastadam.kernels._commit import Effects
 from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import copy_into, empty_like, is_gpu_array, on_cpu
 from fastadam.serializers.remembering import remember
+from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.overrides import class_attribute, is_plain
 
 __all__ = ["PreparedLoad", "stored_count"]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import fastadam
-from fastadam.description import snapshot
-from fastadam.difference import Absent
-from fastadam.divergence import compare
+from fastadam.comparison.compare import compare
+from fastadam.comparison.differences import Absent
+from fastadam.update.snapshot import snapshot
 
 chainer: Any = None
 try:

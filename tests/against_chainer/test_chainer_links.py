@@ -11,8 +11,8 @@ import pytest
 chainer = pytest.importorskip("chainer", reason="Chainer is not installed")
 
 from fastadam import link as fast_link  # noqa: E402
-from fastadam import parameter as fast_parameter  # noqa: E402
 from fastadam import serializers as fast_serializers  # noqa: E402
+from fastadam.model import parameter as fast_parameter  # noqa: E402
 
 LIBRARIES = ["chainer", "fastadam"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fastadam
-import fastadam.device
+import fastadam.model.device
 
 chainer: Any = None
 try:
@@ -155,8 +155,8 @@ def test_names_of_hooks(library: str, name: str) -> None:
 @needs_chainer
 @pytest.mark.parametrize("name", ["CpuDevice", "GpuDevice"])
 def test_devices_have_what_chainers_have(name: str) -> None:
-    theirs, ours = getattr(chainer.backend, name), getattr(fastadam.device, name)
-    assert public(theirs) <= public(ours) | set(fastadam.device.Device.__annotations__)
+    theirs, ours = getattr(chainer.backend, name), getattr(fastadam.model.device, name)
+    assert public(theirs) <= public(ours) | set(fastadam.model.device.Device.__annotations__)
     for attribute in public(theirs):
         method = getattr(theirs, attribute)
         if inspect.isfunction(method):
@@ -165,7 +165,7 @@ def test_devices_have_what_chainers_have(name: str) -> None:
 
 @needs_chainer
 def test_devices_answer_as_chainers_do() -> None:
-    theirs, ours = chainer.backend.CpuDevice(), fastadam.device.CpuDevice()
+    theirs, ours = chainer.backend.CpuDevice(), fastadam.model.device.CpuDevice()
     for value in (np.ones(2), 1.5, None, [1.0], np.float32(1)):
         assert ours.is_array_supported(value) == theirs.is_array_supported(value)
         assert (ours.from_array(value) is None) == (theirs.from_array(value) is None)

@@ -17,7 +17,7 @@ import fastadam
 from fastadam.__main__ import main
 from fastadam.bench import command, machine, plans
 from fastadam.bench.cases import CASES
-from fastadam.kernels.threads import set_by_hand
+from fastadam.kernels.cpu.threads import set_by_hand
 
 OURS = ["--contenders", "fastadam,fastadam-link,numpy", "--rounds", "2", "--quick"]
 TINY = ["bench", *OURS, "--cases", "tiny"]

@@ -15,7 +15,7 @@ from fastadam.bench.peers import CONTENDERS, Roster
 from fastadam.bench.settings import VARIANTS, Variant
 from fastadam.bench.timing import Plan
 from fastadam.bench.torch_steps import DeepSpeed, TorchFused
-from fastadam.kernels.threads import get_num_threads, set_num_threads
+from fastadam.kernels.cpu.threads import get_num_threads, set_num_threads
 
 SHORT = Plan(rounds=2, block_s=0.0, settle_s=0.0)
 NEEDS = {

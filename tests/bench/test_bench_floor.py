@@ -11,7 +11,7 @@ import fastadam
 from fastadam.bench import arrays
 from fastadam.bench.cases import Case, Tensor
 from fastadam.bench.floor import Floor, bytes_moved
-from fastadam.kernels import _floor
+from fastadam.kernels.cpu import _floor
 from fastadam.kernels.table import TENSOR
 
 SIZES = (1, 2, 3, 4, 7, 15, 16, 17, 31, 33, 1000, 40_001)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import fastadam
+from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.cli import hard_run, powers, selftest_checks
 from fastadam.kernels import reference
-from fastadam.kernels.coefficients import step_coefficients
 
 
 def digests(*parts: str) -> list[str]:

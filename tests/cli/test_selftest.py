@@ -13,7 +13,7 @@ import pytest
 import fastadam
 from fastadam.__main__ import main
 from fastadam.cli import fixed_run, hard_run, powers, selftest, selftest_checks
-from fastadam.kernels import _cpu_features, cpu
+from fastadam.kernels.cpu import _cpu_features, engine
 from fastadam.optimizers import Adam
 
 
@@ -32,7 +32,7 @@ def test_published_digest(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["sha256"] == result["published"] == selftest_checks.PUBLISHED
     assert result["second"] == result["second_published"] == selftest_checks.PUBLISHED_SECOND
     assert result["powers_not_nearest"] == [list(pair) for pair in powers.not_nearest()]
-    assert result["instruction_set"] == cpu.instruction_set()
+    assert result["instruction_set"] == engine.instruction_set()
     assert result["steps"] == 1000
     for part in hard_run.PARTS:
         assert f"  {part:17} equal" in err
@@ -58,7 +58,7 @@ def test_every_instruction_set_is_asked(
         }
 
     monkeypatch.setattr(selftest, "_check_in_process", in_process)
-    built, supported = set(cpu.built_instruction_sets()), set(_cpu_features.supported())
+    built, supported = set(engine.built_instruction_sets()), set(_cpu_features.supported())
     whole = good or built & supported == {"baseline"}
     assert main(["selftest", "--isa", "all", "--json"]) == (0 if whole else 1)
     result = json.loads(capsys.readouterr().out)
@@ -196,7 +196,7 @@ def test_inputs_are_the_hashed_integers() -> None:
 
 def test_inputs_reach_every_kind_of_array() -> None:
     params = fixed_run.parameters("float32")
-    assert params["large"].size > cpu.SERIAL_BELOW
+    assert params["large"].size > engine.SERIAL_BELOW
     assert params["scalar"].ndim == 0
     assert params["empty"].size == 0
     assert params["fortran"].flags.f_contiguous
@@ -219,16 +219,16 @@ def test_the_mixed_run_takes_every_path(monkeypatch: pytest.MonkeyPatch) -> None
         calls.append((len(table), int(table["n"].sum()), n_threads))
         kernel(table, coefficients, n_threads)
 
-    kernel = functools.partial(spy, cpu._kernels.adam_float32)
-    loop = cpu._kernels.loop
-    monkeypatch.setattr(cpu, "_kernels", types.SimpleNamespace(adam_float32=kernel, loop=loop))
+    kernel = functools.partial(spy, engine._kernels.adam_float32)
+    loop = engine._kernels.loop
+    monkeypatch.setattr(engine, "_kernels", types.SimpleNamespace(adam_float32=kernel, loop=loop))
     fixed_run.train("adam", "float32", 10, mixed=True)
-    large = {(rows > 1, n_threads) for rows, n, n_threads in calls if n > cpu.SERIAL_BELOW}
+    large = {(rows > 1, n_threads) for rows, n, n_threads in calls if n > engine.SERIAL_BELOW}
     assert large == {(True, 1), (True, 3), (False, 1), (False, 3)}
     calls.clear()
     # of which only the first step is seen here: the others repeat it
     fixed_run.train("adam", "float32", 10, mixed=False)
-    assert {(rows > 1, n_threads) for rows, n, n_threads in calls if n > cpu.SERIAL_BELOW} == {
+    assert {(rows > 1, n_threads) for rows, n, n_threads in calls if n > engine.SERIAL_BELOW} == {
         (True, 1)
     }
 
@@ -259,7 +259,7 @@ def test_a_process_that_dies_is_a_failure(
 ) -> None:
     monkeypatch.setattr(selftest, "_CHILD", "import sys; sys.exit('out of luck')")
     monkeypatch.setattr(_cpu_features, "supported", lambda: ("baseline",))
-    monkeypatch.setattr(cpu, "built_instruction_sets", lambda: ("baseline", "avx2"))
+    monkeypatch.setattr(engine, "built_instruction_sets", lambda: ("baseline", "avx2"))
     assert main(["selftest", "--isa", "all", "--json"]) == 1
     result = json.loads(capsys.readouterr().out)
     assert result["passed"] is False

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from fastadam.algorithms.coefficients import Coefficients, step_coefficients
 from fastadam.kernels.batch import Batch, adam_batch
-from fastadam.kernels.coefficients import Coefficients, step_coefficients
 from fastadam.kernels.table import Step
 
 __all__ = [

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastadam.kernels.cuda_source import SOURCE
+from fastadam.kernels.gpu.source import SOURCE
 
 sys.path.insert(0, str(Path(__file__).parent))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastadam.kernels import gpu
+from fastadam.kernels.gpu import engine
 
 __all__ = ["ALL_KERNELS", "PAIRS", "VARIANTS", "types_of"]
 
@@ -12,9 +12,9 @@ PAIRS = [("float", p, g) for p in FLOATS for g in FLOATS] + [("double", "double"
 # AMSGRAD and ADABOUND.
 VARIANTS = [(a, b) for a in ("false", "true") for b in ("false", "true")]
 ALL_KERNELS = [
-    *(gpu.kernel_name("adam", (*pair, *variant)) for pair in PAIRS for variant in VARIANTS),
-    *(gpu.kernel_name("squares", (pair[0], pair[2])) for pair in [*PAIRS[:3], PAIRS[-1]]),
-    *(gpu.kernel_name("change", pair) for pair in PAIRS),
+    *(engine.kernel_name("adam", (*pair, *variant)) for pair in PAIRS for variant in VARIANTS),
+    *(engine.kernel_name("squares", (pair[0], pair[2])) for pair in [*PAIRS[:3], PAIRS[-1]]),
+    *(engine.kernel_name("change", pair) for pair in PAIRS),
     *("add_chunks", "clip_rate", "lars_rates"),
 ]
 

@@ -14,7 +14,7 @@ from cuda_on_cpu.cupy_stand_in import make_cupy
 from cuda_on_cpu.memory import late_gpu
 from cuda_on_cpu.streams import start_over
 
-from fastadam.kernels import gpu
+from fastadam.kernels.gpu import engine
 
 __all__ = ["SEEDS", "cupy_is_the_stand_in"]
 
@@ -28,10 +28,10 @@ def cupy_is_the_stand_in(seed: int | None) -> Iterator[Any]:
     cupy = make_cupy()
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", cupy)
-        gpu.forget()
+        engine.forget()
         start_over()
         with nullcontext() if seed is None else late_gpu(seed):
             yield cupy
             # what goes back to the pool does so before it closes
             gc.collect()
-        gpu.forget()
+        engine.forget()

@@ -11,9 +11,9 @@ import pytest
 from cuda_on_cpu.memory import counting, state
 
 import fastadam
-from fastadam.kernels import gpu
-from fastadam.kernels.cuda_source import SOURCE
-from fastadam.kernels.gpu import DeviceTable, blocks_of, launch, scalars_dtype
+from fastadam.kernels.gpu import engine
+from fastadam.kernels.gpu.engine import DeviceTable, blocks_of, launch, scalars_dtype
+from fastadam.kernels.gpu.source import SOURCE
 from fastadam.optimizer_hooks import GradientClipping, Lasso, WeightDecay
 
 N = 60
@@ -152,7 +152,7 @@ def test_the_current_stream_is_used(stand_in: Any) -> None:
 
 def test_more_sets_of_scalars_than_a_launch_takes(stand_in: Any) -> None:
     opt, gradients = optimizer(stand_in)
-    for i in range(gpu.SETS + 3):
+    for i in range(engine.SETS + 3):
         opt.set_hyperparam(f"p{i}", alpha=0.01 * i)
     warm(opt, gradients)
     with counting() as counts:
@@ -166,7 +166,7 @@ def test_only_what_is_used_is_compiled(stand_in: Any, monkeypatch: pytest.Monkey
 
     def noted(**kwargs: Any) -> Any:
         assert kwargs["code"] is SOURCE
-        assert kwargs["options"] == gpu.OPTIONS
+        assert kwargs["options"] == engine.OPTIONS
         made.append(kwargs["name_expressions"])
         return module(**kwargs)
 

@@ -26,11 +26,12 @@ from cuda_on_cpu.memory import repair_guards, state
 from stream_cases import check_scales_of_graphs
 
 import fastadam
-from fastadam.kernels import gpu, gpu_norm
 from fastadam.kernels.batch import adam_batch
-from fastadam.kernels.cuda_source import SOURCE
-from fastadam.kernels.norm import gpu_sums, sum_of_squares, unscale
+from fastadam.kernels.gpu import engine
+from fastadam.kernels.gpu import sums as gpu_norm
+from fastadam.kernels.gpu.source import SOURCE
 from fastadam.kernels.reference import squares_reference
+from fastadam.kernels.sums import gpu_sums, sum_of_squares, unscale
 from fastadam.optimizer_hooks import GradientClipping, GradientHardClipping, Lasso, WeightDecay
 
 FLOAT = ("float", "float", "float")
@@ -124,7 +125,7 @@ def check_norm(cupy: Any) -> None:
     for one, other in zip(ours, true, strict=True):
         assert_same_bits(one, other)
     # more chunks than a block has threads
-    large = values(FLOAT, 300 * gpu.CHUNK + 5)[0]
+    large = values(FLOAT, 300 * engine.CHUNK + 5)[0]
     assert list(sum_of_squares([on_gpu(cupy, large)])) == [squares_reference(large)]
 
 
@@ -377,7 +378,7 @@ DEFECTS = {
 def restored(stand_in: Any) -> Iterator[None]:
     """Leave guards and kernels as other tests want them."""
     yield
-    gpu.forget()
+    engine.forget()
     repair_guards()
 
 
@@ -400,32 +401,32 @@ def test_defects(stand_in: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> N
     assert SOURCE.count(defect.text) == 1, "the defect is to be moved along with the source"
     broken = SOURCE.replace(defect.text, defect.replacement)
     precompile(broken, CHECKS[defect.check])
-    monkeypatch.setattr(gpu, "SOURCE", broken)
-    gpu.forget()
+    monkeypatch.setattr(engine, "SOURCE", broken)
+    engine.forget()
     with pytest.raises((AssertionError, RuntimeError, MemoryError)):
         run(stand_in, defect.check, monkeypatch)
 
 
-@pytest.mark.parametrize("kernel", gpu.KERNELS)
+@pytest.mark.parametrize("kernel", engine.KERNELS)
 def test_declared_lists_of_another_width(
     stand_in: Any, kernel: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A number declared too wide or too narrow, and two that have changed places, are refused."""
     check = {"adam": check_many, "squares": check_norm, "add_chunks": check_norm}.get(kernel)
     check = check or {"clip_rate": check_clip, "change": check_hooks}.get(kernel, check_lars)
-    declared = gpu.KERNELS[kernel]
+    declared = engine.KERNELS[kernel]
     wrong = {np.dtype(np.uint32): np.dtype(np.uint64), np.dtype(np.uint64): np.dtype(np.uint32)}
     for i, kind in enumerate(declared):
         if isinstance(kind, str):
             continue
         other = wrong.get(kind, np.dtype(np.float32))
-        monkeypatch.setitem(gpu.KERNELS, kernel, (*declared[:i], other, *declared[i + 1 :]))
+        monkeypatch.setitem(engine.KERNELS, kernel, (*declared[:i], other, *declared[i + 1 :]))
         with pytest.raises(TypeError, match=f"argument {i} is"):
             check(stand_in)
     if len(set(declared)) > 1:
-        monkeypatch.setitem(gpu.KERNELS, kernel, (*declared[1:], declared[0]))
+        monkeypatch.setitem(engine.KERNELS, kernel, (*declared[1:], declared[0]))
         with pytest.raises((TypeError, ValueError, AttributeError)):
             check(stand_in)
-    monkeypatch.setitem(gpu.KERNELS, kernel, declared[:-1])
+    monkeypatch.setitem(engine.KERNELS, kernel, declared[:-1])
     with pytest.raises(ValueError, match="longer"):
         check(stand_in)

@@ -14,8 +14,8 @@ import pytest
 from cases import assert_same_bits
 
 import fastadam
-from fastadam.kernels import gpu
-from fastadam.kernels.cuda_source import SOURCE
+from fastadam.kernels.gpu import engine
+from fastadam.kernels.gpu.source import SOURCE
 from fastadam.optimizer_hooks import WeightDecay
 
 PAGE = Path(__file__).parents[2] / "docs" / "gpu.rst"
@@ -184,12 +184,12 @@ def test_replay_without_a_capture(cupy: Any) -> None:
 
 def test_kernel_that_does_not_compile(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     opt = trained(stand_in)
-    monkeypatch.setattr(gpu, "SOURCE", "nonsense")
-    gpu.forget()
+    monkeypatch.setattr(engine, "SOURCE", "nonsense")
+    engine.forget()
     with refused(opt, RuntimeError, "nonsense"):
         opt.apply_gradients(gradients(stand_in))
     monkeypatch.undo()
-    gpu.forget()
+    engine.forget()
 
 
 def test_the_first_update_whose_kernel_does_not_compile(
@@ -199,14 +199,14 @@ def test_the_first_update_whose_kernel_does_not_compile(
     opt.apply_gradients({"w": stand_in.ones(3, "f4")})
     before = opt.parameters["w"].array.get()
     fresh = fastadam.Adam().setup({"w": stand_in.ones(3, "f4")})
-    monkeypatch.setattr(gpu, "SOURCE", "nonsense")
-    gpu.forget()
+    monkeypatch.setattr(engine, "SOURCE", "nonsense")
+    engine.forget()
     with pytest.raises(RuntimeError, match="nonsense"):
         fresh.apply_gradients({"w": stand_in.ones(3, "f4")})
     assert fresh.t == 0
     assert fresh.parameters["w"].update_rule.t == 0
-    monkeypatch.setattr(gpu, "SOURCE", SOURCE)
-    gpu.forget()
+    monkeypatch.setattr(engine, "SOURCE", SOURCE)
+    engine.forget()
     fresh.apply_gradients({"w": stand_in.ones(3, "f4")})
     assert_same_bits(fresh.parameters["w"].array, before)
 

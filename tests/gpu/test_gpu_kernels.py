@@ -25,7 +25,7 @@ from cuda_on_cpu.memory import state
 from instantiations import PAIRS, VARIANTS
 
 from fastadam.kernels.batch import adam_batch
-from fastadam.kernels.gpu import SETS
+from fastadam.kernels.gpu.engine import SETS
 from fastadam.kernels.table import Step
 
 SIZES = (0, 1, 3, 7, 8, 9, 15, 17, 255, 256, 257, 1023, 1024, 1025, 2049, 5000)

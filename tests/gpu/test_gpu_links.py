@@ -12,7 +12,7 @@ from cases import assert_same_bits
 
 import fastadam
 from fastadam import Chain, Link, Parameter
-from fastadam.device import CpuDevice, GpuDevice, check_device
+from fastadam.model.device import CpuDevice, GpuDevice, check_device
 
 
 def trained(device: str = "@numpy", steps: int = 2, **link: Any) -> tuple[Any, Any]:

@@ -10,9 +10,9 @@ import pytest
 from cases import SPECIAL, assert_same_bits, dtype_of, on_gpu
 from cuda_on_cpu.memory import state
 
-from fastadam.kernels.gpu_norm import GpuSums, lars_rates
-from fastadam.kernels.norm import global_norm, gpu_sums, sum_of_squares, unscale
+from fastadam.kernels.gpu.sums import GpuSums, lars_rates
 from fastadam.kernels.reference import squares_reference
+from fastadam.kernels.sums import global_norm, gpu_sums, sum_of_squares, unscale
 
 SIZES = (0, 1, 2, 255, 256, 257, 1000, 4095, 4096, 4097, 8192, 12_289, 40_001)
 

@@ -11,9 +11,12 @@ import pytest
 import stream_cases as cases
 from place import SEEDS, cupy_is_the_stand_in
 
-import fastadam.gradient_method
-from fastadam import replay
-from fastadam.kernels import backend, batch, gpu, gpu_norm, gpu_table
+import fastadam.update.gradient_method
+from fastadam.kernels import backend, batch
+from fastadam.kernels.gpu import engine
+from fastadam.kernels.gpu import sums as gpu_norm
+from fastadam.kernels.gpu import table as gpu_table
+from fastadam.update import replay
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -22,7 +25,7 @@ def bytes_go(patch: pytest.MonkeyPatch) -> None:
     def upload(memory: Any, data: bytes) -> None:
         memory.set(np.frombuffer(data, np.uint8))
 
-    patch.setattr(gpu, "upload", upload)
+    patch.setattr(engine, "upload", upload)
     patch.setattr(gpu_table, "upload", upload)
 
 
@@ -34,29 +37,29 @@ def scalars_from_where_they_change(patch: pytest.MonkeyPatch) -> None:
 
 
 def tables_of_any_stream(patch: pytest.MonkeyPatch) -> None:
-    true = gpu.DeviceTable.put
+    true = engine.DeviceTable.put
 
     def put(self: Any, table: Any, recording: Any = None) -> Any:
         if recording is None and table.tobytes() == self._there:
             return self._memory
         return true(self, table, recording)
 
-    patch.setattr(gpu.DeviceTable, "put", put)
+    patch.setattr(engine.DeviceTable, "put", put)
 
 
 def streams_go(patch: pytest.MonkeyPatch) -> None:
-    true = gpu.DeviceTable.put
+    true = engine.DeviceTable.put
 
     def put(self: Any, table: Any, recording: Any = None) -> Any:
         memory = true(self, table, recording)
         self._stream = self._stream and SimpleNamespace(ptr=self._stream.ptr)
         return memory
 
-    patch.setattr(gpu.DeviceTable, "put", put)
+    patch.setattr(engine.DeviceTable, "put", put)
 
 
 def tables_are_written_over(patch: pytest.MonkeyPatch) -> None:
-    true = gpu.DeviceTable.put
+    true = engine.DeviceTable.put
 
     def put(self: Any, table: Any, recording: Any = None) -> Any:
         before = self._memory
@@ -64,11 +67,11 @@ def tables_are_written_over(patch: pytest.MonkeyPatch) -> None:
         if recording is None and before is not None and before.size == size:
             if table.tobytes() != self._there:
                 self._there = table.tobytes()
-                gpu.upload(before, self._there)
+                engine.upload(before, self._there)
             return before
         return true(self, table, recording)
 
-    patch.setattr(gpu.DeviceTable, "put", put)
+    patch.setattr(engine.DeviceTable, "put", put)
 
 
 def sums_on_the_current_stream(patch: pytest.MonkeyPatch) -> None:
@@ -98,15 +101,15 @@ def graphs_are_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def recordings_keep_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(gpu.Recording, "keep", lambda self, memory: memory)
+    patch.setattr(engine.Recording, "keep", lambda self, memory: memory)
 
 
 def nothing_is_sent(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(gpu.Recording, "send", lambda self: None)
+    patch.setattr(engine.Recording, "send", lambda self: None)
 
 
 def captures_are_not_followed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(gpu, "follow_stream", lambda stream: None)
+    patch.setattr(engine, "follow_stream", lambda stream: None)
 
 
 def nothing_is_reserved(patch: pytest.MonkeyPatch) -> None:
@@ -117,7 +120,7 @@ def nothing_is_reserved(patch: pytest.MonkeyPatch) -> None:
             true(self)
 
     patch.setattr(gpu_table.GpuTable, "reserve", reserve)
-    patch.setattr(gpu.DeviceTable, "reserve", lambda self, size: None)
+    patch.setattr(engine.DeviceTable, "reserve", lambda self, size: None)
 
 
 def captures_by_the_current_device(patch: pytest.MonkeyPatch) -> None:
@@ -125,7 +128,7 @@ def captures_by_the_current_device(patch: pytest.MonkeyPatch) -> None:
         stream = backend.loaded_cupy().cuda.get_current_stream()
         return bool(stream.ptr > 1 and stream.is_capturing())
 
-    for module in (backend, batch, gpu, fastadam.gradient_method):
+    for module in (backend, batch, engine, fastadam.update.gradient_method):
         patch.setattr(module, "capturing", capturing)
 
 
@@ -136,7 +139,7 @@ def moves_do_not_wait(patch: pytest.MonkeyPatch) -> None:
         with backend.on_device(device):
             return backend.loaded_cupy().array(array)
 
-    for module in (backend, fastadam.update_rule, fastadam.device):
+    for module in (backend, fastadam.update.rule, fastadam.model.device):
         patch.setattr(module, "move", move)
 
 
@@ -145,7 +148,7 @@ def reads_do_not_wait(patch: pytest.MonkeyPatch) -> None:
 
 
 def copies_do_not_wait(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(fastadam.gradient_method, "wait_for", lambda device: None)
+    patch.setattr(fastadam.update.gradient_method, "wait_for", lambda device: None)
 
 
 def any_scale_that_is_left(patch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import nvrtc
 import pytest
 from instantiations import ALL_KERNELS, types_of
 
-from fastadam.kernels import gpu
-from fastadam.kernels.cuda_source import SOURCE
+from fastadam.kernels.gpu import engine
+from fastadam.kernels.gpu.source import SOURCE
 
 pytestmark = pytest.mark.skipif(
     not nvrtc.libraries(),
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 # fastadam's, and what CuPy adds to them
-OPTIONS = gpu.OPTIONS
+OPTIONS = engine.OPTIONS
 CUPYS = ("-ftz=true", "--device-as-default-execution-space")
 LEAST = 75
 # Before LEAST, of which NVRTC says that it will forget them; CUDA 13 has.
@@ -58,7 +58,7 @@ def width(kind: Any, types: tuple[str, ...]) -> int:
     """What a declared argument takes."""
     if isinstance(kind, np.dtype):
         return kind.itemsize
-    return 8 if kind == gpu.POINTER else gpu.scalars_dtype(types[0]).itemsize
+    return 8 if kind == engine.POINTER else engine.scalars_dtype(types[0]).itemsize
 
 
 @pytest.mark.parametrize(("library", "arch"), COMPILERS)
@@ -77,7 +77,7 @@ def test_every_kernel_compiles_without_spills(
     for name, kernel in kernels.items():
         assert (kernel.spill_stores, kernel.spill_loads) == (0, 0), name
         assert 0 < kernel.registers <= 128, name
-        declared = gpu.KERNELS[name.partition("<")[0]]
+        declared = engine.KERNELS[name.partition("<")[0]]
         assert kernel.widths == [width(kind, types_of(name)) for kind in declared], name
     contract_holds(ptx)
 
@@ -100,7 +100,7 @@ def test_old_architectures(library: Any, arch: int) -> None:
     kernels, ptx, _ = nvrtc.compile_kernels(library, SOURCE, names, (*OPTIONS, *CUPYS), arch)
     for name, kernel in kernels.items():
         assert (kernel.spill_stores, kernel.spill_loads, kernel.stack) == (0, 0, 0), name
-        declared = gpu.KERNELS[name.partition("<")[0]]
+        declared = engine.KERNELS[name.partition("<")[0]]
         assert kernel.widths == [width(kind, types_of(name)) for kind in declared], name
     contract_holds(ptx)
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastadam.kernels._device_rows import DeviceRows
+from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels.arrays import check_arrays, extent, is_writeable
 from fastadam.kernels.backend import address, device_of, get_array_module, is_array, is_gpu_array
-from fastadam.kernels.coefficients import step_coefficients
-from fastadam.kernels.gpu import KERNELS, POINTER, _cast, scalars_dtype
-from fastadam.kernels.gpu_table import GpuTable, gpu_key
+from fastadam.kernels.gpu._tensors import DeviceRows
+from fastadam.kernels.gpu.engine import KERNELS, POINTER, _cast, scalars_dtype
+from fastadam.kernels.gpu.table import GpuTable, gpu_key
 from fastadam.kernels.table import Step
 
 cupy = pytest.importorskip("cupy", reason="needs CuPy")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastadam.kernels import cpu, table
+from fastadam.algorithms.coefficients import Coefficients, step_coefficients
+from fastadam.kernels import table
 from fastadam.kernels.batch import adam_batch, check_batch
-from fastadam.kernels.coefficients import Coefficients, step_coefficients
+from fastadam.kernels.cpu import engine
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.table import Step
 
@@ -162,8 +163,8 @@ def test_no_steps() -> None:
 
 def test_one_call_per_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    real = cpu.runner
-    monkeypatch.setattr(cpu, "runner", lambda *a: (calls.append(len(a[0])), real(*a))[1])
+    real = engine.runner
+    monkeypatch.setattr(engine, "runner", lambda *a: (calls.append(len(a[0])), real(*a))[1])
     steps = [
         Step(f"p{i}", *some_arrays(dtype), coefficients_at())
         for i, dtype in enumerate(["float32", "float64", "float32"])

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import fastadam
-from fastadam.kernels import _cpu_features, cpu
 from fastadam.kernels.changing import ADD, ADD_SIGN, CLIP, MULTIPLY, change_gradients
+from fastadam.kernels.cpu import _cpu_features, engine
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs ml_dtypes, which has bfloat16")
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -53,11 +53,11 @@ def same(ours: np.ndarray, theirs: np.ndarray) -> None:
     assert ours[~nan].tobytes() == theirs[~nan].tobytes()
 
 
-@pytest.fixture(params=cpu.built_instruction_sets())
+@pytest.fixture(params=engine.built_instruction_sets())
 def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param not in _cpu_features.supported():
         pytest.skip(f"this CPU does not run {request.param}")
-    monkeypatch.setattr(cpu, "_kernels", cpu._load(request.param))
+    monkeypatch.setattr(engine, "_kernels", engine._load(request.param))
     return str(request.param)
 
 
@@ -67,7 +67,7 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_bits_of_numpy(
     change: int, n_threads: int, monkeypatch: pytest.MonkeyPatch, case: Any
 ) -> None:
-    monkeypatch.setattr(cpu, "SERIAL_BELOW", 1000)
+    monkeypatch.setattr(engine, "SERIAL_BELOW", 1000)
     for dtypes in PAIRS:
         with case(dtypes=dtypes):
             check_bits_of_numpy(change, dtypes, n_threads)

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastadam.kernels import cpu, dtypes, table
+from fastadam.algorithms.coefficients import Coefficients, step_coefficients
+from fastadam.kernels import dtypes, table
 from fastadam.kernels.batch import adam_batch, check_batch
-from fastadam.kernels.coefficients import Coefficients, step_coefficients
+from fastadam.kernels.cpu import engine
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.table import Step
 
@@ -176,8 +177,8 @@ def test_all_dtypes_in_one_call_are_as_one_by_one() -> None:
 
 def test_one_call_for_each_dtype_of_computation(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
-    real = cpu.runner
-    monkeypatch.setattr(cpu, "runner", lambda *a: (calls.append(len(a[0])), real(*a))[1])
+    real = engine.runner
+    monkeypatch.setattr(engine, "runner", lambda *a: (calls.append(len(a[0])), real(*a))[1])
     names = ["float32", "float64", "float16", "bfloat16", "float16"]
     adam_batch([Step("p", *some_arrays(name, name), coefficients_at()) for name in names])
     assert calls == [4, 1]

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import fastadam
-from fastadam.kernels import _cpu_features, cpu
-from fastadam.kernels.coefficients import Coefficients
+from fastadam.algorithms.coefficients import Coefficients
+from fastadam.kernels.cpu import _cpu_features, engine
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.table import TENSOR
 
-MODULES = {"baseline": "_cpu", "avx2": "_cpu_avx2", "avx512": "_cpu_avx512"}
+MODULES = {"baseline": "_step", "avx2": "_step_avx2", "avx512": "_step_avx512"}
 TINY = 2.0**-126
 N = 24  # elements for each set of coefficients
 SETS = 150
@@ -91,7 +91,7 @@ def cases(line: str) -> list[tuple[list[np.ndarray], Coefficients]]:
 
 def run(isa: str, steps: list[tuple[list[np.ndarray], Coefficients]]) -> None:
     """Step arrays with the loops of one instruction set, each with coefficients of its own."""
-    if isa not in cpu.built_instruction_sets() or isa not in _cpu_features.supported():
+    if isa not in engine.built_instruction_sets() or isa not in _cpu_features.supported():
         pytest.skip(f"{isa} is not built, or this CPU does not run it")
     table = np.zeros(len(steps), TENSOR)
     for i, (arrays, c) in enumerate(steps):
@@ -100,7 +100,7 @@ def run(isa: str, steps: list[tuple[list[np.ndarray], Coefficients]]) -> None:
         table["amsgrad"][i], table["adabound"][i] = c.amsgrad, c.adabound
     table["row"], table["n"] = np.arange(len(steps)), N
     table["start"] = N * np.arange(len(steps))
-    module = importlib.import_module(f"fastadam.kernels.{MODULES[isa]}")
+    module = importlib.import_module(f"fastadam.kernels.cpu.{MODULES[isa]}")
     module.adam_float32(table, np.array([c[:8] for _, c in steps], np.float32), 1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fastadam.kernels.coefficients import step_coefficients
+from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels.reference import adam_reference
 
 HYPERPARAM = {

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import fastadam
-from fastadam.kernels.norm import global_norm
+from fastadam.kernels.sums import global_norm
 from fastadam.optimizer_hooks import GradientClipping
 
 

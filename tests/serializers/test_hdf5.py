@@ -17,7 +17,7 @@ h5py = pytest.importorskip("h5py", reason="h5py is not installed")
 
 from fastadam import Adam  # noqa: E402
 from fastadam.link import Chain, ChainList, Link  # noqa: E402
-from fastadam.parameter import Parameter  # noqa: E402
+from fastadam.model.parameter import Parameter  # noqa: E402
 from fastadam.serializers import (  # noqa: E402
     HDF5Deserializer,
     HDF5Serializer,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastadam.link import Chain, ChainList, Link
-from fastadam.parameter import Parameter
+from fastadam.model.parameter import Parameter
 from fastadam.serializers import NpzDeserializer, load_npz, save_npz
 
 

@@ -1,0 +1,1 @@
+"""How two optimizers differ, as a table."""

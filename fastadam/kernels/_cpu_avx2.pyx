@@ -1,3 +1,0 @@
-# The loops of _cpu.pyx, compiled for AVX2 (see setup.py for the flags).
-
-include "_cpu.pyx"

@@ -1,0 +1,1 @@
+"""The kernels on GPUs: their CUDA source, their launches and their tables."""

@@ -1,0 +1,172 @@
+"""What is done to lists of arrays on GPUs: sums of squares, quotients, and what hooks change.
+
+Tables are kept from call to call, for each thread and stream, so that one that has not changed is
+not uploaded again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.kernels.backend import address, device_of, get_array_module, loaded_cupy
+from fastadam.kernels.dtypes import computing_dtype, stored
+from fastadam.kernels.gpu.engine import DeviceTable, blocks_of, c_name, launch, on_device
+from fastadam.kernels.gpu.sums import GpuSquares, GpuSums
+
+__all__ = ["CHANGE", "change_on_gpu", "sums_on_gpu"]
+
+T = TypeVar("T")
+Array = npt.NDArray[Any]
+
+# One row, as gpu/source.py spells it.
+CHANGE = np.dtype(
+    [
+        *((name, np.uint64) for name in ("p", "g", "n", "start", "place")),
+        ("a", np.float64),
+        ("b", np.float64),
+    ]
+)
+
+# Kept tables of a thread beyond which the oldest goes.
+_KEPT = 32
+
+
+class _Kept(threading.local):
+    """What a thread has made for the GPUs, by what it is for."""
+
+    def __init__(self) -> None:
+        self.things: dict[Hashable, Any] = {}
+
+    def get(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what is kept, made if it is not there."""
+        found: T = self.things.pop(key) if key in self.things else make()
+        self.things[key] = found
+        while len(self.things) > _KEPT:
+            self.things.pop(next(iter(self.things)))
+        return found
+
+
+_kept = _Kept()
+
+
+def _stream(device: int) -> int:
+    """Return the number of the current stream of a GPU."""
+    with on_device(device):
+        return int(loaded_cupy().cuda.get_current_stream().ptr)
+
+
+def sums_on_gpu(
+    arrays: Sequence[Array], quotients: Sequence[Array] | None, scales: Sequence[float] | None
+) -> tuple[dict[int, GpuSums], list[int]]:
+    """Launch the sums of squares of arrays, or of their quotients by their scales.
+
+    Parameters
+    ----------
+    arrays : sequence of cupy.ndarray
+        Dense, of the dtypes that are stepped.
+    quotients : sequence of cupy.ndarray, optional
+        Where each is written, divided, in the computing dtype.
+    scales : sequence of float, optional
+        What each is divided by.
+
+    Returns
+    -------
+    sums : dict of int to GpuSums
+        For each GPU, the sums of all arrays, in their places.
+    devices : list of int
+        Where each array is.
+    """
+    devices = [device_of(array) for array in arrays]
+    sums = {device: GpuSums(len(arrays), device) for device in dict.fromkeys(devices)}
+    groups: dict[tuple[int, str, str, float], list[int]] = {}
+    for i, array in enumerate(arrays):
+        computing = computing_dtype(array.dtype)
+        assert computing is not None
+        scale = 0.0 if scales is None else float(scales[i])
+        key = devices[i], c_name(computing), c_name(array.dtype), scale
+        groups.setdefault(key, []).append(i)
+    for (device, *pair, scale), places in groups.items():
+        types = pair[0], pair[1]
+        sizes = tuple(arrays[i].size for i in places)
+        kept_as = (device, _stream(device), types, sizes, tuple(places))
+        make = partial(GpuSquares, sizes, places, types, device)
+        squares = _kept.get(("squares", *kept_as), make)
+        addresses = _addresses("gradients", kept_as, [arrays[i] for i in places], device)
+        out = None
+        if quotients is not None:
+            out = _addresses("quotients", kept_as, [quotients[i] for i in places], device)
+        squares.run(addresses, out, scale, sums[device].totals)
+    return sums, devices
+
+
+def _addresses(what: str, key: tuple[Any, ...], arrays: Sequence[Array], device: int) -> Any:
+    """Return, on the GPU, where arrays are."""
+    table = _kept.get((what, *key), partial(DeviceTable, device))
+    return table.put(np.array([address(array) for array in arrays], np.uint64))
+
+
+def change_on_gpu(
+    change: int,
+    pairs: Sequence[tuple[Array, Array]],
+    numbers: Sequence[tuple[float, float]],
+    rates: Any = None,
+) -> list[int]:
+    """Change gradients in place, as `changing.change_gradients` says.
+
+    Parameters
+    ----------
+    change, pairs, numbers
+        As there; the arrays are CuPy's.
+    rates : cupy.ndarray of float64, optional
+        In the place of the second number: one for each pair, or one for all.
+
+    Returns
+    -------
+    list of int
+        Which pairs were left as they are.
+    """
+    left: list[int] = []
+    groups: dict[tuple[int, tuple[str, str, str]], list[int]] = {}
+    for i, (p, g) in enumerate(pairs):
+        computing = computing_dtype(g.dtype)
+        dense = _walk_together(p, g)
+        storable = computing is not None and (p.dtype == computing or _is_half_of(p, computing))
+        if dense and storable and computing is not None:
+            names = c_name(computing), c_name(p.dtype), c_name(g.dtype)
+            groups.setdefault((device_of(g), names), []).append(i)
+        else:
+            left.append(i)
+    for (device, names), places in groups.items():
+        rows = np.zeros(len(places), CHANGE)
+        rows["n"] = [pairs[i][1].size for i in places]
+        rows["p"] = [address(pairs[i][0]) for i in places]
+        rows["g"] = [address(pairs[i][1]) for i in places]
+        rows["place"] = places if rates is not None and rates.size > 1 else 0
+        rows["a"], rows["b"] = np.array([numbers[i] for i in places], np.float64).T
+        chunk, rows["start"], blocks = blocks_of(rows["n"].tolist())
+        key = (change, device, _stream(device), *names, len(places))
+        tables = [
+            _kept.get((what, *key), partial(DeviceTable, device)).put(table)
+            for what, table in (("rows", rows), ("blocks", blocks))
+        ]
+        launch("change", names, device, len(blocks), (*tables, chunk, change, rates))
+    return left
+
+
+def _walk_together(p: Array, g: Array) -> bool:
+    """Tell whether two arrays share one dense layout, and one GPU."""
+    if not hasattr(p, "data") or get_array_module(p) is np or device_of(p) != device_of(g):
+        return False
+    one, other = p.flags, g.flags
+    return (one.c_contiguous and other.c_contiguous) or (one.f_contiguous and other.f_contiguous)
+
+
+def _is_half_of(p: Array, computing: np.dtype[Any] | None) -> bool:
+    """Tell whether an array is of a half type whose steps are computed in a dtype."""
+    return bool(stored(p.dtype)) and computing == np.float32

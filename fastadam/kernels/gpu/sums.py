@@ -1,0 +1,161 @@
+"""Sums of squares on a GPU, in the defined order, and what clipping makes of them there.
+
+The host waits for a sum only if somebody asks for its value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.kernels.backend import current_stream, loaded_cupy, on_device, wait_for
+from fastadam.kernels.gpu.engine import CHUNK, THREADS, DeviceTable, Recording, allocate, launch
+
+__all__ = ["SPAN", "GpuSquares", "GpuSums", "lars_rates"]
+
+# One row, as gpu/source.py spells it.
+SPAN = np.dtype([(name, np.uint64) for name in ("n", "start", "place")])
+
+
+class GpuSums:
+    """The sums of squares of gradients on one GPU.
+
+    Parameters
+    ----------
+    n : int
+        How many.
+    device : int
+        The GPU.
+    replayed : bool
+        Whether they are made by graphs, on streams that nobody tells.
+
+    Attributes
+    ----------
+    totals : cupy.ndarray of float64, shape (n,)
+        The sums; 0 where none has been made, unless they are replayed.
+    may_overflow : bool
+        Whether a sum may be infinite though all elements are finite: those of float64.
+    """
+
+    may_overflow = False
+
+    def __init__(self, n: int, device: int, replayed: bool = False) -> None:
+        self.device = device
+        # the sums are to be looked at in the order of the stream that makes them
+        self._stream = None if replayed else current_stream(device)
+        self.totals = allocate(device, n, np.float64)
+        self._rate = allocate(device, 1, np.float64)
+        if not replayed:
+            with on_device(device):
+                self.totals.fill(0)
+
+    def values(self) -> list[float]:
+        """Return the sums, which are waited for."""
+        if self._stream is None:
+            wait_for(self.device)
+        with on_device(self.device):
+            values: list[float] = self.totals.get(self._stream).tolist()
+        return values
+
+    def clip_rate(self, threshold: float) -> Any:
+        """Return, on the GPU, what all gradients are multiplied with to be clipped.
+
+        Parameters
+        ----------
+        threshold : float
+            The largest norm of all of them together.
+        """
+        launch(
+            "clip_rate", (), self.device, 1, (self.totals, self.totals.size, threshold, self._rate)
+        )
+        return self._rate
+
+
+class GpuSquares:
+    """The table of gradients of one type on one GPU; it may be kept.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Elements of each gradient.
+    places : sequence of int
+        The places of their sums.
+    types : (str, str)
+        What is computed in, and how the gradients are stored.
+    device : int
+        The GPU.
+    """
+
+    def __init__(
+        self, sizes: Sequence[int], places: Sequence[int], types: tuple[str, str], device: int
+    ) -> None:
+        self.types = types
+        self.device = device
+        spans = np.zeros(len(sizes), SPAN)
+        chunks = -(-np.asarray(sizes, np.int64) // CHUNK)
+        spans["n"] = sizes
+        spans["start"] = np.cumsum(chunks) - chunks
+        spans["place"] = places
+        self._spans: npt.NDArray[Any] = spans
+        self._chunks = np.repeat(np.arange(len(sizes), dtype=np.uint32), chunks)
+        self._on_gpu = DeviceTable(device), DeviceTable(device)
+        self._sums = allocate(device, len(self._chunks), np.float64)
+
+    @property
+    def uploads(self) -> int:
+        """How many tables have been uploaded so far."""
+        return sum(table.uploads for table in self._on_gpu)
+
+    def run(
+        self,
+        gradients: Any,
+        quotients: Any,
+        scale: float,
+        totals: Any,
+        recording: Recording | None = None,
+    ) -> None:
+        """Launch the sums.
+
+        Parameters
+        ----------
+        gradients : cupy.ndarray
+            The address of each gradient.
+        quotients : cupy.ndarray or None
+            Where each is written, divided.
+        scale : float
+            What each is divided by, 0 for nothing.
+        totals : cupy.ndarray of float64
+            Receives the sums, each in its place.
+        recording : Recording, optional
+            Of the graph that this is captured in.
+        """
+        spans, chunks = (
+            table.put(rows, recording)
+            for table, rows in zip(self._on_gpu, (self._spans, self._chunks), strict=True)
+        )
+        arguments = (spans, gradients, quotients, chunks, scale, self._sums)
+        launch("squares", self.types, self.device, len(self._chunks), arguments)
+        launch("add_chunks", (), self.device, len(self._spans), (spans, self._sums, totals))
+
+
+def lars_rates(
+    p_sums: GpuSums, g_sums: GpuSums, threshold: float, weight_decay: float, eps: float
+) -> Any:
+    """Return, on the GPU, the rates of layer-wise adaptive rate scaling.
+
+    Parameters
+    ----------
+    p_sums, g_sums : GpuSums
+        Those of the parameters and of their gradients.
+    threshold, weight_decay, eps : float
+        As for ``GradientLARS``.
+    """
+    n = p_sums.totals.size
+    with on_device(p_sums.device):
+        rates = loaded_cupy().empty(n, np.float64)
+    arguments = (p_sums.totals, g_sums.totals, n, threshold, weight_decay, eps, rates)
+    launch("lars_rates", (), p_sums.device, -(-n // THREADS), arguments)
+    return rates

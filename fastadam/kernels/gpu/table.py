@@ -1,0 +1,332 @@
+"""The descriptor table of parameters on one GPU that one launch steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.algorithms.coefficients import Coefficients
+from fastadam.kernels.arrays import check_arrays, check_scalars, extent
+from fastadam.kernels.backend import address, device_of, get_array_module
+from fastadam.kernels.dtypes import computing_dtype, stored
+from fastadam.kernels.gpu._tensors import DeviceRows
+from fastadam.kernels.gpu.engine import (
+    DeviceTable,
+    Recording,
+    blocks_of,
+    c_name,
+    follow_stream,
+    launch,
+    on_device,
+    reserve,
+    scalars_dtype,
+    upload,
+)
+from fastadam.kernels.gpu.sums import GpuSquares
+from fastadam.kernels.table import AS_IT_IS, PREPARED, WRITTEN, Step
+
+__all__ = ["TENSOR", "GpuTable", "gpu_key"]
+
+Array = npt.NDArray[Any]
+
+# One row, as gpu/source.py spells it.
+TENSOR = np.dtype(
+    [
+        (name, np.uint64)
+        for name in ("p", "m", "v", "vhat", "half", "half_type", "n", "start", "row")
+    ]
+)
+
+
+def gpu_key(step: Step) -> tuple[Any, ...]:
+    """Return what steps must share to be made in one launch: device, types and variant.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `check_arrays`.
+    """
+    check_arrays(*step[:6], amsgrad=step.coefficients.amsgrad)
+    computing = cast("np.dtype[Any]", computing_dtype(step.p.dtype))
+    check_scalars(step.name, step.coefficients, computing)
+    p, g = c_name(step.p.dtype), c_name(_taken(step.g.dtype, computing))
+    flags = step.coefficients.amsgrad, step.coefficients.adabound
+    return (device_of(step.p), c_name(computing), p, g, *flags)
+
+
+def _taken(g: np.dtype[Any], computing: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which a gradient is read: its own, or that of the computation."""
+    half = computing == np.float32 and stored(g)
+    return g if half else computing
+
+
+class GpuTable:
+    """The table of steps that share a `gpu_key`, and at most SETS sets of coefficients.
+
+    What `Table` does on the CPU, it does on a GPU; `places` and `numbers` are as there.
+    """
+
+    def __init__(self, steps: list[Step], places: list[int], numbers: dict[int, int]) -> None:
+        self.steps = steps
+        self.places = places
+        self.device, *types = gpu_key(steps[0])
+        *storage, self.amsgrad, self.adabound = types
+        self.types = (*storage, *(str(flag).lower() for flag in types[3:]))
+        self.computing = cast("np.dtype[Any]", computing_dtype(steps[0].p.dtype))
+        first = {id(step.coefficients): step.coefficients for step in steps}
+        self.sets = [numbers[key] for key in first]
+        rows = {key: row for row, key in enumerate(first)}
+        self.scalars = np.zeros(1, scalars_dtype(storage[0]))
+        self._set_scalars(list(first.values()))
+        # arrays without a dense layout of their own are stepped in dense copies
+        self._dense = [_dense(step, _taken(step.g.dtype, self.computing)) for step in steps]
+        pairs = zip(steps, self._dense, strict=True)
+        self.others = [i for i, (step, dense) in enumerate(pairs) if not _same(step, dense)]
+        self.table = np.zeros(len(steps), TENSOR)
+        self.sizes = [step.p.size for step in steps]
+        self.total = sum(self.sizes)
+        self.chunk, self.table["start"], self._blocks = blocks_of(self.sizes)
+        self.table["n"] = self.sizes
+        self.table["row"] = [rows[id(step.coefficients)] for step in steps]
+        self.addresses = np.empty(len(steps), np.uint64)
+        self._describe()
+        self._prepare, self._rate, self._divisor = AS_IT_IS, None, 0.0
+        self._rows: DeviceRows | None = None
+        self._squares: GpuSquares | None = None
+        # where all graphs that steps were captured in read the scalars of the next step, and the
+        # stream in whose order this memory is had
+        self._replayed: tuple[Any, Any] | None = None
+        # of the graph that is being captured
+        self.recording: Recording | None = None
+        self._on_gpu = {
+            name: DeviceTable(self.device) for name in ("tensors", "gradients", "blocks", "rate")
+        }
+
+    @property
+    def uploads(self) -> int:
+        """How many tables have been uploaded so far."""
+        own = sum(table.uploads for table in self._on_gpu.values())
+        return own + (0 if self._squares is None else self._squares.uploads)
+
+    def extents(self, key: str) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
+        """First byte and last byte plus one of every array of one kind; 0 where there is none."""
+        if key == "half":
+            low = self.table["half"].astype(np.uintp)
+            return low, low + np.where(low != 0, 2 * self.table["n"], 0).astype(np.uintp)
+        arrays = [getattr(step, key) for step in self.steps]
+        spans = np.array([(0, 0) if a is None else extent(a) for a in arrays], np.uintp)
+        return spans[:, 0], spans[:, 1]
+
+    def copy_gradient(self, i: int) -> None:
+        """Read the gradient of one row from a copy."""
+        with on_device(self.device):
+            g = self._dense[i].g.copy()
+        self._dense[i] = self._dense[i]._replace(g=g)
+        self.addresses[i] = address(g)
+
+    def runs(self, serial: bool) -> list[Callable[[], None]]:
+        """Step the rows in one launch; where they overlap, in one each."""
+        calls: list[Callable[[], None]] = [self.run]
+        if serial:
+            calls = [partial(self._run_alone, i) for i in range(len(self.steps))]
+        return calls + [partial(self._write_back, i) for i in self.others]
+
+    def run(self, replayed: Any = None) -> None:
+        """Launch the step of all rows; with scalars that are on the GPU, if they are given."""
+        on_gpu = self._on_gpu
+        launch(
+            "adam",
+            self.types,
+            self.device,
+            len(self._blocks),
+            (
+                on_gpu["tensors"].put(self.table, self.recording),
+                on_gpu["gradients"].put(self.addresses, self.recording),
+                on_gpu["blocks"].put(self._blocks, self.recording),
+                self.chunk,
+                self._prepare,
+                self._rate,
+                replayed,
+                self.scalars,
+            ),
+        )
+
+    def reserve(self) -> None:
+        """Have the memory that the next graph needs."""
+        self._on_gpu["gradients"].reserve(self.addresses.nbytes)
+        if self._replayed is None:
+            self._replayed = reserve(self.device, self.scalars.nbytes)
+
+    def capture(self) -> None:
+        """Launch the step into the graph that is being captured."""
+        self.reserve()
+        assert self._replayed is not None
+        self.run(self._replayed[0])
+
+    def write_scalars(self) -> None:
+        """Put the scalars that `follow` has taken over where graphs read them.
+
+        What gradients are divided by is not one of them: each graph has the number of its capture.
+        """
+        assert self._replayed is not None
+        memory, stream = self._replayed
+        with on_device(self.device):
+            follow_stream(stream)
+            upload(memory, self.scalars.tobytes())
+
+    def _run_alone(self, i: int) -> None:
+        """Launch the step of one row, whose arrays others share."""
+        step = self._dense[i]
+        GpuTable([step], [0], {id(step.coefficients): 0}).run()
+
+    def _write_back(self, i: int) -> None:
+        """Write what was stepped in dense copies to the arrays themselves."""
+        module: Any = get_array_module(self.steps[i].p)
+        with on_device(self.device):
+            for key in ("p", "m", "v", "vhat"):
+                own, dense = getattr(self.steps[i], key), getattr(self._dense[i], key)
+                if own is not dense:
+                    module.copyto(own, dense)
+
+    def keep(
+        self,
+        halves: Sequence[Any],
+        low: npt.NDArray[np.uintp],
+        high: npt.NDArray[np.uintp],
+    ) -> None:
+        """Make ready for `follow`; the gradients are not kept alive."""
+        steps = self.steps
+        # masters were rounded after this step, but are within the next: gradients are looked at
+        # again, wherever they are
+        self.addresses = np.zeros(len(steps), np.uint64)
+        orders = ["_c_contiguous" if s.p.flags.c_contiguous else "_f_contiguous" for s in steps]
+        self._rows = DeviceRows(
+            [step.p for step in steps],
+            [step.m for step in steps],
+            [step.v for step in steps],
+            [step.vhat for step in steps] if self.amsgrad else None,
+            list(halves),
+            type(steps[0].g),
+            steps[0].g.dtype,
+            self.device,
+            orders,
+            self.addresses,
+            low,
+            high,
+        )
+        self.steps, self._dense = [], []
+        # what a graph needs is there before one is captured
+        self._on_gpu["tensors"].put(self.table)
+        self.reserve()
+
+    def keep_masters(self, halves: Sequence[Any]) -> bool:
+        """Note the half-precision arrays that parameters are the masters of, None for none.
+
+        False if one cannot be walked beside its master.
+        """
+        for row, step, half in zip(self.table, self.steps, halves, strict=True):
+            if half is None:
+                continue
+            layout = "c_contiguous" if step.p.flags.c_contiguous else "f_contiguous"
+            if (
+                not getattr(half.flags, layout)
+                or half.shape != step.p.shape
+                or device_of(half) != self.device
+            ):
+                return False
+            row["half"], row["half_type"] = address(half), stored(half.dtype)
+        return True
+
+    def follow(
+        self,
+        params: list[Any],
+        attribute: str,
+        rules: list[Any],
+        ts: list[int],
+        gradients: list[Any],
+        coefficients: list[Coefficients],
+    ) -> bool:
+        """Take over the gradients and coefficients of another step, as `Batch.follow` says."""
+        assert self._rows is not None
+        own = [coefficients[i] for i in self.sets]
+        if any((c.amsgrad, c.adabound) != (self.amsgrad, self.adabound) for c in own):
+            return False
+        least = np.finfo(self.computing).tiny
+        if any(0 < abs(c.eps) < least for c in own):
+            # the longer way says what is wrong, or that nothing is
+            return False
+        if not self._rows.follow(params, attribute, rules, ts, gradients):
+            return False
+        self._set_scalars(own)
+        return True
+
+    def _set_scalars(self, coefficients: list[Coefficients]) -> None:
+        """Round each scalar once to the type of the computation."""
+        with np.errstate(over="ignore", under="ignore"):
+            self.scalars["rows"][0, : len(coefficients)] = [c[:8] for c in coefficients]
+
+    def squares(self, scale: float, totals: Any) -> None:
+        """Launch the sums of squares of the gradients, divided by a scale, 0 for none."""
+        if self._squares is None:
+            types = self.types[0], self.types[2]
+            self._squares = GpuSquares(self.sizes, self.places, types, self.device)
+        gradients = self._on_gpu["gradients"].put(self.addresses, self.recording)
+        self._squares.run(gradients, None, scale, totals, self.recording)
+
+    def can_prepare(self, scaled: bool, write: bool) -> bool:
+        """Tell whether the gradients may be divided, multiplied and written on the way.
+
+        What is divided does not fit into a half type, and what is shared would be changed twice.
+        """
+        if not write:
+            return True
+        half = self.types[2] != self.types[0]
+        return not (half and scaled) and len(np.unique(self.addresses)) == len(self.addresses)
+
+    def prepare(self, scale: float, rate: Any, write: bool) -> None:
+        """Say what the next steps do to the gradients; `rate` is a number or on the GPU."""
+        self._divisor = scale
+        self.scalars["scale"] = scale
+        self._rate = rate
+        if isinstance(rate, float):
+            # 1 need not be multiplied with, and a half-precision gradient not be rounded for it
+            self._rate = None if rate == 1 else self._on_gpu["rate"].put(np.array([rate]))
+        plain = scale == 0 and self._rate is None
+        self._prepare = AS_IT_IS if plain else WRITTEN if write else PREPARED
+
+    def _describe(self) -> None:
+        """Fill in where the arrays lie."""
+        for i, (_, p, g, m, v, vhat, _) in enumerate(self._dense):
+            row = self.table[i]
+            row["p"], row["m"], row["v"] = map(address, (p, m, v))
+            row["vhat"] = address(vhat) if self.amsgrad else 0
+            self.addresses[i] = address(g)
+
+
+def _dense(step: Step, g_dtype: np.dtype[Any]) -> Step:
+    """Return a step whose arrays share one dense layout, with its own arrays where they do."""
+    module: Any = get_array_module(step.p)
+    arrays: dict[str, Any] = {key: getattr(step, key) for key in ("p", "g", "m", "v", "vhat")}
+    if step.vhat is None:
+        del arrays["vhat"]
+    ours = [arrays[key].flags for key in ("p", "m", "v")]
+    fortran = not ours[0].c_contiguous and all(flags.f_contiguous for flags in ours)
+    order, flag = ("F", "f_contiguous") if fortran else ("C", "c_contiguous")
+    if all(getattr(a.flags, flag) for a in arrays.values()) and step.g.dtype == g_dtype:
+        return step
+    with on_device(device_of(step.p)):
+        if step.g.dtype != g_dtype:
+            arrays["g"] = arrays["g"].astype(g_dtype)
+        for key, array in arrays.items():
+            if not getattr(array.flags, flag):
+                arrays[key] = module.array(array, order=order, copy=True)
+    return step._replace(**arrays)
+
+
+def _same(one: Step, other: Step) -> bool:
+    """Tell whether two steps are of the same arrays."""
+    return all(a is b for a, b in zip(one[1:6], other[1:6], strict=True))

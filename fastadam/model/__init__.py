@@ -1,0 +1,1 @@
+"""What is trained: parameters, links, and where their arrays live."""

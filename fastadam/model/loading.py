@@ -1,0 +1,74 @@
+"""Prepare the load of one value of a link: read and check it now, write it later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastadam.kernels.backend import is_array
+from fastadam.model.initializer import initial_dtype
+from fastadam.model.parameter import Parameter
+from fastadam.serializers.prepared import PreparedLoad
+from fastadam.serializers.protocol import check_stored_array, entry_name, stored_entry
+
+__all__ = ["prepare_param", "prepare_persistent"]
+
+
+def prepare_param(prepared: PreparedLoad, serializer: Any, name: str, param: Any) -> None:
+    """Read a parameter's array.
+
+    Parameters
+    ----------
+    prepared : PreparedLoad
+        What is to write it.
+    serializer : AbstractSerializer
+        A deserializer.
+    name : str
+        The parameter's key.
+    param : Parameter
+        The parameter, of this library or another; one of ours that is uninitialised takes the
+        stored shape.
+    """
+    array = param.array
+    stored = stored_entry(serializer, name, array)
+    if stored is None:
+        return
+    entry = entry_name(serializer, name)
+    if array is not None:
+        checked = check_stored_array(stored, array.shape, array.dtype, entry)
+        prepared.copy(array, checked, entry)
+    elif isinstance(param, Parameter):
+        dtype = initial_dtype(param.initializer)
+        new = np.asarray if getattr(serializer, "gives_new_arrays", False) else np.array
+        array = new(check_stored_array(stored, None, dtype, entry), dtype=dtype)
+        param.prepare_array(prepared, param.device.send(array))
+
+
+def prepare_persistent(prepared: PreparedLoad, serializer: Any, name: str, owner: object) -> None:
+    """Read a persistent value of a link.
+
+    Parameters
+    ----------
+    prepared : PreparedLoad
+        What is to set the attribute, or to fill the array it holds.
+    serializer : AbstractSerializer
+        A deserializer.
+    name : str
+        The value's key and attribute name.
+    owner : object
+        The link.
+    """
+    value = getattr(owner, name)
+    if is_array(value):
+        stored = stored_entry(serializer, name, value)
+        if stored is not None:
+            entry = entry_name(serializer, name)
+            array = check_stored_array(stored, value.shape, value.dtype, entry)
+            prepared.copy(value, array, entry)
+            return
+    # Nothing is stored for an array here, so the template is not written to: a stored None comes
+    # back as None, a missing value as the template.
+    loaded = serializer(name, value)
+    if loaded is not value:
+        prepared.attribute(owner, name, loaded)

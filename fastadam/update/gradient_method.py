@@ -1,0 +1,653 @@
+"""The optimizer that needs one gradient: the order of an update."""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+
+from fastadam.kernels.backend import CPU, capturing, device_of, wait_for, zeros_like
+from fastadam.model.parameter import peek_grad
+from fastadam.serializers.prepared import PreparedLoad
+from fastadam.serializers.protocol import is_deserializer
+from fastadam.update.dispatch import Dispatch
+from fastadam.update.exclusive import MIDDLE, POST, PRE, enter, exclusive
+from fastadam.update.gradients import (
+    GradientFacts,
+    PendingFacts,
+    copy_shared_gradients,
+    is_scaled,
+    narrow_gradients,
+)
+from fastadam.update.hooks import Hook
+from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
+from fastadam.update.interrupt import DeferredInterrupt
+from fastadam.update.lending import lend_gradients
+from fastadam.update.loss_scale import LossScaling
+from fastadam.update.repetition import Repetition, repeatable
+from fastadam.update.replay import Replay, refuse_capture
+from fastadam.update.report import UpdateReport
+from fastadam.update.rule import UpdateRule
+from fastadam.update.target import ArrayTarget
+
+__all__ = ["GradientMethod"]
+
+# What an update finds out before it makes its step.
+_FOUND = ("_loss_scaling_isnan", "_loss_scaling_isnan_ever")
+
+
+class GradientMethod(LossScaling):
+    """Base class of optimizers that update every parameter from its gradient, by a rule.
+
+    A subclass overrides `create_update_rule`.
+
+    Attributes
+    ----------
+    hyperparam : Hyperparameter
+        The hyperparameters that the rules of all parameters fall back on.
+    missing_gradients : {'zeros', 'skip'}
+        Whether a parameter without a gradient is updated with zeros, or left alone.
+    monitor : bool
+        Whether every update looks at the gradients, so that ``last_update`` has their norm and
+        names those that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastadam import GradientMethod, UpdateRule
+    >>> class SGDRule(UpdateRule):
+    ...     def update_core(self, param):
+    ...         param.array -= self.hyperparam.lr * param.grad
+    >>> class SGD(GradientMethod):
+    ...     def __init__(self, lr=0.01):
+    ...         super().__init__()
+    ...         self.hyperparam.lr = lr
+    ...     def create_update_rule(self):
+    ...         return SGDRule(self.hyperparam)
+    >>> w = np.ones(2)
+    >>> SGD(lr=0.5).setup(w).apply_gradients(np.array([1.0, 2.0]))
+    >>> w
+    array([0.5, 0. ])
+    """
+
+    _use_cleargrads = True
+    _work: Dispatch | None = None
+    _kept: Repetition | None = None
+    _replay: Replay | None = None
+    # all that have been captured: as long as a graph may be launched, what it reads must be there
+    _graphs: tuple[Replay, ...] = ()
+    # a report, or what one is to be made of
+    _last: UpdateReport | tuple[Any, ...] | None = None
+    _use_fp32_update = False
+    # hyperparameters that the bag holds only where somebody has set them
+    _optional_hyperparams: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self) -> None:
+        self.hyperparam = Hyperparameter()
+        self._known: list[Any] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy finds its own batches
+        own = ("_work", "_kept", "_replay", "_graphs")
+        # what is copied is read on the current stream, whichever one writes it
+        params = () if self._targets is None else self._targets.parameters.values()
+        for device in {device_of(param.array) for param in params} - {CPU}:
+            wait_for(device)
+        return {k: v for k, v in super().__getstate__().items() if k not in own}
+
+    @property
+    def last_update(self) -> UpdateReport | None:
+        """What the last update did; None before the first."""
+        if type(self._last) is tuple:
+            t, skipped, found, loss_scale, applied = self._last
+            # gradients may be on a GPU still, and are waited for
+            looked = isinstance(found, (GradientFacts, PendingFacts))
+            norm = found.norm if looked else found
+            nonfinite = found.nonfinite if looked else None if found is None else ()
+            self._last = UpdateReport(t, skipped, nonfinite, norm, loss_scale, applied)
+        return cast("UpdateReport | None", self._last)
+
+    def create_update_rule(self) -> Any:
+        """Return the rule that a parameter gets; a subclass says which."""
+        raise NotImplementedError(f"{type(self).__name__} must override create_update_rule")
+
+    def setup(self, link: Any) -> Self:
+        """Set the target and give every parameter a new rule.
+
+        Parameters
+        ----------
+        link : Link, object with ``params()``, array, or dict or list of arrays
+            What to train; see :meth:`Optimizer.setup`.
+
+        Returns
+        -------
+        GradientMethod
+            The optimizer itself.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As :meth:`Optimizer.setup`; also if a parameter can never be updated by its rule:
+            integers, read-only or masked arrays and the like. The old target stays.
+        """
+        before, rules = dict(self.__dict__), []
+        try:
+            super().setup(link)
+            self._last = self._kept = self._replay = None
+            self._known = []
+            for param in self._set_up().parameters.values():
+                rules.append((param, getattr(param, "update_rule", None)))
+                param.update_rule = None
+            self._refresh()
+            for path, param in self._set_up().parameters.items():
+                if isinstance(param.update_rule, UpdateRule):
+                    param.update_rule._check_parameter(path, param)
+        except BaseException:
+            # the old target stays, and so do the rules of parameters
+            for param, rule in rules:
+                param.update_rule = rule
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+        return self
+
+    @exclusive
+    def update(self, lossfun: Callable[..., Any] | None = None, *args: Any, **kwds: Any) -> Any:
+        """Make one update of every parameter.
+
+        Parameters
+        ----------
+        lossfun : callable, optional
+            Called with `args` and `kwds` and nothing else. It returns the pair
+            ``(loss, gradients)``, the gradients in the target's structure; or, for a link whose
+            parameters collect gradients, a loss with a ``backward`` method. Without it,
+            the gradients must be there already.
+
+        Returns
+        -------
+        object
+            The loss; None without `lossfun`. One of Chainer's variables is returned without the
+            graph that it was computed by, so that hooks and step do not hold its memory.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is not set up, or another thread is updating, saving or comparing it,
+            or it is called by one of its own hooks.
+        TypeError
+            If the loss carries no gradients; if a parameter or gradient has a dtype that cannot
+            be stepped.
+        ValueError
+            If gradients are missing, superfluous or misshaped, or a parameter is read-only.
+        FloatingPointError
+            If a gradient is not finite and ``on_nonfinite`` is 'raise'.
+
+        Notes
+        -----
+        The order is:
+
+        1. loss and gradients, of a loss multiplied by `loss_scale` if it has a ``backward``;
+        2. zeros for missing gradients, unless they are to be skipped; division by the loss scale,
+           and a look at what is not finite, where asked for;
+        3. 'pre' hooks, which see the true gradients;
+        4. ``t += 1``; if a gradient is not finite, what `on_nonfinite` says;
+        5. the update of every parameter whose rule is enabled;
+        6. a new loss scale, if it is dynamic; 'post' hooks, which see it and `last_update`, and
+           may save.
+
+        Everything is checked before anything is written: a refused update has changed neither
+        parameters nor state nor counts. A loss function or 'pre' hook that raises leaves these as
+        they were, too. When a rule's hook or a 'post' hook raises, every parameter is wholly
+        before or wholly after its step, and ``last_update.applied`` names those that are after.
+        Ctrl-C, and any other signal that Python handles, waits until all parameters have made
+        their step; a second Ctrl-C does not. Hooks cannot update the optimizer again.
+        """
+        if lossfun is None:
+            if not self._repeat():
+                self._gather_and_update()
+            return None
+        self._set_up()
+        loss = lossfun(*args, **kwds)
+        if isinstance(loss, tuple) and len(loss) == 2:
+            loss, grads = loss
+            loss = _without_graph(loss)
+            if grads is None or not self._repeat(grads):
+                self._gather_and_update(grads, lent=True)
+            return loss
+        self._refresh()
+        arrays = isinstance(self._targets, ArrayTarget)
+        if arrays or not callable(getattr(loss, "backward", None)):
+            raise TypeError(
+                f"the loss function returned {type(loss).__name__} without gradients; return the "
+                "pair (loss, gradients), as value_and_grad does"
+                + ("" if arrays else ", or a loss with backward()")
+            )
+        self._clear_gradients()
+        loss.backward(loss_scale=self._loss_scale)
+        loss = _without_graph(loss)
+        if not self._repeat():
+            self._gather_and_update()
+        return loss
+
+    @exclusive
+    def apply_gradients(self, grads: Any, loss_scale: float | None = None) -> None:
+        """Make one update from gradients computed elsewhere, which are only read.
+
+        Parameters
+        ----------
+        grads : array, dict or list
+            The gradients in the target's structure; for a link, a mapping from path to
+            gradient. Each is anything that `numpy.asarray` takes with the parameter's shape and
+            a real floating dtype, or None for no gradient (which counts as zeros, unless
+            ``missing_gradients`` is 'skip').
+        loss_scale : float, optional
+            What the loss was multiplied by before the gradients were computed, and what they are
+            divided by: usually this optimizer's `loss_scale`.
+
+        Raises
+        ------
+        RuntimeError
+            If the optimizer is not set up, or another thread is updating it.
+        TypeError, ValueError, FloatingPointError
+            As `update`.
+        """
+        if loss_scale is not None:
+            self._check_loss_scale(loss_scale)
+        self._set_up()
+        if grads is None or not self._repeat(grads, loss_scale):
+            self._gather_and_update(grads, loss_scale, lent=True)
+
+    @exclusive
+    def prepare_replay(self) -> None:
+        """Get ready for the next launch of a CUDA graph in which an update was captured.
+
+        Counts the step, and writes its scalars, such as the bias-corrected rate of the new ``t``,
+        to where the graph reads them: on the current stream, which must be the one that the graph
+        is launched on, or be waited for by it and wait for its launch before.
+
+        Raises
+        ------
+        RuntimeError
+            If no update has been captured; if parameters, states, hooks or settings have changed
+            since, except for hyperparameters of the whole optimizer, which may.
+
+        Notes
+        -----
+        An update is captured as everything else is, by calling `update` or `apply_gradients`
+        between ``stream.begin_capture()`` and ``stream.end_capture()``. One such update must have
+        been made before. A captured update is not made, and not counted: that is what the replays
+        are for. `last_update` is that of the last replay; what it says of gradients is waited
+        for, and is to be looked at after the launch. A graph divides gradients by the loss scale
+        of its capture. The optimizer keeps what its graphs read, and must live as long as they.
+        Dynamic loss scaling and an `on_nonfinite` other than 'propagate', with which the
+        host decides, cannot be captured.
+
+        Examples
+        --------
+        With CuPy's arrays on a GPU::
+
+            stream = cupy.cuda.Stream(non_blocking=True)
+            stream.wait_event(cupy.cuda.Stream.null.record())
+            with stream:
+                opt.apply_gradients(gradients)
+                stream.begin_capture()
+                compute(gradients)
+                opt.apply_gradients(gradients)
+                graph = stream.end_capture()
+                for _ in range(1000):
+                    opt.prepare_replay()
+                    graph.launch()
+        """
+        self._set_up()
+        if self._replay is None:
+            raise RuntimeError(
+                "there is no captured update to replay: call update() or apply_gradients() "
+                "between begin_capture() and end_capture() of a stream of CuPy's"
+            )
+        self._replay.prepare(self)
+
+    def reallocate_cleared_grads(self) -> None:
+        """Give zeros to every initialised parameter that has no gradient.
+
+        The zeros still let the moments decay and the parameter move. Nothing happens where
+        ``missing_gradients`` is 'skip'.
+        """
+        if self._missing_gradients == "skip":
+            return
+        for param in self._set_up().parameters.values():
+            if param.array is not None and peek_grad(param) is None:
+                param.grad = zeros_like(param.array)
+
+    def call_hook(self, hook: Hook) -> None:
+        """Call one hook, then give zeros for the gradients that it cleared.
+
+        Parameters
+        ----------
+        hook : callable
+            As for :meth:`Optimizer.call_hook`. A hook that is called for each parameter is not
+            called for those without a rule or with a disabled one, which no update touches.
+        """
+        super().call_hook(hook)
+        self.reallocate_cleared_grads()
+
+    def use_cleargrads(self, use: bool = True) -> None:
+        """Choose between clearing gradients and filling them with zeros (deprecated).
+
+        Parameters
+        ----------
+        use : bool
+            Whether ``update(lossfun)`` clears the gradients of a link.
+        """
+        warnings.warn(
+            "use_cleargrads is deprecated: gradients are cleared by default",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        self._use_cleargrads = use
+
+    def use_fp32_update(self, flag: bool = True) -> None:
+        """Keep float32 masters of half-precision parameters, and update these.
+
+        Each step is made on the float32 master and rounded to the parameter, so that small steps
+        add up instead of being rounded away. Float32 and float64 parameters are unaffected. May be
+        called before or after `setup`, at any time.
+
+        Parameters
+        ----------
+        flag : bool
+            False ends it: the masters are dropped.
+
+        See Also
+        --------
+        UpdateRule.use_fp32_update : The same for one parameter.
+        """
+        self._use_fp32_update = bool(flag)
+        if self._targets is not None:
+            for param in self._targets.parameters.values():
+                rule = getattr(param, "update_rule", None)
+                if rule is not None:
+                    rule.use_fp32_update(flag)
+
+    def serialize(self, serializer: Any) -> None:
+        """Write ``t``, ``epoch``, the rules' states and the loss scale, or read them.
+
+        The parameters' values are not part of it. A read checks everything first; if it
+        raises, nothing has changed. What Chainer does not know (the loss scale, float32
+        masters, AdaBound's first alpha) is under keys of its own, which Chainer ignores and
+        whose absence is no error.
+
+        Parameters
+        ----------
+        serializer : Serializer or Deserializer
+            fastadam's or another library's, such as Chainer's.
+
+        Raises
+        ------
+        KeyError
+            If an entry is missing.
+        ValueError, TypeError
+            If an entry has another shape, or a dtype that does not convert.
+        """
+        super().serialize(serializer)
+        if not is_deserializer(serializer):
+            self._write_loss_scaling(serializer)
+
+    def prepare_load(self, serializer: Any) -> PreparedLoad:
+        """Read and check counts, states and the loss scale; nothing changes yet.
+
+        Parameters
+        ----------
+        serializer : Deserializer
+            Where to read, as for :meth:`Optimizer.prepare_load`.
+
+        Returns
+        -------
+        PreparedLoad
+            What its ``commit()`` is going to change.
+        """
+        prepared = super().prepare_load(serializer)
+        self._prepare_loss_scaling(prepared, serializer)
+        return prepared
+
+    def set_hyperparam(self, which: str | Callable[[str, Any], object], **values: Any) -> list[str]:
+        """Override hyperparameters for some of the parameters.
+
+        Parameters
+        ----------
+        which : str or callable
+            A glob over paths, such as ``'*/b'``, or a predicate called with path and parameter.
+        **values
+            The hyperparameters to set on the matching parameters' rules. They no longer follow
+            the optimizer's.
+
+        Returns
+        -------
+        list of str
+            The paths that matched.
+
+        Raises
+        ------
+        ValueError
+            If nothing matched, or a matching parameter has no rule.
+        TypeError
+            If a name is no hyperparameter, or none is given; if Adam is given a value that is no
+            number.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import fastadam
+        >>> opt = fastadam.AdamW(weight_decay_rate=1e-4)
+        >>> _ = opt.setup({'l1': {'W': np.zeros((2, 3)), 'b': np.zeros(3)}})
+        >>> opt.set_hyperparam('*/b', weight_decay_rate=0)
+        ['l1/b']
+        """
+        if not values:
+            raise TypeError("set_hyperparam needs a hyperparameter to set, as name=value")
+        known = self.hyperparam.get_dict()
+        # by their own names: an alias may be called otherwise
+        own: dict[str, Any] = {}
+        for name, value in values.items():
+            alias = getattr(type(self), name, None)
+            if isinstance(alias, HyperparameterProxy):
+                own[alias._attr_name] = value
+            elif name in known:
+                own[name] = value
+            else:
+                raise TypeError(self._no_hyperparam(name))
+        parameters = self.parameters
+        paths = parameters.matching(which)
+        rules = [parameters[path].update_rule for path in paths]
+        if None in rules:
+            raise ValueError(f"parameter {paths[rules.index(None)]!r} has no update rule")
+        for rule in rules:
+            others = {**rule.hyperparam.get_dict(), **own}
+            for name, value in own.items():
+                self._check_hyperparam(name, value, f"set_hyperparam({name}=...)", others)
+        for rule in rules:
+            # modes first: what a number may be depends on them
+            for name, value in sorted(own.items(), key=lambda item: not item[0].endswith("_mode")):
+                setattr(rule.hyperparam, name, value)
+        return paths
+
+    def _no_hyperparam(self, name: str) -> str:
+        """Say that there is no such hyperparameter."""
+        return (
+            f"{type(self).__name__} has no hyperparameter {name!r}; "
+            f"there are: {', '.join(self.hyperparam.get_dict())}"
+        )
+
+    def _check_hyperparam(
+        self, name: str, value: Any, door: str = "", others: Mapping[str, Any] | None = None
+    ) -> None:
+        """Refuse a value that a hyperparameter cannot have beside others; any is good here."""
+
+    def _hooked_parameters(self) -> list[Any]:
+        """Return the parameters whose rule is there and enabled."""
+        return [
+            param
+            for param in self._present().values()
+            if (rule := getattr(param, "update_rule", None)) is not None
+            and getattr(rule, "enabled", True)
+        ]
+
+    def _refresh(self) -> None:
+        """Walk the target, and give rules to the parameters that are new."""
+        super()._refresh()
+        known = {id(param) for param in self._known}
+        parameters = self._set_up().parameters
+        if len(known) == len(parameters) and all(id(p) in known for p in parameters.values()):
+            return
+        for path, param in parameters.items():
+            # a rule of None in a parameter that is known was set by hand, and stays
+            if id(param) not in known and getattr(param, "update_rule", None) is None:
+                rule = param.update_rule = self.create_update_rule()
+                if isinstance(rule, UpdateRule):
+                    rule.path = path
+                if self._use_fp32_update:
+                    rule.use_fp32_update()
+        self._known = list(parameters.values())
+
+    def _clear_gradients(self) -> None:
+        """Make room for the gradients of a backward pass."""
+        if not self._use_cleargrads:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                self.target.zerograds()
+        elif hasattr(self.target, "cleargrads"):
+            self.target.cleargrads()
+        else:
+            for param in self._set_up().parameters.values():
+                param.cleargrad()
+
+    def _gather_and_update(
+        self, grads: Any = None, loss_scale: float | None = None, lent: bool = False
+    ) -> None:
+        """Walk the target and make one update, whatever was found before.
+
+        No floating-point setting of the caller's reaches in here.
+        """
+        self._kept = None
+        with np.errstate(all="ignore"):
+            self._refresh()
+            enter(self, PRE)
+            if lent:
+                lend_gradients(self._set_up(), grads, loss_scale)
+            self._update(lent)
+
+    def _update(self, lent: bool) -> None:
+        """Update from the gradients that are there; forget those that were lent."""
+        targets = self._set_up()
+        params = targets.parameters.values()
+        if any(map(capturing, {device_of(p.array) for p in params} - {CPU})):
+            refuse_capture(self)
+        alone = isinstance(targets, ArrayTarget) and not lent
+        if alone and all(peek_grad(param) is None for param in params):
+            raise ValueError(
+                "there are no gradients: call update(lossfun, ...) with a function that "
+                "returns (loss, gradients), or apply_gradients(gradients)"
+            )
+        own, t = self.__dict__, self.t
+        found = {name: own[name] for name in _FOUND if name in own}
+        try:
+            if self.t == 0:
+                self._before_first_update()
+            self._check_left_scales()
+            self.reallocate_cleared_grads()
+            if list(self._set_up_hooks()) or any(map(is_scaled, params)):
+                # gradients are written, and nothing else is meant to be
+                copy_shared_gradients(params)
+            self._unscale_and_look()
+            self.check_nan_in_grads()
+            self.call_hooks("pre")
+            self._refuse_nonfinite()
+            if not targets.unchanged():
+                # a hook has put other arrays into it
+                self._refresh()
+                self.reallocate_cleared_grads()
+            self._update_parameters()
+            self.reallocate_cleared_grads()
+            self.call_hooks("post")
+        finally:
+            if self.t == t:
+                # nothing has been updated, and nothing found
+                for name in _FOUND:
+                    own.pop(name, None)
+                own.update(found)
+            unscaled, self._unscaled = self._unscaled, None
+            self._facts = None
+            targets.finish()
+            narrow_gradients(unscaled or ())
+            if lent:
+                for param in params:
+                    param.cleargrad()
+
+    def _before_first_update(self) -> None:
+        """Get ready for the first update; there is nothing to do here."""
+
+    def _update_parameters(self) -> None:
+        """Count the step, run the rules unless it is to be skipped, and report."""
+        safe = self.is_safe_to_update()
+        work = Dispatch(self._present() if safe else {}, self._work)
+        self._work = work if safe else None
+        work.check()
+        own, t = self.__dict__, self.t
+        noted: dict[str, Any] = {"t": t + 1}
+        adapts = _adapts_its_scale(self)
+        if not adapts:
+            noted["_loss_scale"] = self._next_loss_scale()
+        noted["_last"] = self._report(t + 1, not safe, work.paths)
+        # Ctrl-C between two parameters, or between a count and its step, would break a state
+        with DeferredInterrupt():
+            enter(self, MIDDLE)
+            try:
+                work.run(own, noted)
+                if adapts:
+                    self.update_loss_scale()
+            except BaseException:
+                if own.get("_last") is not noted["_last"]:
+                    # a step that no parameter has taken is not counted
+                    noted["_last"] = self._report(t + 1, not safe, work.applied)
+                    own.update(noted if work.applied else {"t": t})
+                raise
+            finally:
+                enter(self, POST)
+        batch = work.only_batch if safe else None
+        self._kept = repeatable(self, GradientMethod, batch, work.applied)
+
+    def _report(
+        self, t: int, skipped: bool, applied: tuple[str, ...]
+    ) -> UpdateReport | tuple[Any, ...]:
+        """Return what `last_update` becomes."""
+        facts = self._facts
+        if isinstance(facts, PendingFacts):
+            return t, skipped, facts, self._loss_scale, applied
+        return UpdateReport(
+            t=t,
+            skipped=skipped,
+            nonfinite=None if facts is None else facts.nonfinite,
+            grad_norm=None if facts is None else facts.norm,
+            loss_scale=self._loss_scale,
+            applied=applied,
+        )
+
+    def _repeat(self, grads: Any = None, loss_scale: float | None = None) -> bool:
+        """Make the update of before again, with other gradients, if that is all there is to do."""
+        return self._kept is not None and self._kept.run(self, grads, loss_scale)
+
+
+def _adapts_its_scale(optimizer: Any) -> bool:
+    """Tell whether an optimizer adapts its loss scale in a way of its own."""
+    own = type(optimizer).update_loss_scale is not LossScaling.update_loss_scale
+    return own or "update_loss_scale" in optimizer.__dict__
+
+
+def _without_graph(loss: Any) -> Any:
+    """Return one of Chainer's variables as a new one with its value; others as they are."""
+    chainer = sys.modules.get("chainer")
+    # a copy has a node of its own, which nothing has computed
+    return copy.copy(loss) if isinstance(loss, getattr(chainer, "Variable", ())) else loss

@@ -1,0 +1,457 @@
+"""The update rule: how one parameter is updated, with its own count, state and hooks."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastadam.algorithms.table import check_loss_scale
+from fastadam.kernels.backend import CPU, beside, device_of, is_array, move
+from fastadam.kernels.dtypes import computing_dtype, is_half
+from fastadam.model.parameter import Parameter
+from fastadam.serializers.prepared import PreparedLoad, stored_count
+from fastadam.serializers.protocol import (
+    check_stored_array,
+    entry_name,
+    is_deserializer,
+    optional_entry,
+)
+from fastadam.update.gradients import copy_shared_gradients, is_scaled, unscale_gradients
+from fastadam.update.hooks import Hook, HookTable
+from fastadam.update.hyperparameter import Hyperparameter
+from fastadam.update.master import follow, new_master, round_to
+from fastadam.update.rule_batch import RuleBatch
+from fastadam.update.state_loading import prepare_state
+
+__all__ = ["UpdateRule"]
+
+
+class UpdateRule:
+    """Base class of update rules: the state and the hyperparameters of one parameter's updates.
+
+    A rule of your own overrides `update_core` (or `update_core_cpu` and `update_core_gpu`), and
+    `init_state` if it keeps state. It works alone and beside other rules in one target.
+
+    Parameters
+    ----------
+    parent_hyperparam : Hyperparameter, optional
+        Where hyperparameters are looked up that are not set on this rule.
+
+    Attributes
+    ----------
+    enabled : bool
+        Whether `update` does anything.
+    hyperparam : Hyperparameter
+        The rule's own hyperparameters; what it lacks is the parent's.
+    t : int
+        Number of updates made by this rule.
+    path : str or None
+        Where the target holds the parameter (``'l1/W'``), for messages.
+    is_elementwise : bool
+        Whether each element's update depends on that element alone.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastadam import Parameter, UpdateRule
+    >>> class SGDRule(UpdateRule):
+    ...     def update_core(self, param):
+    ...         param.array -= self.hyperparam.lr * param.grad
+    >>> rule = SGDRule()
+    >>> rule.hyperparam.lr = 0.5
+    >>> param = Parameter(np.ones(2))
+    >>> param.grad = np.array([1.0, 2.0])
+    >>> rule.update(param)
+    >>> param.array
+    array([0.5, 0. ])
+    """
+
+    is_elementwise = False
+    # the count of the step under way, once a kernel has told that it is made
+    _stepped_at: int | None = None
+
+    # State that is there only if a flag is on, or was: a file may have it or not.
+    _late_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, parent_hyperparam: Hyperparameter | None = None) -> None:
+        self._state: dict[str, Any] | None = None
+        self.enabled = True
+        self.hyperparam = Hyperparameter(parent_hyperparam)
+        self.t = 0
+        self.path: str | None = None
+        self._hooks = HookTable()
+        self._use_fp32_update = False
+        # the float32 master of a half-precision parameter, once there is one
+        self._fp32_param: Any = None
+
+    @property
+    def state(self) -> dict[str, Any] | None:
+        """The state by name, such as ``m`` and ``v``; None before the first update."""
+        return self._state
+
+    def add_hook(self, hook: Hook, name: str | None = None, timing: str = "auto") -> None:
+        """Add a function called as ``hook(rule, param)`` before or after each update.
+
+        Parameters
+        ----------
+        hook : callable
+            Takes the rule and the parameter.
+        name : str, optional
+            Default: ``hook.name`` or ``hook.__name__``.
+        timing : {'auto', 'pre', 'post'}
+            'auto' takes ``hook.timing``, or 'pre' without one.
+
+        Raises
+        ------
+        TypeError
+            If the hook cannot be called.
+        ValueError
+            If the timing is unknown or there is no name.
+        KeyError
+            If the name is taken.
+        """
+        self._hooks.add(hook, name, timing)
+
+    def remove_hook(self, name: str) -> None:
+        """Remove a hook.
+
+        Parameters
+        ----------
+        name : str
+            The name under which it was added.
+
+        Raises
+        ------
+        KeyError
+            If there is no hook of that name.
+        """
+        self._hooks.remove(name)
+
+    def use_fp32_update(self, flag: bool = True) -> None:
+        """Keep a float32 master of a half-precision parameter, and update that.
+
+        Each step is made on the master and rounded to the parameter's array, in place. What is
+        written to the array between updates goes over to the master, element by element. The
+        rule's hooks, `init_state` and `update_core` are given the master as their parameter.
+        Float32 and float64 parameters are unaffected.
+
+        Parameters
+        ----------
+        flag : bool
+            False ends it: the master is dropped.
+        """
+        self._use_fp32_update = bool(flag)
+        if not flag:
+            self._fp32_param = None
+
+    def update(self, param: Parameter) -> None:
+        """Make one update of the parameter, with the rule's hooks around it.
+
+        Nothing happens if the rule is disabled or the parameter has no array yet. If anything
+        raises before the update is done, `t` is as it was. A gradient that a backward pass has
+        left multiplied by a loss scale is divided by it first.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter; its array is written.
+        """
+        if not self.enabled or param.array is None:
+            return
+        # no floating-point setting of a caller's reaches into a step
+        with np.errstate(all="ignore"):
+            self._update(param)
+
+    def _update(self, param: Parameter) -> None:
+        """Make one update of a parameter that is there."""
+        scaled = is_scaled(param)
+        if scaled or self._hooks.at("pre"):
+            # gradients are written, and nothing else is meant to be
+            copy_shared_gradients([param])
+        if scaled:
+            assert param.array is not None
+            dtype = computing_dtype(param.array.dtype)
+            door = f"the loss scale of parameter {self.path or param.name!r}"
+            check_loss_scale(param._loss_scale, door, () if dtype is None else (dtype,))
+            unscale_gradients([param])
+        stepped = self._stepped(param)
+        if stepped is not param:
+            grad = param.grad
+            with beside(param.array):
+                stepped.grad = None if grad is None else grad.astype(np.float32)
+        self.follow_device(param)
+        before, t = self._state, self.t
+        started = counted = False
+        try:
+            try:
+                self._stepped_at = None
+                self.t = t + 1
+                if self._state is None:
+                    self._state = {}
+                    self.init_state(stepped)
+                for hook in self._hooks.at("pre"):
+                    hook(self, stepped)
+                started = True
+                self.update_core(stepped)
+                counted = True
+            except BaseException as error:
+                # Ctrl-C during a step arrives when its kernel is done: that step counts
+                counted = self._stepped_at == t + 1
+                counted = counted or (started and not isinstance(error, Exception))
+                if not counted:
+                    self.t = t
+                    if before is None:
+                        self._state = None
+                raise
+            for hook in self._hooks.at("post"):
+                hook(self, stepped)
+        finally:
+            if counted:
+                self._finish(param, stepped)
+            elif stepped is not param:
+                stepped.cleargrad()
+
+    def follow_device(self, param: Any) -> None:
+        """Move the state, and the float32 master, to the device of a parameter's array.
+
+        An update does it by itself; so does `Parameter.to_device`.
+
+        Parameters
+        ----------
+        param : Parameter
+            The rule's parameter; nothing happens as long as it has no array.
+        """
+        if param.array is None:
+            return
+        device = device_of(param.array)
+        master = self._fp32_param
+        if master is not None and master.array is not None and device_of(master.array) != device:
+            self._fp32_param = new_master(move(master.array, device), param)
+        state = self._state
+        if state and any(is_array(v) and device_of(v) != device for v in state.values()):
+            self._state = {k: move(v, device) if is_array(v) else v for k, v in state.items()}
+
+    def update_core(self, param: Parameter) -> None:
+        """Update the parameter in place, by default with `update_core_cpu` or `_gpu`.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter, with an array; its gradient may be None.
+        """
+        if isinstance(param.array, np.ndarray):
+            self.update_core_cpu(param)
+        else:
+            self.update_core_gpu(param)
+
+    def update_core_cpu(self, param: Parameter) -> None:
+        """Update a parameter that is a NumPy array.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must override update_core or update_core_cpu"
+        )
+
+    def update_core_gpu(self, param: Parameter) -> None:
+        """Update a parameter that is an array on a GPU.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not know how to update an array of type "
+            f"{type(param.array).__name__}; it must override update_core or update_core_gpu"
+        )
+
+    def update_core_chainerx(self, param: Parameter) -> None:
+        """Update a parameter that is a ChainerX array; nobody calls it unless a subclass does.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} does not update ChainerX arrays; NumPy arrays are updated"
+        )
+
+    def init_state(self, param: Parameter) -> None:
+        """Fill ``self.state`` (an empty dict) before the first update; by default with nothing.
+
+        Parameters
+        ----------
+        param : Parameter
+            The parameter, for shape and dtype.
+        """
+
+    def batch_key(self) -> Hashable | None:
+        """Tell which rules `update_batch` may take together; None to be updated by itself."""
+        return None
+
+    @classmethod
+    def batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> RuleBatch:
+        """Return rules and parameters that are updated together, to be kept between updates.
+
+        Parameters
+        ----------
+        rules, params : sequence
+            As for `update_batch`.
+        """
+        return RuleBatch(rules, params)
+
+    @classmethod
+    def check_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
+        """Raise what `update_batch` would refuse, and change nothing; by default, accept.
+
+        Parameters
+        ----------
+        rules, params : sequence
+            As for `update_batch`.
+        """
+
+    @classmethod
+    def update_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
+        """Update many parameters, each by its rule; by default one after the other.
+
+        Parameters
+        ----------
+        rules : sequence of UpdateRule
+            Enabled rules of one `batch_key`.
+        params : sequence of Parameter
+            Their parameters, in the same order.
+        """
+        for rule, param in zip(rules, params, strict=True):
+            rule.update(param)
+
+    def serialize(self, serializer: Any) -> None:
+        """Write `t` and the state to a serializer, or read them from a deserializer.
+
+        A read that raises has changed nothing.
+
+        Parameters
+        ----------
+        serializer : Serializer or Deserializer
+            fastadam's or another library's, such as Chainer's.
+        """
+        if is_deserializer(serializer):
+            self.prepare_load(serializer).commit()
+            return
+        serializer("t", self.t)
+        for key, value in (self._state or {}).items():
+            serializer(key, value)
+        if self._fp32_param is not None and self._use_fp32_update:
+            serializer("fp32_param", self._fp32_param.array)
+
+    def prepare_load(self, serializer: Any, param: Any = None) -> PreparedLoad:
+        """Read and check `t`, the state and the float32 master; nothing changes yet.
+
+        Parameters
+        ----------
+        serializer : Deserializer
+            Where to read. Nothing is read from it later.
+        param : Parameter, optional
+            The rule's parameter, for shapes and dtypes.
+
+        Returns
+        -------
+        PreparedLoad
+            What its ``commit()`` is going to change.
+
+        Raises
+        ------
+        KeyError
+            If the state lacks an entry, unless nothing had been updated when it was saved, or the
+            file says that there was no state; or the rule is disabled, where files do not say it.
+        ValueError, TypeError
+            If an entry has another shape, or a dtype that does not convert; if `t` is no count.
+        """
+        prepared = PreparedLoad()
+        t = stored_count(serializer, "t", self.t)
+        prepared.attribute(self, "t", t)
+        prepared.attribute(self, "_fp32_param", self._read_master(serializer, param))
+        prepare_state(prepared, serializer, self, param, t)
+        return prepared
+
+    def _read_master(self, serializer: Any, param: Parameter | None) -> Any:
+        """Read and check a float32 master, if the file has one."""
+        # Chainer's parameters are neither true nor false
+        like = None if param is None else param.array
+        stored = optional_entry(serializer, "fp32_param", like)
+        if stored is None:
+            return None
+        shape = None if param is None or param.array is None else param.array.shape
+        entry = entry_name(serializer, "fp32_param")
+        array = check_stored_array(stored, shape, np.float32, entry)
+        device = CPU if param is None or param.array is None else device_of(param.array)
+        new = np.asarray if getattr(serializer, "gives_new_arrays", False) else np.array
+        return new_master(move(new(array, np.float32), device), param)
+
+    def _stepped(self, param: Any) -> Any:
+        """Return what the step is made on: the parameter, or its up-to-date float32 master."""
+        if not self._use_fp32_update or not is_half(param.array.dtype):
+            return param
+        return follow(self._fp32_param, param)
+
+    def _state_template(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what a new state would be like, and attributes that are set with it."""
+        return self._initial_state(param)
+
+    def _initial_state(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return what `init_state` makes for a parameter: state, and attributes set with it.
+
+        It is called on a copy, so that the rule stays as it is.
+        """
+        trial = copy.copy(self)
+        trial._state = {}
+        trial.init_state(self._template(param))
+        own = vars(self)
+        gained = {name: value for name, value in vars(trial).items() if name not in own}
+        return trial._state or {}, gained
+
+    def _template(self, param: Any) -> Any:
+        """Return what state is made for: the parameter, or a master with its shape."""
+        if param is None or param.array is None:
+            return Parameter(np.zeros(1, np.float32))
+        array = param.array
+        if self._use_fp32_update and is_half(array.dtype):
+            return new_master(array.astype(np.float32), param)
+        return param
+
+    def _finish(self, param: Any, stepped: Any) -> None:
+        """Keep a master that has been stepped, and round it to its parameter."""
+        if stepped is not param:
+            self._fp32_param = stepped
+            round_to(param, stepped)
+
+    def _check_parameter(self, path: str, param: Any) -> None:
+        """Refuse a parameter that this rule can never update; by default, take any."""
+
+    def _written(self, param: Any) -> list[tuple[str, Any]]:
+        """Return what is known to be written, with what it is; state of users' rules is theirs."""
+        master = self._fp32_param
+        masters = [] if master is None else [("float32 master", master.array)]
+        return [("array", param.array), *masters]
+
+    def _late_state(self, param: Parameter | None, state: dict[str, Any]) -> dict[str, Any]:
+        """Return what a state lacks because a flag was switched on since; by default nothing."""
+        return {}
+
+    def _new_state(self, param: Parameter | None) -> dict[str, Any]:
+        """Return a fresh state for a parameter, without touching the rule's own."""
+        if param is None or param.array is None:
+            param = Parameter(np.zeros(1, np.float32))
+        before, self._state = self._state, {}
+        try:
+            self.init_state(param)
+            return self._state
+        finally:
+            self._state = before

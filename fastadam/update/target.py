@@ -1,0 +1,415 @@
+"""What may be a target: links, anything with parameters, and arrays in dicts and lists.
+
+A target is walked anew at every update, so that rebound arrays and parameters that appear late
+are noticed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterator, Mapping
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.files.names import check_key, plain
+from fastadam.kernels._noted import Noted
+from fastadam.kernels.arrays import extent, refuse_masked
+from fastadam.kernels.backend import beside, copy_into, is_array, shares_memory
+from fastadam.kernels.dtypes import computing_dtype
+from fastadam.model.parameter import Parameter
+from fastadam.update.noted_links import noted_links
+from fastadam.update.ties import memory_of, replaced, ties
+from fastadam.update.tree import Shape
+
+__all__ = ["ArrayTarget", "LinkTarget", "Target", "as_target"]
+
+Array = npt.NDArray[Any]
+
+# The path of the parameter when the target is one array.
+SINGLE = "param"
+# How many dicts and lists there may be in one another: far below Python's limit for calls.
+DEEPEST = 200
+
+# Sets an attribute in C, where no Ctrl-C comes in between.
+_set = object.__setattr__
+
+
+class Target(ABC):
+    """The parameters of what the user gave to ``setup``.
+
+    Attributes
+    ----------
+    parameters : dict of str to Parameter
+        Each parameter once, under the first of its paths.
+    aliases : dict of str to str
+        Further paths of shared parameters, with the path that `parameters` has them under.
+    """
+
+    def __init__(self) -> None:
+        self.parameters: dict[str, Any] = {}
+        self.aliases: dict[str, str] = {}
+
+    @abstractmethod
+    def refresh(self) -> None:
+        """Walk the target again and bring `parameters` up to date."""
+
+    @abstractmethod
+    def unchanged(self) -> bool:
+        """Tell, fast, that a walk would find the same arrays and parameters again."""
+
+    @abstractmethod
+    def ordered(self, grads: Any) -> list[Any] | None:
+        """Return gradients in the order of `parameters`, None where that takes a closer look."""
+
+    @abstractmethod
+    def finish(self) -> None:
+        """Make the user's own objects hold what an update has made."""
+
+    @abstractmethod
+    def gradients(self, grads: Any) -> dict[str, Any]:
+        """Return the gradients by path, one for every parameter; None where there is none.
+
+        Raises
+        ------
+        ValueError
+            If gradients are missing or superfluous; it names them.
+        """
+
+
+class LinkTarget(Target):
+    """The parameters of a link, or of anything else with ``params()``."""
+
+    def __init__(self, link: Any) -> None:
+        super().__init__()
+        self.link = link
+        # what every link holds, if all of them walk as ours do
+        self._noted: Noted | None = None
+        self._named: list[tuple[str, Any]] = []
+        self._paths: tuple[str, ...] = ()
+        self.refresh()
+
+    def unchanged(self) -> bool:
+        """Compare what every link holds, or walk again through other libraries' links."""
+        if self._noted is not None:
+            return self._noted.same()
+        named = self._walk()
+        return len(named) == len(self._named) and all(
+            path == old_path and param is old
+            for (path, param), (old_path, old) in zip(named, self._named, strict=True)
+        )
+
+    def _walk(self) -> list[tuple[str, Any]]:
+        """Return the parameters with their paths."""
+        try:
+            if hasattr(self.link, "namedparams"):
+                return list(self.link.namedparams())
+            return [(str(i), param) for i, param in enumerate(self.link.params())]
+        except RecursionError as error:
+            raise ValueError(
+                f"the {type(self.link).__name__} is nested too deep, or contains itself"
+            ) from error
+
+    def ordered(self, grads: Any) -> list[Any] | None:
+        """Match a dict that has the paths in their order, as they are without slashes around."""
+        if type(grads) is not dict or tuple(grads) != self._paths:
+            return None
+        return list(grads.values())
+
+    def refresh(self) -> None:
+        """Walk the link again; a parameter that it holds twice counts once."""
+        if self._named and self.unchanged():
+            return
+        noted = noted_links(self.link)
+        named = self._walk()
+        parameters: dict[str, Any] = {}
+        aliases: dict[str, str] = {}
+        first: dict[int, str] = {}
+        for name, param in named:
+            path = name.strip("/")
+            if id(param) in first:
+                aliases[path] = first[id(param)]
+            else:
+                first[id(param)] = path
+                parameters[path] = param
+        # all at once: whoever interrupts a walk leaves what there was
+        self.__dict__.update(
+            _noted=noted,
+            _named=named,
+            _paths=tuple(parameters),
+            parameters=parameters,
+            aliases=aliases,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy holds other objects
+        arrays = ((path, p.array) for path, p in self.parameters.items() if is_array(p.array))
+        tied = [(self.parameters[a], self.parameters[b]) for a, b in ties(arrays).items()]
+        return {**self.__dict__, "_noted": None, "_named": [], "_ties": tied}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what another had; views of one memory, which were copied apart, are so again."""
+        tied = state.pop("_ties", [])
+        self.__dict__.update(state)
+        for param, first in tied:
+            param.array = first.array[...]
+
+    def finish(self) -> None:
+        """Leave it: a link's parameters are the user's own."""
+
+    def gradients(self, grads: Any) -> dict[str, Any]:
+        """Match a mapping from path to gradient with the parameters."""
+        if not isinstance(grads, Mapping):
+            raise TypeError(
+                "the gradients of a link are a mapping from path to array, such as "
+                f"{{{next(iter(self.parameters), 'l1/W')!r}: ...}}, not {type(grads).__name__}"
+            )
+        _check_keys("the gradients", self.parameters, {plain(k).strip("/") for k in grads})
+        return {plain(path).strip("/"): grad for path, grad in grads.items()}
+
+
+class ArrayTarget(Target):
+    """The arrays of a dict, a list, a nesting of these, or one array."""
+
+    def __init__(self, tree: Any) -> None:
+        super().__init__()
+        self.tree = tree
+        self._shape: Shape | None = None
+        # the array of each parameter that the user holds
+        self._arrays: dict[str, Array] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over arrays that were put in the place of others, and keys that come and go.
+
+        A path keeps its parameter, with its rule and state, as long as it is there.
+        """
+        if self.unchanged():
+            self.finish()
+            return
+        deque(_leaves(self.tree, ""), 0)  # what cannot be a target is refused by name
+        shape = Shape(self.tree)
+        leaves = list(_leaves(self.tree, ""))
+        found = dict(leaves)
+        self._write_back({p: a for p, a in self._arrays.items() if found.get(p) is a})
+        arrays: dict[str, Array] = {}
+        aliases: dict[str, str] = {}
+        of_memory: dict[tuple[Any, ...], str] = {}
+        for path, array in leaves:
+            if path in ("t", "epoch"):
+                raise ValueError(
+                    f"the top-level key {path!r} is taken: state files keep the optimizer's own "
+                    f"{path!r} under it; rename the parameter"
+                )
+            first = of_memory.setdefault(memory_of(array), path)
+            if first == path:
+                arrays[path] = array
+            else:
+                aliases[path] = first
+        _refuse_overlaps(arrays)
+        parameters = {path: self.parameters.get(path) or Parameter(name=path) for path in arrays}
+        # all at once, in C: whoever interrupts a walk leaves what there was
+        deque(map(_set, parameters.values(), repeat("_array"), arrays.values()), 0)
+        self.__dict__.update(parameters=parameters, aliases=aliases, _shape=shape, _arrays=arrays)
+
+    def unchanged(self) -> bool:
+        """Look at every dict and list."""
+        return self._shape is not None and self._shape.holds()
+
+    def ordered(self, grads: Any) -> list[Any] | None:
+        """Match the structure of gradients with the target's."""
+        found: list[Any] = []
+        if self.aliases or self._shape is None or not self._shape.match(grads, found):
+            return None
+        return found
+
+    def finish(self) -> None:
+        """Write what rules and hooks have put in the place of the user's arrays into these."""
+        self._write_back(self._arrays)
+
+    def _write_back(self, arrays: Mapping[str, Array]) -> None:
+        """Give parameters their arrays again, with the values of those that took their place."""
+        for path, array in arrays.items():
+            param = self.parameters[path]
+            other = param.array
+            if other is array:
+                continue
+            if other is not None:
+                if other.shape != array.shape:
+                    raise ValueError(
+                        f"parameter {path!r} was given an array of shape {other.shape}, but the "
+                        f"target's has shape {array.shape}: put the new one into the target"
+                    )
+                copy_into(array, other)
+            param.array = array
+
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy has other arrays: it is to walk the tree
+        state = {**self.__dict__, "_shape": None, "_arrays": {}}
+        with contextlib.suppress(TypeError, ValueError):
+            state["_ties"] = ties(_leaves(self.tree, ""))
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what another had; views of one memory, which were copied apart, are so again."""
+        tied = state.pop("_ties", {})
+        self.__dict__.update(state)
+        if tied:
+            arrays = dict(_leaves(self.tree, ""))
+            views = {path: arrays[first][...] for path, first in tied.items()}
+            self.tree = replaced(self.tree, views, "")
+
+    def gradients(self, grads: Any) -> dict[str, Any]:
+        """Match gradients in the target's structure; add up those of an array given twice."""
+        found = dict(_matched(self.tree, grads, ""))
+        for path, first in self.aliases.items():
+            more = found.pop(path)
+            if more is not None:
+                one = found[first]
+                found[first] = more if one is None else _sum(path, one, more)
+        return found
+
+
+def as_target(obj: Any) -> Target:
+    """Return what the optimizer needs to know of a target.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `obj` cannot be a target; the message says what to give instead.
+    """
+    if callable(getattr(obj, "params", None)):
+        return LinkTarget(obj)
+    if isinstance(obj, (dict, list, tuple)) or is_array(obj):
+        target = ArrayTarget(obj)
+        if not target.parameters:
+            raise ValueError("the optimization target holds no array, so there is nothing to train")
+        return target
+    if isinstance(obj, Parameter):
+        raise TypeError(
+            "the optimization target must be a link that holds the parameter, or its array"
+        )
+    raise TypeError(_advice("the optimization target", obj))
+
+
+def _advice(what: str, obj: Any) -> str:
+    """Say what to give instead of something that cannot be trained in place."""
+    kind = f"{type(obj).__module__}.{type(obj).__qualname__}"
+    if isinstance(obj, (bool, int, float, complex, np.generic)):
+        return (
+            f"{what} is the number {obj!r}, which cannot be updated in place; "
+            "make it an array: numpy.array(...)"
+        )
+    if hasattr(obj, "__jax_array__") or kind.startswith("jax"):
+        return (
+            f"{what} is a JAX array, which cannot be updated in place; keep the parameters as "
+            "NumPy arrays, numpy.array(x), and hand these to your JAX functions"
+        )
+    if kind.startswith("torch."):
+        where = getattr(getattr(obj, "device", None), "type", "cpu")
+        memory = "x.detach().numpy()" if where == "cpu" else "cupy.from_dlpack(x.detach())"
+        library = "NumPy" if where == "cpu" else "CuPy"
+        return f"{what} is a {kind}; give its memory as a {library} array: {memory}"
+    return (
+        f"{what} must be a link, an object with params(), a NumPy array, a CuPy array, or a dict "
+        f"or list of arrays, not {kind}"
+    )
+
+
+def _leaves(tree: Any, path: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Array]]:
+    """Yield (path, array) for every array in a nesting of dicts and lists."""
+    if is_array(tree):
+        refuse_masked(f"parameter {path or SINGLE!r}", tree)
+        yield path or SINGLE, tree
+        return
+    if id(tree) in above:
+        raise ValueError(f"{path!r} in the target is a {type(tree).__name__} that contains itself")
+    if len(above) == DEEPEST:
+        where = f"{path[:40]}..." if len(path) > 40 else path
+        raise ValueError(
+            f"the target is nested deeper than {DEEPEST} dicts and lists, at {where!r}"
+        )
+    above = (*above, id(tree))
+    if isinstance(tree, dict):
+        for key, child in tree.items():
+            if not isinstance(key, str):
+                raise TypeError(f"keys must be str, and {key!r} in {path or 'the target'!r} is not")
+            if not key or "/" in key:
+                reason = "contains '/', which separates the parts of a path" if key else "is empty"
+                raise ValueError(f"the key {key!r} in {path or 'the target'!r} {reason}; rename it")
+            name = check_key(key)
+            yield from _leaves(child, f"{path}/{name}" if path else name, above)
+    elif isinstance(tree, (list, tuple)):
+        for i, child in enumerate(tree):
+            yield from _leaves(child, f"{path}/{i}" if path else str(i), above)
+    else:
+        raise TypeError(_advice(f"parameter {path!r}", tree))
+
+
+def _matched(tree: Any, grads: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield (path, gradient) for every array of the tree."""
+    where = f"the gradients at {path!r}" if path else "the gradients"
+    if is_array(tree):
+        yield path or SINGLE, grads
+    elif grads is None:
+        for child, _ in _leaves(tree, path):
+            yield child, None
+    elif isinstance(tree, dict):
+        if not isinstance(grads, Mapping):
+            raise ValueError(f"{where} must be a dict like the target, not {type(grads).__name__}")
+        _check_keys(where, tree, grads)
+        for key, child in tree.items():
+            name = check_key(key)
+            yield from _matched(child, grads[key], f"{path}/{name}" if path else name)
+    else:
+        if not isinstance(grads, (list, tuple)):
+            raise ValueError(f"{where} must be a list like the target, not {type(grads).__name__}")
+        if len(grads) != len(tree):
+            raise ValueError(f"{where}: {len(tree)} expected, one per parameter, got {len(grads)}")
+        for i, child in enumerate(tree):
+            yield from _matched(child, grads[i], f"{path}/{i}" if path else str(i))
+
+
+def _sum(path: str, one: Any, more: Any) -> Array:
+    """Add the gradients of an array that is there twice; half types in float32."""
+    a, b = (each if is_array(each) else np.asarray(each) for each in (one, more))
+    if a.shape != b.shape:
+        raise ValueError(
+            f"the gradients of the array at {path!r}, which is there twice, have the shapes "
+            f"{a.shape} and {b.shape}"
+        )
+    with beside(a):
+        total: Array = a.astype(computing_dtype(a.dtype) or a.dtype, copy=False) + b
+    return total
+
+
+def _check_keys(where: str, expected: Any, given: Any) -> None:
+    """Refuse gradients that lack keys or have others; name all of them."""
+    missing = [key for key in expected if key not in given]
+    extra = sorted(str(key) for key in given if key not in expected)
+    problems = [f"missing {', '.join(map(repr, missing))}"] if missing else []
+    problems += [f"unknown {', '.join(map(repr, extra))}"] if extra else []
+    if problems:
+        raise ValueError(
+            f"{where} do not fit the parameters: {'; '.join(problems)}. "
+            "For a parameter without a gradient, give None"
+        )
+
+
+def _refuse_overlaps(arrays: Mapping[str, Array]) -> None:
+    """Refuse parameters that share part of their memory: a step on one would move the other."""
+    spans = sorted((*extent(array), path) for path, array in arrays.items() if array.size)
+    open_spans: list[tuple[int, int, str]] = []
+    for span in spans:
+        open_spans = [other for other in open_spans if other[1] > span[0]]
+        for other in open_spans:
+            if shares_memory(arrays[other[2]], arrays[span[2]]):
+                raise ValueError(
+                    f"parameters {other[2]!r} and {span[2]!r} share part of their memory, so a "
+                    "step on one would move the other; give one of them a copy"
+                )
+        open_spans.append(span)

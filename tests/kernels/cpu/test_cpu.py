@@ -1,0 +1,152 @@
+"""The choice of the instruction set and of the number of threads."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastadam
+from fastadam import kernels
+from fastadam.algorithms.coefficients import step_coefficients
+from fastadam.kernels.batch import adam_batch
+from fastadam.kernels.cpu import _cpu_features, engine, threads
+from fastadam.kernels.table import TENSOR, Step
+
+USABLE = [name for name in engine.built_instruction_sets() if name in _cpu_features.supported()]
+STEP = step_coefficients(
+    {"alpha": 0.1, "beta1": 0.8, "beta2": 0.9, "eps": 1e-6, "eta": 0.9}
+    | {"weight_decay_rate": 0.1, "amsgrad": False, "adabound": False},
+    1,
+)
+
+
+def imported_with(isa: str) -> subprocess.CompletedProcess[str]:
+    """Import the CPU engine in a new process with FASTADAM_ISA set."""
+    code = (
+        "from fastadam.kernels.cpu.engine import _chosen, _kernels as k; print(_chosen, k.__name__)"
+    )
+    environ = {**os.environ, "FASTADAM_ISA": isa}
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=False
+    )
+
+
+@pytest.mark.parametrize("isa", USABLE)
+def test_forced_instruction_set(isa: str) -> None:
+    module = {"baseline": "_step"}.get(isa, f"_step_{isa}")
+    assert imported_with(isa).stdout.split() == [isa, f"fastadam.kernels.cpu.{module}"]
+
+
+def test_unset_and_empty_mean_automatic() -> None:
+    assert engine._choose({}) == engine._choose({"FASTADAM_ISA": ""})
+    assert engine._choose({}) in USABLE
+
+
+def test_best_of_this_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cpu_features, "built", lambda: ("baseline", "avx2", "avx512"))
+    for supported, full_speed, best in [
+        (("baseline",), False, "baseline"),
+        (("baseline", "avx2"), False, "avx2"),
+        (("baseline", "avx2", "avx512"), False, "avx2"),
+        (("baseline", "avx2", "avx512"), True, "avx512"),
+    ]:
+        monkeypatch.setattr(_cpu_features, "supported", lambda names=supported: names)
+        monkeypatch.setattr(_cpu_features, "avx512_at_full_speed", lambda full=full_speed: full)
+        assert engine._choose({}) == best
+
+
+def test_avx512_where_it_is_slow_has_to_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cpu_features, "built", lambda: ("baseline", "avx2", "avx512"))
+    monkeypatch.setattr(_cpu_features, "supported", lambda: ("baseline", "avx2", "avx512"))
+    monkeypatch.setattr(_cpu_features, "avx512_at_full_speed", lambda: False)
+    assert engine._choose({"FASTADAM_ISA": "avx512"}) == "avx512"
+
+
+def test_an_instruction_set_that_is_not_built() -> None:
+    result = imported_with("sse9")
+    assert result.returncode == 1
+    assert "ImportError: FASTADAM_ISA=sse9: this build does not have it" in result.stderr
+    assert ", ".join(USABLE) in result.stderr
+
+
+def test_an_instruction_set_that_this_cpu_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cpu_features, "built", lambda: ("baseline", "avx2", "avx512"))
+    monkeypatch.setattr(_cpu_features, "supported", lambda: ("baseline",))
+    with pytest.raises(ImportError, match=r"avx2: this CPU does not run it.*works here: baseline"):
+        engine._choose({"FASTADAM_ISA": "avx2"})
+
+
+def test_missing_kernels_of_an_instruction_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for isa, module in {"avx2": "_step_avx2", "avx512": "_step_avx512"}.items():
+        monkeypatch.delattr(kernels.cpu, module, raising=False)
+        monkeypatch.setitem(sys.modules, f"fastadam.kernels.cpu.{module}", None)
+        with pytest.raises(ImportError, match=rf"for {isa} .*{module}.*install fastadam again"):
+            engine._load(isa)
+
+
+def test_a_source_tree_that_is_not_built_says_what_to_do(tmp_path: Path) -> None:
+    package = Path(fastadam.__file__).parent
+    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    shutil.copytree(package, tmp_path / "fastadam", ignore=ignored)
+    result = subprocess.run(
+        [sys.executable, "-c", "import fastadam"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert f"missing from {tmp_path}" in result.stderr
+    assert "pip install -e ." in result.stderr
+
+
+class Recorder:
+    """Stands in for the compiled loops and remembers the number of threads."""
+
+    def __init__(self) -> None:
+        self.n_threads: list[int] = []
+
+    def adam_float32(self, table: object, scalars: object, n_threads: int) -> None:
+        """Remember."""
+        self.n_threads.append(n_threads)
+
+    adam_float64 = adam_float32
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_small_models_are_stepped_by_one_thread(
+    monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(engine, "_kernels", recorder)
+    monkeypatch.setattr(threads, "get_num_threads", lambda: 5)
+    for sizes in [
+        (engine.SERIAL_BELOW - 1,),
+        (engine.SERIAL_BELOW,),
+        (engine.SERIAL_BELOW // 2,) * 2,
+    ]:
+        table = np.zeros(len(sizes), TENSOR)
+        table["n"] = sizes
+        table["start"] = np.cumsum([0, *sizes[:-1]])
+        engine.run(table, np.zeros((1, 8), dtype))
+    assert recorder.n_threads == [1, 5, 5]
+
+
+def test_set_num_threads_reaches_the_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(engine, "_kernels", recorder)
+    p, g, m, v = np.ones((4, engine.SERIAL_BELOW))
+    try:
+        for n in (1, 3, 7):
+            threads.set_num_threads(n)
+            adam_batch([Step("p", p, g, m, v, None, STEP)])
+    finally:
+        threads.set_num_threads(None)
+    assert recorder.n_threads == [1, 3, 7]

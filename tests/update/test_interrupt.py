@@ -1,0 +1,289 @@
+"""Ctrl-C at any line of an update leaves every parameter wholly before or after its step."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastadam
+from fastadam.update.exclusive import _RUNNING
+from fastadam.update.interrupt import DeferredInterrupt
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tracing import Lines, counted, raising
+
+
+def make(hooked: bool, half: bool) -> fastadam.Adam:
+    """Adam after a step of parameters that are stepped in two tables and one by one."""
+    opt = fastadam.Adam(alpha=0.25)
+    if half:
+        opt.use_fp32_update()
+    dtypes = {"a": "f8", "b": "f4", "c": "f2", "d": "f4"}
+    opt.setup({key: np.ones(3, dtype) for key, dtype in dtypes.items()})
+    if hooked:
+        for key in "bc":
+            opt.parameters[key].update_rule.add_hook(lambda rule, param: None, "hook")
+            opt.parameters[key].update_rule.add_hook(lambda rule, param: None, "late", "post")
+    opt.apply_gradients(gradients())
+    return opt
+
+
+def gradients() -> dict[str, Any]:
+    """Gradients for it."""
+    return {key: np.array([0.5, -1.0, 2.0]) for key in "abcd"}
+
+
+def facts(opt: fastadam.Adam) -> dict[str, Any]:
+    """Array, state, master and count of each parameter."""
+    found = {}
+    for path, param in opt.parameters.items():
+        rule = param.update_rule
+        master = rule._fp32_param
+        arrays = [param.array, *rule.state.values(), *([master.array] if master else [])]
+        found[path] = rule.t, [array.tobytes() for array in arrays]
+    return found
+
+
+def press() -> None:
+    """Press Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+def test_at_any_line_of_an_update(hooked: bool, half: bool) -> None:
+    done = make(hooked, half)
+    before = facts(done)
+    lines = counted(lambda: done.apply_gradients(gradients()))
+    after = facts(done)
+    assert lines > 200
+    ends = set()
+    # every fourth line, beginning at another in each of the four cases
+    for n in range(2 * hooked + half, lines, 4):
+        opt = make(hooked, half)
+        report = opt.last_update
+        with Lines(n, press), pytest.raises(KeyboardInterrupt):
+            opt.apply_gradients(gradients())
+        now = facts(opt)
+        assert now in (before, after), n
+        ends.add(now == after)
+        assert opt.t == (2 if now == after else 1), n
+        if now == after:
+            assert opt.last_update is not None
+            assert (opt.last_update.t, opt.last_update.applied) == (2, tuple("abcd"))
+        else:
+            assert opt.last_update is report
+    assert ends == {False, True}
+    assert not _RUNNING
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def deferred(*steps: Callable[[], Any]) -> None:
+    """Call functions in the context."""
+    with DeferredInterrupt():
+        for step in steps:
+            step()
+
+
+def test_first_is_held_back_and_second_is_not() -> None:
+    passed: list[int] = []
+    with pytest.raises(KeyboardInterrupt):
+        deferred(press, lambda: passed.append(1))
+    with pytest.raises(KeyboardInterrupt):
+        deferred(press, lambda: passed.append(2), press, lambda: passed.append(3))
+    assert passed == [1, 2]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_nested() -> None:
+    passed: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        deferred(
+            lambda: deferred(press, lambda: passed.append("inner")), lambda: passed.append("outer")
+        )
+    assert passed == ["inner", "outer"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_error_inside_is_not_lost() -> None:
+    def fail() -> None:
+        raise ValueError("inside")
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        deferred(press, fail)
+    assert isinstance(caught.value.__context__, ValueError)
+    with pytest.raises(ValueError, match="inside"):
+        deferred(fail)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_what_python_does_not_handle_stays(handler: Any) -> None:
+    old = signal.signal(signal.SIGINT, handler)
+    try:
+        with DeferredInterrupt():
+            assert signal.getsignal(signal.SIGINT) == handler
+        assert signal.getsignal(signal.SIGINT) == handler
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def test_handler_of_ones_own() -> None:
+    """One that does not raise is called at the end; one that was installed inside stays."""
+    seen: list[str] = []
+
+    def ours(number: int, frame: Any) -> None:
+        seen.append("ours")
+
+    def other(number: int, frame: Any) -> None:
+        seen.append("other")
+
+    old = signal.signal(signal.SIGINT, ours)
+    try:
+        with DeferredInterrupt():
+            os.kill(os.getpid(), signal.SIGINT)
+            seen.append("step")
+        assert seen == ["step", "ours"]
+        assert signal.getsignal(signal.SIGINT) is ours
+        with DeferredInterrupt():
+            signal.signal(signal.SIGINT, other)
+        assert signal.getsignal(signal.SIGINT) is other
+    finally:
+        signal.signal(signal.SIGINT, old)
+
+
+def test_in_another_thread_nothing_is_done() -> None:
+    handlers: list[Any] = []
+    opt = make(False, False)
+
+    def run() -> None:
+        with DeferredInterrupt():
+            handlers.append(signal.getsignal(signal.SIGINT))
+        opt.apply_gradients(gradients())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    assert handlers == [signal.default_int_handler]
+    assert opt.t == 2
+
+
+def scaled(t: int) -> fastadam.Adam:
+    """Adam of arrays with a dynamic loss scale and masters, after some updates."""
+    opt = fastadam.Adam(alpha=0.25)
+    opt.use_fp32_update()
+    opt.setup({key: np.ones(3, dtype) for key, dtype in {"a": "f8", "b": "f4", "c": "f2"}.items()})
+    opt.loss_scaling(interval=4)
+    for _ in range(t):
+        update(opt)
+    return opt
+
+
+def update(opt: fastadam.Adam) -> None:
+    grads = {key: np.full(3, opt.loss_scale) for key in opt.target}
+    opt.apply_gradients(grads, loss_scale=opt.loss_scale)
+
+
+def all_of(opt: fastadam.Adam) -> tuple[Any, ...]:
+    report = opt.last_update
+    scaling = opt.loss_scale, opt._loss_scaling_isnan, opt._loss_scaling_isnan_ever
+    return facts(opt), opt.t, scaling, None if report is None else (report.t, report.applied)
+
+
+def at_every_line(
+    make_one: Callable[[], Any],
+    change: Callable[[Any], None],
+    what: Callable[[], object],
+    step: int,
+) -> set[str]:
+    """Interrupt an update at every line; it is made or it is not. Then it can be made."""
+    done = make_one()
+    change(done)
+    before = all_of(make_one())
+    lines = counted(lambda: update(done))
+    after = all_of(done)
+    ends = set()
+    for n in range(0, lines, step):
+        opt = make_one()
+        change(opt)
+        with Lines(n, what), pytest.raises((KeyboardInterrupt, MemoryError)):
+            update(opt)
+        now = all_of(opt)
+        assert now in (before, after), (n, now, before, after)
+        ends.add("before" if now == before else "after")
+        if now == before:
+            update(opt)
+            assert all_of(opt) == after, n
+    assert not _RUNNING
+    return ends
+
+
+def nothing(opt: Any) -> None:
+    pass
+
+
+def rebound(opt: Any) -> None:
+    for key in opt.target:
+        opt.target[key] = opt.target[key].copy()
+
+
+def one_rebound(opt: Any) -> None:
+    opt.target["b"] = opt.target["b"].copy()
+
+
+def reordered(opt: Any) -> None:
+    opt.target["a"] = opt.target.pop("a")
+
+
+@pytest.mark.parametrize("change", [nothing, rebound, one_rebound, reordered])
+@pytest.mark.parametrize("what", [press, raising(MemoryError)], ids=["Ctrl-C", "no memory"])
+def test_before_or_after_and_never_between(
+    what: Callable[[], object], change: Callable[[Any], None]
+) -> None:
+    """Moments, masters, counts, the loss scale and the report, with arrays that were replaced."""
+    ends = at_every_line(lambda: scaled(2), change, what, 11)
+    assert "before" in ends
+
+
+def test_a_signal_handler_that_raises_waits_for_the_step() -> None:
+    """Any signal's, not Ctrl-C's alone."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit
+
+    press_term: list[Callable[[], Any]] = [lambda: None]
+    for position in ("pre", "post"):
+        opt, twin = make(False, True), make(False, True)
+        for each in (opt, twin):
+            for key in "bc":
+                rule = each.parameters[key].update_rule
+                rule.add_hook(lambda rule, param: press_term[0](), "x", position)
+        press_term[0] = lambda: signal.raise_signal(signal.SIGTERM)
+        old = signal.signal(signal.SIGTERM, leave)
+        try:
+            with pytest.raises(SystemExit):
+                opt.apply_gradients(gradients())
+            assert signal.getsignal(signal.SIGTERM) is leave
+        finally:
+            signal.signal(signal.SIGTERM, old)
+        press_term[0] = lambda: None
+        twin.apply_gradients(gradients())
+        assert facts(opt) == facts(twin)
+        assert (opt.t, opt.last_update) == (twin.t, twin.last_update)
+
+
+def test_post_hooks_see_the_new_loss_scale() -> None:
+    opt = scaled(2)
+    seen: list[Any] = []
+    opt.add_hook(lambda opt: seen.append((opt.loss_scale, opt.last_update.loss_scale)), "x", "post")
+    for _ in range(3):
+        update(opt)
+    assert seen == [(8, 4), (16, 8), (32, 16)]

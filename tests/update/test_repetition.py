@@ -1,0 +1,391 @@
+"""Updates that are made again: with clipping, loss scales and looks on the way, in equal bits."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastadam
+from fastadam import Adam, AdamW, Link, Parameter
+from fastadam.kernels.batch import Batch
+from fastadam.kernels.cpu import engine, gradient_table
+from fastadam.optimizer_hooks import GradientClipping, WeightDecay
+
+ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs ml_dtypes, which has bfloat16")
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+DTYPES = [np.dtype(name) for name in ("f2", "f4", "f8")] + [BFLOAT16]
+SHAPES = [(3, 5), (1031,), (), (2, 0), (2050,)]
+
+
+def values(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    return np.asarray(rng.standard_normal(shape)).astype(dtype)
+
+
+def link(dtypes: list[Any]) -> Link:
+    rng = np.random.default_rng(3)
+    model = Link()
+    with model.init_scope():
+        for i, shape in enumerate(SHAPES):
+            setattr(model, f"p{i}", Parameter(values(rng, shape, dtypes[i % len(dtypes)])))
+    return model
+
+
+def tree(dtypes: list[Any]) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    return {f"p{i}": values(rng, s, dtypes[i % len(dtypes)]) for i, s in enumerate(SHAPES)}
+
+
+class Two:
+    """An optimizer that repeats, and one that forgets what it has found before every update."""
+
+    def __init__(self, target: Callable[[list[Any]], Any], dtypes: list[Any]) -> None:
+        self.opts = [
+            AdamW(alpha=0.05, beta1=0.8, beta2=0.95, eps=1e-3, weight_decay_rate=0.01).setup(
+                target(dtypes)
+            )
+            for _ in range(2)
+        ]
+        self.repeated = 0
+        # of the gradients, whatever they are divided by
+        self.sizes: list[float] | None = None
+
+    def each(self, change: Callable[[Any], Any]) -> None:
+        for opt in self.opts:
+            change(opt)
+
+    def update(self, seed: int, scale: float | None, lent: bool, spoil: float | None) -> None:
+        messages: list[list[str]] = []
+        self.opts[1]._kept = self.opts[1]._work = None
+        for i in range(2):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                self.one(i, seed, scale, lent, spoil)
+            messages.append([str(warning.message) for warning in caught])
+        assert messages[0] == messages[1]
+        assert self.seen(0) == self.seen(1)
+
+    def one(self, i: int, seed: int, scale: float | None, lent: bool, spoil: float | None) -> None:
+        opt = self.opts[i]
+        rng = np.random.default_rng(seed)
+        grads = {}
+        for path, param in opt.parameters.items():
+            grad = values(rng, param.array.shape, np.float64) * (scale or 1.0)
+            if self.sizes is not None:
+                grad = values(rng, grad.shape, np.float64) * rng.choice(self.sizes, grad.shape)
+            with np.errstate(over="ignore"):
+                grads[path] = np.asarray(grad.astype(param.array.dtype))
+        if spoil is not None:
+            grads["p1"][7] = spoil
+        if not lent:
+            for path, param in opt.parameters.items():
+                param.grad = grads[path]
+                param._loss_scale = scale
+            kept = opt._kept
+            opt.update()
+            self.repeated += i == 0 and kept is not None and opt._kept is kept
+            return
+        for param in opt.parameters.values():
+            param.cleargrad()
+        before = {path: grad.tobytes() for path, grad in grads.items()}
+        kept = opt._kept
+        opt.apply_gradients(grads, loss_scale=scale)
+        self.repeated += i == 0 and kept is not None and opt._kept is kept
+        assert before == {path: grad.tobytes() for path, grad in grads.items()}
+
+    def seen(self, i: int) -> dict[str, Any]:
+        opt = self.opts[i]
+        found: dict[str, Any] = {
+            "t": opt.t,
+            "report": repr(opt.last_update),
+            "scale": opt.loss_scale,
+            "safe": opt.is_safe_to_update(),
+        }
+        for path, param in opt.parameters.items():
+            found[path] = param.array.tobytes()
+            found[f"{path}:t"] = param.update_rule.t
+            found[f"{path}:loss scale"] = param._loss_scale
+            grad = param._grad
+            found[f"{path}:grad"] = None if grad is None else (grad.dtype, grad.tobytes())
+            state = param.update_rule.state or {}
+            found |= {f"{path}:{key}": array.tobytes() for key, array in state.items()}
+            master = param.update_rule._fp32_param
+            found[f"{path}:master"] = None if master is None else master.array.tobytes()
+        return found
+
+    def write(self, seed: int) -> None:
+        """Write to a parameter from outside."""
+        for opt in self.opts:
+            rng = np.random.default_rng(seed)
+            for param in opt.parameters.values():
+                if param.array.size > 3 and rng.integers(2):
+                    at = rng.integers(param.array.size, size=3)
+                    param.array.flat[at] = rng.choice([0.5, -0.0, np.inf, np.nan, 1e-7, 3.25], 3)
+
+
+SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "plain": lambda opt: None,
+    "clipped": lambda opt: opt.add_hook(GradientClipping(0.7)),
+    "clipped to nothing": lambda opt: opt.add_hook(GradientClipping(0.0)),
+    "not clipped": lambda opt: opt.add_hook(GradientClipping(1e9)),
+    "monitored": lambda opt: setattr(opt, "monitor", True),
+    "skipping": lambda opt: setattr(opt, "on_nonfinite", "skip"),
+    "dynamic": lambda opt: opt.loss_scaling(interval=3),
+    "dynamic, clipped": lambda opt: (
+        opt.loss_scaling(interval=3),
+        opt.add_hook(GradientClipping(0.7)),
+    ),
+    "decayed and clipped": lambda opt: (
+        opt.add_hook(WeightDecay(0.1)),
+        opt.add_hook(GradientClipping(0.7)),
+    ),
+    "masters": lambda opt: opt.use_fp32_update(),
+    "masters, dynamic, clipped": lambda opt: (
+        opt.use_fp32_update(),
+        opt.loss_scaling(interval=3),
+        opt.add_hook(GradientClipping(0.7)),
+    ),
+    "clipped and seen": lambda opt: (
+        opt.add_hook(GradientClipping(0.7)),
+        opt.add_hook(lambda opt: None, name="post", timing="post"),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtypes", [*([d] for d in DTYPES), DTYPES], ids=str)
+@pytest.mark.parametrize("target", [link, tree])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_same_bits_as_when_everything_is_forgotten(
+    setting: str, target: Callable[[list[Any]], Any], dtypes: list[Any]
+) -> None:
+    two = Two(target, dtypes)
+    two.each(SETTINGS[setting])
+    rng = np.random.default_rng(len(setting))
+    for step in range(40):
+        dynamic = two.opts[0]._loss_scaling_is_dynamic
+        scale = two.opts[0].loss_scale if dynamic else rng.choice([None, 1.0, 128.0, 0.3])
+        spoil = [None, None, None, np.nan, np.inf][rng.integers(5)]
+        if two.opts[0].on_nonfinite == "propagate" and not dynamic:
+            spoil = None
+        lent = target is tree or bool(rng.integers(2))
+        if step % 7 == 5:
+            two.write(step)
+        two.update(step, scale, lent, spoil)
+    if setting not in ("decayed and clipped", "clipped and seen"):
+        assert two.repeated >= 3
+
+
+@pytest.mark.parametrize("scale", [None, 1.0, 1024.0, 0.3, 2.0**-130, 1e-40, 3e38])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_the_same_bits_with_numbers_of_all_sizes(
+    dtype: Any, scale: float | None, case: Any
+) -> None:
+    for threshold in (None, 1e-3, 0.7, 1e30):
+        for largest in (1e38, 1.0, 1e-30, 1e-40):
+            with case(threshold=threshold, largest=largest):
+                check_numbers_of_all_sizes(dtype, largest, threshold, scale)
+
+
+def check_numbers_of_all_sizes(
+    dtype: Any, largest: float, threshold: float | None, scale: float | None
+) -> None:
+    two = Two(tree, [dtype])
+    if threshold is not None:
+        two.each(lambda opt: opt.add_hook(GradientClipping(threshold)))
+    # subnormal ones, and some whose product with the rate of clipping is subnormal, among them
+    two.sizes = [size for size in (1e38, 1e20, 1.0, 1e-8, 1e-30, 1e-40) if size <= largest]
+    for step in range(6):
+        two.update(step, scale, bool(step % 3), None)
+
+
+def clipped(target: Any, threshold: float = 0.5) -> Any:
+    opt = Adam(alpha=0.1, eps=1e-2).setup(target)
+    opt.add_hook(GradientClipping(threshold))
+    return opt
+
+
+def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Note every pass over gradients that writes, looks or steps."""
+    passes: list[str] = []
+    squares, prepare = gradient_table.GradientTable.squares, Batch.prepare
+
+    def noted_squares(table: Any) -> list[float]:
+        passes.append("writes" if table.rows["out"].any() else "looks")
+        return squares(table)
+
+    def noted_prepare(batch: Any, *args: Any, **kwds: Any) -> bool:
+        done = prepare(batch, *args, **kwds)
+        passes.append("prepared" if done else "refused")
+        return done
+
+    monkeypatch.setattr(gradient_table.GradientTable, "squares", noted_squares)
+    monkeypatch.setattr(Batch, "prepare", noted_prepare)
+    return passes
+
+
+def test_one_look_and_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = {"w": np.zeros(2000, np.float32)}
+    opt = clipped(params)
+    opt.on_nonfinite = "skip"
+    grads = {"w": np.ones(2000, np.float32)}
+    opt.apply_gradients(grads, loss_scale=8.0)
+    passes = count_passes(monkeypatch)
+    for _ in range(3):
+        opt.apply_gradients(grads, loss_scale=8.0)
+    assert passes == ["looks", "prepared"] * 3
+    assert opt.last_update.grad_norm == pytest.approx(math.sqrt(2000) / 8, rel=1e-12)
+
+
+def test_without_anything_to_do_nothing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    opt = Adam().setup({"w": np.zeros(5)})
+    opt.apply_gradients({"w": np.ones(5)})
+    passes = count_passes(monkeypatch)
+    opt.apply_gradients({"w": np.ones(5)})
+    assert passes == ["prepared"]
+    assert opt.last_update.grad_norm is None
+
+
+def test_a_clipped_gradient_of_a_parameter_is_written_where_it_is() -> None:
+    model = link([np.float32])
+    opt = clipped(model)
+    for _ in range(3):
+        grads = {path: np.ones_like(p.array) for path, p in opt.parameters.items()}
+        for path, param in opt.parameters.items():
+            param.grad = grads[path]
+        opt.update()
+    total = math.sqrt(sum(float(np.sum(grad**2)) for grad in grads.values()))
+    assert total == pytest.approx(0.5, rel=1e-6)
+    for path, param in opt.parameters.items():
+        assert param.grad is grads[path]
+
+
+def test_a_true_gradient_of_a_parameter_is_written_where_it_is() -> None:
+    model = link([np.float32, np.float64])
+    opt = Adam().setup(model)
+    for _ in range(3):
+        grads = {path: np.full_like(p.array, 6.0) for path, p in opt.parameters.items()}
+        for path, param in opt.parameters.items():
+            param.grad, param._loss_scale = grads[path], 4.0
+        opt.update()
+        for path, param in opt.parameters.items():
+            assert param.grad is grads[path]
+            assert param._loss_scale is None
+            assert np.all(param.grad == 1.5)
+
+
+@pytest.mark.parametrize("scale", [None, 4.0])
+def test_gradients_that_share_memory_are_multiplied_once(scale: float | None) -> None:
+    model = link([np.float32])
+    with model.init_scope():
+        model.q1 = Parameter(np.zeros(1031, np.float32))
+    opt = clipped(model)
+    for step in range(4):
+        for param in opt.parameters.values():
+            param.grad = np.full_like(param.array, 0.1)
+            param._loss_scale = scale
+        model.q1.grad = model.p1.grad
+        if step == 3:
+            model.p1.grad, model.q1.grad = np.full((2, 1031), 0.1, np.float32)[[0, 1]]
+            memory = np.full(1041, 0.1, np.float32)
+            model.p1.grad, model.q1.grad = memory[:1031], memory[10:]
+        opt.update()
+        p_m, q_m = (each.update_rule.state["m"] for each in (model.p1, model.q1))
+        assert p_m.tobytes() == q_m.tobytes()
+        assert np.all(p_m == p_m[0])
+
+
+@pytest.mark.parametrize("scale", [None, 4.0])
+def test_read_only_gradients_are_not_written(scale: float | None) -> None:
+    model = link([np.float32])
+    opt = clipped(model)
+    for _ in range(3):
+        kept = {}
+        for path, param in opt.parameters.items():
+            grad = np.ones_like(param.array)
+            grad.flags.writeable = False
+            kept[path] = param.grad = grad
+            param._loss_scale = scale
+        opt.update()
+        assert all(np.all(grad == 1) for grad in kept.values())
+
+
+def test_a_hook_that_clips_in_another_way_is_called() -> None:
+    class Louder(GradientClipping):
+        def __call__(self, opt: Any) -> None:
+            called.append(opt.t)
+            super().__call__(opt)
+
+    called: list[int] = []
+    opt = Adam().setup({"w": np.zeros(3)})
+    opt.add_hook(Louder(1.0))
+    for _ in range(4):
+        opt.apply_gradients({"w": np.ones(3)})
+    assert called == [0, 1, 2, 3]
+
+
+def test_the_threshold_may_change() -> None:
+    params = {"w": np.zeros(3)}
+    opt = fastadam.Adam(beta1=0.5, beta2=0.5).setup(params)
+    hook = GradientClipping(1.0)
+    opt.add_hook(hook)
+    for threshold in (1.0, 1.0, 0.25):
+        hook.threshold = threshold
+        before = opt.parameters["w"].update_rule.state
+        before = np.zeros(3) if before is None else before["m"].copy()
+        opt.apply_gradients({"w": np.array([0.0, 3.0, 4.0])})
+        m = opt.parameters["w"].update_rule.state["m"]
+        clipped = 2 * m - before
+        np.testing.assert_allclose(clipped, threshold * np.array([0, 0.6, 0.8]), rtol=1e-12)
+
+
+def test_a_subclass_that_adapts_its_loss_scale_in_its_own_way_is_asked() -> None:
+    class Mine(Adam):
+        def update_loss_scale(self) -> None:
+            asked.append(self.t)
+
+    asked: list[int] = []
+    opt = Mine().setup({"w": np.zeros(3)})
+    for _ in range(4):
+        opt.apply_gradients({"w": np.ones(3)})
+    assert asked == [1, 2, 3, 4]
+
+
+def test_a_lossfun_with_gradients_repeats() -> None:
+    params = {"w": np.zeros(4)}
+    opt = Adam().setup(params)
+    kept = []
+    for _ in range(4):
+        assert opt.update(lambda w: (3.5, {"w": np.ones(4)}), params) == 3.5
+        kept.append(opt._kept)
+    assert kept[0] is not None
+    assert all(each is kept[0] for each in kept)
+    assert opt.t == 4
+
+
+def test_prepared_gradients_on_every_instruction_set_and_number_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    results = set()
+    for isa in engine.built_instruction_sets():
+        try:
+            monkeypatch.setattr(engine, "_kernels", engine._load(isa))
+            engine._kernels.loop(True)
+        except ImportError:
+            continue
+        if isa not in fastadam.kernels.cpu._cpu_features.supported():
+            continue
+        for n_threads in (1, 2, 3, 7):
+            fastadam.set_num_threads(n_threads)
+            rng = np.random.default_rng(5)
+            params = {str(i): values(rng, (s,), np.float32) for i, s in enumerate((5, 70001, 33))}
+            opt = clipped(params)
+            for _ in range(3):
+                grads = {key: values(rng, p.shape, np.float32) for key, p in params.items()}
+                opt.apply_gradients(grads, loss_scale=16.0)
+            results.add(b"".join(p.tobytes() for p in params.values()))
+    fastadam.set_num_threads(None)
+    assert len(results) == 1
