@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -155,26 +155,54 @@ class Link(Registry):
         )
         return self.to_device(f"@cupy:{device or 0}")
 
-    @property
-    def update_enabled(self) -> bool:
-        """Whether any parameter has an update rule that is enabled."""
-        return any(rule.enabled for rule in self._rules())
+    def children(self) -> Iterator[Link]:
+        """Iterate over the links directly below this one.
 
-    def cleargrads(self) -> None:
-        """Set all gradients to None."""
-        for param in self.params():
-            param.cleargrad()
+        Yields
+        ------
+        Link
+            A child.
+        """
+        for _, child in self._named_children():
+            yield child
 
-    def zerograds(self) -> None:
-        """Fill all gradients with zeros (deprecated: use `cleargrads`)."""
-        warnings.warn(
-            "Link.zerograds() is deprecated: use cleargrads()", DeprecationWarning, stacklevel=2
-        )
-        with warnings.catch_warnings():
-            # one warning says it; a subclass of Parameter may override zerograd()
-            warnings.simplefilter("ignore", DeprecationWarning)
-            for param in self.params():
-                param.zerograd()
+    def links(self, skipself: bool = False) -> Iterator[Link]:
+        """Iterate over this link and all links below it.
+
+        Parameters
+        ----------
+        skipself : bool, optional
+            Whether to leave this link out.
+
+        Yields
+        ------
+        Link
+            A link, before those below it.
+        """
+        if not skipself:
+            yield self
+        for child in self.children():
+            yield from child.links()
+
+    def namedlinks(self, skipself: bool = False) -> Iterator[tuple[str, Link]]:
+        """Iterate over this link and all links below it, with their paths.
+
+        Parameters
+        ----------
+        skipself : bool, optional
+            Whether to leave this link, whose path is ``'/'``, out.
+
+        Yields
+        ------
+        tuple of str and Link
+            Path and link.
+        """
+        if not skipself:
+            yield "/", self
+        for name, child in self._named_children():
+            yield f"/{name}", child
+            for path, link in child.namedlinks(skipself=True):
+                yield f"/{name}{path}", link
 
     def addgrads(self, link: Link) -> None:
         """Add another link's gradients to this one's.
@@ -226,37 +254,6 @@ class Link(Registry):
         children = dict(link._named_children())
         for name, child in self._named_children():
             child.copyparams(_counterpart(children, name, "child link", link), copy_persistent)
-
-    def enable_update(self) -> None:
-        """Enable the update rules of all parameters that have one."""
-        for rule in self._rules():
-            rule.enabled = True
-
-    def disable_update(self) -> None:
-        """Disable the update rules of all parameters that have one."""
-        for rule in self._rules():
-            rule.enabled = False
-
-    def count_params(self) -> int:
-        """Count the elements of all parameters.
-
-        Returns
-        -------
-        int
-            The number of elements; an uninitialised parameter gives a UserWarning and counts
-            as none.
-        """
-        count = 0
-        for path, param in self.namedparams():
-            if param.array is None:
-                warnings.warn(
-                    f"parameter {path!r} is uninitialised and not counted",
-                    UserWarning,
-                    stacklevel=2,
-                )
-            else:
-                count += param.size
-        return count
 
     def copy(self, mode: str = "share") -> Self:
         """Copy this link and all links below it.
@@ -360,6 +357,10 @@ class Link(Registry):
                 prepared.serialize(child, read_ahead(serializer[name]))
         return prepared
 
+    def _named_children(self) -> Sequence[tuple[str, Link]]:
+        """Return the children with their names in paths; a plain link has none."""
+        return []
+
     def _share(self) -> Self:
         """Copy the link with new parameters that share the arrays."""
         clone = copy.copy(self)
@@ -384,12 +385,6 @@ class Link(Registry):
                 f"shape {mine.shape}"
             )
         copy_into(mine, value)
-
-    def _rules(self) -> Iterator[Any]:
-        """Iterate over the update rules of all parameters that have one."""
-        for param in self.params():
-            if param.update_rule is not None:
-                yield param.update_rule
 
 
 def _counterpart(found: dict[str, T], name: str, kind: str, link: Link) -> T:

@@ -1,11 +1,12 @@
-"""What a link is made of: parameters and persistent values by name, and the walks over them."""
+"""What a link is made of: parameters and persistent values by name, and what all of them do."""
 
 from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, cast
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,6 @@ import numpy.typing as npt
 from fastadam.model.initializer import Constant, Shape
 from fastadam.model.parameter import Parameter
 from fastadam.update.overrides import stores_plainly
-
-if TYPE_CHECKING:
-    from fastadam.model.link import Link
 
 __all__ = ["Registry"]
 
@@ -202,64 +200,72 @@ class Registry:
             for path, param in child.namedparams(include_uninit):
                 yield f"/{name}{path}", param
 
-    def children(self) -> Iterator[Link]:
-        """Iterate over the links directly below this one.
+    @property
+    def update_enabled(self) -> bool:
+        """Whether any parameter has an update rule that is enabled."""
+        return any(rule.enabled for rule in self._rules())
 
-        Yields
-        ------
-        Link
-            A child.
+    def cleargrads(self) -> None:
+        """Set all gradients to None."""
+        for param in self.params():
+            param.cleargrad()
+
+    def zerograds(self) -> None:
+        """Fill all gradients with zeros (deprecated: use `cleargrads`)."""
+        warnings.warn(
+            "Link.zerograds() is deprecated: use cleargrads()", DeprecationWarning, stacklevel=2
+        )
+        with warnings.catch_warnings():
+            # one warning says it; a subclass of Parameter may override zerograd()
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for param in self.params():
+                param.zerograd()
+
+    def enable_update(self) -> None:
+        """Enable the update rules of all parameters that have one."""
+        for rule in self._rules():
+            rule.enabled = True
+
+    def disable_update(self) -> None:
+        """Disable the update rules of all parameters that have one."""
+        for rule in self._rules():
+            rule.enabled = False
+
+    def count_params(self) -> int:
+        """Count the elements of all parameters.
+
+        Returns
+        -------
+        int
+            The number of elements; an uninitialised parameter gives a UserWarning and counts
+            as none.
         """
-        for _, child in self._named_children():
-            yield child
-
-    def links(self, skipself: bool = False) -> Iterator[Link]:
-        """Iterate over this link and all links below it.
-
-        Parameters
-        ----------
-        skipself : bool, optional
-            Whether to leave this link out.
-
-        Yields
-        ------
-        Link
-            A link, before those below it.
-        """
-        if not skipself:
-            # Every registry is a link: nothing else derives from it.
-            yield cast("Link", self)
-        for child in self.children():
-            yield from child.links()
-
-    def namedlinks(self, skipself: bool = False) -> Iterator[tuple[str, Link]]:
-        """Iterate over this link and all links below it, with their paths.
-
-        Parameters
-        ----------
-        skipself : bool, optional
-            Whether to leave this link, whose path is ``'/'``, out.
-
-        Yields
-        ------
-        tuple of str and Link
-            Path and link.
-        """
-        if not skipself:
-            yield "/", cast("Link", self)
-        for name, child in self._named_children():
-            yield f"/{name}", child
-            for path, link in child.namedlinks(skipself=True):
-                yield f"/{name}{path}", link
+        count = 0
+        for path, param in self.namedparams():
+            if param.array is None:
+                warnings.warn(
+                    f"parameter {path!r} is uninitialised and not counted",
+                    UserWarning,
+                    stacklevel=2,
+                )
+            else:
+                count += param.size
+        return count
 
     def _own_params(self) -> list[tuple[str, Parameter]]:
         """Return this link's own parameters by sorted name."""
         self._check_init()
         return [(name, self.__dict__[name]) for name in sorted(self._params)]
 
-    def _named_children(self) -> list[tuple[str, Link]]:
-        """Return the children with their names in paths; a plain link has none."""
+    def _named_children(self) -> Sequence[tuple[str, Registry]]:
+        """Return the children with their names in paths; there are none to begin with."""
         return []
+
+    def _rules(self) -> Iterator[Any]:
+        """Iterate over the update rules of all parameters that have one."""
+        for param in self.params():
+            if param.update_rule is not None:
+                yield param.update_rule
 
     def _check_init(self) -> None:
         """Raise RuntimeError unless ``__init__`` has run."""
