@@ -13,7 +13,7 @@ import pytest
 
 import fastadam
 from fastadam.kernels.cpu import engine
-from fastadam.kernels.cpu.late_steps import Crowding
+from fastadam.kernels.cpu.late_steps import LateSteps
 from fastadam.optimizers import decay_advice
 
 if os.environ.get("FASTADAM_TEST_INSTALLED") == "1":
@@ -57,7 +57,7 @@ def case() -> Callable[..., AbstractContextManager[None]]:
     return within
 
 
-class _Calm(Crowding):
+class _Calm(LateSteps):
     """Leaves the number of threads as it is, however busy the machine that runs the tests is."""
 
     def bound(self, n_threads: int, total: int) -> int:
@@ -66,7 +66,7 @@ class _Calm(Crowding):
 
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_crowding", _Calm())
+    monkeypatch.setattr(engine, "_late_steps", _Calm())
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,7 @@ import fastadam
 from fastadam.kernels import _openmp, cpu
 
 # however busy the machine is
-cpu._crowding.bound = lambda n_threads, total: n_threads
+cpu._late_steps.bound = lambda n_threads, total: n_threads
 
 N = 100_003
 GRADIENT = np.linspace(-1, 1, N, dtype=np.float32)

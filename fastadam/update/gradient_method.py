@@ -17,8 +17,8 @@ from fastadam.serializers.protocol import is_deserializer
 from fastadam.update.dispatch import Dispatch
 from fastadam.update.exclusive import MIDDLE, POST, PRE, enter, exclusive
 from fastadam.update.gradients import (
-    GradientFacts,
-    PendingFacts,
+    GradientStats,
+    PendingStats,
     copy_shared_gradients,
     is_scaled,
     narrow_gradients,
@@ -105,7 +105,7 @@ class GradientMethod(LossScaling):
         if type(self._last) is tuple:
             t, skipped, found, loss_scale, applied = self._last
             # gradients may be on a GPU still, and are waited for
-            looked = isinstance(found, (GradientFacts, PendingFacts))
+            looked = isinstance(found, (GradientStats, PendingStats))
             norm = found.norm if looked else found
             nonfinite = found.nonfinite if looked else None if found is None else ()
             self._last = UpdateReport(t, skipped, nonfinite, norm, loss_scale, applied)
@@ -624,7 +624,7 @@ class GradientMethod(LossScaling):
     ) -> UpdateReport | tuple[Any, ...]:
         """Return what `last_update` becomes."""
         facts = self._facts
-        if isinstance(facts, PendingFacts):
+        if isinstance(facts, PendingStats):
             return t, skipped, facts, self._loss_scale, applied
         return UpdateReport(
             t=t,

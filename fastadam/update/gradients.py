@@ -27,8 +27,8 @@ from fastadam.kernels.sums import (
 from fastadam.model.parameter import Parameter, peek_grad, replace_grad
 
 __all__ = [
-    "GradientFacts",
-    "PendingFacts",
+    "GradientStats",
+    "PendingStats",
     "alone",
     "copy_shared_gradients",
     "gradient_pass",
@@ -39,14 +39,14 @@ __all__ = [
 ]
 
 
-class GradientFacts(NamedTuple):
+class GradientStats(NamedTuple):
     """What a pass found: the paths of gradients that are not finite, and the norm of all."""
 
     nonfinite: tuple[str, ...]
     norm: float
 
 
-class PendingFacts:
+class PendingStats:
     """The same of gradients on a GPU, whose sums are waited for when something is looked at.
 
     Parameters
@@ -71,14 +71,14 @@ class PendingFacts:
         self._squares = squares
 
     @cached_property
-    def _known(self) -> GradientFacts:
+    def _known(self) -> GradientStats:
         squares = self._squares()
         nonfinite = tuple(
             path
             for path, total in zip(self._paths, squares, strict=True)
             if not self._is_finite(path, total)
         )
-        return GradientFacts(nonfinite, global_norm(list(self._doubtful.values()), squares))
+        return GradientStats(nonfinite, global_norm(list(self._doubtful.values()), squares))
 
     def _is_finite(self, path: str, total: float) -> bool:
         """Tell whether a gradient and its squares are finite, by their sum or another look."""
@@ -98,13 +98,13 @@ class PendingFacts:
         """The norm of all gradients together."""
         return self._known.norm
 
-    def again(self) -> PendingFacts:
+    def again(self) -> PendingStats:
         """Return what other gradients in the same places will be found to be."""
-        return PendingFacts(self._paths, self._doubtful, self._squares)
+        return PendingStats(self._paths, self._doubtful, self._squares)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # a copy has what was found, not what it was found in
-        return GradientFacts, tuple(self._known)
+        return GradientStats, tuple(self._known)
 
 
 def _may_overflow(array: Any) -> bool:
@@ -250,7 +250,7 @@ def gradient_pass(
     parameters: Mapping[str, Any],
     squares: Mapping[int, Callable[[], float]],
     decides: bool = True,
-) -> GradientFacts | PendingFacts:
+) -> GradientStats | PendingStats:
     """Look at the gradients of the parameters that are to be updated.
 
     Parameters
@@ -277,7 +277,7 @@ def gradient_pass(
         for path, grad in grads.items()
         if decides or not is_gpu_array(grad) or _may_overflow(grad)
     }
-    pending = PendingFacts(tuple(grads), doubtful, lambda: [look() for look in looks])
+    pending = PendingStats(tuple(grads), doubtful, lambda: [look() for look in looks])
     if any(map(is_gpu_array, grads.values())):
         return pending
-    return GradientFacts(pending.nonfinite, pending.norm)
+    return GradientStats(pending.nonfinite, pending.norm)

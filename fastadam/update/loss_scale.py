@@ -15,8 +15,8 @@ from fastadam.model.parameter import peek_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import optional_child, optional_number, stored_entry
 from fastadam.update.gradients import (
-    GradientFacts,
-    PendingFacts,
+    GradientStats,
+    PendingStats,
     gradient_pass,
     is_scaled,
     unscale_gradients,
@@ -70,7 +70,7 @@ class LossScaling(Optimizer):
     _missing_gradients: str = "zeros"
     _on_nonfinite: str = "propagate"
     # What the pass of the update that is running found.
-    _facts: GradientFacts | PendingFacts | None = None
+    _facts: GradientStats | PendingStats | None = None
     # The parameters whose gradients it has divided; None between updates.
     _unscaled: Sequence[Any] | None = None
 
@@ -294,14 +294,14 @@ class LossScaling(Optimizer):
         if self._unscaled is None or self._facts is not None or hook is not first:
             return
         if norm is not None:
-            self._facts = GradientFacts((), norm) if math.isfinite(norm) else self._look()
+            self._facts = GradientStats((), norm) if math.isfinite(norm) else self._look()
             return
         grads = {
             path: g for path, p in self._to_update().items() if (g := peek_grad(p)) is not None
         }
-        self._facts = PendingFacts(tuple(grads), grads if sums.may_overflow else {}, sums.values)
+        self._facts = PendingStats(tuple(grads), grads if sums.may_overflow else {}, sums.values)
 
-    def _look(self) -> GradientFacts | PendingFacts:
+    def _look(self) -> GradientStats | PendingStats:
         """Look at the gradients as they are, between updates; they stay as they are."""
         return gradient_pass(self._to_update(), {}, True)
 

@@ -9,7 +9,7 @@ from typing import Any
 from fastadam.kernels._noted import Noted
 from fastadam.kernels.sums import global_norm
 from fastadam.model.parameter import Parameter
-from fastadam.update.gradients import PendingFacts, is_scaled
+from fastadam.update.gradients import PendingStats, is_scaled
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.replay import Replay
 from fastadam.update.rule_batch import RuleBatch
@@ -193,7 +193,7 @@ class Repetition:
             if asked or self._clipping is not None:
                 # the batch is all that there is to update, in the order of the paths
                 pairs = zip(self._applied, gradients, strict=True) if sums.may_overflow else ()
-                facts = PendingFacts(self._applied, dict(pairs), sums.values)
+                facts = PendingStats(self._applied, dict(pairs), sums.values)
             clipping = self._clipping
             return facts, 1.0 if clipping is None else sums.clip_rate(clipping.threshold)
         squares = self._batch.squares(scales)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastadam.update.gradients import PendingFacts
+from fastadam.update.gradients import PendingStats
 from fastadam.update.rule_batch import RuleBatch
 from fastadam.update.target import Target
 
@@ -28,7 +28,7 @@ class Replay:
         The paths of its parameters.
     gradients : list of array
         The gradients that were captured; kept alive, as the graph reads them.
-    found : PendingFacts, optional
+    found : PendingStats, optional
         What there is to be found of the gradients, if anybody asks.
     held : tuple, optional
         If the gradients are the parameters' own: what they were divided by, and which of the
@@ -42,7 +42,7 @@ class Replay:
         batch: RuleBatch,
         applied: tuple[str, ...],
         gradients: list[Any],
-        found: PendingFacts | None,
+        found: PendingStats | None,
         held: tuple[list[float | None] | None, list[Any]] | None,
     ) -> None:
         self._parameters = targets.parameters

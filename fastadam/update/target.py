@@ -24,7 +24,7 @@ from fastadam.kernels.dtypes import computing_dtype
 from fastadam.model.parameter import Parameter
 from fastadam.update.noted_links import noted_links
 from fastadam.update.ties import memory_of, replaced, ties
-from fastadam.update.tree import Shape
+from fastadam.update.tree import TreeSpec
 
 __all__ = ["ArrayTarget", "LinkTarget", "Target", "as_target"]
 
@@ -178,7 +178,7 @@ class ArrayTarget(Target):
     def __init__(self, tree: Any) -> None:
         super().__init__()
         self.tree = tree
-        self._shape: Shape | None = None
+        self._shape: TreeSpec | None = None
         # the array of each parameter that the user holds
         self._arrays: dict[str, Array] = {}
         self.refresh()
@@ -192,7 +192,7 @@ class ArrayTarget(Target):
             self.finish()
             return
         deque(_leaves(self.tree, ""), 0)  # what cannot be a target is refused by name
-        shape = Shape(self.tree)
+        shape = TreeSpec(self.tree)
         leaves = list(_leaves(self.tree, ""))
         found = dict(leaves)
         self._write_back({p: a for p, a in self._arrays.items() if found.get(p) is a})

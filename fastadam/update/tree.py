@@ -7,10 +7,10 @@ from typing import Any
 
 from fastadam.kernels.backend import is_array
 
-__all__ = ["Shape"]
+__all__ = ["TreeSpec"]
 
 
-class Shape:
+class TreeSpec:
     """What a dict, list or tuple of arrays holds, by identity.
 
     Parameters
@@ -27,7 +27,7 @@ class Shape:
         self.values: list[Any] = []
         if not is_array(tree):
             self.values = list(tree.values() if isinstance(tree, dict) else tree)
-        self.children = [None if is_array(value) else Shape(value) for value in self.values]
+        self.children = [None if is_array(value) else TreeSpec(value) for value in self.values]
         self.flat = not any(self.children)
 
     def holds(self) -> bool:

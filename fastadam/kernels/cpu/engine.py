@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels.cpu import _cpu_features, threads
-from fastadam.kernels.cpu.late_steps import Crowding
+from fastadam.kernels.cpu.late_steps import LateSteps
 
 __all__ = [
     "SERIAL_BELOW",
@@ -35,7 +35,7 @@ SERIAL_BELOW = 32768
 
 Array = npt.NDArray[Any]
 
-_crowding = Crowding()
+_late_steps = LateSteps()
 
 
 def built_instruction_sets() -> tuple[str, ...]:
@@ -117,13 +117,13 @@ def n_threads(total: int) -> int:
         return 1
     n = threads.get_num_threads()
     # who sets the number means it
-    return n if threads.set_by_hand() is not None else _crowding.bound(n, total)
+    return n if threads.set_by_hand() is not None else _late_steps.bound(n, total)
 
 
 def note_time(n: int, total: int, ns: int) -> None:
     """Take in how many nanoseconds a step of this many elements took on `n` threads."""
     if total >= SERIAL_BELOW and threads.set_by_hand() is None:
-        _crowding.note(n, total, ns)
+        _late_steps.note(n, total, ns)
 
 
 def run(table: npt.NDArray[np.void], coefficients: Array) -> None:

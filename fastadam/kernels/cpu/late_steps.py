@@ -7,7 +7,7 @@ takes 3 ms on two threads, and still 0.02 ms on one.
 
 from __future__ import annotations
 
-__all__ = ["Crowding"]
+__all__ = ["LateSteps"]
 
 # A step that takes longer than a millisecond and a nanosecond an element may have waited.
 LATE_NS = 1_000_000
@@ -27,7 +27,7 @@ LONGEST_HOLD = 1024
 TRUSTED = 1000
 
 
-class Crowding:
+class LateSteps:
     """What the times of steps say about the threads of others.
 
     After two late steps in a row, the next is made on one thread. If that takes less than half the

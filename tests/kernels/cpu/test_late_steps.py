@@ -9,7 +9,7 @@ import pytest
 
 import fastadam
 from fastadam.kernels.cpu import engine, threads
-from fastadam.kernels.cpu.late_steps import FIRST_HOLD, LARGE, LONGEST_HOLD, TRUSTED, Crowding
+from fastadam.kernels.cpu.late_steps import FIRST_HOLD, LARGE, LONGEST_HOLD, TRUSTED, LateSteps
 
 N = 100_000
 LATE = 3_300_000
@@ -20,7 +20,7 @@ class Machine:
     """Steps with the times that a machine takes."""
 
     def __init__(self, threaded_ns: int, single_ns: int, total: int = N) -> None:
-        self.crowding = Crowding()
+        self.late_steps = LateSteps()
         self.ns = {2: threaded_ns, 1: single_ns}
         self.total = total
 
@@ -28,8 +28,8 @@ class Machine:
         """Make steps; return the number of threads of each."""
         made = []
         for _ in range(count):
-            n = self.crowding.bound(2, self.total)
-            self.crowding.note(n, self.total, self.ns[n])
+            n = self.late_steps.bound(2, self.total)
+            self.late_steps.note(n, self.total, self.ns[n])
             made.append(n)
         return made
 
@@ -96,8 +96,8 @@ def test_late_is_measured_by_the_elements() -> None:
 def test_the_largest_steps_keep_their_threads() -> None:
     machine = Machine(LATE, QUICK)
     machine.steps(3)
-    assert machine.crowding.bound(2, N) == 1
-    assert machine.crowding.bound(2, LARGE) == 2
+    assert machine.late_steps.bound(2, N) == 1
+    assert machine.late_steps.bound(2, LARGE) == 2
     assert Machine(100 * LATE, QUICK, LARGE).steps(10) == [2] * 10
 
 
@@ -105,8 +105,8 @@ def test_times_are_compared_by_the_element() -> None:
     machine = Machine(LATE, QUICK)
     machine.steps(2)
     # ten times the elements in ten times the time are as slow
-    machine.crowding.note(1, 10 * N, 10 * LATE)
-    assert machine.crowding.bound(2, N) == 2
+    machine.late_steps.note(1, 10 * N, 10 * LATE)
+    assert machine.late_steps.bound(2, N) == 2
 
 
 @pytest.fixture
@@ -114,13 +114,13 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Two threads, whose steps are always late; returns (threads, elements) of the steps made."""
     noted: list[tuple[int, int]] = []
 
-    class Late(Crowding):
+    class Late(LateSteps):
         def note(self, n_threads: int, total: int, ns: int) -> None:
             assert ns > 0
             noted.append((n_threads, total))
             super().note(n_threads, total, LATE if n_threads > 1 else QUICK)
 
-    monkeypatch.setattr(engine, "_crowding", Late())
+    monkeypatch.setattr(engine, "_late_steps", Late())
     monkeypatch.setattr(threads, "get_num_threads", lambda: 2)
     return noted
 
