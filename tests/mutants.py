@@ -624,7 +624,9 @@ MUTANTS = [
     Mutant("hooks unnoticed", AGAIN, "    if hooks:\n", "    if False:\n"),
     Mutant("more hooks unnoticed", AGAIN, "if others or timing", "if timing"),
     Mutant("post hooks unnoticed", AGAIN, 'timing != "pre" or', ""),
-    Mutant("other hooks taken for clipping", AGAIN, 'or not vars(type(clipping)).get("folds")', ""),
+    Mutant(
+        "other hooks taken for clipping", AGAIN, 'or not brought_by_class(clipping, "folds")', ""
+    ),
     Mutant("not finite but repeated", AGAIN, "norm == math.inf or ", ""),
     Mutant("threshold of nothing", AGAIN, "1.0 if rate is None else rate", "rate or 1.0"),
     Mutant("norm not told", AGAIN, "return norm, 1.0", "return None, 1.0"),
@@ -880,7 +882,7 @@ MUTANTS = [
     Mutant(
         "other hooks called together",
         "fastadam/update/optimizer.py",
-        '"call_for_all" in vars(type(hook))',
+        'brought_by_class(hook, "call_for_all")',
         'hasattr(hook, "call_for_all")',
     ),
     Mutant("any scale inverted", PREPARE, "&exponent) == 0.5", "&exponent) >= 0.5"),

@@ -144,7 +144,7 @@ FOLDERS = {
         order
         snapshot
         rule
-        state_loading rule_batch master gradients own_update lending
+        state_loading rule_batch master gradients lending
         target parameter_table hooks hyperparameter report
         noted_links tree
         ties

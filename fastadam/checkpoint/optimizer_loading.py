@@ -26,7 +26,7 @@ from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.remembering import remember
 from fastadam.update.hyperparameter import prepare_values
 from fastadam.update.loss_scale import MISSING_GRADIENTS, ON_NONFINITE, LossScaling
-from fastadam.update.overrides import loads_in_two_phases, overrides
+from fastadam.update.overrides import class_overrides, loads_in_two_phases, overrides
 from fastadam.update.rule import UpdateRule
 
 __all__ = ["prepare_optimizer"]
@@ -132,7 +132,7 @@ def _prepare_settings(prepared: PreparedLoad, source: Source, opt: Any, strict: 
             value = str(value)
             if value not in _MODES[name]:
                 raise ValueError(f"{key!r} is {value!r}, which is none of {_MODES[name]}")
-            if getattr(type(opt), name) is getattr(LossScaling, name):
+            if not class_overrides(type(opt), (name,), LossScaling):
                 name = f"_{name}"
         prepared.attribute(opt, name, value)
 

@@ -10,7 +10,7 @@ from fastadam.algorithms.coefficients import alpha_t
 from fastadam.algorithms.table import DECAY_MODES, EPS_MODES
 from fastadam.kernels.backend import CPU, device_of
 from fastadam.optimizers.adam_rule import DEFAULTS, AdamRule
-from fastadam.optimizers.gate import Gate, check_all, is_ours
+from fastadam.optimizers.gate import Gate, check_all
 from fastadam.optimizers.suggestions import (
     explain_foreign_arguments,
     no_attribute,
@@ -20,7 +20,7 @@ from fastadam.optimizers.suggestions import (
 from fastadam.update.gradient_method import GradientMethod
 from fastadam.update.hyperparameter import HyperparameterProxy, plain
 from fastadam.update.loss_scale import MISSING_GRADIENTS
-from fastadam.update.overrides import stores_plainly
+from fastadam.update.overrides import is_ours, stores_plainly
 
 __all__ = ["Adam", "AdamRule"]
 

@@ -19,12 +19,18 @@ from fastadam.kernels.dtypes import computing_dtype, is_half, state_like
 from fastadam.kernels.table import Step
 from fastadam.model.parameter import peek_grad
 from fastadam.optimizers.adam_batch import AdamBatch, call_all
-from fastadam.optimizers.gate import Gate, check_all, is_ours
+from fastadam.optimizers.gate import Gate, check_all
 from fastadam.optimizers.suggestions import explain_foreign_arguments
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer, optional_number
 from fastadam.update.hyperparameter import Hyperparameter
-from fastadam.update.overrides import overrides
+from fastadam.update.overrides import (
+    class_overrides,
+    is_chainers,
+    is_ours,
+    overrides,
+    overrides_any,
+)
 from fastadam.update.rule import UpdateRule
 from fastadam.update.rule_batch import RuleBatch
 from fastadam.update.state_loading import StateLike
@@ -47,6 +53,9 @@ _OVERRIDABLE = (
     "bounds",
     "init_state",
 )
+
+# A class with its own of these has batches of its own.
+_OF_BATCHES = ("update_batch", "check_batch")
 
 
 class AdamRule(UpdateRule):
@@ -239,14 +248,9 @@ eps_mode, decay_mode : optional
             return None
         kind: type[Any] = type(self)
         # the count is written in C, past what a class may make of that
-        setter: Any = kind.__setattr__
-        if setter is not object.__setattr__ or hasattr(kind, "t"):
+        if class_overrides(kind, ("__setattr__",), object) or hasattr(kind, "t"):
             return None
-        shares = kind is AdamRule or all(
-            getattr(kind, name).__func__ is getattr(AdamRule, name).__func__
-            for name in ("update_batch", "check_batch")
-        )
-        return (AdamRule if shares else kind,)
+        return (kind if class_overrides(kind, _OF_BATCHES, AdamRule) else AdamRule,)
 
     @classmethod
     def batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> RuleBatch:
@@ -259,11 +263,8 @@ eps_mode, decay_mode : optional
         params : sequence of Parameter
             Their parameters, in the same order.
         """
-        own = all(
-            getattr(cls, name).__func__ is getattr(AdamRule, name).__func__
-            for name in ("update_batch", "check_batch")
-        )
-        return AdamBatch(rules, params) if own else RuleBatch(rules, params)
+        own = class_overrides(cls, _OF_BATCHES, AdamRule)
+        return RuleBatch(rules, params) if own else AdamBatch(rules, params)
 
     @classmethod
     def check_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
@@ -295,9 +296,7 @@ eps_mode, decay_mode : optional
     @staticmethod
     def _keeps(rule: Any, *names: str) -> bool:
         """Tell whether a rule has AdamRule's own methods under these names."""
-        kind = type(rule)
-        plain = kind is AdamRule or all(getattr(kind, n) is getattr(AdamRule, n) for n in names)
-        return plain and rule.__dict__.keys().isdisjoint(names)
+        return not overrides_any(rule, names, AdamRule)
 
     def _check_parameter(self, path: str, param: Any) -> None:
         """Refuse what the kernels cannot step, unless overriding methods make something else."""
@@ -305,7 +304,7 @@ eps_mode, decay_mode : optional
         if not is_array(array) or not self._keeps(self, *_OVERRIDABLE[:4]):
             return
         # Chainer's links may hold numbers that count; who disables their rules may train the rest
-        if array.dtype.kind not in "biu" or not _is_chainers(param):
+        if array.dtype.kind not in "biu" or not is_chainers(param):
             check_parameter(path, array)
 
     def _written(self, param: Any) -> list[tuple[str, Any]]:
@@ -399,11 +398,6 @@ eps_mode, decay_mode : optional
         if type(start) is float and math.isfinite(start):
             return start
         return float(INITIAL_ALPHA.check(start, self._door()))
-
-
-def _is_chainers(param: Any) -> bool:
-    """Tell whether a parameter is one of Chainer's."""
-    return any(kind.__module__.partition(".")[0] == "chainer" for kind in type(param).__mro__)
 
 
 def _widened(value: Any) -> Any:

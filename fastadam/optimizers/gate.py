@@ -10,7 +10,7 @@ from fastadam.algorithms.table import BY_NAME, DECAY_MODES, check_decay, number
 from fastadam.optimizers.suggestions import no_hyperparameter
 from fastadam.update.hyperparameter import Hyperparameter
 
-__all__ = ["Gate", "check_all", "is_ours"]
+__all__ = ["Gate", "check_all"]
 
 
 @dataclass(frozen=True)
@@ -78,11 +78,6 @@ def check_all(owner: str, given: Mapping[str, Any], others: Mapping[str, Any]) -
     rate = given.get("weight_decay_rate")
     if rate is not None and _by_eta({**others, **given}):
         check_decay(number(rate), 0.0, f"{owner}(weight_decay_rate={rate!r})")
-
-
-def is_ours(kind: type[Any]) -> bool:
-    """Tell whether a class is of this library; a user's may have names of its own."""
-    return kind.__module__.startswith("fastadam.")
 
 
 def _by_eta(values: Mapping[str, Any]) -> bool:

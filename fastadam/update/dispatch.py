@@ -9,12 +9,16 @@ from typing import Any
 
 from fastadam.kernels.arrays import check_apart
 from fastadam.kernels.backend import is_array
+from fastadam.model.parameter import Parameter
 from fastadam.update.gradients import copy_shared_gradients, put_back_gradients
-from fastadam.update.own_update import has_own_update
+from fastadam.update.overrides import has_own_update
 from fastadam.update.rule import UpdateRule
 from fastadam.update.rule_batch import RuleBatch
 
 __all__ = ["Dispatch"]
+
+# What is passed over in batches, which do the same: as it is here, not as it may be patched.
+_UPDATE = Parameter.update
 
 
 class Dispatch:
@@ -40,7 +44,7 @@ class Dispatch:
         taken: set[int] = set()
         for path, param in parameters.items():
             rule = getattr(param, "update_rule", None)
-            own = has_own_update(param)
+            own = has_own_update(param, _UPDATE)
             if rule is None or param.array is None or not getattr(rule, "enabled", True):
                 self._only_called += [param] if own else []
                 continue

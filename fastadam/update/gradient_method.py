@@ -28,6 +28,7 @@ from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.lending import lend_gradients
 from fastadam.update.loss_scale import LossScaling
+from fastadam.update.overrides import overrides
 from fastadam.update.repetition import Repetition, repeatable
 from fastadam.update.replay import Replay, refuse_capture
 from fastadam.update.report import UpdateReport
@@ -597,7 +598,7 @@ class GradientMethod(LossScaling):
         work.check()
         own, t = self.__dict__, self.t
         noted: dict[str, Any] = {"t": t + 1}
-        adapts = _adapts_its_scale(self)
+        adapts = overrides(self, "update_loss_scale", LossScaling)
         if not adapts:
             noted["_loss_scale"] = self._next_loss_scale()
         noted["_last"] = self._report(t + 1, not safe, work.paths)
@@ -638,12 +639,6 @@ class GradientMethod(LossScaling):
     def _repeat(self, grads: Any = None, loss_scale: float | None = None) -> bool:
         """Make the update of before again, with other gradients, if that is all there is to do."""
         return self._kept is not None and self._kept.run(self, grads, loss_scale)
-
-
-def _adapts_its_scale(optimizer: Any) -> bool:
-    """Tell whether an optimizer adapts its loss scale in a way of its own."""
-    own = type(optimizer).update_loss_scale is not LossScaling.update_loss_scale
-    return own or "update_loss_scale" in optimizer.__dict__
 
 
 def _without_graph(loss: Any) -> Any:

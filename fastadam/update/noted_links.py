@@ -7,7 +7,7 @@ from typing import Any
 from fastadam.kernels._noted import Noted
 from fastadam.model.chain import Chain, ChainList
 from fastadam.model.link import Link
-from fastadam.model.registry import Registry
+from fastadam.update.overrides import overrides_any
 
 __all__ = ["noted_links"]
 
@@ -17,10 +17,10 @@ _WALKS = ("params", "namedparams", "links", "children", "_own_params", "_named_c
 
 def noted_links(link: Any) -> Noted | None:
     """Note what every link holds; None if one of them does not walk as ours do."""
-    if not isinstance(link, Registry) or not _walks_as_ours(link):
+    if not isinstance(link, Link) or not _walks_as_ours(link):
         return None
     noted = Noted()
-    pending: list[Registry] = [link]
+    pending: list[Link] = [link]
     # a link may be in several others, or, until a walk refuses it, in itself
     seen: set[int] = set()
     while pending:
@@ -46,8 +46,4 @@ def noted_links(link: Any) -> Noted | None:
 def _walks_as_ours(part: Any) -> bool:
     """Tell whether neither a link's class nor the link itself walks in a way of its own."""
     kind = Chain if isinstance(part, Chain) else ChainList if isinstance(part, ChainList) else Link
-    return (
-        isinstance(part, Link)
-        and all(getattr(type(part), name) is getattr(kind, name) for name in _WALKS)
-        and vars(part).keys().isdisjoint(_WALKS)
-    )
+    return isinstance(part, Link) and not overrides_any(part, _WALKS, kind)

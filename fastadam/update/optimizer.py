@@ -10,7 +10,7 @@ from fastadam.serializers.protocol import is_deserializer, read_ahead
 from fastadam.update.exclusive import LOAD, LOOK, undisturbed, walkable
 from fastadam.update.hooks import Hook, HookTable
 from fastadam.update.order import Comparable
-from fastadam.update.overrides import loads_in_two_phases
+from fastadam.update.overrides import brought_by_class, loads_in_two_phases
 from fastadam.update.parameter_table import ParameterTable
 from fastadam.update.target import ArrayTarget, Target, as_target
 
@@ -198,8 +198,7 @@ class Optimizer(Comparable):
         """
         self._set_up()
         if getattr(hook, "call_for_each_param", False):
-            # in the dict of its class: a subclass may be something else
-            together: Any = hook if "call_for_all" in vars(type(hook)) else None
+            together: Any = hook if brought_by_class(hook, "call_for_all") else None
             if together is not None:
                 together.call_for_all(self._hooked_parameters())
                 return

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, TypeVar
 
-__all__ = ["is_plain", "loads_in_two_phases", "overrides", "stores_plainly"]
+__all__ = [
+    "brought_by_class",
+    "class_attribute",
+    "class_overrides",
+    "has_own_update",
+    "is_chainers",
+    "is_ours",
+    "is_plain",
+    "loads_in_two_phases",
+    "overrides",
+    "overrides_any",
+    "stores_plainly",
+]
 
 F = TypeVar("F", bound=Callable[..., None])
 
@@ -37,9 +49,82 @@ def overrides(obj: Any, name: str, base: type[Any]) -> bool:
     base : type
         The base that brought it.
     """
-    return name in getattr(obj, "__dict__", ()) or (
-        getattr(type(obj), name, None) is not getattr(base, name)
+    return overrides_any(obj, (name,), base)
+
+
+def overrides_any(obj: Any, names: Collection[str], base: type[Any]) -> bool:
+    """Tell whether an object has another method under one of several names, as `overrides` does.
+
+    Parameters
+    ----------
+    obj : object
+        The object.
+    names : collection of str
+        The methods.
+    base : type
+        The base that brought them.
+    """
+    own: dict[str, Any] = getattr(obj, "__dict__", {})
+    return not own.keys().isdisjoint(names) or class_overrides(type(obj), names, base)
+
+
+def class_overrides(kind: type[Any], names: Collection[str], base: type[Any]) -> bool:
+    """Tell whether a class has another method under one of several names than its base.
+
+    Parameters
+    ----------
+    kind : type
+        The class.
+    names : collection of str
+        The methods; class methods may be among them.
+    base : type
+        The base that brought them.
+    """
+    return kind is not base and any(
+        _function(getattr(kind, name, None)) is not _function(getattr(base, name)) for name in names
     )
+
+
+def brought_by_class(obj: Any, name: str) -> Any:
+    """Return what an object's own class has under a name; None if it has it from a base or not.
+
+    So does who asks for something that holds for a class and not for its subclasses, which may be
+    something else.
+
+    Parameters
+    ----------
+    obj : object
+        The object.
+    name : str
+        The attribute.
+    """
+    return vars(type(obj)).get(name)
+
+
+def has_own_update(param: Any, ours: Any) -> bool:
+    """Tell whether a parameter's `update` does something else than to call its rule.
+
+    Parameters
+    ----------
+    param : Parameter
+        This library's, Chainer's, or of any class that may have an `update`.
+    ours : function
+        That of this library, as it was when it was imported, not as it may be patched.
+    """
+    update = getattr(type(param), "update", None)
+    if "update" in getattr(param, "__dict__", ()):
+        return True
+    return update is not None and update is not ours and not _is_chainers_update(update)
+
+
+def is_ours(kind: type[Any]) -> bool:
+    """Tell whether a class is of this library; a user's may have names of its own."""
+    return kind.__module__.startswith("fastadam.")
+
+
+def is_chainers(obj: Any) -> bool:
+    """Tell whether an object's class, or a base of it, is of Chainer."""
+    return any(kind.__module__.partition(".")[0] == "chainer" for kind in type(obj).__mro__)
 
 
 def loads_in_two_phases(obj: Any) -> bool:
@@ -84,3 +169,16 @@ def class_attribute(kind: type[Any], name: str) -> Any:
         if name in base.__dict__:
             return base.__dict__[name]
     return None
+
+
+def _function(method: Any) -> Any:
+    """Return the function of a class method, and everything else as it is."""
+    return getattr(method, "__func__", method)
+
+
+def _is_chainers_update(update: Any) -> bool:
+    """Tell whether a function is that of Chainer's own parameters, which calls their rule."""
+    return (
+        getattr(update, "__qualname__", None) == "Parameter.update"
+        and getattr(update, "__module__", None) == "chainer.variable"
+    )

@@ -11,6 +11,7 @@ from fastadam.kernels.sums import global_norm
 from fastadam.model.parameter import Parameter
 from fastadam.update.gradients import PendingStats, is_scaled
 from fastadam.update.interrupt import DeferredInterrupt
+from fastadam.update.overrides import brought_by_class, class_overrides
 from fastadam.update.replay import Replay
 from fastadam.update.rule_batch import RuleBatch
 from fastadam.update.target import Target
@@ -232,15 +233,14 @@ def repeatable(
         batch is None
         or len(batch.params) != len(targets.parameters)
         or not targets.unchanged()
-        or any(getattr(type(optimizer), n) is not getattr(base, n) for n in _PARTS)
+        or class_overrides(type(optimizer), _PARTS, base)
     ):
         return None
     hooks = list(optimizer._set_up_hooks())
     clipping = None
     if hooks:
         (timing, _, clipping), *others = hooks
-        # in the dict of its class: a subclass may be something else
-        if others or timing != "pre" or not vars(type(clipping)).get("folds"):
+        if others or timing != "pre" or not brought_by_class(clipping, "folds"):
             return None
-    adapts = type(optimizer).update_loss_scale is not base.update_loss_scale
+    adapts = class_overrides(type(optimizer), ("update_loss_scale",), base)
     return Repetition(optimizer, targets, batch, applied, clipping, adapts)
