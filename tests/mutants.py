@@ -602,9 +602,7 @@ MUTANTS = [
     ),
     Mutant("still prepared", BATCH, "plain and not self._prepared", "plain"),
     Mutant("gradients in place though shared", LOOK, "single[i] = single[last] = False", "pass"),
-    Mutant(
-        "a caller's gradient in place", LOOK, 'and not getattr(param, "_grad_borrowed", False)', ""
-    ),
+    Mutant("a caller's gradient in place", LOOK, "and not is_lent(param)", ""),
     Mutant("size unnoticed", TABLE, "cnp.PyArray_SIZE(p) != row.n", "False"),
     Mutant("address unnoticed", TABLE, "or pointer(p, p_number, p, True) != row.p", ""),
     Mutant(

@@ -11,7 +11,10 @@ import numpy as np
 from fastadam.files.entries import Value
 from fastadam.serializers.dictionary import DictionarySerializer, storable_array
 from fastadam.update.gradient_method import GradientMethod
+from fastadam.update.hooks import hooks_of
 from fastadam.update.hyperparameter import plain
+from fastadam.update.optimizer import target_of
+from fastadam.update.rule import uses_master
 from fastadam.update.target import ArrayTarget, Target
 
 __all__ = [
@@ -88,7 +91,7 @@ def contents(opt: Any, parameters: bool) -> dict[str, Value]:
     values: dict[str, Any] = {}
     DictionarySerializer(values, OPTIMIZER).save(opt)
     if parameters:
-        values.update(target_values(opt._set_up()))
+        values.update(target_values(target_of(opt)))
     for key, (name, _) in SETTINGS.items():
         values[key] = getattr(opt, name)
     for name, value in vars(opt.hyperparam).items():
@@ -97,7 +100,7 @@ def contents(opt: Any, parameters: bool) -> dict[str, Value]:
         for name, value in vars(rule.hyperparam).items():
             values[f"{RULE}{path}/hyperparam/{name}"] = plain(value)
         values[f"{RULE}{path}/enabled"] = bool(rule.enabled)
-        values[f"{RULE}{path}/use_fp32_update"] = bool(rule._use_fp32_update)
+        values[f"{RULE}{path}/use_fp32_update"] = uses_master(rule)
         # the rule's own entry is Chainer's way, and leaves it out where it is today's alpha
         first = vars(rule).get("initial_alpha")
         if first is not None:
@@ -113,9 +116,9 @@ def contents(opt: Any, parameters: bool) -> dict[str, Value]:
 
 def hook_names(opt: Any) -> list[str]:
     """Return the names of all hooks, those of rules with the path of the parameter before them."""
-    names = [name for _, name, _ in opt._set_up_hooks()]
+    names = [name for _, name, _ in hooks_of(opt)]
     for path, rule in rules_of(opt):
-        names += [f"{path}: {name}" for _, name, _ in rule._hooks]
+        names += [f"{path}: {name}" for _, name, _ in hooks_of(rule)]
     return names
 
 
@@ -124,8 +127,8 @@ def own_hooks(opt: Any) -> Iterator[tuple[str, str, Any]]:
 
     Each comes with its name, as `hook_names` has it, and with what its keys begin with.
     """
-    tables = [("", HOOK, opt._set_up_hooks())]
-    tables += [(f"{path}: ", f"{RULE}{path}/hook/", rule._hooks) for path, rule in rules_of(opt)]
+    tables = [("", HOOK, hooks_of(opt))]
+    tables += [(f"{path}: ", f"{RULE}{path}/hook/", hooks_of(rule)) for path, rule in rules_of(opt)]
     for of, prefix, table in tables:
         for _, name, hook in table or ():
             if callable(getattr(hook, "serialize", None)):
@@ -134,9 +137,9 @@ def own_hooks(opt: Any) -> Iterator[tuple[str, str, Any]]:
 
 def rules_of(opt: Any) -> Iterator[tuple[str, Any]]:
     """Yield fastadam's own rules with their paths."""
-    for path, param in opt._set_up().parameters.items():
+    for path, param in target_of(opt).parameters.items():
         rule = getattr(param, "update_rule", None)
-        if rule is not None and hasattr(rule, "hyperparam") and hasattr(rule, "_use_fp32_update"):
+        if rule is not None and hasattr(rule, "hyperparam") and uses_master(rule) is not None:
             yield path, rule
 
 

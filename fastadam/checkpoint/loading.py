@@ -27,6 +27,7 @@ from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import format_of
 from fastadam.serializers._templates import IgnoreNames
 from fastadam.update.exclusive import LOAD, while_whole
+from fastadam.update.optimizer import target_of
 
 __all__ = ["load"]
 
@@ -132,8 +133,7 @@ class _How(NamedTuple):
 def _load(optimizer: Any, path: str | os.PathLike[str], how: _How) -> LoadReport:
     """Load a file, while nobody else is in an update."""
     kind = format_of(path)
-    optimizer._refresh()
-    targets = optimizer._set_up()
+    targets = target_of(optimizer, refresh=True)
     values = target_values(targets)
     with kind.opened(path) as reader:
         room = _room(targets, values)

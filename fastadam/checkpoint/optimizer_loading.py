@@ -24,8 +24,15 @@ from fastadam.checkpoint.target_loading import prepare_target
 from fastadam.files.errors import CheckpointError
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.remembering import remember
+from fastadam.update.gradient_method import check_hyperparam, optional_hyperparams
 from fastadam.update.hyperparameter import prepare_values
-from fastadam.update.loss_scale import MISSING_GRADIENTS, ON_NONFINITE, LossScaling
+from fastadam.update.loss_scale import (
+    MISSING_GRADIENTS,
+    ON_NONFINITE,
+    LossScaling,
+    prepare_no_scale,
+)
+from fastadam.update.optimizer import target_of
 from fastadam.update.overrides import class_overrides, loads_in_two_phases, overrides
 from fastadam.update.rule import UpdateRule
 
@@ -76,7 +83,7 @@ def prepare_optimizer(
         _prepare_no_loss_scale(prepared, source, opt)
     if values:
         deserializer = SourceDeserializer(source, TARGET, strict)
-        prepare_target(prepared, deserializer, opt._set_up(), values)
+        prepare_target(prepared, deserializer, target_of(opt), values)
     stateless = None if source.plain else _stateless(source, opt)
     deserializer = SourceDeserializer(source, OPTIMIZER, strict, complete, stateless)
     if loads_in_two_phases(opt):
@@ -141,7 +148,7 @@ def _demand_hyperparameters(source: Source, opt: Any, strict: bool) -> None:
     """Refuse a file without what every optimizer of the kind has; modes are only saved if set."""
     for name in vars(opt.hyperparam):
         converted = name in _VARIANT and source.converts
-        if name not in opt._optional_hyperparams and not converted:
+        if name not in optional_hyperparams(opt) and not converted:
             source.demand(HYPERPARAM + name, strict)
 
 
@@ -149,11 +156,11 @@ def _prepare_bag(
     prepared: PreparedLoad, source: Source, prefix: str, bag: Any, opt: Any, strict: bool
 ) -> None:
     """Read a bag of hyperparameters: afterwards it holds what it held when it was saved."""
-    known = {*opt.hyperparam.get_dict(), *opt._optional_hyperparams, *bag.get_dict()}
+    known = {*opt.hyperparam.get_dict(), *optional_hyperparams(opt), *bag.get_dict()}
     values: dict[str, Any] = {}
     unknown: list[str] = []
     # a rule's own are all that it has; of an optimizer's, some are there only where they were set
-    only = set(opt._optional_hyperparams) if bag.parent is None else set(vars(bag))
+    only = set(optional_hyperparams(opt)) if bag.parent is None else set(vars(bag))
     for key in source.keys_under(prefix):
         name = key.removeprefix(prefix)
         if source.is_ignored(key):
@@ -176,7 +183,7 @@ def _prepare_bag(
     together = {**bag.get_dict(), **values}
     for name, value in values.items():
         door = f"{prefix + name!r} in {source.where}"
-        opt._check_hyperparam(name, value, door, together)
+        check_hyperparam(opt, name, value, door, together)
     prepare_values(prepared, bag, values, only)
 
 
@@ -211,7 +218,7 @@ def _stateless(source: Source, opt: Any) -> frozenset[str]:
 
 def _check_uninitialised(source: Source, opt: Any) -> None:
     """Refuse states that fit neither each other nor the parameter that they are loaded with."""
-    for path, param in opt._set_up().parameters.items():
+    for path, param in target_of(opt).parameters.items():
         if param.array is not None:
             continue
         keys = [TARGET + path, *(f"{OPTIMIZER}{path}/{name}" for name in _LIKE_PARAMETER)]
@@ -244,7 +251,7 @@ def _prepare_no_loss_scale(prepared: PreparedLoad, source: Source, opt: Any) -> 
     """Switch loss scaling off, if it was off when the file was saved."""
     key = f"{OPTIMIZER}fastadam/loss_scale"
     if opt.loss_scale is not None and not source.keys_under(key) and not source.is_ignored(key):
-        opt._prepare_scale(prepared, None)
+        prepare_no_scale(prepared, opt)
 
 
 def _truth(source: Source, key: str) -> bool:

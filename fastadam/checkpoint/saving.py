@@ -16,6 +16,7 @@ from fastadam.files.formats import format_of
 from fastadam.files.manifest import KEY, Manifest, pack
 from fastadam.files.names import check_keys
 from fastadam.update.exclusive import LOOK, while_whole
+from fastadam.update.optimizer import target_of
 
 __all__ = ["save"]
 
@@ -91,7 +92,7 @@ def save(
     """
     kind = format_of(path)
     check_optimizer(optimizer)
-    optimizer._set_up()
+    target_of(optimizer)
     values = contents(optimizer, parameters)
     values = dict(zip(check_keys(values), values.values(), strict=True))
     entries = describe_all(values)

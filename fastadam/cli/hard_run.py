@@ -31,6 +31,7 @@ from fastadam.optimizer_hooks import (
     WeightDecay,
 )
 from fastadam.optimizers import Adam, AdamW, AMSBound, AMSGrad
+from fastadam.update.rule import master_of
 
 __all__ = ["N_STEPS", "PARTS", "POWERS", "canonical", "results"]
 
@@ -105,7 +106,7 @@ def _train(
         yield params[name]
         yield from param.update_rule.state.values()
         if masters:
-            yield param.update_rule._fp32_param.array
+            yield master_of(param.update_rule).array
 
 
 class _WithHooks(AMSBound):

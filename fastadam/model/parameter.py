@@ -28,7 +28,7 @@ from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.remembering import remember
 from fastadam.update.overrides import overrides
 
-__all__ = ["Parameter"]
+__all__ = ["Parameter", "is_lent", "lend", "lendable", "put_grad"]
 
 
 class Parameter(LazyArray):
@@ -471,6 +471,29 @@ def peek_grad(param: Any) -> Any:
     For code that only reads it; any other library's parameters are read through ``grad``.
     """
     return param._grad if isinstance(param, Parameter) else param.grad
+
+
+def lendable(param: Parameter, grad: npt.ArrayLike) -> Array:
+    """Return a caller's gradient as an array that fits a parameter, or raise; nothing changes."""
+    return param._lendable(grad)
+
+
+def lend(param: Parameter, lent: Array) -> None:
+    """Lend a parameter, until its next gradient, what `lendable` has returned."""
+    param._lend(lent)
+
+
+def is_lent(param: Any) -> bool:
+    """Tell whether a parameter's gradient is a caller's, which is never written."""
+    return bool(getattr(param, "_grad_borrowed", False))
+
+
+def put_grad(param: Any, grad: Any) -> None:
+    """Set a gradient as it is, a caller's or the parameter's own."""
+    if isinstance(param, Parameter):
+        param._grad = grad
+    else:
+        replace_grad(param, grad)
 
 
 def replace_grad(param: Any, grad: Array) -> None:

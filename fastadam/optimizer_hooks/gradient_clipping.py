@@ -8,7 +8,7 @@ from typing import Any
 from fastadam.kernels.changing import MULTIPLY
 from fastadam.kernels.sums import global_norm, gpu_sums
 from fastadam.optimizer_hooks._gradient import change, gradients_of, non_negative
-from fastadam.update.loss_scale import LossScaling
+from fastadam.update.loss_scale import note_norm
 from fastadam.update.optimizer import Optimizer
 
 __all__ = ["GradientClipping"]
@@ -88,8 +88,7 @@ class GradientClipping:
         rates = None if sums is None else sums.clip_rate(self.threshold)
         norm = global_norm(gradients) if sums is None else None
         rate = 1.0 if norm is None else self.rate(norm)
-        if isinstance(opt, LossScaling):
-            opt._note_norm(self, norm, sums)
+        note_norm(opt, self, norm, sums)
         if rate is not None:
             # g *= threshold / n
             change(MULTIPLY, found, [(0.0, rate)] * len(found), lambda _, g, a, b: g * b, rates)

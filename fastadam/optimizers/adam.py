@@ -18,7 +18,7 @@ from fastadam.optimizers.suggestions import (
     refused_attribute,
 )
 from fastadam.update.gradient_method import GradientMethod
-from fastadam.update.hyperparameter import HyperparameterProxy, plain
+from fastadam.update.hyperparameter import HyperparameterProxy, guard, plain
 from fastadam.update.loss_scale import MISSING_GRADIENTS
 from fastadam.update.overrides import is_ours, stores_plainly
 
@@ -191,7 +191,7 @@ class Adam(GradientMethod):
             setattr(self.hyperparam, name, value)
         for name, mode in modes.items():
             _Mode.store(self.hyperparam, name, mode)
-        self.hyperparam._guard(Gate(kind.__name__, free=not is_ours(kind)))
+        guard(self.hyperparam, Gate(kind.__name__, free=not is_ours(kind)))
 
     def create_update_rule(self) -> AdamRule:
         """Return a new :class:`fastadam.AdamRule` that follows this optimizer."""

@@ -23,7 +23,7 @@ from fastadam.optimizers.gate import Gate, check_all
 from fastadam.optimizers.suggestions import explain_foreign_arguments
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer, optional_number
-from fastadam.update.hyperparameter import Hyperparameter
+from fastadam.update.hyperparameter import Hyperparameter, guard
 from fastadam.update.overrides import (
     class_overrides,
     is_chainers,
@@ -41,7 +41,7 @@ DEFAULTS = Hyperparameter()
 for _hyper in ADAM:
     if not _hyper.modes:
         setattr(DEFAULTS, _hyper.name, _hyper.default)
-DEFAULTS._guard(Gate("AdamRule", free=False))
+guard(DEFAULTS, Gate("AdamRule", free=False))
 
 # A rule for which one of these is its own business is updated by itself, not in a batch.
 _OVERRIDABLE = (
@@ -129,7 +129,7 @@ eps_mode, decay_mode : optional
             check_all(kind.__name__, own, self.hyperparam.get_dict())
         for name, value in own.items():
             setattr(self.hyperparam, name, value)
-        self.hyperparam._guard(Gate(kind.__name__, free=not is_ours(kind)))
+        guard(self.hyperparam, Gate(kind.__name__, free=not is_ours(kind)))
         if self.hyperparam.adabound:
             self.initial_alpha = self.hyperparam.alpha
 

@@ -35,7 +35,7 @@ from fastadam.update.report import UpdateReport
 from fastadam.update.rule import UpdateRule
 from fastadam.update.target import ArrayTarget
 
-__all__ = ["GradientMethod"]
+__all__ = ["GradientMethod", "check_hyperparam", "optional_hyperparams"]
 
 # What an update finds out before it makes its step.
 _FOUND = ("_loss_scaling_isnan", "_loss_scaling_isnan_ever")
@@ -646,3 +646,15 @@ def _without_graph(loss: Any) -> Any:
     chainer = sys.modules.get("chainer")
     # a copy has a node of its own, which nothing has computed
     return copy.copy(loss) if isinstance(loss, getattr(chainer, "Variable", ())) else loss
+
+
+def optional_hyperparams(optimizer: GradientMethod) -> frozenset[str]:
+    """Return the names of hyperparameters that are there only where they have been set."""
+    return optimizer._optional_hyperparams
+
+
+def check_hyperparam(
+    optimizer: GradientMethod, name: str, value: Any, door: str, others: Mapping[str, Any]
+) -> None:
+    """Refuse what a hyperparameter cannot be beside others; `door` says where it comes from."""
+    optimizer._check_hyperparam(name, value, door, others)

@@ -24,7 +24,7 @@ from fastadam.kernels.sums import (
     sum_of_squares,
     unscale,
 )
-from fastadam.model.parameter import Parameter, peek_grad, replace_grad
+from fastadam.model.parameter import Parameter, is_lent, peek_grad, put_grad, replace_grad
 
 __all__ = [
     "GradientStats",
@@ -154,7 +154,7 @@ def unscale_gradients(params: Iterable[Any]) -> dict[int, Callable[[], float]]:
         grads,
         [float(param._loss_scale) for param in with_grad],
         [
-            single and is_writeable(grad) and not getattr(param, "_grad_borrowed", False)
+            single and is_writeable(grad) and not is_lent(param)
             for param, grad, single in zip(with_grad, grads, alone(grads), strict=True)
         ],
     )
@@ -190,7 +190,7 @@ def copy_shared_gradients(params: Iterable[Any]) -> list[tuple[Any, Any, Any]]:
         param, grad = with_grad[i], grads[i]
         with beside(grad):
             copy = grad.copy()
-        _put_gradient(param, copy)
+        put_grad(param, copy)
         copied.append((param, grad, copy))
     return copied
 
@@ -199,7 +199,7 @@ def put_back_gradients(copied: Iterable[tuple[Any, Any, Any]]) -> None:
     """Undo `copy_shared_gradients` where the copy is there still."""
     for param, grad, copy in copied:
         if peek_grad(param) is copy:
-            _put_gradient(param, grad)
+            put_grad(param, grad)
 
 
 def _written_by(param: Any) -> list[Any]:
@@ -210,14 +210,6 @@ def _written_by(param: Any) -> list[Any]:
     state = getattr(rule, "state", None)
     arrays += state.values() if isinstance(state, dict) else []
     return [array for array in arrays if is_array(array)]
-
-
-def _put_gradient(param: Any, grad: Any) -> None:
-    """Set a gradient as it is, a caller's or the parameter's own."""
-    if isinstance(param, Parameter):
-        param._grad = grad
-    else:
-        replace_grad(param, grad)
 
 
 def alone(arrays: Sequence[Any]) -> list[bool]:

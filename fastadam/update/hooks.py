@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-__all__ = ["Hook", "HookTable"]
+__all__ = ["Hook", "HookTable", "hooks_of"]
 
 Hook = Callable[..., Any]
 
@@ -90,3 +90,9 @@ class HookTable:
         if timing not in _TIMINGS:
             raise ValueError(f"the timing of hooks to call is 'pre' or 'post', not {timing!r}")
         return list(self._hooks[timing].copy().values())
+
+
+def hooks_of(owner: Any) -> HookTable:
+    """Return the hooks of a rule, or of an optimizer that is set up."""
+    table: HookTable = owner._hooks
+    return table

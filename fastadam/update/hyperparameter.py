@@ -13,7 +13,7 @@ import numpy as np
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.update.overrides import stores_plainly
 
-__all__ = ["Hyperparameter", "HyperparameterProxy"]
+__all__ = ["Hyperparameter", "HyperparameterProxy", "guard"]
 
 # Versions are unique in the process: a number seen once never stands for other contents.
 _next_version: Callable[[], int] = itertools.count(1).__next__
@@ -59,17 +59,6 @@ class Hyperparameter:
         object.__setattr__(self, "_parent", parent)
         object.__setattr__(self, "_version", 0)
         object.__setattr__(self, "_gate", None)
-
-    def _guard(self, gate: Callable[[Hyperparameter, str, Any], None]) -> None:
-        """Let a function look at everything that is set from now on.
-
-        Parameters
-        ----------
-        gate : callable
-            Called with the bag, a name and a value, before anything is set; it raises for what
-            must not be. Copies of the bag have it, too, so that it should be picklable.
-        """
-        object.__setattr__(self, "_gate", gate)
 
     def __getattr__(self, name: str) -> Any:
         # only called when the normal lookup has failed
@@ -256,3 +245,17 @@ class HyperparameterProxy:
 
     def __set__(self, obj: Any, value: Any) -> None:
         setattr(obj.hyperparam, self._attr_name, value)
+
+
+def guard(bag: Hyperparameter, gate: Callable[[Hyperparameter, str, Any], None]) -> None:
+    """Let a function look at everything that is set in a bag from now on.
+
+    Parameters
+    ----------
+    bag : Hyperparameter
+        The bag.
+    gate : callable
+        Called with the bag, a name and a value, before anything is set; it raises for what must not
+        be. Copies of the bag have it, too, so that it should be picklable.
+    """
+    object.__setattr__(bag, "_gate", gate)

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from fastadam.kernels.backend import is_array
 from fastadam.kernels.dtypes import type_name
-from fastadam.model.parameter import Parameter, replace_grad
+from fastadam.model.parameter import Parameter, lend, lendable, replace_grad
 from fastadam.update.target import Target
 
 __all__ = ["lend_gradients"]
@@ -39,7 +39,7 @@ def lend_gradients(targets: Target, grads: Any, loss_scale: float | None = None)
         if checked is None:
             param.cleargrad()
         elif isinstance(param, Parameter):
-            param._lend(checked)
+            lend(param, checked)
         else:
             replace_grad(param, checked)
         param._loss_scale = loss_scale
@@ -48,7 +48,7 @@ def lend_gradients(targets: Target, grads: Any, loss_scale: float | None = None)
 def _checked(param: Any, grad: Any) -> npt.NDArray[Any]:
     """Return a gradient as an array that fits, in a copy for another library's parameter."""
     if isinstance(param, Parameter):
-        return param._lendable(grad)
+        return lendable(param, grad)
     name, array = getattr(param, "name", None), param.array
     if array is not None and not is_array(array):
         raise TypeError(f"parameter {name!r} must be a numpy.ndarray, not {type_name(array)}")

@@ -23,7 +23,7 @@ from fastadam.update.gradients import (
 )
 from fastadam.update.optimizer import Optimizer
 
-__all__ = ["MISSING_GRADIENTS", "ON_NONFINITE", "LossScaling"]
+__all__ = ["MISSING_GRADIENTS", "ON_NONFINITE", "LossScaling", "note_norm", "prepare_no_scale"]
 
 MISSING_GRADIENTS = ("zeros", "skip")
 ON_NONFINITE = ("propagate", "skip", "raise")
@@ -399,3 +399,14 @@ def _computing(params: Iterable[Any]) -> Iterator[np.dtype[Any]]:
         computing = None if dtype is None else computing_dtype(dtype)
         if computing is not None:
             yield computing
+
+
+def note_norm(optimizer: Any, hook: Any, norm: float | None, sums: Any) -> None:
+    """Tell an optimizer what a hook that clips has found: the norm, or the sums on a GPU."""
+    if isinstance(optimizer, LossScaling):
+        optimizer._note_norm(hook, norm, sums)
+
+
+def prepare_no_scale(prepared: PreparedLoad, optimizer: LossScaling) -> None:
+    """Take over, when a load is made, that the loss of an optimizer is not scaled."""
+    optimizer._prepare_scale(prepared, None)

@@ -14,7 +14,7 @@ from fastadam.update.overrides import brought_by_class, loads_in_two_phases
 from fastadam.update.parameter_table import ParameterTable
 from fastadam.update.target import ArrayTarget, Target, as_target
 
-__all__ = ["Optimizer"]
+__all__ = ["Optimizer", "target_of"]
 
 
 class Optimizer(Comparable):
@@ -310,6 +310,22 @@ class Optimizer(Comparable):
         self._set_up()
         assert self._hooks is not None
         return self._hooks
+
+
+def target_of(optimizer: Any, refresh: bool = False) -> Target:
+    """Return the walked target of an optimizer; RuntimeError if there is none.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+        The optimizer.
+    refresh : bool, optional
+        Whether to walk it again first.
+    """
+    if refresh:
+        optimizer._refresh()
+    target: Target = optimizer._set_up()
+    return target
 
 
 class _Whole:

@@ -26,7 +26,7 @@ from fastadam.update.master import follow, new_master, round_to
 from fastadam.update.rule_batch import RuleBatch
 from fastadam.update.state_loading import prepare_state
 
-__all__ = ["UpdateRule"]
+__all__ = ["UpdateRule", "master_of", "uses_master"]
 
 
 class UpdateRule:
@@ -455,3 +455,14 @@ class UpdateRule:
             return self._state
         finally:
             self._state = before
+
+
+def uses_master(rule: Any) -> bool | None:
+    """Tell whether a rule is to keep a float32 master; None for what is no rule."""
+    flag = getattr(rule, "_use_fp32_update", None)
+    return None if flag is None else bool(flag)
+
+
+def master_of(rule: UpdateRule) -> Any:
+    """Return the float32 master of a rule's parameter, None if it has none."""
+    return rule._fp32_param
