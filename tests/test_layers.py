@@ -161,6 +161,31 @@ KNOWLEDGE = {
 # A list of links is made of links, so a link's repeat() needs it when it is called.
 UPWARD = {("model.link", "model.chain")}
 
+# Names of Chainer's that its users read.
+CHAINERS = {
+    *("_loss_scale", "_loss_scaling_is_dynamic", "_loss_scaling_isnan", "_loss_scale_max"),
+    # and what its parameters have
+    "_set_grad_without_check",
+}
+
+# Private attributes that a folder uses of another's objects. Most are in loops over parameters;
+# they go when there is one reader of parameters and rules, in C.
+PRIVATE = {
+    ("checkpoint.optimizer_loading", "_fixed"),
+    ("kernels.cpu._tensors", "_fp32_param"),
+    ("kernels.cpu._tensors", "_state"),
+    ("kernels.gpu._tensors", "_fp32_param"),
+    ("kernels.gpu._tensors", "_state"),
+    ("optimizers.adam_batch", "_grad"),
+    ("optimizers.adam_batch", "_hooks"),
+    ("optimizers.adam_batch", "_use_fp32_update"),
+    ("serializers.remembering", "_copied_slots"),
+    ("serializers.remembering", "_targets"),
+    ("update.noted_links", "_named_children"),
+    ("update.noted_links", "_params"),
+    ("update.repetition", "_grad_borrowed"),
+}
+
 
 def ranks(layers: str) -> dict[str, int]:
     """Number the lines from the bottom."""
@@ -287,6 +312,78 @@ def test_only_the_optimizers_call_kernels() -> None:
         if not allowed.match(module):
             called = {name for name in own_imports(module) if name.startswith("kernels")}
             assert called <= KNOWLEDGE, module
+
+
+def is_private(name: str) -> bool:
+    """Tell whether a name is private; those of named tuples are not."""
+    return bool(re.fullmatch(r"_[A-Za-z]\w*", name)) and name not in ("_replace", "_fields")
+
+
+def private_names(folder: str) -> set[str]:
+    """The private names that the classes and modules of a folder define."""
+    found: set[str] = set()
+    for module in modules():
+        if module.split(".")[0] != folder:
+            continue
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                found.add(node.name)
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                found.add(node.id)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                if ast.unparse(node.value) in ("self", "cls"):
+                    found.add(node.attr)
+            elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__":
+                values = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
+                found |= {value for value in values if isinstance(value, str)}
+    return {name for name in found if is_private(name)}
+
+
+def private_uses() -> Iterator[tuple[str, str]]:
+    """Yield (module, name) for private attributes of anything but ``self`` and ``cls``."""
+    for module in modules():
+        for node in ast.walk(tree(module)):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in ("self", "cls"):
+                yield module, node.attr
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr"):
+                yield module, ast.unparse(node.args[1]).strip("'")
+    for path in sorted(Path(__file__).parents[1].glob("fastadam/**/*.pyx")):
+        module = ".".join(path.with_suffix("").parts[-path.parts[::-1].index("fastadam") :])
+        text = re.sub(r"^\s*(from|c?import) .*$", "", path.read_text(), flags=re.M)
+        for owner, name in re.findall(r"([\w\])]+)\.(_\w+)", text):
+            if owner not in ("self", "cls"):
+                yield module, name
+
+
+def test_private_attributes_stay_in_their_folder() -> None:
+    defined = {folder: private_names(folder) for folder in floors()}
+    found = set()
+    for module, name in private_uses():
+        own = CHAINERS | defined[module.split(".")[0]]
+        if is_private(name) and name not in own and any(name in each for each in defined.values()):
+            found.add((module, name))
+    assert found == PRIVATE
+
+
+def asks_what_is_overridden(node: ast.AST) -> bool:
+    """Tell whether an expression compares a class's method with another, or looks for its class."""
+    text = ast.unparse(node) if isinstance(node, ast.expr) else ""
+    if isinstance(node, ast.Attribute):
+        return node.attr in ("__func__", "__mro__")
+    if isinstance(node, ast.Call):
+        return bool(re.match(r"vars\(type\(|.*\.__module__\.(startswith|partition)\(", text))
+    if isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.Is | ast.IsNot):
+        return bool(re.search(r"type\([\w.]+\)\.\w|getattr\(type\(", text))
+    return False
+
+
+def test_one_place_asks_what_is_overridden() -> None:
+    asking = {
+        module
+        for module in modules()
+        if any(asks_what_is_overridden(node) for node in ast.walk(tree(module)))
+    }
+    assert asking == {"update.overrides"}
 
 
 def test_nothing_is_pickled() -> None:
