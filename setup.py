@@ -225,8 +225,17 @@ class BuildExtensions(build_ext):
         )
         for extension, c in zip(self.extensions, translated, strict=True):
             extension.sources = c.sources
+        self.remove_old()
         super().build_extensions()
         settings.write_text(text)
+
+    def remove_old(self) -> None:
+        """Remove the extensions of the last build, for this Python, that this one does not make."""
+        made = {self.get_ext_fullpath(extension.name) for extension in self.extensions}
+        first = Path(self.get_ext_fullpath("fastadam.extension"))
+        for path in first.parent.rglob(first.name.replace("extension", "*", 1)):
+            if str(path) not in made:
+                path.unlink()
 
     def is_clang(self) -> bool:
         """Tell whether the compiler is clang, whatever its name."""

@@ -175,6 +175,27 @@ def test_the_flags_that_keep_the_bits_come_last(setup, platform, more):
     assert loops == (4 if more else 2)
 
 
+def test_extensions_of_the_last_build_that_are_gone_are_removed(setup, tmp_path):
+    from setuptools import Distribution
+
+    modules = setup["extensions"]("linux-x86_64")
+    command = setup["BuildExtensions"](Distribution({"name": "x", "ext_modules": modules}))
+    command.build_lib = command.build_temp = str(tmp_path)
+    command.ensure_finalized()
+    made, gone, moved = (
+        Path(command.get_ext_fullpath(f"fastadam.kernels.{name}"))
+        for name in ("cpu._step", "_gone", "_step")
+    )
+    source = made.with_name("engine.py")
+    others = made.with_name("_gone.cpython-399-other.so")
+    for path in (made, source, others, gone, moved):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    command.remove_old()
+    assert all(path.exists() for path in (made, source, others))
+    assert not any(path.exists() for path in (gone, moved))
+
+
 COMPILERS = pytest.mark.parametrize("compiler", ["cc", "clang", "clang-14"])
 
 
@@ -363,8 +384,12 @@ def test_the_installed_package_holds_the_modules_of_the_source_tree_and_no_other
 
     assert modules(INSTALLED) == modules(SOURCE / "fastadam")
     assert not list(INSTALLED.rglob("*.pyx"))
-    built = {path.name.partition(".")[0] for path in INSTALLED.rglob("*.so")}
-    sources = {path.stem for path in (SOURCE / "fastadam").rglob("*.pyx")}
+    built = {
+        str(path.relative_to(INSTALLED).with_name(path.name.partition(".")[0]))
+        for path in INSTALLED.rglob("*.so")
+    }
+    package = SOURCE / "fastadam"
+    sources = {str(path.relative_to(package).with_suffix("")) for path in package.rglob("*.pyx")}
     if _cpu_features.machine() == "x86_64":
         assert built == sources
     else:
