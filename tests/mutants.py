@@ -756,11 +756,16 @@ MUTANTS = [
     Mutant("overflowing scalars warn", HOOKS + "_gradient.py", 'over="ignore"', 'over="warn"'),
     Mutant(
         "old names are silent",
-        "fastadam/optimizer.py",
+        "fastadam/optimizer_hooks/deprecated.py",
         "            DeprecationWarning,\n",
         "            PendingDeprecationWarning,\n",
     ),
-    Mutant("old names point here", "fastadam/optimizer.py", "stacklevel=2", "stacklevel=1"),
+    Mutant(
+        "old names point here",
+        "fastadam/optimizer_hooks/deprecated.py",
+        "stacklevel=2",
+        "stacklevel=1",
+    ),
     Mutant(
         "hooks for disabled rules",
         "fastadam/update/gradient_method.py",

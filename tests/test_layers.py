@@ -118,6 +118,7 @@ FOLDERS = {
         device initializer
     """,
     "optimizer_hooks": """
+        deprecated
         weight_decay lasso gradient_clipping gradient_hard_clipping gradient_noise gradient_lars
         _gradient
     """,

@@ -45,7 +45,7 @@ class Link(Registry):
     --------
     >>> import numpy as np
     >>> from fastadam.link import Link
-    >>> from fastadam.model.parameter import Parameter
+    >>> from fastadam import Parameter
     >>> class Linear(Link):
     ...     def __init__(self, n_in, n_out):
     ...         super().__init__()

@@ -63,7 +63,7 @@ class Parameter(LazyArray):
     Examples
     --------
     >>> import numpy as np
-    >>> from fastadam.model.parameter import Parameter
+    >>> from fastadam import Parameter
     >>> w = Parameter(np.zeros((2, 3), np.float32), name="W")
     >>> w
     Parameter('W', shape=(2, 3), dtype=float32)
@@ -188,7 +188,7 @@ class Parameter(LazyArray):
         Examples
         --------
         >>> import numpy as np
-        >>> from fastadam.model.parameter import Parameter
+        >>> from fastadam import Parameter
         >>> w = Parameter(np.zeros(3, np.float32), name="w")
         >>> mine = np.ones(3)
         >>> w.lend_grad(mine)

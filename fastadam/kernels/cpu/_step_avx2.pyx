@@ -1,3 +1,3 @@
-# The loops of _cpu.pyx, compiled for AVX2 (see setup.py for the flags).
+# The loops of _step.pyx, compiled for AVX2 (see setup.py for the flags).
 
 include "_step.pyx"
