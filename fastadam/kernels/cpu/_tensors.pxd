@@ -41,7 +41,7 @@ cdef enum Change:
     MULTIPLY              # g = g * b
 
 
-# One row of the table of gradients whose squares are summed; norm.py spells it for NumPy.
+# One row of the table of gradients whose squares are summed; gradient_table.py spells it for NumPy.
 cdef struct Gradient:
     size_t g
     size_t out            # where the unscaled gradient is written, 0 for nowhere

@@ -141,7 +141,7 @@ def run_squares(
 
     Parameters
     ----------
-    table : numpy.ndarray of norm.GRADIENT, shape (n,)
+    table : numpy.ndarray of gradient_table.GRADIENT, shape (n,)
         One row per gradient: dense and aligned, with ``start`` the running sum of its chunks.
     sums : numpy.ndarray of float64
         Receives the sum of squares of every chunk.

@@ -1,9 +1,9 @@
 r"""The CUDA source of the GPU engine, and nothing else.
 
 Same formulas, names and order as ``reference.py`` and ``_step.pyx``; same bits, as long as it is
-compiled without contraction and with IEEE division and roots (see ``gpu.OPTIONS``). It includes no
-header, so that it needs none of the CUDA toolkit's. The arguments of each kernel are declared for
-Python in ``gpu.KERNELS``.
+compiled without contraction and with IEEE division and roots (see ``engine.OPTIONS``). It includes
+no header, so that it needs none of the CUDA toolkit's. The arguments of each kernel are declared
+for Python in ``engine.KERNELS``.
 """
 
 __all__ = ["SOURCE"]
