@@ -946,7 +946,9 @@ MUTANTS = [
     Mutant("set threads step aside", CPU, "threads.set_by_hand() is not None", "False"),
     Mutant("set threads are timed", CPU, " and threads.set_by_hand() is None", ""),
     Mutant("small steps are timed", CPU, "if total >= SERIAL_BELOW and", "if"),
-    Mutant("strided steps are timed", BATCH, "    if batch.steady:\n        batch", "    batch"),
+    Mutant(
+        "steps with copies are timed", BATCH, "    if batch.steady:\n        batch", "    batch"
+    ),
     # files
     Mutant("changes are saved", f"{FILES}/entries.py", "if found != expected.sha256:", "if False:"),
     Mutant(
