@@ -199,7 +199,7 @@ MUTANTS = [
     ),
     Mutant("flushed without sign", PREPARE, "copysignf(0, x) if", "0 if"),
     Mutant("by the reciprocal", NORM, "g_i / scale", "g_i * (1 / scale)"),
-    Mutant("quotient not written", NORM, "                out[begin + i] = g_i\n", ""),
+    Mutant("quotient not written", NORM, "out[begin + i] = g_i", "pass"),
     Mutant(
         "squares of the scaled gradient",
         NORM,

@@ -214,11 +214,14 @@ def attempts(mutants: list[Mutant], copies: list[Copy]) -> Iterator[tuple[Mutant
 
 def main() -> int:
     """Try the named mutants, or all; print who was killed by which test."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--record", action="store_true")
     parser.add_argument("names", nargs="*", metavar="NAME")
     options = parser.parse_args()
+    unknown = set(options.names) - {mutant.name for mutant in MUTANTS}
+    if unknown:
+        parser.error(f"there is no mutant {', '.join(map(repr, sorted(unknown)))}")
     mutants = [mutant for mutant in MUTANTS if not options.names or mutant.name in options.names]
     survivors = []
     killers: dict[str, str] = {}
