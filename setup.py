@@ -35,8 +35,8 @@ from setuptools.errors import CCompilerError, CompileError, ExecError, OptionErr
 
 KERNELS = "fastadam/kernels"
 
-# Sources that others include: a change in one of them compiles everything anew.
-INCLUDED = (
+# Module: what its source includes. A change there compiles it anew.
+LOOPS = (
     "_cpu.pyx",
     "_cut.pxi",
     "_half.pxi",
@@ -45,6 +45,13 @@ INCLUDED = (
     "_prepare.pxi",
     "_table.pxd",
 )
+INCLUDED = {
+    "_cpu": LOOPS,
+    "_cpu_avx2": LOOPS,
+    "_cpu_avx512": LOOPS,
+    "_floor": ("_cut.pxi", "_table.pxd"),
+    "_table": ("_table.pxd",),
+}
 
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
 # a flag adds the feature to supported() in _cpu_features.pyx.
@@ -170,7 +177,7 @@ def extensions(platform: str) -> list[Extension]:
         Extension(
             f"fastadam.kernels.{module}",
             [f"{KERNELS}/{module}.pyx"],
-            depends=[f"{KERNELS}/{name}" for name in INCLUDED],
+            depends=[f"{KERNELS}/{name}" for name in INCLUDED.get(module, ())],
             extra_compile_args=list(flags.get(module, take_back)),
             include_dirs=include.get(module, []),
             define_macros=macros.get(module, []),

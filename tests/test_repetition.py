@@ -277,6 +277,22 @@ def test_a_true_gradient_of_a_parameter_is_written_where_it_is() -> None:
             assert np.all(param.grad == 1.5)
 
 
+def test_each_gradient_is_divided_by_a_scale_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = link([np.float32, np.float64])
+    opt = Adam(beta1=0.0).setup(model)
+    passes = count_passes(monkeypatch)
+    for repeated in (False, True, True):
+        passes.clear()
+        for i, param in enumerate(opt.parameters.values()):
+            param.grad, param._loss_scale = np.full_like(param.array, 6.0), [4.0, 2.0, None][i % 3]
+        opt.update()
+        assert ("prepared" in passes) is repeated
+        for i, param in enumerate(opt.parameters.values()):
+            true = [1.5, 3.0, 6.0][i % 3]
+            assert np.all(param.grad == true)
+            assert np.all(param.update_rule.state["m"] == true)
+
+
 @pytest.mark.parametrize("scale", [None, 4.0])
 def test_gradients_that_share_memory_are_multiplied_once(scale: float | None) -> None:
     model = link([np.float32])

@@ -547,6 +547,24 @@ class TestOrder:
         np.testing.assert_array_equal(param.grad, zeros.grad)
 
 
+@each_param
+def test_a_subclass_is_called_with_each_parameter(name: str, link_of: Callable[..., Any]) -> None:
+    """What its class can do for all parameters at once is not what the subclass does."""
+    hook = MAKE[name]()
+
+    class Own(type(hook)):  # type: ignore[misc]
+        def __call__(self, rule: Any, param: Any) -> None:
+            super().__call__(rule, param)
+            param.grad += 1
+
+    hook.__class__ = Own
+    param = given()
+    opt = fastadam.Adam().setup(link_of(W=param))
+    opt.add_hook(hook)
+    opt.update()
+    assert is_after(name, param.grad - 1)
+
+
 def test_sum_of_everything_in_one_program(link_of: Callable[..., Any]) -> None:
     """All hooks together, one after the other, against the formulas in float64."""
     param = given()
