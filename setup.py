@@ -35,8 +35,8 @@ from setuptools.errors import CCompilerError, CompileError, ExecError, OptionErr
 
 KERNELS = "fastadam/kernels"
 
-# Sources that others include: a change in one of them compiles everything anew.
-INCLUDED = (
+# Module: what its source includes. A change there compiles it anew.
+LOOPS = (
     "cpu/_step.pyx",
     "cpu/_cut.pxi",
     "cpu/_half.pxi",
@@ -45,6 +45,13 @@ INCLUDED = (
     "cpu/_prepare.pxi",
     "cpu/_tensors.pxd",
 )
+INCLUDED = {
+    "cpu._step": LOOPS,
+    "cpu._step_avx2": LOOPS,
+    "cpu._step_avx512": LOOPS,
+    "cpu._floor": ("cpu/_cut.pxi", "cpu/_tensors.pxd"),
+    "cpu._tensors": ("cpu/_tensors.pxd",),
+}
 
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
 # a flag adds the feature to supported() in _cpu_features.pyx.
@@ -170,7 +177,7 @@ def extensions(platform: str) -> list[Extension]:
         Extension(
             f"fastadam.kernels.{module}",
             [f"{KERNELS}/{module.replace('.', '/')}.pyx"],
-            depends=[f"{KERNELS}/{name}" for name in INCLUDED],
+            depends=[f"{KERNELS}/{name}" for name in INCLUDED.get(module, ())],
             extra_compile_args=list(flags.get(module, take_back)),
             include_dirs=include.get(module, []),
             define_macros=macros.get(module, []),

@@ -46,9 +46,18 @@ for _name in ("eps", "weight_decay_rate", "final_lr", "gamma"):
     BAD_NUMBERS[_name] += [-1e-300, -1, np.array(-0.5), Decimal(-1)]
 BAD_NUMBERS["weight_decay_rate"] += [1.5, 2, np.float32(1.0001), Fraction(8, 7)]
 
+
+class Digits(str):
+    """Text that can be made a number of."""
+
+    def __float__(self) -> float:
+        return 0.5
+
+
 NO_NUMBERS: list[Any] = [
     None,
     "0.5",
+    Digits("0.5"),
     b"0.5",
     bytearray(b"1"),
     memoryview(b"1"),

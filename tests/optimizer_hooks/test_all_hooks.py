@@ -493,6 +493,27 @@ class TestNonFinite:
         assert np.isfinite(one.grad[0]) == bounded
 
 
+class TestCalledByHand:
+    """Without the settings of an update around them."""
+
+    @every_hook
+    def test_numbers_that_are_too_large_are_infinite_without_a_word(
+        self, name: str, link_of: Callable[..., Any]
+    ) -> None:
+        param = fastadam.Parameter(np.array([1.0, -1.0], np.float32))
+        param.grad = np.array([np.inf, 3e38], np.float32)
+        hook = MAKE[name]()
+        if hasattr(hook, "rate"):
+            hook.rate = 1e300
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            if getattr(hook, "call_for_each_param", False):
+                hook(None, param)
+            else:
+                hook(fastadam.Adam().setup(link_of(W=param)))
+        assert not np.isfinite(param.grad).all() or name == "GradientHardClipping"
+
+
 class TestOrder:
     def test_hooks_see_what_those_before_them_have_made(self, link_of: Callable[..., Any]) -> None:
         hooks = [WeightDecay(0.5), GradientHardClipping(0, 3.25)]
@@ -545,6 +566,24 @@ class TestOrder:
         zeros.grad[:] = 0
         call(MAKE[name](), zeros)
         np.testing.assert_array_equal(param.grad, zeros.grad)
+
+
+@each_param
+def test_a_subclass_is_called_with_each_parameter(name: str, link_of: Callable[..., Any]) -> None:
+    """What its class can do for all parameters at once is not what the subclass does."""
+    hook = MAKE[name]()
+
+    class Own(type(hook)):  # type: ignore[misc]
+        def __call__(self, rule: Any, param: Any) -> None:
+            super().__call__(rule, param)
+            param.grad += 1
+
+    hook.__class__ = Own
+    param = given()
+    opt = fastadam.Adam().setup(link_of(W=param))
+    opt.add_hook(hook)
+    opt.update()
+    assert is_after(name, param.grad - 1)
 
 
 def test_sum_of_everything_in_one_program(link_of: Callable[..., Any]) -> None:

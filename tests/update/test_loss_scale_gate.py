@@ -90,6 +90,15 @@ def test_refused_with_nothing_changed(door: str, updates: int) -> None:
             np.testing.assert_equal(everything(opt), before, err_msg=f"{dtype} {scale!r}")
 
 
+@pytest.mark.parametrize("door", ["loss_scaling", "set_loss_scale", "loss_scale"])
+def test_refused_without_a_target(door: str) -> None:
+    for scale in ALWAYS:
+        opt = Adam()
+        with pytest.raises(ValueError, match="must be a finite number above 0"):
+            DOORS[door](opt, scale)
+        assert (opt.loss_scale, opt._loss_scaling_is_dynamic) == (None, False)
+
+
 @pytest.mark.parametrize("door", DOORS)
 def test_taken(door: str) -> None:
     for dtype in ("f4", "f8"):

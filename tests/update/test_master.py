@@ -528,3 +528,21 @@ def test_copies_have_masters_of_their_own() -> None:
     assert rule_of(again)._fp32_param is not rule_of(opt)._fp32_param
     assert bits(rule_of(again)._fp32_param.array) == bits(rule_of(opt)._fp32_param.array)
     assert bits(again.target["w"]) == bits(opt.target["w"])
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_a_parameter_keeps_its_array(by_itself: bool) -> None:
+    link = fastadam.Link()
+    with link.init_scope():
+        link.w = fastadam.Parameter(np.ones(5, np.float16))
+    opt = optimizer().setup(link)
+    opt.use_fp32_update()
+    if by_itself:
+        rule_of(opt).add_hook(nothing)
+    array = link.w.array
+    for gradient in gradients(3):
+        link.w.grad = gradient.astype(np.float16)
+        opt.update()
+        assert link.w.array is array
+    assert bits(array) == bits(rule_of(opt)._fp32_param.array.astype(np.float16))
+    assert (array != 1).all()

@@ -277,6 +277,22 @@ def test_a_true_gradient_of_a_parameter_is_written_where_it_is() -> None:
             assert np.all(param.grad == 1.5)
 
 
+def test_each_gradient_is_divided_by_a_scale_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = link([np.float32, np.float64])
+    opt = Adam(beta1=0.0).setup(model)
+    passes = count_passes(monkeypatch)
+    for repeated in (False, True, True):
+        passes.clear()
+        for i, param in enumerate(opt.parameters.values()):
+            param.grad, param._loss_scale = np.full_like(param.array, 6.0), [4.0, 2.0, None][i % 3]
+        opt.update()
+        assert ("prepared" in passes) is repeated
+        for i, param in enumerate(opt.parameters.values()):
+            true = [1.5, 3.0, 6.0][i % 3]
+            assert np.all(param.grad == true)
+            assert np.all(param.update_rule.state["m"] == true)
+
+
 @pytest.mark.parametrize("scale", [None, 4.0])
 def test_gradients_that_share_memory_are_multiplied_once(scale: float | None) -> None:
     model = link([np.float32])
@@ -325,6 +341,51 @@ def test_a_hook_that_clips_in_another_way_is_called() -> None:
     for _ in range(4):
         opt.apply_gradients({"w": np.ones(3)})
     assert called == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("others", ["none", "before", "behind"])
+def test_hooks_beside_clipping_are_called_at_every_update(others: str) -> None:
+    class Counted:
+        name = "counted"
+        timing = "pre"
+
+        def __call__(self, opt: Any) -> None:
+            called.append(opt.t)
+
+    called: list[int] = []
+    opt = Adam().setup({"w": np.zeros(3)})
+    hooks = {"none": [], "before": [Counted()], "behind": [Counted()]}[others]
+    clipping = GradientClipping(1.0)
+    for hook in [clipping, *hooks] if others == "behind" else [*hooks, clipping]:
+        opt.add_hook(hook)
+    for _ in range(4):
+        opt.apply_gradients({"w": np.ones(3)})
+    assert called == ([] if others == "none" else [0, 1, 2, 3])
+
+
+def test_clipping_after_the_step_clips_no_gradient_of_it() -> None:
+    found = []
+    for timing in (None, "post"):
+        params = {"w": np.zeros(3)}
+        opt = Adam(beta1=0.5).setup(params)
+        if timing:
+            opt.add_hook(GradientClipping(0.125), timing=timing)
+        for i in range(4):
+            opt.apply_gradients({"w": np.array([0.5, 1.0 + i, -2.0])})
+        found.append((params["w"], *opt.parameters["w"].update_rule.state.values()))
+    for clipped, plain in zip(*found, strict=True):
+        np.testing.assert_array_equal(clipped, plain)
+
+
+def test_every_parameter_has_the_first_alpha_that_is_not_zero() -> None:
+    params = {"a": np.zeros(3), "c": np.zeros(1)}
+    opt = fastadam.AdaBound(alpha=0.0).setup(params)
+    rules = [param.update_rule for param in opt.parameters.values()]
+    for alpha in (0.0, 0.0, 0.25, 0.5, 0.5):
+        opt.alpha = alpha
+        opt.apply_gradients({name: np.ones(p.shape) for name, p in params.items()})
+        first = {0.0: {0.0, None}, 0.25: {0.25}, 0.5: {0.25}}[alpha]
+        assert {getattr(rule, "initial_alpha", None) for rule in rules} <= first
 
 
 def test_the_threshold_may_change() -> None:

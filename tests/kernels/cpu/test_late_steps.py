@@ -151,6 +151,15 @@ def test_small_steps_and_strided_ones_are_not_noted(crowded: list[tuple[int, int
     assert crowded == []
 
 
+def test_steps_with_gradients_that_are_copied_are_not_noted(
+    crowded: list[tuple[int, int]],
+) -> None:
+    p, m, v = (np.full(N, x, "f4") for x in (1, 0, 0))
+    for t in range(1, 4):
+        fastadam.adam_step(p, p, m, v, t=t)
+    assert crowded == []
+
+
 def test_a_number_of_threads_that_was_set_holds(crowded: list[tuple[int, int]]) -> None:
     opt = fastadam.Adam().setup(np.ones(N, "f4"))
     grad: Any = np.ones(N, "f4")
