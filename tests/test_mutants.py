@@ -55,7 +55,11 @@ def test_tests_that_compare_texts_kill_nobody() -> None:
     ("mutated", "first", "early"),
     [
         ("fastadam/files/npz.py", "tests/files/test_npz_files.py", "tests/files/test_limits.py"),
-        ("fastadam/kernels/cpu/_half.pxi", "tests/kernels/test_half.py", "tests/kernels/cpu/test_cpu.py"),
+        (
+            "fastadam/kernels/cpu/_half.pxi",
+            "tests/kernels/test_half.py",
+            "tests/kernels/cpu/test_cpu.py",
+        ),
         ("fastadam/kernels/_hooks.pxi", None, "tests/optimizer_hooks/test_all_hooks.py"),
     ],
 )

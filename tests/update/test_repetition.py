@@ -388,6 +388,56 @@ def test_every_parameter_has_the_first_alpha_that_is_not_zero() -> None:
         assert {getattr(rule, "initial_alpha", None) for rule in rules} <= first
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("reallocate_cleared_grads", "call_hooks", "check_nan_in_grads", "is_safe_to_update"),
+        "update_loss_scale",
+    ],
+)
+def test_a_method_that_an_optimizer_gets_between_updates_is_called(name: str) -> None:
+    opt = Adam().setup({"w": np.zeros(3)})
+    opt.loss_scaling()
+    for _ in range(3):
+        opt.apply_gradients({"w": np.ones(3)})
+    usual, called = getattr(opt, name), []
+    setattr(opt, name, lambda *args: (called.append(opt.t), usual(*args))[1])
+    opt.apply_gradients({"w": np.ones(3)})
+    assert called
+
+
+def test_gradients_that_somebody_has_left_are_gone_after_lent_ones() -> None:
+    model = Link(w=(3,))
+    model.w.array[...] = 0
+    opt = Adam().setup(model)
+    for _ in range(3):
+        opt.apply_gradients({"w": np.ones(3, np.float32)})
+    model.w.grad = np.full(3, -1.0, np.float32)
+    opt.apply_gradients({"w": np.ones(3, np.float32)})
+    assert model.w.grad is None
+
+
+def test_a_gradient_that_was_missing_and_is_there() -> None:
+    class Patient(Adam):
+        def reallocate_cleared_grads(self) -> None:
+            pass
+
+    found = []
+    for kind in (Patient, Adam):
+        model = Link(a=(3,), b=(2,))
+        model.a.array[...], model.b.array[...] = 1, -1
+        opt = kind().setup(model)
+        opt.missing_gradients = "zeros" if kind is Patient else "skip"
+        for t in range(4):
+            model.a.grad = np.full(3, 0.5 + t, np.float32)
+            model.b.grad = None if t < 2 else np.full(2, -2.0, np.float32)
+            opt.update()
+            found.append(model.b.array.tolist())
+        assert found[-1] != [-1, -1]
+    # the first has counted the steps of b, and has made none
+    assert found[1] == found[5] == [-1, -1]
+
+
 def test_the_threshold_may_change() -> None:
     params = {"w": np.zeros(3)}
     opt = fastadam.Adam(beta1=0.5, beta2=0.5).setup(params)
