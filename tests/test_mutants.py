@@ -57,10 +57,10 @@ def test_tests_that_compare_texts_kill_nobody() -> None:
         ("fastadam/files/npz.py", "tests/files/test_npz_files.py", "tests/files/test_limits.py"),
         (
             "fastadam/kernels/cpu/_half.pxi",
-            "tests/kernels/test_half.py",
+            "tests/kernels/cpu/test_half.py",
             "tests/kernels/cpu/test_cpu.py",
         ),
-        ("fastadam/kernels/_hooks.pxi", None, "tests/optimizer_hooks/test_all_hooks.py"),
+        ("fastadam/kernels/cpu/_hooks.pxi", None, "tests/optimizer_hooks/test_all_hooks.py"),
     ],
 )
 def test_the_likeliest_come_first(mutated: str, first: str | None, early: str) -> None:
@@ -70,7 +70,7 @@ def test_the_likeliest_come_first(mutated: str, first: str | None, early: str) -
     tests = [file for stage in stages for file in stage]
     assert len(tests) == len(set(tests))
     assert not [file for file in tests if "/gpu/" in file]
-    assert {"tests/test_optimizer.py", "tests/files/test_atomic.py"} <= set(tests)
+    assert {"tests/update/test_optimizer.py", "tests/files/test_atomic.py"} <= set(tests)
 
 
 @pytest.mark.parametrize(
