@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import gc
+import os
 import pickle
 import weakref
 from collections.abc import Callable
@@ -381,3 +383,23 @@ def test_an_optimizer_is_freed_as_soon_as_nobody_has_it() -> None:
                     assert ref() is None, (name, updates, kind)
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="looks behind an array")
+def test_arrays_that_shrink_where_they_are_are_not_stepped_beyond_their_end() -> None:
+    w = np.array([1.0, 2.0, 3.0])
+    opt = fastadam.Adam().setup({"w": w})
+    for _ in range(3):
+        opt.apply_gradients({"w": np.ones(3)})
+    arrays = [w, *opt.parameters["w"].update_rule.state.values()]
+    places = [array.ctypes.data for array in arrays]
+    for array in arrays:
+        array.resize(2, refcheck=False)
+    if places != [array.ctypes.data for array in arrays]:
+        pytest.skip("the arrays have got other memory")
+    behind = [ctypes.c_double.from_address(place + 16) for place in places]
+    before = [number.value for number in behind]
+    left = w.copy()
+    opt.apply_gradients({"w": np.ones(2)})
+    assert [number.value for number in behind] == before
+    assert np.all(w < left)
