@@ -86,7 +86,8 @@ def everything(opt: Any) -> dict[str, Any]:
         "own": {
             k: v
             for k, v in opt.__getstate__().items()
-            if k not in ("hyperparam", "_hooks", "_known", "_whole")
+            # a report is made when it is looked at; the target is compared below
+            if k not in ("hyperparam", "_hooks", "_known", "_whole", "_last", "target")
         },
         "t": (opt.t, opt.epoch, opt.last_update, opt.on_nonfinite),
         "hyperparam": opt.hyperparam.get_dict(),
@@ -266,8 +267,8 @@ def test_keys_that_cannot_be_paths(key: Any) -> None:
     opt = trained()
     error = ValueError if isinstance(key, str) else TypeError
     for bad in ({key: np.zeros(2)}, {"l2": [{key: np.zeros(2)}]}):
-        where = "the target" if key in bad else "l2/0"
-        with refused(opt, error, repr(key), repr(where)):
+        where = "in the target " if key in bad else "in 'l2/0' "
+        with refused(opt, error, f"the key {key!r}", where):
             opt.setup(bad)
     goes_on(opt)
 
@@ -313,6 +314,39 @@ def test_target_that_has_become_bad() -> None:
             opt.update(lambda: (0.5, grads(2)))
         del opt.target[key]
         goes_on(opt)
+
+
+@pytest.mark.parametrize("left", [{}, {"l1": {}}, {"l1": [], "l2": ({},)}])
+def test_target_that_has_become_empty(left: dict[str, Any]) -> None:
+    for call in (
+        lambda opt: opt.apply_gradients(left),
+        lambda opt: opt.update(lambda: (0.5, left)),
+        lambda opt: opt.update(),
+        lambda opt: opt.parameters,
+        serialize,
+    ):
+        opt = trained()
+        whole = dict(opt.target)
+        opt.target.clear()
+        opt.target.update(left)
+        for _ in range(2):
+            with refused(opt, ValueError, "target holds no array", "nothing to train"):
+                call(opt)
+        opt.target.clear()
+        opt.target.update(whole)
+        goes_on(opt)
+    arrays = [np.ones(2), np.ones(3)]
+    of_list = Adam().setup(arrays)
+    of_list.apply_gradients([np.ones(2), np.ones(3)])
+    arrays.clear()
+    with refused(of_list, ValueError, "target holds no array"):
+        of_list.apply_gradients([])
+    assert of_list.t == 1
+    # as in Chainer, a link may have no parameter yet
+    of_link = Adam().setup(Link())
+    of_link.update()
+    of_link.apply_gradients({})
+    assert of_link.t == 2
 
 
 # -- before setup --------------------------------------------------------------------------------
@@ -441,7 +475,18 @@ def test_gradients_of_another_structure() -> None:
         opt.apply_gradients([np.ones(3), {}])
     with refused(opt, ValueError, "at 'l1'", "dict like the target", "ndarray"):
         opt.apply_gradients({"a": np.ones(3), "l1": np.ones(2)})
+    for path in ("a", "l1/W"):
+        shape = str(opt.parameters[path].array.shape)
+        for bad in ({"x": np.ones(3)}, {}, types.MappingProxyType({"x": 1.0}), {1.0}, iter([1.0])):
+            words = f"parameter {path!r}", f"array of shape {shape}", type(bad).__name__
+            with refused(opt, TypeError, *words):
+                opt.apply_gradients(replaced(path, bad))
+            with refused(opt, TypeError, *words):
+                opt.update(lambda bad=bad, path=path: (0.5, replaced(path, bad)))
     goes_on(opt)
+    single = Adam().setup(np.ones(3))
+    with refused(single, TypeError, "'param'", "array of shape (3,)", "dict"):
+        single.apply_gradients({"param": np.ones(3)})
     pair = Adam().setup([np.ones(2), np.ones(2)])
     with refused(pair, ValueError, "2 expected", "got 3"):
         pair.apply_gradients([np.ones(2)] * 3)
@@ -450,6 +495,8 @@ def test_gradients_of_another_structure() -> None:
     link = trained_link()
     with refused(link, TypeError, "mapping from path", "'W'", "list"):
         link.apply_gradients([np.ones((2, 3)), np.ones(2)])
+    with refused(link, TypeError, "parameter 'b'", "array of shape (2,)", "dict"):
+        link.apply_gradients({"W": np.ones((2, 3)), "b": {"x": np.ones(2)}})
 
 
 def test_none_for_a_gradient() -> None:
@@ -458,6 +505,40 @@ def test_none_for_a_gradient() -> None:
     twin.apply_gradients(replaced("l1/b", np.zeros(2)))
     for path, param in twin.parameters.items():
         assert of_parameter(opt.parameters[path])[1:4] == of_parameter(param)[1:4]
+
+
+def test_none_for_all_gradients() -> None:
+    words = "no gradients came, but None", "forget its return"
+
+    def of_array() -> Adam:
+        return Adam(**NUMBERS).setup(np.ones(3))
+
+    def of_list() -> Adam:
+        return Adam(**NUMBERS).setup([np.ones(3), np.ones(2)])
+
+    steps: dict[Any, Any] = {
+        of_array: np.ones(3),
+        of_list: [np.ones(3), None],
+        trained: grads(2),
+        trained_link: {"W": np.ones((2, 3)), "b": None},
+    }
+    for make, good in steps.items():
+        for updates in range(3):
+            for missing in ("zeros", "skip"):
+                opt, twin = make(), make()
+                opt.missing_gradients = twin.missing_gradients = missing
+                for one in [opt, twin] * updates:
+                    one.apply_gradients(good)
+                with refused(opt, TypeError, *words):
+                    opt.apply_gradients(None)
+                with refused(opt, TypeError, *words):
+                    opt.apply_gradients(None, loss_scale=8.0)
+                with refused(opt, TypeError, *words):
+                    opt.update(lambda: (0.5, None))
+                for one in (opt, twin):
+                    one.apply_gradients(good)
+                for path, param in twin.parameters.items():
+                    assert of_parameter(opt.parameters[path])[1:4] == of_parameter(param)[1:4]
 
 
 def test_no_gradients() -> None:
@@ -480,10 +561,41 @@ def test_loss_without_gradients() -> None:
     opt = trained()
     with refused(opt, TypeError, "returned float without gradients", "(loss, gradients)"):
         opt.update(lambda: 0.5)
+    with refused(opt, TypeError, "returned None", "forget its return", "(loss, gradients)"):
+        opt.update(lambda: None)
     goes_on(opt)
     opt = trained_link()
     with refused(opt, TypeError, "returned float", "(loss, gradients)", "backward()"):
         opt.update(lambda: 0.5)
+    with refused(opt, TypeError, "returned None", "forget its return", "backward()"):
+        opt.update(lambda: None)
+
+
+def test_loss_with_more_than_gradients() -> None:
+    for make in (trained, trained_link):
+        opt = make()
+        for more, count in [(("aux",), "tuple of 3"), (("aux", 0), "tuple of 4")]:
+            words = f"returned a {count}", "pair (loss, gradients)", "((loss, more), gradients)"
+            with refused(opt, TypeError, *words):
+                opt.update(lambda more=more: (0.5, grads(2), *more))
+        with refused(opt, TypeError, "returned a tuple of 1", "pair (loss, gradients)"):
+            opt.update(lambda: (0.5,))
+        with refused(opt, TypeError, "returned a list of 2", "a tuple, the pair (loss, gradients)"):
+            opt.update(lambda: [0.5, grads(2)])
+    opt, twin = trained(), trained()
+    assert opt.update(lambda: ((0.5, "more"), grads(2))) == (0.5, "more")
+    twin.apply_gradients(grads(2))
+    for path, param in twin.parameters.items():
+        assert of_parameter(opt.parameters[path])[1:4] == of_parameter(param)[1:4]
+
+
+@pytest.mark.parametrize("given", [grads(2), [np.ones(3)], np.ones(3), 0.5, "loss"])
+def test_gradients_in_the_place_of_a_loss_function(given: Any) -> None:
+    for opt in (trained(), trained_link()):
+        words = "update", "loss function", type(given).__name__, "apply_gradients(gradients)"
+        for more in ((), (grads(2),)):
+            with refused(opt, TypeError, *words):
+                opt.update(given, *more)
 
 
 def test_assigned_gradient_that_does_not_fit() -> None:
