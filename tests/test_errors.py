@@ -772,6 +772,21 @@ def test_parameter_of_another_dtype_than_its_state() -> None:
     goes_on(opt)
 
 
+@pytest.mark.parametrize("key", ["m", "v", "vhat"])
+def test_states_of_adam_step_that_do_not_fit(key: str) -> None:
+    arrays = {name: np.ones(3) for name in ("param", "grad", "m", "v", "vhat")}
+    for bad, error, what, words in [
+        (np.zeros(2), ValueError, "shape", ("(3,)", "(2,)")),
+        (np.zeros(3, "f4"), TypeError, "dtype", ("float64", "float32")),
+    ]:
+        given = {**arrays, key: bad}
+        with pytest.raises(error) as caught:
+            fastadam.adam_step(**given, t=1)
+        said(caught.value, f"state {key} has", *words, f"give one of that {what}", "zeros")
+        assert "set the optimizer up" not in str(caught.value)
+    assert all((array == 1).all() for array in arrays.values())
+
+
 def test_parameter_whose_elements_share_memory() -> None:
     one = np.ones(1)
     spread = np.lib.stride_tricks.as_strided(one, (3,), (0,))
@@ -1049,6 +1064,25 @@ def test_hyperparameter_that_is_no_number(name: str, bad: Any) -> None:
     goes_on(opt)
 
 
+@pytest.mark.parametrize("name", ["amsgrad", "adabound"])
+def test_flag_that_is_neither_true_nor_false(name: str) -> None:
+    for bad in ("yes", None, [True, False]):
+        words = f"{name} must be True or False", type(bad).__name__
+        with pytest.raises(TypeError) as caught:
+            Adam(**{name: bad})
+        said(caught.value, "Adam", *words)
+        opt = trained()
+        with refused(opt, TypeError, *words):
+            setattr(opt, name, bad)
+        with refused(opt, TypeError, *words):
+            opt.set_hyperparam("*", **{name: bad})
+        vars(opt.hyperparam)[name] = bad
+        with refused(opt, TypeError, "'a'", *words):
+            opt.apply_gradients(grads(2))
+        setattr(opt, name, NUMBERS[name])
+        goes_on(opt)
+
+
 def test_parameters_in_the_place_of_alpha() -> None:
     with pytest.raises(TypeError) as caught:
         Adam(tree())
@@ -1133,6 +1167,14 @@ def test_arguments_of_other_libraries(name: str, word: str) -> None:
         said(caught.value, kind.__name__, repr(name), word)
 
 
+@pytest.mark.parametrize("name", ["on_nonfinite", "monitor", "loss_scale"])
+def test_settings_as_arguments(name: str) -> None:
+    for kind in (Adam, fastadam.AdamW, fastadam.AMSGrad, fastadam.AdaBound, fastadam.AMSBound):
+        with pytest.raises(TypeError) as caught:
+            kind(**{name: "skip"})
+        said(caught.value, kind.__name__, repr(name), "attribute", f"opt.{name} = ")
+
+
 @pytest.mark.parametrize(
     ("name", "word"),
     [
@@ -1142,6 +1184,8 @@ def test_arguments_of_other_libraries(name: str, word: str) -> None:
         ("param_groups", "set_hyperparam"),
         ("state_dict", "save_npz"),
         ("load_state_dict", "load_npz"),
+        ("save", "fastadam.save(path, optimizer)"),
+        ("load", "fastadam.load(path, optimizer)"),
         ("weight_decay", "weight_decay_rate"),
         ("nonsense", "no attribute"),
     ],
@@ -1184,6 +1228,23 @@ def test_optimizers_that_are_not_here() -> None:
         with pytest.raises(AttributeError) as caught:
             getattr(fastadam, name)
         said(caught.value, name, "Adam family", "GradientMethod")
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("GradientClipping", "fastadam.optimizer_hooks.GradientClipping"),
+        ("WeightDecay", "fastadam.optimizer_hooks.WeightDecay"),
+        ("save_npz", "fastadam.serializers.save_npz"),
+        ("clip_grad_norm_", "opt.add_hook(optimizer_hooks.GradientClipping(1.0))"),
+        ("clip_grad_value_", "opt.add_hook(optimizer_hooks.GradientHardClipping(-0.5, 0.5))"),
+    ],
+)
+def test_names_that_are_elsewhere(name: str, word: str) -> None:
+    for module in (fastadam, fastadam.optimizers):
+        with pytest.raises(AttributeError) as caught:
+            getattr(module, name)
+        said(caught.value, repr(name), word)
 
 
 # -- adding hooks --------------------------------------------------------------------------------
