@@ -359,8 +359,8 @@ class Parameter(LazyArray):
         self._check_grad_place(lent, array)
         if lent.dtype == object and not isinstance(grad, list | tuple) and not is_array(grad):
             raise TypeError(
-                f"the gradient of {self._label} must be an array of shape {array.shape}, as the "
-                f"target has there, not {type(grad).__name__}"
+                f"the gradient of {self._label} must be an array of shape {array.shape}, like the "
+                f"parameter, not {type(grad).__name__}"
             )
         if not is_floating(lent.dtype):
             raise TypeError(
