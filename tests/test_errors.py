@@ -86,7 +86,8 @@ def everything(opt: Any) -> dict[str, Any]:
         "own": {
             k: v
             for k, v in opt.__getstate__().items()
-            if k not in ("hyperparam", "_hooks", "_known", "_whole")
+            # a report is made when it is looked at; the target is compared below
+            if k not in ("hyperparam", "_hooks", "_known", "_whole", "_last", "target")
         },
         "t": (opt.t, opt.epoch, opt.last_update, opt.on_nonfinite),
         "hyperparam": opt.hyperparam.get_dict(),
@@ -266,8 +267,8 @@ def test_keys_that_cannot_be_paths(key: Any) -> None:
     opt = trained()
     error = ValueError if isinstance(key, str) else TypeError
     for bad in ({key: np.zeros(2)}, {"l2": [{key: np.zeros(2)}]}):
-        where = "the target" if key in bad else "l2/0"
-        with refused(opt, error, repr(key), repr(where)):
+        where = "in the target " if key in bad else "in 'l2/0' "
+        with refused(opt, error, f"the key {key!r}", where):
             opt.setup(bad)
     goes_on(opt)
 
@@ -313,6 +314,39 @@ def test_target_that_has_become_bad() -> None:
             opt.update(lambda: (0.5, grads(2)))
         del opt.target[key]
         goes_on(opt)
+
+
+@pytest.mark.parametrize("left", [{}, {"l1": {}}, {"l1": [], "l2": ({},)}])
+def test_target_that_has_become_empty(left: dict[str, Any]) -> None:
+    for call in (
+        lambda opt: opt.apply_gradients(left),
+        lambda opt: opt.update(lambda: (0.5, left)),
+        lambda opt: opt.update(),
+        lambda opt: opt.parameters,
+        serialize,
+    ):
+        opt = trained()
+        whole = dict(opt.target)
+        opt.target.clear()
+        opt.target.update(left)
+        for _ in range(2):
+            with refused(opt, ValueError, "target holds no array", "nothing to train"):
+                call(opt)
+        opt.target.clear()
+        opt.target.update(whole)
+        goes_on(opt)
+    arrays = [np.ones(2), np.ones(3)]
+    of_list = Adam().setup(arrays)
+    of_list.apply_gradients([np.ones(2), np.ones(3)])
+    arrays.clear()
+    with refused(of_list, ValueError, "target holds no array"):
+        of_list.apply_gradients([])
+    assert of_list.t == 1
+    # as in Chainer, a link may have no parameter yet
+    of_link = Adam().setup(Link())
+    of_link.update()
+    of_link.apply_gradients({})
+    assert of_link.t == 2
 
 
 # -- before setup --------------------------------------------------------------------------------
@@ -441,7 +475,18 @@ def test_gradients_of_another_structure() -> None:
         opt.apply_gradients([np.ones(3), {}])
     with refused(opt, ValueError, "at 'l1'", "dict like the target", "ndarray"):
         opt.apply_gradients({"a": np.ones(3), "l1": np.ones(2)})
+    for path in ("a", "l1/W"):
+        shape = str(opt.parameters[path].array.shape)
+        for bad in ({"x": np.ones(3)}, {}, types.MappingProxyType({"x": 1.0}), {1.0}, iter([1.0])):
+            words = f"parameter {path!r}", f"array of shape {shape}", type(bad).__name__
+            with refused(opt, TypeError, *words):
+                opt.apply_gradients(replaced(path, bad))
+            with refused(opt, TypeError, *words):
+                opt.update(lambda bad=bad, path=path: (0.5, replaced(path, bad)))
     goes_on(opt)
+    single = Adam().setup(np.ones(3))
+    with refused(single, TypeError, "'param'", "array of shape (3,)", "dict"):
+        single.apply_gradients({"param": np.ones(3)})
     pair = Adam().setup([np.ones(2), np.ones(2)])
     with refused(pair, ValueError, "2 expected", "got 3"):
         pair.apply_gradients([np.ones(2)] * 3)
@@ -450,6 +495,8 @@ def test_gradients_of_another_structure() -> None:
     link = trained_link()
     with refused(link, TypeError, "mapping from path", "'W'", "list"):
         link.apply_gradients([np.ones((2, 3)), np.ones(2)])
+    with refused(link, TypeError, "parameter 'b'", "array of shape (2,)", "dict"):
+        link.apply_gradients({"W": np.ones((2, 3)), "b": {"x": np.ones(2)}})
 
 
 def test_none_for_a_gradient() -> None:
@@ -458,6 +505,40 @@ def test_none_for_a_gradient() -> None:
     twin.apply_gradients(replaced("l1/b", np.zeros(2)))
     for path, param in twin.parameters.items():
         assert of_parameter(opt.parameters[path])[1:4] == of_parameter(param)[1:4]
+
+
+def test_none_for_all_gradients() -> None:
+    words = "no gradients came, but None", "forget its return"
+
+    def of_array() -> Adam:
+        return Adam(**NUMBERS).setup(np.ones(3))
+
+    def of_list() -> Adam:
+        return Adam(**NUMBERS).setup([np.ones(3), np.ones(2)])
+
+    steps: dict[Any, Any] = {
+        of_array: np.ones(3),
+        of_list: [np.ones(3), None],
+        trained: grads(2),
+        trained_link: {"W": np.ones((2, 3)), "b": None},
+    }
+    for make, good in steps.items():
+        for updates in range(3):
+            for missing in ("zeros", "skip"):
+                opt, twin = make(), make()
+                opt.missing_gradients = twin.missing_gradients = missing
+                for one in [opt, twin] * updates:
+                    one.apply_gradients(good)
+                with refused(opt, TypeError, *words):
+                    opt.apply_gradients(None)
+                with refused(opt, TypeError, *words):
+                    opt.apply_gradients(None, loss_scale=8.0)
+                with refused(opt, TypeError, *words):
+                    opt.update(lambda: (0.5, None))
+                for one in (opt, twin):
+                    one.apply_gradients(good)
+                for path, param in twin.parameters.items():
+                    assert of_parameter(opt.parameters[path])[1:4] == of_parameter(param)[1:4]
 
 
 def test_no_gradients() -> None:
@@ -480,10 +561,41 @@ def test_loss_without_gradients() -> None:
     opt = trained()
     with refused(opt, TypeError, "returned float without gradients", "(loss, gradients)"):
         opt.update(lambda: 0.5)
+    with refused(opt, TypeError, "returned None", "forget its return", "(loss, gradients)"):
+        opt.update(lambda: None)
     goes_on(opt)
     opt = trained_link()
     with refused(opt, TypeError, "returned float", "(loss, gradients)", "backward()"):
         opt.update(lambda: 0.5)
+    with refused(opt, TypeError, "returned None", "forget its return", "backward()"):
+        opt.update(lambda: None)
+
+
+def test_loss_with_more_than_gradients() -> None:
+    for make in (trained, trained_link):
+        opt = make()
+        for more, count in [(("aux",), "tuple of 3"), (("aux", 0), "tuple of 4")]:
+            words = f"returned a {count}", "pair (loss, gradients)", "((loss, more), gradients)"
+            with refused(opt, TypeError, *words):
+                opt.update(lambda more=more: (0.5, grads(2), *more))
+        with refused(opt, TypeError, "returned a tuple of 1", "pair (loss, gradients)"):
+            opt.update(lambda: (0.5,))
+        with refused(opt, TypeError, "returned a list of 2", "a tuple, the pair (loss, gradients)"):
+            opt.update(lambda: [0.5, grads(2)])
+    opt, twin = trained(), trained()
+    assert opt.update(lambda: ((0.5, "more"), grads(2))) == (0.5, "more")
+    twin.apply_gradients(grads(2))
+    for path, param in twin.parameters.items():
+        assert of_parameter(opt.parameters[path])[1:4] == of_parameter(param)[1:4]
+
+
+@pytest.mark.parametrize("given", [grads(2), [np.ones(3)], np.ones(3), 0.5, "loss"])
+def test_gradients_in_the_place_of_a_loss_function(given: Any) -> None:
+    for opt in (trained(), trained_link()):
+        words = "update", "loss function", type(given).__name__, "apply_gradients(gradients)"
+        for more in ((), (grads(2),)):
+            with refused(opt, TypeError, *words):
+                opt.update(given, *more)
 
 
 def test_assigned_gradient_that_does_not_fit() -> None:
@@ -658,6 +770,21 @@ def test_parameter_of_another_dtype_than_its_state() -> None:
         opt.apply_gradients(grads(2))
     opt.target["a"] = old
     goes_on(opt)
+
+
+@pytest.mark.parametrize("key", ["m", "v", "vhat"])
+def test_states_of_adam_step_that_do_not_fit(key: str) -> None:
+    arrays = {name: np.ones(3) for name in ("param", "grad", "m", "v", "vhat")}
+    for bad, error, what, words in [
+        (np.zeros(2), ValueError, "shape", ("(3,)", "(2,)")),
+        (np.zeros(3, "f4"), TypeError, "dtype", ("float64", "float32")),
+    ]:
+        given = {**arrays, key: bad}
+        with pytest.raises(error) as caught:
+            fastadam.adam_step(**given, t=1)
+        said(caught.value, f"state {key} has", *words, f"give one of that {what}", "zeros")
+        assert "set the optimizer up" not in str(caught.value)
+    assert all((array == 1).all() for array in arrays.values())
 
 
 def test_parameter_whose_elements_share_memory() -> None:
@@ -937,6 +1064,25 @@ def test_hyperparameter_that_is_no_number(name: str, bad: Any) -> None:
     goes_on(opt)
 
 
+@pytest.mark.parametrize("name", ["amsgrad", "adabound"])
+def test_flag_that_is_neither_true_nor_false(name: str) -> None:
+    for bad in ("yes", None, [True, False]):
+        words = f"{name} must be True or False", type(bad).__name__
+        with pytest.raises(TypeError) as caught:
+            Adam(**{name: bad})
+        said(caught.value, "Adam", *words)
+        opt = trained()
+        with refused(opt, TypeError, *words):
+            setattr(opt, name, bad)
+        with refused(opt, TypeError, *words):
+            opt.set_hyperparam("*", **{name: bad})
+        vars(opt.hyperparam)[name] = bad
+        with refused(opt, TypeError, "'a'", *words):
+            opt.apply_gradients(grads(2))
+        setattr(opt, name, NUMBERS[name])
+        goes_on(opt)
+
+
 def test_parameters_in_the_place_of_alpha() -> None:
     with pytest.raises(TypeError) as caught:
         Adam(tree())
@@ -1021,6 +1167,14 @@ def test_arguments_of_other_libraries(name: str, word: str) -> None:
         said(caught.value, kind.__name__, repr(name), word)
 
 
+@pytest.mark.parametrize("name", ["on_nonfinite", "monitor", "loss_scale"])
+def test_settings_as_arguments(name: str) -> None:
+    for kind in (Adam, fastadam.AdamW, fastadam.AMSGrad, fastadam.AdaBound, fastadam.AMSBound):
+        with pytest.raises(TypeError) as caught:
+            kind(**{name: "skip"})
+        said(caught.value, kind.__name__, repr(name), "attribute", f"opt.{name} = ")
+
+
 @pytest.mark.parametrize(
     ("name", "word"),
     [
@@ -1030,6 +1184,8 @@ def test_arguments_of_other_libraries(name: str, word: str) -> None:
         ("param_groups", "set_hyperparam"),
         ("state_dict", "save_npz"),
         ("load_state_dict", "load_npz"),
+        ("save", "fastadam.save(path, optimizer)"),
+        ("load", "fastadam.load(path, optimizer)"),
         ("weight_decay", "weight_decay_rate"),
         ("nonsense", "no attribute"),
     ],
@@ -1072,6 +1228,23 @@ def test_optimizers_that_are_not_here() -> None:
         with pytest.raises(AttributeError) as caught:
             getattr(fastadam, name)
         said(caught.value, name, "Adam family", "GradientMethod")
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("GradientClipping", "fastadam.optimizer_hooks.GradientClipping"),
+        ("WeightDecay", "fastadam.optimizer_hooks.WeightDecay"),
+        ("save_npz", "fastadam.serializers.save_npz"),
+        ("clip_grad_norm_", "opt.add_hook(optimizer_hooks.GradientClipping(1.0))"),
+        ("clip_grad_value_", "opt.add_hook(optimizer_hooks.GradientHardClipping(-0.5, 0.5))"),
+    ],
+)
+def test_names_that_are_elsewhere(name: str, word: str) -> None:
+    for module in (fastadam, fastadam.optimizers):
+        with pytest.raises(AttributeError) as caught:
+            getattr(module, name)
+        said(caught.value, repr(name), word)
 
 
 # -- adding hooks --------------------------------------------------------------------------------

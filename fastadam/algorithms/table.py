@@ -93,8 +93,9 @@ class Hyper:
         try:
             found = number(value)
         except TypeError:
+            wanted = self.range if self.name in _FLAGS else "a number"
             raise TypeError(
-                f"{door}: {self.name} must be a number, not {type(value).__name__} {_short(value)}"
+                f"{door}: {self.name} must be {wanted}, not {type(value).__name__} {_short(value)}"
             ) from None
         except ValueError:
             found = math.nan

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 __all__ = ["LoadReport"]
 
 
-@dataclass(frozen=True)
+_NAMES = ("missing", "ignored", "left", "converted", "hooks_missing", "hooks_added")
+
+
+@dataclass(frozen=True, repr=False)
 class LoadReport:
     """What `fastadam.load` has read, and what it has left.
 
@@ -51,11 +54,17 @@ class LoadReport:
     hooks_missing: tuple[str, ...] = ()
     hooks_added: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        found = f"{len(self.read)} entries read, {'' if self.verified else 'not '}verified"
+        others = ", ".join(f"{len(keys)} {name}" for name, keys in self._others().items())
+        return f"<{type(self).__name__}: {found}{'; ' if others else ''}{others}>"
+
     def __str__(self) -> str:
         lines = [f"read: {len(self.read)} entries, {'' if self.verified else 'not '}verified"]
-        names = ("missing", "ignored", "left", "converted", "hooks_missing", "hooks_added")
-        for name in names:
-            keys = getattr(self, name)
-            if keys:
-                lines.append(f"{name.replace('_', ' ')}: {', '.join(keys)}")
+        lines += [f"{name}: {', '.join(keys)}" for name, keys in self._others().items()]
         return "\n".join(lines)
+
+    def _others(self) -> dict[str, tuple[str, ...]]:
+        """Return the keys that were not just read, by what became of them."""
+        found = {name.replace("_", " "): getattr(self, name) for name in _NAMES}
+        return {name: keys for name, keys in found.items() if keys}

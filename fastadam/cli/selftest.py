@@ -23,7 +23,7 @@ from fastadam.kernels.cpu import _cpu_features, _openmp, engine
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
-SUMMARY = "check that results are the published ones, bit for bit (a few seconds)"
+SUMMARY = "check that results are the published ones, bit for bit (under half a minute)"
 
 # What a subprocess runs: the same package from the same places, in one instruction set.
 _CHILD = (

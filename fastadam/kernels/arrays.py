@@ -38,8 +38,23 @@ _FINITE = {
 }
 
 
-def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: bool) -> None:
+# What to do about a state that does not fit.
+_ANEW = "after a change of {what}, set the optimizer up again"
+
+
+def check_arrays(
+    name: str,
+    p: Any,
+    g: Any,
+    m: Any,
+    v: Any,
+    vhat: Any,
+    amsgrad: bool,
+    remedy: str = _ANEW,
+) -> None:
     """Refuse arrays that no kernel can step, naming the parameter, the reason and the remedy.
+
+    What to do about a state of another shape or dtype, ``{what}``, is the caller's to say.
 
     Raises
     ------
@@ -67,12 +82,12 @@ def check_arrays(name: str, p: Any, g: Any, m: Any, v: Any, vhat: Any, amsgrad: 
         if array.dtype != computing:
             raise TypeError(
                 f"{where} has dtype {p.dtype}, whose state is {computing}, but its state {key} "
-                f"has {array.dtype}; after a change of dtype, set the optimizer up again"
+                f"has {array.dtype}; {remedy.format(what='dtype')}"
             )
         if array.shape != p.shape:
             raise ValueError(
                 f"{where} has shape {p.shape}, but its state {key} has {array.shape}; "
-                "after a change of shape, set the optimizer up again"
+                f"{remedy.format(what='shape')}"
             )
     for key, array in written.items():
         _check_written(f"{where}: its {key}", f"{where}: elements of its {key}", array)

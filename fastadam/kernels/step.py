@@ -16,6 +16,8 @@ __all__ = ["adam_step"]
 
 Array = npt.NDArray[Any]
 
+_BEGIN_WITH_ZEROS = "give one of that {what}: zeros before the first step"
+
 
 def adam_step(
     param: Array,
@@ -99,7 +101,7 @@ def adam_step(
     True
     """
     number_of_step = step_number(t)
-    check_arrays("param", param, grad, m, v, vhat, amsgrad=vhat is not None)
+    check_arrays("param", param, grad, m, v, vhat, vhat is not None, _BEGIN_WITH_ZEROS)
     coefficients = step_coefficients(
         {
             "alpha": alpha,

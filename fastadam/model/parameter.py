@@ -357,6 +357,11 @@ class Parameter(LazyArray):
                 f"the gradient of {self._label} cannot be made an array of numbers: {error}"
             ) from error
         self._check_grad_place(lent, array)
+        if lent.dtype == object and not isinstance(grad, list | tuple) and not is_array(grad):
+            raise TypeError(
+                f"the gradient of {self._label} must be an array of shape {array.shape}, like the "
+                f"parameter, not {type(grad).__name__}"
+            )
         if not is_floating(lent.dtype):
             raise TypeError(
                 f"the gradient of {self._label} has dtype {lent.dtype}; it must be a real "

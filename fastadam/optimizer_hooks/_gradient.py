@@ -15,8 +15,9 @@ from fastadam.kernels.changing import change_gradients
 from fastadam.kernels.dtypes import computing_dtype, is_floating
 from fastadam.model.parameter import replace_grad
 from fastadam.update.gradients import alone, is_scaled, unscale_gradients
+from fastadam.update.hyperparameter import plain
 
-__all__ = ["Gradient", "change", "gradients_of", "non_negative", "number"]
+__all__ = ["Gradient", "ShowsArguments", "change", "gradients_of", "non_negative", "number"]
 
 Array = npt.NDArray[Any]
 
@@ -107,6 +108,18 @@ def gradients_of(params: Iterable[Any]) -> list[Gradient]:
         stored[i] = grad.copy()
         replace_grad(param, stored[i])
     return [Gradient(param.array, grad) for param, grad in zip(params, stored, strict=True)]
+
+
+class ShowsArguments:
+    """What every hook here is: something that shows its arguments as they are now."""
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={getattr(value, '__name__', None) or repr(plain(value))}"
+            for name, value in vars(self).items()
+            if not name.startswith("_")
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 def number(hook: Any, **values: Any) -> None:

@@ -7,14 +7,14 @@ from typing import Any
 
 from fastadam.kernels.changing import MULTIPLY
 from fastadam.kernels.sums import global_norm, gpu_sums
-from fastadam.optimizer_hooks._gradient import change, gradients_of, non_negative
+from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, non_negative
 from fastadam.update.loss_scale import note_norm
 from fastadam.update.optimizer import Optimizer
 
 __all__ = ["GradientClipping"]
 
 
-class GradientClipping:
+class GradientClipping(ShowsArguments):
     r"""Hook that scales all gradients down so that their common norm is at most a threshold.
 
     .. math::

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from fastadam.kernels.changing import CLIP
-from fastadam.optimizer_hooks._gradient import change, gradients_of, number
+from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
 
 __all__ = ["GradientHardClipping"]
 
 
-class GradientHardClipping:
+class GradientHardClipping(ShowsArguments):
     r"""Hook that keeps every element of the gradients between two bounds.
 
     .. math:: g \leftarrow \min(\max(g, \text{lower\_bound}), \text{upper\_bound})

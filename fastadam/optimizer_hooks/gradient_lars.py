@@ -10,12 +10,12 @@ import numpy as np
 from fastadam.kernels.changing import ADD
 from fastadam.kernels.gpu.sums import lars_rates
 from fastadam.kernels.sums import global_norm, gpu_sums, sum_of_squares
-from fastadam.optimizer_hooks._gradient import change, gradients_of, non_negative
+from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, non_negative
 
 __all__ = ["GradientLARS"]
 
 
-class GradientLARS:
+class GradientLARS(ShowsArguments):
     r"""Hook that scales each gradient by the size of its parameter (LARS).
 
     .. math::

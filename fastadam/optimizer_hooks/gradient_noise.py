@@ -12,7 +12,13 @@ import numpy.typing as npt
 from fastadam.kernels.backend import beside, get_array_module, is_array
 from fastadam.kernels.changing import ADD
 from fastadam.kernels.dtypes import is_floating
-from fastadam.optimizer_hooks._gradient import Gradient, change, gradients_of, non_negative
+from fastadam.optimizer_hooks._gradient import (
+    Gradient,
+    ShowsArguments,
+    change,
+    gradients_of,
+    non_negative,
+)
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer
 
@@ -66,7 +72,7 @@ def exponential_decay_noise(
     return noise
 
 
-class GradientNoise:
+class GradientNoise(ShowsArguments):
     r"""Hook that adds noise to the gradients.
 
     .. math:: g \leftarrow g + \text{noise\_func}(\dots)

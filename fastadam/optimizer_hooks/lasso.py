@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from fastadam.kernels.changing import ADD_SIGN
-from fastadam.optimizer_hooks._gradient import change, gradients_of, number
+from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
 
 __all__ = ["Lasso"]
 
 
-class Lasso:
+class Lasso(ShowsArguments):
     r"""Hook that adds the derivative of an L1 penalty to the gradients.
 
     .. math:: g \leftarrow g + \text{rate} \cdot \operatorname{sign}(p)

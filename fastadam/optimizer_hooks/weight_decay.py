@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastadam.kernels.changing import ADD
-from fastadam.optimizer_hooks._gradient import change, gradients_of, number
+from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
 
 __all__ = ["WeightDecay"]
 
 
-class WeightDecay:
+class WeightDecay(ShowsArguments):
     r"""Hook that adds the derivative of an L2 penalty to the gradients.
 
     .. math:: g \leftarrow g + \text{rate} \cdot p

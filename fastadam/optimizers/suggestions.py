@@ -13,6 +13,7 @@ from fastadam.algorithms.table import BY_NAME
 
 __all__ = [
     "ARGUMENTS",
+    "ELSEWHERE",
     "METHODS",
     "OTHER_OPTIMIZERS",
     "explain_foreign_arguments",
@@ -46,6 +47,7 @@ _CLIP_ALL = (
     "gradients are clipped to a norm of them all by a hook: "
     "opt.add_hook(optimizer_hooks.GradientClipping(1.0))"
 )
+_SETTING = "it is an attribute of the optimizer, set afterwards: "
 _CLIP_VALUE = (
     "elements of gradients are clipped by a hook: "
     "opt.add_hook(optimizer_hooks.GradientHardClipping(-0.5, 0.5))"
@@ -81,6 +83,9 @@ ARGUMENTS: dict[str, str | None] = {
     "capturable": _ONE_CALL,
     "decoupled_weight_decay": "leave it out: weight decay is always decoupled from the gradient",
     "momentum": "Adam's momentum is beta1",
+    "on_nonfinite": f"{_SETTING}opt.on_nonfinite = 'skip'",
+    "monitor": f"{_SETTING}opt.monitor = True",
+    "loss_scale": f"{_SETTING}opt.loss_scale = 1024.0",
 }
 
 METHODS = {
@@ -96,6 +101,8 @@ METHODS = {
     "get_config": "the hyperparameters are in opt.hyperparam; opt.hyperparam.get_dict()",
     "iterations": "the number of updates made is opt.t",
     "variables": "the parameters are in opt.parameters",
+    "save": "it is fastadam.save(path, optimizer)",
+    "load": "it is fastadam.load(path, optimizer)",
     "state_dict": "fastadam.save(path, optimizer) saves it with its parameters; as Chainer does, "
     "serializers.save_npz(path, optimizer)",
     "load_state_dict": "fastadam.load(path, optimizer) loads what fastadam.save has saved; "
@@ -126,6 +133,30 @@ OTHER_OPTIMIZERS = (
     "SMORMS3",
     "SparseAdam",
 )
+
+# What people look for at the top, and where it is.
+ELSEWHERE = {
+    **{
+        name: f"it is fastadam.optimizer_hooks.{name}"
+        for name in (
+            "GradientClipping",
+            "GradientHardClipping",
+            "GradientLARS",
+            "GradientNoise",
+            "Lasso",
+            "WeightDecay",
+            "exponential_decay_noise",
+        )
+    },
+    **{
+        name: f"it is fastadam.serializers.{name}"
+        for name in ("load_hdf5", "load_npz", "save_hdf5", "save_npz")
+    },
+    "clip_grad_norm": _CLIP_ALL,
+    "clip_grad_norm_": _CLIP_ALL,
+    "clip_by_global_norm": _CLIP_ALL,
+    "clip_grad_value_": _CLIP_VALUE,
+}
 
 # Attributes of an optimizer that are misspelt, beside hyperparameters.
 _SETTINGS = ("missing_gradients", "on_nonfinite", "monitor")
@@ -179,6 +210,9 @@ def no_optimizer(module: str, name: str, known: Collection[str]) -> str:
             f"fastadam has the Adam family only ({family}), no {others[name.lower()]}; the "
             "documentation of fastadam.GradientMethod shows SGD in ten lines"
         )
+    elsewhere = {each.lower(): answer for each, answer in ELSEWHERE.items()}
+    if name.lower() in elsewhere:
+        return f"module {module!r} has no attribute {name!r}: {elsewhere[name.lower()]}"
     lower = {each.lower(): each for each in known}
     meant = lower.get(name.lower()) or similar(name, known)
     hint = f"; {meant!r} is meant?" if meant is not None and not name.startswith("_") else ""

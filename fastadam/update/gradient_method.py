@@ -180,8 +180,8 @@ class GradientMethod(LossScaling):
             If the optimizer is not set up, or another thread is updating, saving or comparing it,
             or it is called by one of its own hooks.
         TypeError
-            If the loss carries no gradients; if a parameter or gradient has a dtype that cannot
-            be stepped.
+            If `lossfun` cannot be called; if the loss carries no gradients, or they are None; if a
+            parameter or gradient has a dtype that cannot be stepped.
         ValueError
             If gradients are missing, superfluous or misshaped, or a parameter is read-only.
         FloatingPointError
@@ -212,6 +212,11 @@ class GradientMethod(LossScaling):
                 self._gather_and_update()
             return None
         self._set_up()
+        if not callable(lossfun):
+            raise TypeError(
+                f"update calls a loss function, and {type(lossfun).__name__} cannot be called; "
+                "gradients that are there already are given to apply_gradients(gradients)"
+            )
         loss = lossfun(*args, **kwds)
         if isinstance(loss, tuple) and len(loss) == 2:
             loss, grads = loss
@@ -223,9 +228,7 @@ class GradientMethod(LossScaling):
         arrays = isinstance(self._targets, ArrayTarget)
         if arrays or not callable(getattr(loss, "backward", None)):
             raise TypeError(
-                f"the loss function returned {type(loss).__name__} without gradients; return the "
-                "pair (loss, gradients), as value_and_grad does"
-                + ("" if arrays else ", or a loss with backward()")
+                _no_pair(loss) + ("" if arrays else "; or a loss with backward(), without them")
             )
         self._clear_gradients()
         loss.backward(loss_scale=self._loss_scale)
@@ -244,7 +247,8 @@ class GradientMethod(LossScaling):
             The gradients in the target's structure; for a link, a mapping from path to
             gradient. Each is anything that `numpy.asarray` takes with the parameter's shape and
             a real floating dtype, or None for no gradient (which counts as zeros, unless
-            ``missing_gradients`` is 'skip').
+            ``missing_gradients`` is 'skip'). None for all of them is refused: it is what a
+            function without a ``return`` gives.
         loss_scale : float, optional
             What the loss was multiplied by before the gradients were computed, and what they are
             divided by: usually this optimizer's `loss_scale`.
@@ -639,6 +643,24 @@ class GradientMethod(LossScaling):
     def _repeat(self, grads: Any = None, loss_scale: float | None = None) -> bool:
         """Make the update of before again, with other gradients, if that is all there is to do."""
         return self._kept is not None and self._kept.run(self, grads, loss_scale)
+
+
+def _no_pair(returned: Any) -> str:
+    """Say what a loss function returned, and what is wanted of it."""
+    what = "the loss function returned "
+    if returned is None:
+        return f"{what}None: did it forget its return? Return the pair (loss, gradients)"
+    if isinstance(returned, list):
+        return f"{what}a list of {len(returned)}; return a tuple, the pair (loss, gradients)"
+    if isinstance(returned, tuple):
+        return (
+            f"{what}a tuple of {len(returned)}; return the pair (loss, gradients); what else there "
+            "is goes with the loss, and comes back with it: ((loss, more), gradients)"
+        )
+    return (
+        f"{what}{type(returned).__name__} without gradients; return the pair (loss, gradients), as "
+        "value_and_grad does"
+    )
 
 
 def _without_graph(loss: Any) -> Any:

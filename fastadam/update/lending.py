@@ -22,15 +22,21 @@ def lend_gradients(targets: Target, grads: Any, loss_scale: float | None = None)
     targets : Target
         The walked target.
     grads : array, dict or list
-        The gradients in the target's structure; None is no gradient.
+        The gradients in the target's structure; None in it is no gradient.
     loss_scale : float, optional
         What the loss was multiplied by.
 
     Raises
     ------
     TypeError, ValueError
-        If gradients are missing, superfluous or misshaped, or are no real floating numbers.
+        If gradients are missing, superfluous or misshaped, or are no real floating numbers; if
+        there are none at all, but None.
     """
+    if grads is None:
+        raise TypeError(
+            "no gradients came, but None: did the function that computes them forget its return? "
+            "(None may only be in the place of single gradients of a dict or list)"
+        )
     ready = [
         (param := targets.parameters[path], None if grad is None else _checked(param, grad))
         for path, grad in targets.gradients(grads).items()

@@ -21,7 +21,7 @@ from fastadam.serializers.protocol import (
 )
 from fastadam.update.gradients import copy_shared_gradients, is_scaled, unscale_gradients
 from fastadam.update.hooks import Hook, HookTable
-from fastadam.update.hyperparameter import Hyperparameter
+from fastadam.update.hyperparameter import Hyperparameter, plain
 from fastadam.update.master import follow, new_master, round_to
 from fastadam.update.rule_batch import RuleBatch
 from fastadam.update.state_loading import prepare_state
@@ -86,6 +86,13 @@ class UpdateRule:
         self._use_fp32_update = False
         # the float32 master of a half-precision parameter, once there is one
         self._fp32_param: Any = None
+
+    def __repr__(self) -> str:
+        values = self.hyperparam.get_dict().items()
+        shown = ", ".join(f"{name}={plain(value)!r}" for name, value in values)
+        whose = "" if self.path is None else f" of {self.path!r}"
+        off = "" if self.enabled else ", disabled"
+        return f"<{type(self).__name__}({shown}){whose} t={self.t}{off}>"
 
     @property
     def state(self) -> dict[str, Any] | None:

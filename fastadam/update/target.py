@@ -194,6 +194,8 @@ class ArrayTarget(Target):
         deque(_leaves(self.tree, ""), 0)  # what cannot be a target is refused by name
         shape = TreeSpec(self.tree)
         leaves = list(_leaves(self.tree, ""))
+        if not leaves:
+            raise ValueError("the optimization target holds no array, so there is nothing to train")
         found = dict(leaves)
         self._write_back({p: a for p, a in self._arrays.items() if found.get(p) is a})
         arrays: dict[str, Array] = {}
@@ -285,10 +287,7 @@ def as_target(obj: Any) -> Target:
     if callable(getattr(obj, "params", None)):
         return LinkTarget(obj)
     if isinstance(obj, (dict, list, tuple)) or is_array(obj):
-        target = ArrayTarget(obj)
-        if not target.parameters:
-            raise ValueError("the optimization target holds no array, so there is nothing to train")
-        return target
+        return ArrayTarget(obj)
     if isinstance(obj, Parameter):
         raise TypeError(
             "the optimization target must be a link that holds the parameter, or its array"
@@ -335,12 +334,13 @@ def _leaves(tree: Any, path: str, above: tuple[int, ...] = ()) -> Iterator[tuple
         )
     above = (*above, id(tree))
     if isinstance(tree, dict):
+        at = repr(path) if path else "the target"
         for key, child in tree.items():
             if not isinstance(key, str):
-                raise TypeError(f"keys must be str, and {key!r} in {path or 'the target'!r} is not")
+                raise TypeError(f"keys must be str, and the key {key!r} in {at} is not")
             if not key or "/" in key:
                 reason = "contains '/', which separates the parts of a path" if key else "is empty"
-                raise ValueError(f"the key {key!r} in {path or 'the target'!r} {reason}; rename it")
+                raise ValueError(f"the key {key!r} in {at} {reason}; rename it")
             name = check_key(key)
             yield from _leaves(child, f"{path}/{name}" if path else name, above)
     elif isinstance(tree, (list, tuple)):

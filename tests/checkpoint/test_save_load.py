@@ -421,3 +421,40 @@ def test_what_can_only_be_pickled_is_refused(path: Path) -> None:
     with pytest.raises(TypeError, match="fastadam/hyperparam/own"):
         fastadam.save(path, opt)
     assert path.read_bytes() == old
+
+
+def test_moments_follow_a_parameter_that_is_renamed_in_memory(tmp_path: Path) -> None:
+    """What docs/quickstart.rst advises."""
+    layer = {"W": np.ones(2), "b": np.ones(2)}
+    twin = {key: array.copy() for key, array in layer.items()}
+    opt, other = fastadam.Adam().setup(layer), fastadam.Adam().setup(twin)
+    for one in (opt, other):
+        one.apply_gradients({"W": np.ones(2), "b": np.array([1.0, -2.0])})
+    fastadam.save(tmp_path / "a.npz", opt)
+    layer["bias"] = layer.pop("b")
+    fastadam.load(tmp_path / "a.npz", opt, rename={"b": "bias"})
+    assert opt.parameters["bias"].update_rule.t == 1
+    opt.apply_gradients({"W": np.ones(2), "bias": np.ones(2)})
+    other.apply_gradients({"W": np.ones(2), "b": np.ones(2)})
+    np.testing.assert_array_equal(layer["bias"], twin["b"])
+    np.testing.assert_array_equal(layer["W"], twin["W"])
+
+
+def test_a_report_is_one_line() -> None:
+    keys = tuple(f"target/l{i}/W" for i in range(1000))
+    assert repr(fastadam.LoadReport(keys)) == "<LoadReport: 1000 entries read, not verified>"
+    report = fastadam.LoadReport(
+        keys,
+        missing=("target/a",),
+        ignored=("target/b", "target/c"),
+        left=keys[:3],
+        converted=keys[:4],
+        verified=True,
+        versions={"fastadam": "0.1.0"},
+        hooks_missing=("GradientClipping",),
+        hooks_added=("mine", "l1/W: other"),
+    )
+    assert repr(report) == (
+        "<LoadReport: 1000 entries read, verified; 1 missing, 2 ignored, 3 left, 4 converted, "
+        "1 hooks missing, 2 hooks added>"
+    )

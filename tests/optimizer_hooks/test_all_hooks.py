@@ -85,6 +85,37 @@ def test_the_table_here_has_every_hook() -> None:
     assert classes == set(MAKE) == set(AFTER)
 
 
+SHOWN = {
+    "WeightDecay": "WeightDecay(rate=0.5)",
+    "Lasso": "Lasso(rate=0.25)",
+    "GradientHardClipping": "GradientHardClipping(lower_bound=-1, upper_bound=3.5)",
+    "GradientNoise": "GradientNoise(eta=0.25, noise_func=quarter_noise)",
+    "GradientClipping": "GradientClipping(threshold=2.5)",
+    "GradientLARS": "GradientLARS(threshold=0.125, weight_decay=0.5, eps=0.25)",
+}
+
+
+@every_hook
+def test_a_hook_shows_its_arguments(name: str) -> None:
+    hook = MAKE[name]()
+    assert repr(hook) == SHOWN[name]
+    assert repr(copy.deepcopy(hook)) == SHOWN[name]
+    known = {**vars(optimizer_hooks), "quarter_noise": quarter_noise}
+    again = eval(repr(hook), known)
+    assert (type(again), vars(again)) == (type(hook), vars(hook))
+    assert repr(type("Mine", (type(hook),), {"name": "mine"})(**vars(hook))).startswith("Mine(")
+
+
+def test_a_hook_shows_what_was_changed_and_numbers_of_numpy_as_numbers() -> None:
+    hook = WeightDecay(np.float32(0.5))
+    assert repr(hook) == "WeightDecay(rate=0.5)"
+    hook.rate = 2
+    assert repr(hook) == "WeightDecay(rate=2)"
+    with pytest.warns(DeprecationWarning, match="WeightDecay"):
+        old = fastadam.optimizer.WeightDecay(0.5)
+    assert repr(old) == "WeightDecay(rate=0.5)"
+
+
 class TestAttributes:
     @every_hook
     def test_name_and_timing(self, name: str) -> None:

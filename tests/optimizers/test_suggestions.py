@@ -28,7 +28,7 @@ from fastadam import (
     serializers,
 )
 from fastadam.optimizers import decay_advice
-from fastadam.optimizers.suggestions import ARGUMENTS, METHODS, OTHER_OPTIMIZERS
+from fastadam.optimizers.suggestions import ARGUMENTS, ELSEWHERE, METHODS, OTHER_OPTIMIZERS
 
 KINDS = (Adam, AdamW, AMSGrad, AdaBound, AMSBound)
 FLAGS = {
@@ -154,6 +154,14 @@ def _momentum(kind: Any, text: str) -> None:
     assert kind(beta1=0.5).beta1 == 0.5
 
 
+def _setting(kind: Any, text: str) -> None:
+    line = re.search(r"opt\.(\w+) = (.*)$", text)
+    opt = kind().setup(np.ones(2))
+    before = getattr(opt, line[1])
+    exec(line[0], {"opt": opt})
+    assert getattr(opt, line[1]) == eval(line[2]) != before
+
+
 FOLLOWED: dict[str, Callable[[Any, str], None]] = {
     "lr": _alpha,
     "learning_rate": _alpha,
@@ -182,6 +190,9 @@ FOLLOWED: dict[str, Callable[[Any, str], None]] = {
     "capturable": _leave_out,
     "decoupled_weight_decay": _leave_out,
     "momentum": _momentum,
+    "on_nonfinite": _setting,
+    "monitor": _setting,
+    "loss_scale": _setting,
 }
 
 
@@ -289,6 +300,8 @@ def test_methods(tmp_path: Path) -> None:
 
     text("state_dict", "fastadam.save(path, optimizer)", "serializers.save_npz(path, optimizer)")
     text("load_state_dict", "fastadam.load(path, optimizer)", "serializers.load_npz(path, opt")
+    text("save", "it is fastadam.save(path, optimizer)")
+    text("load", "it is fastadam.load(path, optimizer)")
     fastadam.save(tmp_path / "a.npz", opt)
     other = AdamW().setup({**two(), "new": np.ones(3)})
     fastadam.load(tmp_path / "a.npz", other)
@@ -299,6 +312,35 @@ def test_methods(tmp_path: Path) -> None:
     serializers.load_npz(file, other)
     assert other == opt
     assert followed == set(METHODS)
+
+
+def test_what_is_elsewhere() -> None:
+    followed = set()
+    for module in (fastadam, optimizers):
+        for name in ELSEWHERE:
+            for spelt in (name, name.lower()):
+                text = told(lambda module=module, spelt=spelt: getattr(module, spelt))
+                assert repr(module.__name__) in text
+                assert repr(spelt) in text
+                place = re.search(r"it is fastadam\.(\w+)\.(\w+)$", text)
+                if place:
+                    assert place[2] == name
+                    assert getattr(fastadam, place[1]).__all__.count(name) == 1
+                    followed.add(name)
+                else:
+                    _clip(0.5 if "value" in name else 0.6)(Adam, text)
+    functions = ("load_hdf5", "load_npz", "save_hdf5", "save_npz")
+    assert followed == {*optimizer_hooks.__all__, *functions}
+
+
+def test_settings_that_only_a_rule_is_given() -> None:
+    for name in ("on_nonfinite", "monitor", "loss_scale"):
+        for call in (
+            lambda name=name: fastadam.AdamRule(**{name: 1}),
+            lambda name=name: setattr(fastadam.AdamRule().hyperparam, name, 1),
+            lambda name=name: setattr(Adam().hyperparam, name, 1),
+        ):
+            assert f"attribute of the optimizer, set afterwards: opt.{name} = " in told(call)
 
 
 def test_other_optimizers() -> None:

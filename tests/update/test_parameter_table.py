@@ -55,10 +55,10 @@ def test_before_setup() -> None:
 
 
 def test_prints_as_a_table(opt: fastadam.Adam) -> None:
-    opt.apply_gradients(None)
+    opt.apply_gradients({"l1": None, "l2": None, "b": None})
     opt.parameters["l1/b"].update_rule.enabled = False
     opt.parameters["l2/b"].update_rule = None
-    opt.apply_gradients(None)
+    opt.apply_gradients({"l1": None, "l2": None, "b": None})
     assert repr(opt.parameters).splitlines() == [
         "path  shape      dtype    elements  rule      t",
         "l1/W  (2, 3)     float32         6  enabled   2",

@@ -74,6 +74,24 @@ def test_fresh_rule() -> None:
         rule.state = {}  # type: ignore[misc]
 
 
+def test_a_rule_shows_its_hyperparameters_and_whose_it_is() -> None:
+    rule = SGDRule()
+    assert repr(rule) == "<SGDRule() t=0>"
+    rule.hyperparam.lr = np.float32(0.5)
+    rule.t, rule.path, rule.enabled = 3, "l1/W", False
+    assert repr(rule) == "<SGDRule(lr=0.5) of 'l1/W' t=3, disabled>"
+    usual = dict(AdamRule().hyperparam.get_dict())
+    shown = ", ".join(f"{name}={value!r}" for name, value in {**usual, "alpha": 0.5}.items())
+    opt = fastadam.Adam(alpha=0.5).setup({"w": np.ones(2)})
+    opt.apply_gradients({"w": np.ones(2)})
+    found = opt.parameters["w"].update_rule
+    assert repr(found) == f"<AdamRule({shown}) of 'w' t=1>"
+    # what is set for this parameter alone is what it is updated with
+    opt.set_hyperparam("w", alpha=0.25, eps_mode="paper")
+    assert "AdamRule(alpha=0.25, " in repr(found)
+    assert "eps_mode='paper'" in repr(found)
+
+
 def test_base_rule_says_what_to_override() -> None:
     rule, param = UpdateRule(), parameter()
     before = everything(rule, param)

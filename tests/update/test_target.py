@@ -364,9 +364,9 @@ class TestGradientsThatAreTaken:
         np.testing.assert_array_equal(tree["l1"][0], stepped(B, GB, 0 * GB, 0 * GB))
         np.testing.assert_array_equal(tree["l1"][1], stepped(C, GC, 0 * GC, GC))
 
-    def test_none_for_everything(self) -> None:
+    def test_none_for_each_of_all(self) -> None:
         tree = {"a": A.copy()}
-        adam(tree).apply_gradients(None)
+        adam(tree).apply_gradients({"a": None})
         np.testing.assert_array_equal(tree["a"], stepped(A, 0 * GA))
 
     def test_the_parameter_itself_as_its_gradient(self) -> None:
