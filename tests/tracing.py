@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import linecache
 import os
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import fastadam
 PACKAGE = os.path.dirname(fastadam.__file__)
 # Signals are handled where functions are called and loops turn. Its last lines do neither.
 WITHOUT_SIGNALS = str(Path(PACKAGE, "update", "exclusive.py"))
+HOLDING = str(Path(PACKAGE, "update", "interrupt.py"))
 
 
 class Lines:
@@ -56,6 +58,13 @@ class Lines:
         sys.settrace(self._before)
 
 
+def holds(frame: FrameType) -> bool:
+    """Tell whether a line begins or ends that signals are held: none comes in between."""
+    code = frame.f_code
+    line = linecache.getline(code.co_filename, frame.f_lineno).strip()
+    return code.co_filename == HOLDING or line.startswith("with SignalsBetween()")
+
+
 def raising(error: type[BaseException]) -> Callable[[], object]:
     """Return a function that raises an error."""
 
@@ -86,7 +95,12 @@ def interrupted(
     also : tuple of type
         What it may be turned into on its way out.
     """
-    with Lines(n, raising(error)) as lines, contextlib.suppress(error, *also):
+
+    def fail() -> None:
+        if not holds(sys._getframe(2)):
+            raise error
+
+    with Lines(n, fail) as lines, contextlib.suppress(error, *also):
         call()
     return lines.reached > n
 

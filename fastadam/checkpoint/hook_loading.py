@@ -43,7 +43,7 @@ def saved_hooks(source: Source, strict: bool) -> list[str] | None:
         return None
     value = source.value(HOOKS)
     try:
-        names = json.loads(str(value[()]))
+        names = json.loads(str(value.item()))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{HOOKS!r} in {source.where} is no list of names") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

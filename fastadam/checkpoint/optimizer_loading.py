@@ -21,6 +21,7 @@ from fastadam.checkpoint.hook_loading import lacks_as_the_first_did, prepare_hoo
 from fastadam.checkpoint.source import Source
 from fastadam.checkpoint.source_deserializer import SourceDeserializer
 from fastadam.checkpoint.target_loading import prepare_target
+from fastadam.files.entries import text_of
 from fastadam.files.errors import CheckpointError
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.remembering import remember
@@ -134,9 +135,8 @@ def _prepare_settings(prepared: PreparedLoad, source: Source, opt: Any, strict: 
     for key, (name, kind) in SETTINGS.items():
         if lacks_as_the_first_did(source, key) or not source.demand(key, strict):
             continue
-        value: Any = _truth(source, key) if kind is bool else source.value(key)[()]
+        value: Any = _truth(source, key) if kind is bool else _text(source, key)
         if name in _MODES:
-            value = str(value)
             if value not in _MODES[name]:
                 raise ValueError(f"{key!r} is {value!r}, which is none of {_MODES[name]}")
             if not class_overrides(type(opt), (name,), LossScaling):
@@ -260,6 +260,13 @@ def _truth(source: Source, key: str) -> bool:
     if value.shape != () or value.dtype != np.bool_:
         raise ValueError(f"{key!r} in {source.where} is {value}, and no truth value")
     return bool(value)
+
+
+def _text(source: Source, key: str) -> str:
+    """Read a string; anything else in words, which are no mode."""
+    value = source.value(key)
+    found = text_of(value)
+    return str(value.tolist()) if found is None else found
 
 
 def _plain(value: Any) -> Any:

@@ -54,7 +54,7 @@ def save(
     Raises
     ------
     ValueError
-        If the suffix is unknown, or a name cannot be one in such a file.
+        If the suffix is unknown, a name cannot be one in such a file, or a count is none.
     TypeError
         If `optimizer` is none, or if a hyperparameter or persistent value can only be pickled.
     RuntimeError

@@ -51,12 +51,12 @@ class Entry(NamedTuple):
 
 def is_none(value: Value) -> bool:
     """Tell whether a value is a stored None."""
-    return value.dtype == object and value.shape == () and value[()] is None
+    return value.dtype == object and value.shape == () and value.item() is None
 
 
 def text_of(value: Value) -> str | None:
     """Return a value that is one string; None if it is something else."""
-    return str(value[()]) if value.dtype.kind == "U" and value.shape == () else None
+    return str(value.item()) if value.dtype.kind == "U" and value.shape == () else None
 
 
 def refuse_dtype(key: str, dtype: np.dtype[Any]) -> None:

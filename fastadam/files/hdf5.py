@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import io
 import itertools
@@ -15,14 +16,18 @@ import numpy as np
 from fastadam.files.errors import CheckpointError, UnreadableFileError
 from fastadam.files.hdf5_calls import Reading, check_memory
 from fastadam.files.hdf5_group import Hdf5Group
-from fastadam.files.hdf5_places import HEADER, place_of
+from fastadam.files.hdf5_places import HEADER, end_of, place_of
 from fastadam.files.hdf5_types import import_h5py
 from fastadam.files.hdf5_writer import sealed_image, write
-from fastadam.files.limits import DEPTH, MEMBERS, PIECE, open_regular
+from fastadam.files.limits import DEPTH, MEMBERS, PIECE, ZIP, open_regular
 from fastadam.files.limits import file_name as name_of
 from fastadam.files.manifest import KEY
+from fastadam.update.interrupt import SignalsBetween, hand_on_signals
 
 __all__ = ["Hdf5Reader", "opened", "opened_object", "sealed_image", "write"]
+
+# What the system answers where somebody else has a lock.
+_LOCKED = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}
 
 
 @contextlib.contextmanager
@@ -41,8 +46,8 @@ def opened(path: str | bytes | os.PathLike[Any]) -> Iterator[Hdf5Reader]:
     import_h5py()
     name = name_of(path)
     # what the system says of the file comes first
-    with open_regular(name) as plain, _open(name, repr(name)) as file:
-        yield Hdf5Reader(file.id, repr(name), plain.fileno())
+    with open_regular(name) as plain, _reader(name, repr(name), plain.fileno()) as reader:
+        yield reader
 
 
 @contextlib.contextmanager
@@ -54,12 +59,33 @@ def opened_object(file: BinaryIO) -> Iterator[Hdf5Reader]:
     file : file object
         Binary and readable; it need not be seekable.
     """
-    where = "the file object"
-    with _open(io.BytesIO(file.read()), where) as opened_file:
-        yield Hdf5Reader(opened_file.id, where)
+    with _reader(io.BytesIO(file.read()), "the file object") as reader:
+        yield reader
 
 
-def _open(source: str | BinaryIO, where: str) -> Any:
+@contextlib.contextmanager
+def _reader(
+    source: str | io.BytesIO, where: str, descriptor: int | None = None
+) -> Iterator[Hdf5Reader]:
+    """Open a file, and let go of all of h5py's objects before signals are handed on."""
+    with SignalsBetween():
+        begin = b"" if descriptor is None else os.pread(descriptor, HEADER, 0)
+        if isinstance(source, io.BytesIO):
+            begin = source.getvalue()[:HEADER]
+        file = _open(source, where, begin)
+        try:
+            reader = Hdf5Reader(file.id, where, descriptor)
+            try:
+                reader.check_end(begin)
+                yield reader
+            finally:
+                reader.release()
+        finally:
+            file.close()
+            del file
+
+
+def _open(source: str | io.BytesIO, where: str, begin: bytes) -> Any:
     check_memory()
     try:
         return import_h5py().File(source, "r")
@@ -67,14 +93,24 @@ def _open(source: str | BinaryIO, where: str) -> Any:
         raise
     except Exception as error:  # whatever libhdf5 finds in a damaged file
         check_memory()
-        if "lock" in str(error):
+        if _is_lock(error):
             raise UnreadableFileError(
                 f"{where} is locked: another program has opened it to write to it, or the file "
                 f"system has no locks (HDF5_USE_FILE_LOCKING=FALSE does without): {error}"
             ) from error
+        hint = ""
+        if begin.startswith(ZIP):
+            hint = " (it begins as an npz file: end its name with .npz, or use load_npz)"
         raise UnreadableFileError(
-            f"{where} cannot be opened as an HDF5 file: it is no HDF5 file, or damaged: {error}"
+            f"{where} cannot be opened as an HDF5 file: it is no HDF5 file, or damaged{hint}: "
+            f"{error}"
         ) from error
+
+
+def _is_lock(error: Exception) -> bool:
+    """Tell whether a file could not be opened since it is locked, or cannot be."""
+    number = error.errno if isinstance(error, OSError) else None
+    return number in _LOCKED or "unable to lock file" in str(error)
 
 
 class Hdf5Reader(Hdf5Group):
@@ -105,6 +141,7 @@ class Hdf5Reader(Hdf5Group):
                 return True
             if not len(self._headers) % 256:
                 check_memory()
+                hand_on_signals()
             key = name.decode("utf-8", "surrogateescape")
             self._headers[key] = info.addr if info.type == dataset else None
             return None
@@ -133,6 +170,28 @@ class Hdf5Reader(Hdf5Group):
     def size(self) -> int:
         """Return how many bytes the file has."""
         return int(self._h5py.h5i.get_file_id(self._group).get_filesize())
+
+    def check_end(self, begin: bytes) -> None:
+        """Refuse a file that has become longer since it was saved.
+
+        Those that others have written may be: some programs leave room at the end.
+
+        Parameters
+        ----------
+        begin : bytes
+            Its first bytes.
+
+        Raises
+        ------
+        UnreadableFileError
+            If it is longer than it says, and has a list of contents or a digest of all.
+        """
+        end, size = end_of(begin), self.size()
+        if end is not None and size > end and (self.listed or self.seal() is not None):
+            raise UnreadableFileError(
+                f"{self.where} is longer than it was when it was saved: it has {size:,} bytes, and "
+                f"says that it ends after {end:,}; something was put behind it"
+            )
 
     def peek(self, key: str, n_bytes: int) -> bytes | None:
         """Return what are probably the bytes of a value: whoever has their digest can tell.
@@ -178,6 +237,7 @@ class Hdf5Reader(Hdf5Group):
         key : str
             A key whose value is numbers, or strings of fixed length.
         """
+        hand_on_signals()
         with Reading(f"{key!r} in {self.where}"):
             dataset = self._open(key)
             shape = dataset.shape or ()
@@ -190,6 +250,7 @@ class Hdf5Reader(Hdf5Group):
                 piece = np.empty(count, dtype)
                 memory = self._h5py.h5s.create_simple(count)
                 self.fill(piece, dataset, type_id, memory, space)
+                hand_on_signals()
                 digest.update(piece.reshape(-1).view(np.uint8).data)
         return kind, shape, digest.hexdigest()
 

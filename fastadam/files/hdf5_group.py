@@ -21,6 +21,7 @@ from fastadam.files.hdf5_types import (
     memory_type,
 )
 from fastadam.files.limits import INFLATION, SMALL
+from fastadam.update.interrupt import hand_on_signals
 
 __all__ = ["Dataset", "Hdf5Group"]
 
@@ -121,6 +122,7 @@ class Hdf5Group:
 
     def _stored(self, key: str, limit: int | None) -> tuple[Stored | None, str | None]:
         """Read one value, and what digest is stored with it, if there is no list of contents."""
+        hand_on_signals()
         with Reading(f"{key!r} in {self.where}"):
             dataset = self._open(key)
             stored = self._read(dataset, key, limit)
@@ -229,4 +231,9 @@ class Hdf5Group:
             return ""
         found = np.empty((), _HEX)
         attribute.read(found, self._hex)
-        return bytes(found[()]).decode("latin-1")
+        return bytes(found.item()).decode("latin-1")
+
+    def release(self) -> None:
+        """Let go of h5py's objects."""
+        self._types.clear()
+        self._group = self._everything = self._hex = None

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["HEADER", "place_of"]
+__all__ = ["HEADER", "end_of", "place_of"]
+
+# The superblock of files in the formats of 1.8 and later: the signature, the version, and that
+# addresses have 8 bytes. The third address is where the file ends.
+_SUPERBLOCK = re.compile(rb"\x89HDF\r\n\x1a\n[\x02\x03]\x08.{18}(.{8})", re.DOTALL)
 
 # Bytes of a header that are looked at: those of numbers are shorter.
 HEADER = 512
@@ -38,3 +42,20 @@ def place_of(header: bytes) -> tuple[int, int] | None:
         return None
     offset, n_bytes = found.groups()
     return int.from_bytes(offset, "little"), int.from_bytes(n_bytes, "little")
+
+
+def end_of(begin: bytes) -> int | None:
+    """Return how many bytes a file says that it has.
+
+    Parameters
+    ----------
+    begin : bytes
+        Its first bytes, at least 36.
+
+    Returns
+    -------
+    int or None
+        None if it is of an older format, or the superblock is not at its beginning.
+    """
+    found = _SUPERBLOCK.match(begin)
+    return None if found is None else int.from_bytes(found[1], "little")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from fastadam.kernels.dtypes import is_bfloat16
 __all__ = [
     *("DIGEST", "LIBVER", "MemoryType", "Stored", "decoded", "digest_of", "digest_of_all"),
     "digest_of_parts",
-    *("encoded", "import_h5py", "memory_type", "number_type"),
+    *("encoded", "import_h5py", "memory_type", "number_type", "text_decoded"),
 ]
 
 # The attribute that holds the SHA-256 digest of a dataset, or of all that is in a file.
@@ -120,7 +120,7 @@ def encoded(array: npt.NDArray[Any]) -> tuple[Stored, Any]:
         )
     kind = "utf-8" if dtype.kind == "U" else dtype.str
     if dtype.kind in "US":
-        array = _converted(np.char.encode, array) if dtype.kind == "U" else array
+        array = _utf8_encoded(array) if dtype.kind == "U" else array
         encoding = "utf-8" if dtype.kind == "U" else "ascii"
         dtype = h5py.string_dtype(encoding, max(array.dtype.itemsize, 1))
     else:
@@ -199,7 +199,7 @@ def decoded(stored: Stored) -> npt.NDArray[Any]:
     """
     kind, array = stored
     if kind == "utf-8":
-        return _converted(np.char.decode, array)
+        return text_decoded(array, "utf-8")
     if kind == "bfloat16":
         try:
             from ml_dtypes import bfloat16
@@ -209,12 +209,31 @@ def decoded(stored: Stored) -> npt.NDArray[Any]:
     return array
 
 
-def _converted(convert: Callable[..., Any], array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Encode or decode strings as UTF-8."""
-    if array.size == 0:
-        # NumPy 1 makes such an array one of float64.
-        return np.empty(array.shape, "S1" if array.dtype.kind == "U" else "U1")
-    return np.asarray(convert(array, "utf-8"))
+def text_decoded(array: npt.NDArray[Any], encoding: str) -> npt.NDArray[Any]:
+    """Return bytes as strings.
+
+    NumPy's own `char.decode`, like `array[()]` of a string, drops what a signal handler raises.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Of bytes.
+    encoding : str
+        Such as 'utf-8'.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        If they are none.
+    """
+    texts = [text.decode(encoding) for text in array.ravel().tolist()]
+    return np.array(texts, "U1" if not texts else None).reshape(array.shape)
+
+
+def _utf8_encoded(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return strings as bytes, as `text_decoded` does the other way."""
+    texts = [text.encode("utf-8") for text in array.ravel().tolist()]
+    return np.array(texts, "S1" if not texts else None).reshape(array.shape)
 
 
 def _bfloat16_type() -> Any:

@@ -33,6 +33,7 @@ from fastadam.files.hdf5_types import (
 )
 from fastadam.files.limits import PIECE
 from fastadam.files.names import check_groups
+from fastadam.update.interrupt import SignalsBetween, hand_on_signals
 
 __all__ = ["Writer", "sealed_image", "write"]
 
@@ -62,8 +63,21 @@ def write(
     ValueError
         If a key is that of a value, and what others are within.
     """
-    image = Image()
     check_groups(values)
+    with SignalsBetween():
+        image = _image(values, compression, done, entries)
+    with atomic_write(path) as opened_file:
+        image.write_to(opened_file)
+
+
+def _image(
+    values: Mapping[str, Value],
+    compression: bool,
+    done: Callable[[int], None],
+    entries: Mapping[str, Entry] | None,
+) -> Image:
+    """Return a file with values; h5py's objects are gone when it returns."""
+    image = Image()
     with image.opened() as file:
         writer = Writer(file.id, 4 if compression else None, plain=True)
         for key, value in values.items():
@@ -79,8 +93,7 @@ def write(
             writer.put(key, value)
             done(value.nbytes)
         writer.close()
-    with atomic_write(path) as opened_file:
-        image.write_to(opened_file)
+    return image
 
 
 def sealed_image(
@@ -105,9 +118,14 @@ def sealed_image(
         If a key is that of a value, and what others are within.
     """
     # Made in memory, so that libhdf5 never meets a full disk, a pipe or a file it cannot lock.
-    image = Image()
     groups = [*groups]
     check_groups(values, groups)
+    with SignalsBetween():
+        return _sealed(values, groups, compression)
+
+
+def _sealed(values: Mapping[str, Value], groups: list[str], compression: int | None) -> Image:
+    image = Image()
     with image.opened() as opened:
         writer = Writer(opened.id, compression)
         for group in groups:
@@ -184,6 +202,7 @@ class Writer:
         if layout.chunk and stored.array.nbytes > _LARGE:
             level = self._compression if layout.deflated else None
             for start, data in packed_chunks(stored.array, layout.chunk, level):
+                hand_on_signals()
                 check_memory()
                 dataset.write_direct_chunk(start, data)
         elif value.size:
@@ -233,6 +252,7 @@ class Writer:
 
     def _make(self, key: str, file_type: Any, space: Any, layout: Any) -> Any:
         """Make a dataset."""
+        hand_on_signals()
         check_memory()
         above, _, name = key.encode().rpartition(b"/")
         if above == self._last[0]:

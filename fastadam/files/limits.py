@@ -12,10 +12,12 @@ from typing import Any, BinaryIO
 from fastadam.files.errors import UnreadableFileError
 
 __all__ = [
-    *("DEPTH", "HEADER", "INFLATION", "MEMBERS", "NAME", "PIECE", "SMALL", "SPARE"),
+    *("DEPTH", "HDF5", "HEADER", "INFLATION", "MEMBERS", "NAME", "PIECE", "SMALL", "SPARE", "ZIP"),
     *("check_regular", "file_name", "open_regular"),
 ]
 
+# What files begin with.
+HDF5, ZIP = b"\x89HDF\r\n\x1a\n", b"PK\x03\x04"
 # Bytes of a name in UTF-8: zip files have two for its length, and the suffix '.npy' is four.
 NAME = 65535 - len(".npy")
 # How many names stand above each other in a key; libhdf5 goes down by recursion.

@@ -16,7 +16,17 @@ from numpy.lib import format as npy_format
 
 from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError, DamagedArchiveError, EmptyFileError
-from fastadam.files.limits import HEADER, INFLATION, MEMBERS, PIECE, SMALL, file_name, open_regular
+from fastadam.files.limits import (
+    HDF5,
+    HEADER,
+    INFLATION,
+    MEMBERS,
+    PIECE,
+    SMALL,
+    ZIP,
+    file_name,
+    open_regular,
+)
 from fastadam.files.none import MAX_LENGTH, is_pickled_none
 from fastadam.files.npz_writer import write, write_to
 
@@ -213,11 +223,14 @@ class NpzReader:
         begin = self._read_at(first, 6)
         if not begin:
             raise EmptyFileError(f"{self.where} is empty: no npz file, or damaged")
-        if begin[:4] not in (b"PK\x03\x04", b"PK\x05\x06"):
-            single = begin == npy_format.MAGIC_PREFIX
+        if begin[:4] not in (ZIP, b"PK\x05\x06"):
+            hint = {
+                npy_format.MAGIC_PREFIX: "; it holds a single array",
+                HDF5[:6]: "; it is an HDF5 file: end its name with .h5, or use load_hdf5",
+            }.get(begin, "")
             raise CheckpointError(
                 f"{self.where} is not an npz file, and pickles are not read: no npz file, or "
-                f"damaged{'; it holds a single array' if single else ''}"
+                f"damaged{hint}"
             )
         at = max(first, self._length - _END.size - 0xFFFF)
         tail = self._read_at(at, self._length - at)
@@ -230,6 +243,11 @@ class NpzReader:
         ):
             place = tail.rfind(b"PK\x05\x06", 0, place + 3)
         if place < 0:
+            if self._is_longer(first):
+                raise DamagedArchiveError(
+                    f"{self.where} is longer than it was when it was saved: something was put "
+                    "behind it"
+                )
             raise self._damaged("it has no end")
         disk, disk_of, here, count, size, start, _ = _END.unpack_from(tail, place)[1:]
         end = at + place
@@ -249,6 +267,23 @@ class NpzReader:
             raise self._damaged(f"it says that it has {count:,} members")
         self._count = count
         return self._read_at(start, size), start, end
+
+    def _is_longer(self, first: int) -> bool:
+        """Tell whether there is an end of an archive, and more behind it."""
+        at = self._length
+        while at > first:
+            before = max(first, at - PIECE)
+            piece = self._read_at(before, at - before + _END.size)
+            place = piece.rfind(b"PK\x05\x06")
+            while place >= 0:
+                if place + _END.size <= len(piece):
+                    size, start = struct.unpack_from("<2L", piece, place + 12)
+                    # others are bytes of a member
+                    if _LARGE in (size, start) or start + size == before + place:
+                        return True
+                place = piece.rfind(b"PK\x05\x06", 0, place)
+            at = before
+        return False
 
     def _read_directory(self, size: int) -> list[int]:
         """Note where the record of each member is, and return where the members are."""

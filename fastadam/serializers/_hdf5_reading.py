@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import numpy as np
-
 from fastadam.files.hdf5_group import Hdf5Group
-from fastadam.files.hdf5_types import import_h5py
+from fastadam.files.hdf5_types import import_h5py, text_decoded
 from fastadam.files.verified import Sealed
 from fastadam.serializers._reading import FileDeserializer
 from fastadam.serializers._templates import IgnoreNames
+from fastadam.update.interrupt import SignalsBetween, hand_on_signals
 
 __all__ = ["HDF5Deserializer", "file_name"]
 
@@ -69,6 +68,16 @@ class HDF5Deserializer(FileDeserializer):
         path = self.path.rstrip("/")
         return self._reader.group(path) if self._reader.kind(path) == "group" else None
 
+    def load(self, obj: Any) -> None:
+        """Load an object; signals come between two values."""
+        with SignalsBetween():
+            super().load(obj)
+
+    def _load(self, key: str, value: Any, like: Any) -> Any:
+        hand_on_signals()
+        with SignalsBetween():
+            return super()._load(key, value, like)
+
     def _child_path(self, key: str) -> str:
         name = key.strip("/")
         return f"{self.path}{name}/" if name else self.path
@@ -82,7 +91,7 @@ class HDF5Deserializer(FileDeserializer):
         if isinstance(value, str) and stored is not None and stored.dtype.kind == "S":
             # Strings are ASCII in files written from Python 2.
             with contextlib.suppress(UnicodeDecodeError):
-                stored = np.asarray(np.char.decode(stored, "ascii"))
+                stored = text_decoded(stored, "ascii")
         return super()._fill(stored, value, key)
 
     def _missing(self, key: str) -> Exception:

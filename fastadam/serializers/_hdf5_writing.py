@@ -12,6 +12,7 @@ from fastadam.files.names import check_key, check_keys
 from fastadam.serializers._hdf5_reading import file_name
 from fastadam.serializers.dictionary import DictionarySerializer
 from fastadam.serializers.protocol import Serializer
+from fastadam.update.interrupt import SignalsBetween
 
 __all__ = ["HDF5Serializer", "check_compression"]
 
@@ -61,6 +62,11 @@ class HDF5Serializer(Serializer):
         self.group = group
         self.compression = compression
         self.path = ""
+
+    def save(self, obj: Any) -> None:
+        """Save an object; signals come between two values."""
+        with SignalsBetween():
+            super().save(obj)
 
     def __getitem__(self, key: str) -> HDF5Serializer:
         """Return the serializer for a child: a group in this one.
@@ -132,7 +138,10 @@ class HDF5Serializer(Serializer):
         TypeError, ValueError
             As when the serializer is called.
         """
-        name = key.lstrip("/")
+        with SignalsBetween():
+            self._write(key.lstrip("/"), array)
+
+    def _write(self, name: str, array: npt.NDArray[Any]) -> None:
         whole = self.path + name
         check_keys([whole])
         self._check_groups(name.split("/")[:-1])

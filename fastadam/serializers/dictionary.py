@@ -118,7 +118,7 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
     array = on_cpu(value)
     if array.dtype.itemsize == 0:
         refuse_dtype(key, array.dtype)
-    is_none = array.shape == () and array.dtype == object and array[()] is None
+    is_none = array.shape == () and array.dtype == object and array.item() is None
     if array.dtype.hasobject and not is_none:
         raise TypeError(
             f"cannot save {key!r}: an array of Python objects would have to be pickled; make it an "

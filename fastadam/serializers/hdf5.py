@@ -45,7 +45,8 @@ def save_hdf5(
     TypeError
         If a value is not an array, a number, a string or None.
     ValueError
-        If two keys contradict each other, as ``'a'`` and ``'a/b'``, or there is no such level.
+        If two keys contradict each other, as ``'a'`` and ``'a/b'``, or there is no such level; or
+        if a count of an optimizer is none that a load takes.
     RuntimeError
         If h5py is not installed.
 

@@ -42,7 +42,8 @@ def save_npz(
     TypeError
         If a value is not an array, a number, a string or None.
     ValueError
-        If a key is no name in files: it is empty, or too long, or has a null character.
+        If a key is no name in files: it is empty, or too long, or has a null character; or if a
+        count of an optimizer is none that a load takes.
 
     See Also
     --------

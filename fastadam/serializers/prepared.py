@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from functools import partial
 from types import MemberDescriptorType
@@ -10,11 +11,12 @@ from typing import Any, TypeAlias
 from fastadam.kernels._commit import Effects
 from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import copy_into, empty_like, is_gpu_array, on_cpu
+from fastadam.serializers.protocol import entry_name
 from fastadam.serializers.remembering import remember
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.overrides import class_attribute, is_plain
 
-__all__ = ["PreparedLoad", "stored_count"]
+__all__ = ["PreparedLoad", "stored_count", "write_count"]
 
 Undo: TypeAlias = Callable[[], None]
 
@@ -259,11 +261,49 @@ def stored_count(serializer: Any, key: str, now: int) -> int:
     ValueError
         If it is below 0, or no count at all.
     """
-    count = int(serializer(key, now))
-    if not 0 <= count <= _MOST:
-        path = f"{getattr(serializer, 'path', '')}{key}"
-        raise ValueError(f"{path!r} is {count} in the file; a count is from 0 to {_MOST}")
+    # whatever has been set, the file has a whole number
+    count = int(serializer(key, now if _is_count(now) else 0))
+    if not _is_count(count):
+        raise ValueError(
+            f"{entry_name(serializer, key)!r} is {count} in the file; a count is from 0 to {_MOST}"
+        )
     return count
+
+
+def write_count(serializer: Any, key: str, count: Any) -> None:
+    """Write a count of updates or epochs, if it is one that `stored_count` reads.
+
+    Counts are checked here and not where they are set: that would be on the way of every update,
+    and programs of Chainer's set them.
+
+    Parameters
+    ----------
+    serializer : Serializer
+        Where to write, of this library or another.
+    key : str
+        The key.
+    count : int
+        The count.
+
+    Raises
+    ------
+    ValueError
+        If it is below 0, or no count at all.
+    """
+    if not _is_count(count):
+        raise ValueError(
+            f"cannot save {entry_name(serializer, key)!r}: it is {count!r}, and no load would take "
+            f"it; a count is a whole number from 0 to {_MOST}"
+        )
+    serializer(key, count)
+
+
+def _is_count(count: Any) -> bool:
+    """Tell whether something is a count that a file may have."""
+    try:
+        return 0 <= operator.index(count) <= _MOST
+    except TypeError:
+        return False
 
 
 def _remember_attribute(obj: Any, name: str) -> Undo:

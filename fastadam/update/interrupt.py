@@ -10,7 +10,7 @@ from signal import SIGINT
 from types import FrameType
 from typing import Any
 
-__all__ = ["DeferredInterrupt"]
+__all__ = ["DeferredInterrupt", "SignalsBetween", "hand_on_signals"]
 
 # What the functions of `signal` call. Those convert to enums and back, which takes 20 times as
 # long, and this is on the way of every update.
@@ -35,7 +35,7 @@ class DeferredInterrupt:
         self._handlers: dict[int, Handler] = {}
         self._holding: dict[int, Handler] = {}
         self._held: dict[int, FrameType | None] = {}
-        if threading.current_thread() is not threading.main_thread():
+        if not _is_main():
             return
         try:
             for number in _NUMBERS:
@@ -67,12 +67,59 @@ class DeferredInterrupt:
         if not self._handlers:
             return
         self._put_back()
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Call the handlers of the signals that came."""
+        held, self._held = self._held, {}
         errors: list[BaseException] = []
-        for number, frame in self._held.items():
+        for number, frame in held.items():
             try:
                 self._handlers[number](number, frame)
             except BaseException as error:
                 errors.append(error)
-        if errors:
-            # the others are told as what came before it
-            raise errors[-1]
+        try:
+            if errors:
+                # the others are told as what came before it
+                raise errors[-1]
+        finally:
+            # else each would hold this frame, and with it all that is in those above, until the
+            # next collection of garbage
+            errors.clear()
+
+
+class SignalsBetween(DeferredInterrupt):
+    """A context in which signals come between two calls of a library, where `hand_on_signals` is.
+
+    h5py's compiled code drops what a handler raises in the callbacks of its weak references: Ctrl-C
+    would be lost. Such contexts may be in one another; the outermost holds. A load or save of many
+    values has one, which takes some microseconds.
+    """
+
+    def __enter__(self) -> None:
+        """Hold signals, if nobody does."""
+        global _holding
+        self._is_outermost = _holding is None and _is_main()
+        if self._is_outermost:
+            super().__enter__()
+            _holding = self
+
+    def __exit__(self, *_: object) -> None:
+        """Hand on what came, if this is the outermost."""
+        global _holding
+        if self._is_outermost:
+            _holding = None
+            super().__exit__()
+
+
+_holding: SignalsBetween | None = None
+
+
+def hand_on_signals() -> None:
+    """Call the handlers of signals that came since the last call, in a `SignalsBetween`."""
+    if _holding is not None and _holding._held and _is_main():
+        _holding._hand_on()
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()

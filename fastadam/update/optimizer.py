@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from fastadam.serializers.prepared import PreparedLoad, stored_count
+from fastadam.serializers.prepared import PreparedLoad, stored_count, write_count
 from fastadam.serializers.protocol import is_deserializer, read_ahead
 from fastadam.update.exclusive import LOAD, LOOK, undisturbed, walkable
 from fastadam.update.hooks import Hook, HookTable
@@ -241,8 +241,8 @@ class Optimizer(Comparable):
         self._look_again()
         targets = self._set_up()
         rules = self._rules_by_path()
-        serializer("t", self.t)
-        serializer("epoch", self.epoch)
+        write_count(serializer, "t", self.t)
+        write_count(serializer, "epoch", self.epoch)
         for path, (_, rule) in rules.items():
             rule.serialize(serializer[path])
         for path, first in targets.aliases.items():

@@ -12,7 +12,7 @@ from fastadam.algorithms.table import check_loss_scale
 from fastadam.kernels.backend import CPU, beside, device_of, is_array, move
 from fastadam.kernels.dtypes import computing_dtype, is_half
 from fastadam.model.parameter import Parameter
-from fastadam.serializers.prepared import PreparedLoad, stored_count
+from fastadam.serializers.prepared import PreparedLoad, stored_count, write_count
 from fastadam.serializers.protocol import (
     check_stored_array,
     entry_name,
@@ -352,7 +352,7 @@ class UpdateRule:
         if is_deserializer(serializer):
             self.prepare_load(serializer).commit()
             return
-        serializer("t", self.t)
+        write_count(serializer, "t", self.t)
         for key, value in (self._state or {}).items():
             serializer(key, value)
         if self._fp32_param is not None and self._use_fp32_update:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import pytest
 import fastadam
 from fastadam import Chain, CheckpointError, Link, Parameter, serializers
 from fastadam.optimizer_hooks import GradientClipping, GradientNoise, WeightDecay
+from fastadam.serializers import save_hdf5, save_npz
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "Adam": lambda **k: fastadam.Adam(alpha=0.02, **k),
@@ -458,3 +460,45 @@ def test_a_report_is_one_line() -> None:
         "<LoadReport: 1000 entries read, verified; 1 missing, 2 ignored, 3 left, 4 converted, "
         "1 hooks missing, 2 hooks added>"
     )
+
+
+def break_count(opt: Any, name: str, value: Any) -> None:
+    if name == "w/t":
+        opt.parameters["w"].update_rule.t = value
+    else:
+        setattr(opt, name, value)
+
+
+@pytest.mark.parametrize("value", [-1, 2.5, "a", None, 10**30, 2**53 + 1, np.float64(3), 2.0])
+@pytest.mark.parametrize("name", ["t", "epoch", "w/t"])
+def test_counts_that_no_load_takes_are_not_saved(path: Path, name: str, value: Any) -> None:
+    """The good file stays, from every door, and the count is named."""
+    opt = fastadam.Adam().setup({"w": np.ones(3)})
+    opt.apply_gradients({"w": np.ones(3)})
+    save = save_npz if path.suffix == ".npz" else save_hdf5
+    for door, key in ((fastadam.save, f"optimizer/{name}"), (save, name)):
+        door(path, opt)
+        good = path.read_bytes()
+        broken = fastadam.Adam().setup({"w": np.ones(3)})
+        break_count(broken, name, value)
+        with pytest.raises(ValueError, match=f"cannot save '{key}': it is .*no load would take"):
+            door(path, broken)
+        assert path.read_bytes() == good
+        assert os.listdir(path.parent) == [path.name]
+    fastadam.save(path, opt)
+    assert fastadam.load(path, broken).verified, "a load sets it right"
+    assert (broken.t, broken.epoch, broken.parameters["w"].update_rule.t) == (1, 0, 1)
+
+
+@pytest.mark.parametrize("value", [0, 7, np.int64(7), np.uint8(7), True, 2**53])
+@pytest.mark.parametrize("name", ["t", "epoch", "w/t"])
+def test_counts_that_are_saved_are_loaded(path: Path, name: str, value: Any) -> None:
+    opt, other = (fastadam.Adam().setup({"w": np.ones(3)}) for _ in range(2))
+    for each in (opt, other):
+        each.apply_gradients({"w": np.ones(3)})
+    break_count(opt, name, value)
+    fastadam.save(path, opt)
+    assert fastadam.load(path, other).verified
+    found = other.parameters["w"].update_rule.t if name == "w/t" else getattr(other, name)
+    assert found == value
+    assert type(found) is int

@@ -103,10 +103,10 @@ def test_damaged_ends(saved: Path) -> None:
         data[:-1],
         data[: len(data) // 2],
         data[:100],
-        data + b"more",
         data + data,
     ):
         refused_by_both(saved, changed, "damaged or cut off")
+    refused_by_both(saved, data + b"more", "longer than")
     refused_by_both(saved, b"", "is empty")
     refused_by_both(saved, b"before" + data, "is not an npz file")
     refused_by_both(saved, data[:4] + data, "damaged or cut off")
