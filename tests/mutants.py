@@ -68,7 +68,9 @@ MUTANTS = [
         "            if not self._effects.committed:\n                _take_back(undos, error)\n",
         "",
     ),
-    Mutant("counts of any kind", PREPARED, "if not 0 <= count <= _MOST:", "if count > _MOST:"),
+    Mutant(
+        "counts of any kind", PREPARED, "0 <= operator.index(count) <=", "operator.index(count) <="
+    ),
     Mutant(
         "states that overlap", STATES, "            if apart and key in", "            if key in"
     ),
@@ -618,7 +620,12 @@ MUTANTS = [
         "",
     ),
     Mutant("new gradients unread", TABLE, "            row.g = g_at\n", "            pass\n"),
-    Mutant("overlaps of later steps", TABLE, "return first > 0 and self.high", "return self.high"),
+    Mutant(
+        "overlaps of later steps",
+        TABLE,
+        "return first > 0 and self.high[first - 1] > begin",
+        "return False",
+    ),
     Mutant("hooks unnoticed", AGAIN, "    if hooks:\n", "    if False:\n"),
     Mutant("more hooks unnoticed", AGAIN, "if others or timing", "if timing"),
     Mutant("post hooks unnoticed", AGAIN, 'timing != "pre" or', ""),
