@@ -193,6 +193,7 @@ MUTANTS = [
     Mutant(
         "subnormal squares", NORM, "saved = fastadam_flush_on()", "saved = fastadam_flush_off()"
     ),
+    Mutant("mode of the norm left on", NORM, "  fastadam_flush_restore(saved)\n", "  pass\n"),
     Mutant("subnormal scaled gradients", NORM, "g_i = flushed(g_i)\n", "pass\n"),
     Mutant(
         "subnormal quotients",

@@ -268,7 +268,9 @@ class Batch:
         """
         for table in self._tables:
             limit = largest_square(table.computing)
-            if not all(squares[i] <= limit for i in table.places):
+            own = [squares[i] for i in table.places]
+            # mostly not even their sum is too large
+            if not sum(own) <= limit and not all(square <= limit for square in own):
                 return True
         return False
 

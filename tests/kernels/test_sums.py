@@ -188,7 +188,7 @@ def chunk_sum(numbers: list[float]) -> float:
     return lanes[0]
 
 
-@pytest.mark.parametrize("n_chunks", [2, 3, 5, 7, 11])
+@pytest.mark.parametrize("n_chunks", [2, 3, 5, 7, 11, 30])
 @pytest.mark.usefixtures("isa")
 def test_the_order_is_as_it_is_told(n_chunks: int) -> None:
     g = some_array(4096 * (n_chunks - 1) + 900, "float64", seed=n_chunks)
