@@ -37,9 +37,9 @@ def computing(dtype: Any) -> Any:
 
 
 def squares(g: Array) -> float:
-    """The sum of squares in the defined order: chunks, lanes that fold by halves."""
+    """The sum of squares in the defined order: a tree of chunks, lanes that fold by halves."""
     flat = g.ravel(order="K").astype(F64)
-    total = 0.0
+    chunks = []
     for begin in range(0, flat.size, 4096):
         chunk = flat[begin : begin + 4096]
         lanes = np.zeros(256)
@@ -48,15 +48,21 @@ def squares(g: Array) -> float:
             lanes[: part.size] += part * part
         while lanes.size > 1:
             lanes = lanes[: lanes.size // 2] + lanes[lanes.size // 2 :]
-        total += float(lanes[0])
-    return total
+        chunks.append(float(lanes[0]))
+    return tree(chunks)
+
+
+def tree(numbers: list[float]) -> float:
+    """Add in the defined order: the left part is the greatest full tree of which more is left."""
+    if len(numbers) < 2:
+        return numbers[0] if numbers else 0.0
+    left = 1 << (len(numbers) - 1).bit_length() - 1
+    return tree(numbers[:left]) + tree(numbers[left:])
 
 
 def norm_of(gs: list[Array]) -> float:
     """The common norm; finite for finite gradients whose squares are not."""
-    total = 0.0
-    for g in gs:
-        total += squares(g)
+    total = tree([squares(g) for g in gs])
     if total == math.inf and all(np.isfinite(g).all() for g in gs):
         largest = max(float(abs(g).max()) for g in gs if g.size)
         return largest * norm_of([g.astype(F64) / largest for g in gs])

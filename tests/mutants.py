@@ -192,7 +192,11 @@ MUTANTS = [
         "lanes[i] + lanes[i + width]",
         "lanes[2 * i] + lanes[2 * i + 1]",
     ),
-    Mutant("subnormal squares", NORM, "flushed(g[begin + i])", "g[begin + i]"),
+    Mutant(
+        "subnormal squares", NORM, "saved = fastadam_flush_on()", "saved = fastadam_flush_off()"
+    ),
+    Mutant("mode of the norm left on", NORM, "  fastadam_flush_restore(saved)\n", "  pass\n"),
+    Mutant("subnormal scaled gradients", NORM, "g_i = flushed(g_i)\n", "pass\n"),
     Mutant(
         "subnormal quotients",
         NORM,
@@ -201,12 +205,12 @@ MUTANTS = [
     ),
     Mutant("flushed without sign", PREPARE, "copysignf(0, x) if", "0 if"),
     Mutant("by the reciprocal", NORM, "g_i / scale", "g_i * (1 / scale)"),
-    Mutant("quotient not written", NORM, "out[begin + i] = g_i", "pass"),
+    Mutant("quotient not written", NORM, "out[i] = g_i", "pass"),
     Mutant(
         "squares of the scaled gradient",
         NORM,
-        "            if unscale:\n",
-        "            if unscale and write:\n",
+        "        if unscale:\n",
+        "        if unscale and write:\n",
     ),
     Mutant(
         "wrong first gradient", NORM, "gradients[middle].start <= k", "gradients[middle].start < k"
@@ -214,11 +218,27 @@ MUTANTS = [
     Mutant("norm of half types as float32", NORM, "if gradient.g_type != COMPUTING:", "if False:"),
     Mutant("one scale for all", PASS, "float(scales[i])", "float(scales[0])"),
     Mutant(
-        "chunks added backwards",
+        "chunks of another tree",
         NORM,
-        "totals[i] += sums[k]",
-        "totals[i] += sums[begin + end - k - 1]",
+        "node = tree.waiting[level] + node",
+        "node = node if level else tree.waiting[level] + node",
     ),
+    Mutant("the last row left out", NORM, "scale, n - begin, unscale", "scale, 0, unscale"),
+    Mutant(
+        "groups in no tree",
+        NORM,
+        "            grow(&tree, sums[k])\n",
+        "            if not tree.n_leaves:\n                grow(&tree, 0)\n"
+        "            tree.waiting[0] += sums[k]\n",
+    ),
+    Mutant(
+        "the tree without its top",
+        NORM,
+        "while tree.n_leaves >> level:",
+        "while tree.n_leaves >> level + 1:",
+    ),
+    Mutant("a group of another size", NORM, "GROUP = 4", "GROUP = 3"),
+    Mutant("norms one after the other", PASS, "engine.tree_sum(squares)", "sum(squares)"),
     Mutant("strided in the order of memory", PASS, 'order="K" if whole else "C"', 'order="K"'),
     Mutant("infinite norm", PASS, "if total == math.inf and", "if False and"),
     # the scalars
@@ -632,7 +652,7 @@ MUTANTS = [
     Mutant(
         "other hooks taken for clipping", AGAIN, 'or not brought_by_class(clipping, "folds")', ""
     ),
-    Mutant("not finite but repeated", AGAIN, "norm == math.inf or ", ""),
+    Mutant("not finite but repeated", AGAIN, "not math.isfinite(norm) or ", ""),
     Mutant("threshold of nothing", AGAIN, "1.0 if rate is None else rate", "rate or 1.0"),
     Mutant("norm not told", AGAIN, "return norm, 1.0", "return None, 1.0"),
     Mutant(

@@ -60,13 +60,7 @@ class Model:
                     g[n] = [x + 0.25 * p for x, p in zip(g[n], self.p[n], strict=True)]
             else:
                 # sums within a parameter, then of all
-                sums = [math.fsum(()) for _ in moved]
-                for i, n in enumerate(moved):
-                    sums[i] = _sum_of_squares(g[n])
-                total = 0.0
-                for each in sums:
-                    total += each
-                norm = math.sqrt(total)
+                norm = math.sqrt(_of_neighbours([_sum_of_squares(g[n]) for n in moved]))
                 if norm > 2.0:
                     for n in moved:
                         g[n] = [x * (2.0 / norm) for x in g[n]]
@@ -87,6 +81,13 @@ class Model:
             denominator = math.sqrt(vhat[i] if self.amsgrad else v[i]) + h["eps"]
             self.p[n][i] = self.p[n][i] - h["eta"] * (alpha_t / denominator * m[i])
         self.state[n] = m, v, vhat
+
+
+def _of_neighbours(sums: list[float]) -> float:
+    """Neighbours are added until one is left; a last one without a neighbour is left as it is."""
+    while len(sums) > 1:
+        sums = [sum(sums[i : i + 2]) for i in range(0, len(sums), 2)]
+    return sums[0] if sums else 0.0
 
 
 def _sum_of_squares(numbers: list[float]) -> float:

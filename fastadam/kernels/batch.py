@@ -243,6 +243,10 @@ class Batch:
         scales : sequence of float, optional
             What each gradient is divided by first; None is nothing. On GPUs, as `takes` says.
         """
+        if len(self._tables) == 1 and self._on_cpu:
+            # in the order of the places
+            own = None if scales is None else [scale or 0 for scale in scales]
+            return self._on_cpu[0].squares(own)
         totals = [0.0] * sum(len(table.places) for table in self._tables)
         for table in self._on_cpu:
             own = None if scales is None else [scales[i] or 0 for i in table.places]
@@ -264,7 +268,9 @@ class Batch:
         """
         for table in self._tables:
             limit = largest_square(table.computing)
-            if not all(squares[i] <= limit for i in table.places):
+            own = [squares[i] for i in table.places]
+            # mostly not even their sum is too large
+            if not sum(own) <= limit and not all(square <= limit for square in own):
                 return True
         return False
 

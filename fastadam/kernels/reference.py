@@ -10,7 +10,7 @@ round it up to ``2**-126``: there it has one bit less.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from fastadam.algorithms.coefficients import Coefficients
 from fastadam.kernels.dtypes import computing_dtype
 
-__all__ = ["adam_reference", "squares_reference"]
+__all__ = ["adam_reference", "squares_reference", "tree_sum"]
 
 Array = npt.NDArray[Any]
 
@@ -77,8 +77,8 @@ def squares_reference(g: Array, scale: float | None = None) -> float:
 
     The order of the additions is defined: chunks of 4096 elements in the order of memory; in a
     chunk, lane i of 256 adds the squares of the elements i, i + 256, ...; the lanes fold by
-    halves; the chunks are added one after the other. Everything in float64, of elements in the
-    computing type.
+    halves; the sums of the chunks are added by `tree_sum`. Everything in float64, of elements in
+    the computing type.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def squares_reference(g: Array, scale: float | None = None) -> float:
         if scale is not None:
             # rounded to float32 first, and then flushed: not in the mode in which steps are made
             x = _flush(x / x.dtype.type(scale))
-        total = 0.0
+        chunks = []
         for begin in range(0, x.size, 4096):
             lanes = np.zeros(256)
             for row in range(begin, min(begin + 4096, x.size), 256):
@@ -102,8 +102,30 @@ def squares_reference(g: Array, scale: float | None = None) -> float:
                 lanes[: elements.size] += elements * elements
             while lanes.size > 1:
                 lanes = lanes[: lanes.size // 2] + lanes[lanes.size // 2 :]
-            total += float(lanes[0])
-    return total
+            chunks.append(lanes[0])
+        return tree_sum(chunks)
+
+
+def tree_sum(numbers: Sequence[float]) -> float:
+    """Return the sum of numbers that are not negative, in float64, added in a defined order.
+
+    They are the leaves of a binary tree: the nodes 2k and 2k + 1 of a level are added to node k of
+    the next one. A last node without a neighbour moves up as it is, as if the tree were full and
+    all that is missing were zeros. So a node is the same however many numbers follow, and whole
+    subtrees may be made by different threads or machines.
+
+    Parameters
+    ----------
+    numbers : sequence of float
+        The sums of the chunks of an array, or those of arrays in their order.
+    """
+    nodes = np.array(numbers, np.float64)
+    with np.errstate(all="ignore"):
+        while nodes.size > 1:
+            # a zero for the neighbour that is missing
+            nodes = np.append(nodes, np.zeros(nodes.size % 2))
+            nodes = nodes[0::2] + nodes[1::2]
+    return float(nodes[0]) if nodes.size else 0.0
 
 
 def _flush(x: Any) -> Any:

@@ -20,6 +20,7 @@ from fastadam.kernels.backend import (
     get_array_module,
     is_gpu_array,
 )
+from fastadam.kernels.cpu import engine
 from fastadam.kernels.cpu.gradient_table import GradientTable
 from fastadam.kernels.dtypes import computing_dtype, stored
 from fastadam.kernels.gpu.arrays import sums_on_gpu
@@ -37,6 +38,8 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+
+_LARGEST = {char: float(np.finfo(char).max) for char in "fd"}
 
 
 class Sums(Sequence[float]):
@@ -105,14 +108,13 @@ def global_norm(arrays: Sequence[Array], squares: Sequence[float] | None = None)
     Returns
     -------
     float
-        ``sqrt(sum of all squares)``; NaN or infinity if an element is. Finite for finite
-        elements even where float64 squares overflow, as long as the norm itself does not.
+        ``sqrt(sum of all squares)``, where the sums of the arrays are added in the order of
+        ``reference.tree_sum``. NaN or infinity if an element is; finite for finite elements even
+        where float64 squares overflow, as long as the norm itself does not.
     """
     if squares is None:
         squares = sum_of_squares(arrays)
-    total = 0.0
-    for square in squares:
-        total += square
+    total = engine.tree_sum(squares)
     if total == math.inf and arrays and all(map(all_finite, arrays)):
         largest = max(map(_largest, arrays))
         return largest * global_norm([_divided(array, largest) for array in arrays])
@@ -148,7 +150,7 @@ def largest_square(computing: np.dtype[Any]) -> float:
     computing : numpy.dtype
         What steps are computed in: float32 or float64. Sums are in float64.
     """
-    return float(np.finfo(computing).max)
+    return _LARGEST[computing.char]
 
 
 def _largest(array: Any) -> float:

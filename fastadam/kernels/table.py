@@ -151,10 +151,9 @@ class Table:
     def squares(self, scales: Sequence[float] | None) -> list[float]:
         """Return the sum of squares of every gradient, divided by its scale; 0 is no scale."""
         if self._gradients is None:
-            self._gradients = GradientTable(self.table["n"].tolist(), self.coefficients.dtype)
-        for key in ("g", "g_type"):
-            self._gradients.rows[key] = self.table[key]
-        self._gradients.rows["scale"] = 0 if scales is None else scales
+            sizes = self.table["n"].tolist()
+            self._gradients = GradientTable(sizes, self.coefficients.dtype, self.table)
+        self._gradients.take(scales)
         return self._gradients.squares()
 
     def can_prepare(self, scales: Sequence[float | None] | None, rate: float, write: bool) -> bool:

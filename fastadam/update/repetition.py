@@ -198,8 +198,8 @@ class Repetition:
             clipping = self._clipping
             return facts, 1.0 if clipping is None else sums.clip_rate(clipping.threshold)
         squares = self._batch.squares(scales)
-        norm = global_norm((), squares) if math.isfinite(sum(squares)) else math.inf
-        if norm == math.inf or (asked and self._batch.doubtful(squares)):
+        norm = global_norm((), squares)
+        if not math.isfinite(norm) or (asked and self._batch.doubtful(squares)):
             return None
         rate = None if self._clipping is None else self._clipping.rate(norm)
         return norm, 1.0 if rate is None else rate

@@ -30,7 +30,7 @@ from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.gpu import engine
 from fastadam.kernels.gpu import sums as gpu_norm
 from fastadam.kernels.gpu.source import SOURCE
-from fastadam.kernels.reference import squares_reference
+from fastadam.kernels.reference import squares_reference, tree_sum
 from fastadam.kernels.sums import gpu_sums, sum_of_squares, unscale
 from fastadam.optimizer_hooks import GradientClipping, GradientHardClipping, Lasso, WeightDecay
 
@@ -129,6 +129,22 @@ def check_norm(cupy: Any) -> None:
     assert list(sum_of_squares([on_gpu(cupy, large)])) == [squares_reference(large)]
 
 
+def check_tree(cupy: Any) -> None:
+    """Trees of few leaves, of as many as the threads of a block make, and of several such trees."""
+    random = np.random.default_rng(7)
+    counts = (0, 1, 2, 15, 16, 17, 255, 4095, 4096, 4097, 3 * 4096 + 5, 5 * 4096)
+    numbers = [random.uniform(0, 9, n) for n in counts]
+    spans = np.zeros(len(counts), gpu_norm.SPAN)
+    spans["n"] = np.multiply(counts, engine.CHUNK)
+    spans["start"] = np.cumsum(counts) - counts
+    spans["place"] = np.arange(len(counts))[::-1]
+    on_device = on_gpu(cupy, spans.view(np.uint64))
+    totals = on_gpu(cupy, np.zeros(len(counts)))
+    sums = on_gpu(cupy, np.concatenate(numbers))
+    engine.launch("add_chunks", (), 0, len(counts), (on_device, sums, totals))
+    assert totals.get().tolist() == [tree_sum(each) for each in numbers][::-1]
+
+
 def check_clip(cupy: Any) -> None:
     arrays = [np.full(1, i + 1, np.float32) for i in range(600)]
     norm = np.sqrt(float(sum((i + 1) ** 2 for i in range(600))))
@@ -198,6 +214,7 @@ CHECKS: dict[Callable[[Any], None], tuple[str, ...]] = {
     check_graph: ("adam<float, float, float, false, false>", *SQUARES),
     check_scales_of_graphs: ("adam<float, float, float, true, false>", *SQUARES),
     check_norm: SQUARES,
+    check_tree: ("add_chunks",),
     check_clip: (*SQUARES, "clip_rate"),
     check_hooks: (*SQUARES, "clip_rate", "change<float, float, float>"),
     check_lars: ("lars_rates",),
@@ -346,11 +363,32 @@ DEFECTS = {
         "i <= n; i += THREADS) {\n        // adding",
         check_norm,
     ),
-    "read before it is there": Defect(
-        "first + threadIdx.x];\n        __syncthreads();", "first + threadIdx.x];", check_norm
+    "chunks added before they are there": Defect(
+        "            __syncthreads();\n            if (threadIdx.x % (2 * width) == 0)",
+        "            if (threadIdx.x % (2 * width) == 0)",
+        check_tree,
     ),
     "overwritten while read": Defect(
-        "total = total + some[i];\n        __syncthreads();", "total = total + some[i];", check_norm
+        "        ++subtrees;\n        __syncthreads();", "        ++subtrees;", check_tree
+    ),
+    "a subtree less": Defect(
+        "first < n; first += THREADS", "first + 1 < n; first += THREADS", check_tree
+    ),
+    "chunks folded by halves": Defect(
+        "if (threadIdx.x % (2 * width) == 0)", "if (threadIdx.x < THREADS / 2 / width)", check_tree
+    ),
+    "neighbours far away": Defect(
+        "i += 2 * width)\n            nodes[i] = nodes[i] + nodes[i + width];",
+        "i += 2 * width)\n            nodes[i] = nodes[i] + nodes[AT_ONCE - i - 1];",
+        check_tree,
+    ),
+    "missing chunks": Defect(
+        "first + i < n ? numbers[first + i] : 0", "numbers[first + i]", check_tree
+    ),
+    "subtrees one after the other": Defect(
+        "for (; subtrees >> level & 1; ++level)",
+        "for (; subtrees >> level & 0; ++level)",
+        check_tree,
     ),
     "clipped always": Defect("threshold < norm && norm", "norm", check_clip),
     "infinity clipped": Defect(" && norm < 1.0 / 0.0", "", check_clip),

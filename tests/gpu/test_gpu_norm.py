@@ -11,7 +11,7 @@ from cases import SPECIAL, assert_same_bits, dtype_of, on_gpu
 from cuda_on_cpu.memory import state
 
 from fastadam.kernels.gpu.sums import GpuSums, lars_rates
-from fastadam.kernels.reference import squares_reference
+from fastadam.kernels.reference import squares_reference, tree_sum
 from fastadam.kernels.sums import global_norm, gpu_sums, sum_of_squares, unscale
 
 SIZES = (0, 1, 2, 255, 256, 257, 1000, 4095, 4096, 4097, 8192, 12_289, 40_001)
@@ -111,6 +111,19 @@ def test_clip_rate(cupy: Any, n: int, threshold: float) -> None:
     norm = global_norm(here)
     expected = threshold / norm if threshold < norm else 1.0
     assert sums.clip_rate(threshold).get().tolist() == [expected]
+
+
+@pytest.mark.parametrize("n", [3, 4, 17, 4096, 4097, 12_300])
+@pytest.mark.usefixtures("order")
+def test_clip_rate_of_a_tree_of_sums(cupy: Any, n: int) -> None:
+    """As the host adds them, for as many as make several trees of a block."""
+    for seed in range(5):
+        squares = np.random.default_rng(seed).uniform(0, 9, n)
+        sums = GpuSums(n, 0)
+        sums.totals.set(squares)
+        norm = math.sqrt(tree_sum(squares.tolist()))
+        assert global_norm((), squares.tolist()) == norm
+        assert sums.clip_rate(0.1).get().tolist() == [0.1 / norm]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

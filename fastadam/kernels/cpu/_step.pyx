@@ -38,6 +38,7 @@ cdef extern from *:
     typedef unsigned short *__restrict bfloat16_restrict;
     #define inlined_void __attribute__((always_inline)) void
     #define called_void __attribute__((noinline)) void
+    #define called_double __attribute__((noinline)) double
 
     #if defined(__x86_64__)
     typedef unsigned int fastadam_mode;
@@ -92,6 +93,7 @@ cdef extern from *:
     ctypedef unsigned short* bfloat16_restrict
     ctypedef void inlined_void
     ctypedef void called_void
+    ctypedef double called_double
     ctypedef unsigned long fastadam_mode
     fastadam_mode fastadam_flush_on() noexcept nogil
     fastadam_mode fastadam_flush_off() noexcept nogil

@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,7 @@ def adam_float64(
     n_threads: int,
 ) -> None: ...
 def loop(single: bool) -> object: ...
-def squares_float32(
-    gradients: npt.NDArray[np.void],
-    sums: npt.NDArray[np.float64],
-    totals: npt.NDArray[np.float64],
-    n_threads: int,
-) -> None: ...
-def squares_float64(
-    gradients: npt.NDArray[np.void],
-    sums: npt.NDArray[np.float64],
-    totals: npt.NDArray[np.float64],
-    n_threads: int,
-) -> None: ...
+def squares_loop(single: bool) -> object: ...
+def tree_sum(numbers: Iterable[float]) -> float: ...
 
 __test__: dict[Any, Any]

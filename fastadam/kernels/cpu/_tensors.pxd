@@ -47,7 +47,7 @@ cdef struct Gradient:
     size_t out            # where the unscaled gradient is written, 0 for nowhere
     double scale
     Py_ssize_t n          # elements
-    Py_ssize_t start      # chunks of the gradients before this one
+    Py_ssize_t start      # groups of chunks of the gradients before this one
     Py_ssize_t g_type     # a Stored
 
 

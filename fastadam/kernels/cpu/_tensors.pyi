@@ -27,6 +27,19 @@ class Rows:
         coefficients: list[Any],
     ) -> bool: ...
 
+@disjoint_base
+class Squares:
+    def __init__(
+        self,
+        gradients: npt.NDArray[np.void],
+        sums: npt.NDArray[np.float64],
+        totals: npt.NDArray[np.float64],
+        loop: object,
+        tensors: npt.NDArray[np.void] | None = None,
+    ) -> None: ...
+    def take(self, scales: Sequence[float] | None) -> None: ...
+    def run(self, n_threads: int) -> list[float]: ...
+
 def all_none(objects: list[Any], attribute: str) -> bool: ...
 def count(rules: list[Any], ts: list[int]) -> None: ...
 def step_and_count(

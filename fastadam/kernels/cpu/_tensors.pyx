@@ -8,7 +8,15 @@ from cpython.ref cimport PyObject
 from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport fabs
 
-from fastadam.kernels.cpu._tensors cimport AS_IT_IS, BFLOAT16, COMPUTING, FLOAT16, STEP, Tensor
+from fastadam.kernels.cpu._tensors cimport (
+    AS_IT_IS,
+    BFLOAT16,
+    COMPUTING,
+    FLOAT16,
+    STEP,
+    Gradient,
+    Tensor,
+)
 
 from numpy.ma import MaskedArray
 
@@ -435,6 +443,76 @@ cdef class Rows:
             else:
                 last = middle
         return first > 0 and self.high[first - 1] > begin
+
+
+# The loops of the gradient pass, as _norm.pxi's `squares_loop` gives them.
+ctypedef void (*SquaresLoop)(
+    const Gradient*, Py_ssize_t, double*, Py_ssize_t, double*, int
+) noexcept nogil
+
+
+cdef class Squares:
+    """A table of gradients that may be kept, and whose squares are summed again.
+
+    Parameters
+    ----------
+    gradients : numpy.ndarray of gradient_table.GRADIENT
+        Dense and aligned in every row, with ``start`` the running sum of groups of chunks.
+    sums : numpy.ndarray of float64
+        Room for the sum of squares of every group.
+    totals : numpy.ndarray of float64
+        Room for that of every gradient.
+    loop : capsule
+        ``squares_loop`` of the instruction set's module, for what is computed in.
+    tensors : numpy.ndarray of table.TENSOR, optional
+        The table of steps whose gradients they are, row by row.
+    """
+
+    cdef Gradient[::1] gradients
+    cdef double[::1] sums, totals
+    cdef Tensor[::1] tensors
+    cdef SquaresLoop loop
+
+    def __init__(
+        self,
+        Gradient[::1] gradients,
+        double[::1] sums,
+        double[::1] totals,
+        object loop,
+        Tensor[::1] tensors=None,
+    ):
+        self.gradients = gradients
+        self.sums = sums
+        self.totals = totals
+        self.loop = <SquaresLoop> PyCapsule_GetPointer(loop, "squares")
+        self.tensors = tensors
+
+    def __reduce__(self):
+        raise TypeError("addresses cannot be copied")
+
+    def take(self, object scales):
+        """Take over the gradients that the steps have, and what each is divided by; 0 is nothing.
+
+        Without scales, none is divided.
+        """
+        cdef Py_ssize_t i
+        for i in range(self.gradients.shape[0]):
+            self.gradients[i].g = self.tensors[i].g
+            self.gradients[i].g_type = self.tensors[i].g_type
+            self.gradients[i].scale = 0 if scales is None else scales[i]
+
+    def run(self, int n_threads):
+        """Return the sum of squares of every gradient, or of every quotient."""
+        cdef Py_ssize_t i, n = self.gradients.shape[0], n_groups = self.sums.shape[0]
+        if n_groups:
+            with nogil:
+                self.loop(
+                    &self.gradients[0], n, &self.sums[0], n_groups, &self.totals[0], n_threads
+                )
+        else:
+            # gradients of no elements
+            self.totals[:] = 0
+        return [self.totals[i] for i in range(n)]
 
 
 def extents(list arrays, size_t[::1] low, size_t[::1] high):

@@ -7,7 +7,7 @@ that this build or this CPU does not have is an ``ImportError``.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -26,8 +26,9 @@ __all__ = [
     "n_threads",
     "note_time",
     "run",
-    "run_squares",
     "runner",
+    "squares_loop",
+    "tree_sum",
 ]
 
 # Elements below which a parallel region costs more than it saves.
@@ -111,6 +112,11 @@ def loop(computing: np.dtype[Any]) -> object:
     return _kernels.loop(computing == np.float32)
 
 
+def squares_loop(computing: np.dtype[Any]) -> object:
+    """Return the address of the loops of the gradient pass, for ``_tensors.Squares``."""
+    return _kernels.squares_loop(computing == np.float32)
+
+
 def n_threads(total: int) -> int:
     """Return how many threads a call takes for this many elements."""
     if total < SERIAL_BELOW:
@@ -131,24 +137,6 @@ def run(table: npt.NDArray[np.void], coefficients: Array) -> None:
     runner(table, coefficients, int(table["start"][-1] + table["n"][-1]))()
 
 
-def run_squares(
-    table: npt.NDArray[np.void],
-    sums: npt.NDArray[np.float64],
-    totals: npt.NDArray[np.float64],
-    computing: np.dtype[Any],
-) -> None:
-    """Make the gradient pass over a filled table of gradients.
-
-    Parameters
-    ----------
-    table : numpy.ndarray of gradient_table.GRADIENT, shape (n,)
-        One row per gradient: dense and aligned, with ``start`` the running sum of its chunks.
-    sums : numpy.ndarray of float64
-        Receives the sum of squares of every chunk.
-    totals : numpy.ndarray of float64, shape (n,)
-        Receives that of every gradient.
-    computing : numpy.dtype
-        float32 or float64: what the gradients of this table are computed in.
-    """
-    squares = _kernels.squares_float32 if computing == np.float32 else _kernels.squares_float64
-    squares(table, sums, totals, n_threads(int(table["n"].sum())))
+def tree_sum(numbers: Iterable[float]) -> float:
+    """Add numbers, none of which is negative, as ``reference.tree_sum`` says."""
+    return float(_kernels.tree_sum(numbers))

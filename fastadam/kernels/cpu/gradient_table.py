@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fastadam.kernels.cpu import engine
+from fastadam.kernels.cpu._tensors import Squares
 
-__all__ = ["CHUNK", "GRADIENT", "GradientTable"]
+__all__ = ["CHUNK", "GRADIENT", "GROUP", "GradientTable"]
 
-# Elements per chunk of the defined order, as in _norm.pxi.
+# Elements per chunk of the defined order, and chunks per group, as in _norm.pxi.
 CHUNK = 4096
+GROUP = 4
 
 # One row of the table of gradients, as _tensors.pxd spells it in C.
 GRADIENT = np.dtype(
@@ -34,6 +37,8 @@ class GradientTable:
         Elements of each gradient.
     computing : numpy.dtype
         float32 or float64.
+    tensors : numpy.ndarray of table.TENSOR, optional
+        The table of steps whose gradients they are, row by row.
 
     Attributes
     ----------
@@ -43,17 +48,28 @@ class GradientTable:
         and ``out``, where the quotients are written.
     """
 
-    def __init__(self, sizes: Sequence[int], computing: np.dtype[Any]) -> None:
-        self.computing = computing
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        computing: np.dtype[Any],
+        tensors: npt.NDArray[np.void] | None = None,
+    ) -> None:
         self.rows = np.zeros(len(sizes), GRADIENT)
         self.rows["n"] = sizes
-        chunks = -(-self.rows["n"] // CHUNK)
-        self.rows["start"] = np.cumsum(chunks) - chunks
-        self._sums = np.empty(int(chunks.sum()))
-        self._totals = np.empty(len(sizes))
+        groups = -(-self.rows["n"] // (CHUNK * GROUP))
+        self.rows["start"] = np.cumsum(groups) - groups
+        self._total = sum(sizes)
+        loop = engine.squares_loop(computing)
+        room = np.empty(int(groups.sum())), np.empty(len(sizes))
+        self._squares = Squares(self.rows, *room, loop, tensors)
+
+    def take(self, scales: Sequence[float] | None) -> None:
+        """Take over the gradients that the steps have now, and what each is divided by.
+
+        Without scales, none is divided; a scale of 0 is none.
+        """
+        self._squares.take(scales)
 
     def squares(self) -> list[float]:
         """Return the sum of squares of every gradient, or of every quotient."""
-        engine.run_squares(self.rows, self._sums, self._totals, self.computing)
-        totals: list[float] = self._totals.tolist()
-        return totals
+        return self._squares.run(engine.n_threads(self._total))

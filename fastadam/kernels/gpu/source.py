@@ -349,7 +349,8 @@ __global__ void __launch_bounds__(THREADS, (resident<T, P, G, AMSGRAD>())) adam(
 _NORM = r"""
 // Sums of squares, in one defined order: chunks of 4096 elements; in a chunk, lane i of 256 adds
 // the squares of the elements i, i + 256, ... in float64; the lanes fold by halves; the chunks,
-// then the tensors, are added one after the other.
+// then the tensors, are the leaves of a tree, in which the nodes 2k and 2k + 1 of a level make
+// node k of the next.
 
 // The sum of every chunk of gradients, or of their quotients by a loss scale, which are written
 // where `quotients` says.
@@ -392,21 +393,54 @@ __global__ void __launch_bounds__(THREADS) squares(
         sums[blockIdx.x] = lanes[0];
 }
 
-// Add numbers one after the other; every thread of the block helps to read them.
-__device__ __forceinline__ double in_order(const double *numbers, size_t n)
+// How many neighbouring numbers a thread adds by itself.
+constexpr unsigned AT_ONCE = 16;
+
+// The sum of AT_ONCE numbers from `first` on, in their tree; zeros for those that are missing.
+__device__ __forceinline__ double sum_at_once(const double *numbers, size_t first, size_t n)
 {
-    __shared__ double some[THREADS];
-    double total = 0;
-    for (size_t first = 0; first < n; first += THREADS) {
-        const size_t left = n - first, m = left < THREADS ? left : THREADS;
-        if (threadIdx.x < m)
-            some[threadIdx.x] = numbers[first + threadIdx.x];
-        __syncthreads();
-        if (threadIdx.x == 0)
-            for (size_t i = 0; i < m; ++i)
-                total = total + some[i];
+    double nodes[AT_ONCE];
+#pragma unroll
+    for (unsigned i = 0; i < AT_ONCE; ++i)
+        nodes[i] = first + i < n ? numbers[first + i] : 0;
+#pragma unroll
+    for (unsigned width = 1; width < AT_ONCE; width *= 2)
+#pragma unroll
+        for (unsigned i = 0; i < AT_ONCE; i += 2 * width)
+            nodes[i] = nodes[i] + nodes[i + width];
+    return nodes[0];
+}
+
+// The sum of numbers that are not negative, in their tree: the threads of the block make subtrees
+// of THREADS * AT_ONCE leaves together, and the first one, which alone returns it, what is above.
+__device__ __forceinline__ double tree_sum(const double *numbers, size_t n)
+{
+    __shared__ double nodes[THREADS];
+    // the subtrees that wait for their neighbour on the right, one a level
+    __shared__ double waiting[64];
+    size_t subtrees = 0;
+    for (size_t first = 0; first < n; first += THREADS * AT_ONCE) {
+        nodes[threadIdx.x] = sum_at_once(numbers, first + threadIdx.x * AT_ONCE, n);
+        for (unsigned width = 1; width < THREADS; width *= 2) {
+            __syncthreads();
+            if (threadIdx.x % (2 * width) == 0)
+                nodes[threadIdx.x] = nodes[threadIdx.x] + nodes[threadIdx.x + width];
+        }
+        if (threadIdx.x == 0) {
+            double node = nodes[0];
+            unsigned level = 0;
+            for (; subtrees >> level & 1; ++level)
+                node = waiting[level] + node;
+            waiting[level] = node;
+        }
+        ++subtrees;
         __syncthreads();
     }
+    double total = 0;
+    if (threadIdx.x == 0)
+        for (unsigned level = 0; subtrees >> level; ++level)
+            if (subtrees >> level & 1)
+                total = waiting[level] + total;
     return total;
 }
 
@@ -417,7 +451,7 @@ __global__ void __launch_bounds__(THREADS) add_chunks(
     double *totals)                  // OUT: one a gradient, in its place
 {
     const Span span = spans[blockIdx.x];
-    const double total = in_order(sums + span.start, (span.n + CHUNK - 1) / CHUNK);
+    const double total = tree_sum(sums + span.start, (span.n + CHUNK - 1) / CHUNK);
     if (threadIdx.x == 0)
         totals[span.place] = total;
 }
@@ -429,7 +463,7 @@ __global__ void __launch_bounds__(THREADS) clip_rate(
     double threshold,                // the largest norm
     double *rate)                    // OUT
 {
-    const double norm = sqrt(in_order(totals, n));
+    const double norm = sqrt(tree_sum(totals, n));
     if (threadIdx.x == 0)
         // min(1, threshold / n); a norm that is not finite leaves the gradients as they are
         *rate = threshold < norm && norm < 1.0 / 0.0 ? threshold / norm : 1.0;

@@ -14,7 +14,7 @@ import pytest
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels.cpu import engine
 from fastadam.kernels.cpu.gradient_table import CHUNK
-from fastadam.kernels.reference import adam_reference, squares_reference
+from fastadam.kernels.reference import adam_reference, squares_reference, tree_sum
 from fastadam.kernels.sums import sum_of_squares
 from fastadam.kernels.table import TENSOR
 
@@ -84,15 +84,11 @@ def test_one_tensor_of_more_than_two_to_the_31_elements(endless: list[np.ndarray
 
 
 def test_the_norm_of_more_than_two_to_the_31_elements(endless: list[np.ndarray]) -> None:
-    """The chunks of the repeated memory, added one after the other."""
+    """The tree of the chunks of the repeated memory."""
     g = endless[0]
     g[:PAGE] = np.random.default_rng(2).standard_normal(PAGE)
     chunks = [squares_reference(g[k : k + CHUNK]) for k in range(0, PAGE, CHUNK)]
-    total = 0.0
-    for _ in range(REPEATS):
-        for chunk in chunks:
-            total += chunk
-    assert sum_of_squares([g]) == [total]
+    assert sum_of_squares([g]) == [tree_sum(chunks * REPEATS)]
 
 
 def test_more_than_two_to_the_31_elements_in_a_table() -> None:
