@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy.typing as npt
 
+from fastadam.algorithms.adam import INITIAL_ALPHA
 from fastadam.algorithms.coefficients import step_coefficients
-from fastadam.algorithms.table import INITIAL_ALPHA, step_number
+from fastadam.algorithms.number import step_number
 from fastadam.kernels.arrays import check_arrays
 from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.table import Step
@@ -99,7 +100,8 @@ def adam_step(
     True
     """
     number_of_step = step_number(t)
-    check_arrays("param", param, grad, m, v, vhat, amsgrad=vhat is not None)
+    state = (m, v, vhat)
+    check_arrays("param", param, grad, state)
     coefficients = step_coefficients(
         {
             "alpha": alpha,
@@ -119,4 +121,4 @@ def adam_step(
         None if initial_alpha is None else INITIAL_ALPHA.check(initial_alpha, "adam_step"),
         "adam_step",
     )
-    adam_batch([Step("param", param, grad, m, v, vhat, coefficients)])
+    adam_batch([Step("param", param, grad, state, coefficients)])

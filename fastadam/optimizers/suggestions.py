@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, ParamSpec, TypeVar
 
-from fastadam.algorithms.table import BY_NAME
+from fastadam.algorithms.adam import ADAM, BY_NAME
 
 __all__ = [
     "ARGUMENTS",
@@ -239,8 +239,8 @@ def _answer(kind: type[Any] | None, name: str, takes: Collection[str]) -> str | 
     if name in ("weight_decay", "weight_decay_rate", "decay_mode"):
         same = _adam(kind, "weight_decay_rate=1e-5")
         return f"{same} is the same with weight decay, which {_UNSCALED}"
-    value = "True" if name in ("amsgrad", "adabound") else "0.1"
-    more = "" if name in ("amsgrad", "adabound") else "adabound=True, "
+    value = "True" if name in ADAM.flags else "0.1"
+    more = "" if name in ADAM.flags else "adabound=True, "
     fixed = getattr(kind, "_fixed", {})
     if name in fixed:
         return f"leave it out: it is always {fixed[name]} here; {_adam(kind)} is the same"
