@@ -40,7 +40,7 @@ FOLDERS = {
     "algorithms": """
         table coefficients
         adam
-        algorithm
+        algorithm suggestions
         number
     """,
     "bench": """
