@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ if os.environ.get("FASTADAM_TEST_INSTALLED") == "1":
     _tested = Path(fastadam.__file__).resolve().parent
     if _tested == _checkout:
         raise AssertionError(f"the installed fastadam is to be tested, not that of {_checkout}")
+
+# what tests of several folders share: `steps`
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 # a shell starts what it runs in the background with Ctrl-C ignored
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

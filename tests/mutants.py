@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 LOOPS = "fastadam/kernels/cpu/_step.pyx"
 SCALARS = "fastadam/algorithms/coefficients.py"
-HYPERS = "fastadam/algorithms/table.py"
+HYPERS = "fastadam/algorithms/algorithm.py"
+NUMBER = "fastadam/algorithms/number.py"
+ADAM = "fastadam/algorithms/adam.py"
 GATE = "fastadam/optimizers/gate.py"
 HYPERPARAMETER = "fastadam/update/hyperparameter.py"
 PATHS = "fastadam/update/parameter_table.py"
@@ -256,13 +258,13 @@ MUTANTS = [
     Mutant("decay without eta", SCALARS, 'decay = found["eta"] * found', "decay = found"),
     # the gates of numbers and names
     Mutant("range unchecked", HYPERS, "if not self.low <= found <= self.high:", "if False:"),
-    Mutant("decay of more than all", HYPERS, "if rate > 1 or eta * rate > 1:", "if rate > 1:"),
-    Mutant("masked numbers", HYPERS, "np.ma.is_masked(value)", "False"),
-    Mutant("digits are a number", HYPERS, "or isinstance(value, str | bytes)", ""),
+    Mutant("decay of more than all", ADAM, "if rate > 1 or eta * rate > 1:", "if rate > 1:"),
+    Mutant("masked numbers", NUMBER, "np.ma.is_masked(value)", "False"),
+    Mutant("digits are a number", NUMBER, "or isinstance(value, str | bytes)", ""),
     Mutant("hyperparameters of any name", GATE, "elif not (self.free or", "elif not (True or"),
     Mutant("bag without its gate", HYPERPARAMETER, "self._gate(self, name, value)", "pass"),
     Mutant("path is a glob", PATHS, "elif which in self:", "elif False:"),
-    Mutant("alpha of float32 unchecked", ARRAYS, '    "alpha_t": "alpha",\n', ""),
+    Mutant("alpha of float32 unchecked", ADAM, '        ("alpha_t", "alpha"),\n', ""),
     Mutant("bounds swapped", SCALARS, "return lower, upper", "return upper, lower"),
     Mutant(
         "bounds ignore schedules",
@@ -310,7 +312,7 @@ MUTANTS = [
     Mutant("several checked as one", DISPATCH, "pieces == 1 and", "True and"),
     # arrays that share memory
     Mutant("states overlap", ARRAYS, 'if key == other_key == "array" or not', "if True or not"),
-    Mutant("gradient in m", ROWS, '("p", "m", "v", "vhat", "half")', '("p", "v", "vhat", "half")'),
+    Mutant("gradient in m", ROWS, '("p", *ADAM.state, "half")', '("p", *ADAM.state[1:], "half")'),
     Mutant("masked arrays", TABLE, "or masked(array)", ""),
     Mutant("gradients of others", DISPATCH, "copied = copy_shared_gradients(", "copied = list("),
     Mutant("frozen state", DISPATCH, "and len(self._paths) == len(self._parameters)", ""),
@@ -345,8 +347,8 @@ MUTANTS = [
     ),
     Mutant("interval ignored", SCALING, "math.pow(2.0, 1.0 / updates)", "2.0"),
     Mutant("interval of NaN", SCALING, "if not updates >= 1:", "if updates < 1:"),
-    Mutant("infinite scale", HYPERS, "if not 0 < found < math.inf:", "if not 0 < found:"),
-    Mutant("scale of float32", HYPERS, "if not least <= found <= greatest:", "if False:"),
+    Mutant("infinite scale", NUMBER, "if not 0 < found < math.inf:", "if not 0 < found:"),
+    Mutant("scale of float32", NUMBER, "if not least <= found <= greatest:", "if False:"),
     Mutant("left scale", METHOD, "            self._check_left_scales()\n", ""),
     Mutant(
         "negative scale in a file",
@@ -630,14 +632,14 @@ MUTANTS = [
     Mutant(
         "m unnoticed",
         TABLE,
-        'or pointer(state_array(state, "m"), computing, p, True) != row.m',
-        "",
+        "for k in range(N_STREAMS):\n            if at[k] and",
+        "for k in range(1, N_STREAMS):\n            if at[k] and",
     ),
     Mutant(
         "v unnoticed",
         TABLE,
-        'or pointer(state_array(state, "v"), computing, p, True) != row.v',
-        "",
+        "if at[k] and pointer(",
+        "if k != 1 and at[k] and pointer(",
     ),
     Mutant("new gradients unread", TABLE, "            row.g = g_at\n", "            pass\n"),
     Mutant(

@@ -26,12 +26,13 @@ from fastadam import (
     UpdateRule,
     adam_step,
 )
-from fastadam.algorithms.table import ADAM, number
+from fastadam.algorithms.adam import ADAM
+from fastadam.algorithms.number import number
 
 KINDS = (Adam, AdamW, AMSGrad, AdaBound, AMSBound)
-NUMBERS = [h.name for h in ADAM if not h.modes and h.name not in ("amsgrad", "adabound")]
-FLAGS = ["amsgrad", "adabound"]
-MODES = [h.name for h in ADAM if h.modes]
+NUMBERS = [h.name for h in ADAM.hypers if not h.modes and h.name not in ADAM.flags]
+FLAGS = list(ADAM.flags)
+MODES = [h.name for h in ADAM.hypers if h.modes]
 
 # out of range, by hyperparameter
 BAD_NUMBERS: dict[str, list[Any]] = {

@@ -36,7 +36,7 @@ for _ in range(3):
     opt.apply_gradients(grad)
 arrays = np.zeros((3, N), np.float32)
 coefficients = step_coefficients(opt.hyperparam.get_dict(), 1)
-step = Step("p", arrays[0], grad, arrays[1], arrays[2], None, coefficients)
+step = Step("p", arrays[0], grad, (arrays[1], arrays[2], None), coefficients)
 [kernel] = Batch([step]).runs()
 
 gate = threading.Lock()

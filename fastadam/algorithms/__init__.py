@@ -1,1 +1,1 @@
-"""What an algorithm is, as data: its hyperparameters, their defaults and their ranges."""
+"""What an algorithm is, as data: its arrays, hyperparameters, scalars, and what they may be."""

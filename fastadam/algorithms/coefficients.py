@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from fastadam.algorithms.table import numbers
+from fastadam.algorithms.adam import Coefficients, numbers
 
 __all__ = [
     "Coefficients",
@@ -21,24 +21,6 @@ __all__ = [
     "constants",
     "step_coefficients",
 ]
-
-
-class Coefficients(NamedTuple):
-    """The scalars of one step, in the order of the kernels' table of coefficients, then flags.
-
-    ``lower`` and ``upper`` are 0 and infinity without AdaBound.
-    """
-
-    alpha_t: float
-    one_minus_beta1: float
-    one_minus_beta2: float
-    eps: float
-    eta: float
-    one_minus_decay: float
-    lower: float
-    upper: float
-    amsgrad: bool
-    adabound: bool
 
 
 def alpha_t(alpha: float, beta1: float, beta2: float, t: int) -> float:

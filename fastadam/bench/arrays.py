@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.algorithms.adam import ADAM
 from fastadam.bench.cases import Case
+from fastadam.bench.settings import Variant
 from fastadam.cli.extras import load
 from fastadam.kernels.dtypes import computing_dtype
 
@@ -65,14 +67,15 @@ def _arrays(case: Case, dtype: str | None, size: float, seed: int) -> list[Array
     return made
 
 
-def state_bytes(case: Case, dtype: str | None, amsgrad: bool) -> tuple[int, int]:
+def state_bytes(case: Case, dtype: str | None, variant: Variant) -> tuple[int, int]:
     """Return how many bytes the parameters of a case take, and how many their state."""
+    n_streams = len(ADAM.needed(variant))
     stored = state = 0
     for tensor, kind in zip(case.tensors, dtypes(case, dtype), strict=True):
         computing = computing_dtype(kind)
         assert computing is not None
         stored += tensor.size * kind.itemsize
-        state += tensor.size * computing.itemsize * (3 if amsgrad else 2)
+        state += tensor.size * computing.itemsize * n_streams
     return stored, state
 
 

@@ -34,13 +34,13 @@ class Copy:
         Of which sizes.
     dtype : str or None
         Of parameters and gradients; None for each tensor's own.
-    amsgrad : bool
-        Whether there is a third state.
+    variant : Variant
+        Which of the family, for its state.
     """
 
-    def __init__(self, case: Case, dtype: str | None, amsgrad: bool) -> None:
+    def __init__(self, case: Case, dtype: str | None, variant: Variant) -> None:
         # a byte copied is one read and one written
-        n = max(1, bytes_moved(case, dtype, amsgrad) // 2)
+        n = max(1, bytes_moved(case, dtype, variant) // 2)
         cupy = loaded_cupy()
         self._source, self._target = cupy.zeros(n, np.uint8), cupy.zeros(n, np.uint8)
 

@@ -21,6 +21,7 @@ from fastadam.bench.cuda_steps import (
 from fastadam.bench.floor import Floor
 from fastadam.bench.other_steps import Chainer, Optax
 from fastadam.bench.own import FastadamArrays, FastadamLink, PlainNumpy
+from fastadam.bench.settings import Variant
 from fastadam.bench.timing import Subject, block
 from fastadam.bench.torch_steps import DeepSpeed, TorchForeach, TorchFused, TorchSingle
 from fastadam.kernels.backend import require_cupy
@@ -49,10 +50,10 @@ class Cpu:
         return {}
 
     def floor(
-        self, case: Case, dtype: str | None, amsgrad: bool, grads: list[Array]
+        self, case: Case, dtype: str | None, variant: Variant, grads: list[Array]
     ) -> Callable[[], None]:
         """Return a step's reads and writes without its arithmetic."""
-        return Floor(case, dtype, amsgrad, grads).step
+        return Floor(case, dtype, variant, grads).step
 
     def block(self, subject: Subject, steps: int) -> float:
         """Make steps; return the microseconds of one."""
@@ -95,10 +96,10 @@ class Cuda:
         }
 
     def floor(
-        self, case: Case, dtype: str | None, amsgrad: bool, grads: list[Array]
+        self, case: Case, dtype: str | None, variant: Variant, grads: list[Array]
     ) -> Callable[[], None]:
         """Return a copy, on the GPU, of half of the bytes that a step reads and writes."""
-        return Copy(case, dtype, amsgrad).step
+        return Copy(case, dtype, variant).step
 
     def block(self, subject: Subject, steps: int) -> float:
         """Make steps; return the microseconds of one by the GPU's clock."""

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.algorithms.coefficients import Coefficients
+from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.bench import arrays
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
+from fastadam.bench.settings import Variant
 from fastadam.kernels.cpu import _floor, _tensors, engine
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype, state_like
 from fastadam.kernels.table import TENSOR, Step
@@ -31,31 +32,30 @@ class Floor:
         Of which sizes.
     dtype : str or None
         Of parameters and gradients; None for each tensor's own.
-    amsgrad : bool
-        Whether there is a third state.
+    variant : Variant
+        Which of the family, for its state.
     grads : list of numpy.ndarray
         Read only.
     """
 
-    def __init__(self, case: Case, dtype: str | None, amsgrad: bool, grads: list[Array]) -> None:
+    def __init__(self, case: Case, dtype: str | None, variant: Variant, grads: list[Array]) -> None:
         self._tables: list[tuple[Any, Any, int]] = []
         self.arrays: list[list[Array]] = []
         groups: dict[Any, list[Step]] = {}
         params = arrays.parameters(case, dtype)
         for tensor, p, g in zip(case.tensors, params, grads, strict=True):
-            m, v = state_like(p), state_like(p)
-            vhat = state_like(p) if amsgrad else None
-            self.arrays.append([p, g, m, v] if vhat is None else [p, g, m, v, vhat])
-            step = Step(tensor.name, p, g, m, v, vhat, _NO_COEFFICIENTS)
+            state = {key: state_like(p) for key in ADAM.needed(variant)}
+            self.arrays.append([p, g, *state.values()])
+            step = Step(tensor.name, p, g, tuple(map(state.get, ADAM.state)), _NO_COEFFICIENTS)
             groups.setdefault(computing_dtype(p.dtype), []).append(step)
-            for state in self.arrays[-1][2:]:
-                state.fill(1)  # pages of zeros that nobody has written share one page
+            for array in state.values():
+                array.fill(1)  # pages of zeros that nobody has written share one page
         for computing, steps in groups.items():
             table = np.empty(len(steps), TENSOR)
             others = _tensors.describe(steps, table, bfloat16_number())
             assert not others, "all arrays are dense"
             table["row"] = 0
-            table["amsgrad"] = amsgrad
+            table["amsgrad"] = variant.amsgrad
             table["adabound"] = False
             loop = _floor.floor_float32 if computing == np.float32 else _floor.floor_float64
             self._tables.append((loop, table, int(table["start"][-1] + table["n"][-1])))
@@ -66,14 +66,15 @@ class Floor:
             loop(table, engine.n_threads(total))
 
 
-def bytes_moved(case: Case, dtype: str | None, amsgrad: bool) -> int:
+def bytes_moved(case: Case, dtype: str | None, variant: Variant) -> int:
     """Return how many bytes one step reads and writes: 28 for an element of float32 Adam.
 
     Examples
     --------
     >>> from fastadam.bench.cases import one
-    >>> [bytes_moved(one(1, 'one'), 'float32', amsgrad) for amsgrad in (False, True)]
+    >>> from fastadam.bench.settings import VARIANTS
+    >>> [bytes_moved(one(1, 'one'), 'float32', VARIANTS[name]) for name in ('adam', 'amsgrad')]
     [28, 36]
     """
-    stored, state = arrays.state_bytes(case, dtype, amsgrad)
+    stored, state = arrays.state_bytes(case, dtype, variant)
     return 3 * stored + 2 * state

@@ -54,10 +54,9 @@ def compare(
     where = f"{case.name}, {variant} {dtype or ' '.join(names)}, {n_threads} thread(s)"
     if not fits(roster, case, variant, dtype, len(kinds), where):
         return None
-    amsgrad = VARIANTS[variant].amsgrad
     grads = arrays.gradients(case, dtype)
     device = roster.device
-    subjects = [Subject(FLOOR, device.floor(case, dtype, amsgrad, grads))]
+    subjects = [Subject(FLOOR, device.floor(case, dtype, VARIANTS[variant], grads))]
     for kind in kinds:
         contender = kind(VARIANTS[variant], arrays.parameters(case, dtype))
         subjects.append(subject(contender, grads, case.fresh))
@@ -73,7 +72,7 @@ def compare(
         "tensors": len(case.tensors),
         "elements": case.elements,
         "gradients": "fresh" if case.fresh else "kept",
-        "bytes_moved": bytes_moved(case, dtype, amsgrad),
+        "bytes_moved": bytes_moved(case, dtype, VARIANTS[variant]),
         "difference": {
             kind.name: roster.difference(kind.name, variant, names)
             for kind in kinds
@@ -87,7 +86,7 @@ def fits(
     roster: Roster, case: Case, variant: str, dtype: str | None, contenders: int, where: str
 ) -> bool:
     """Tell whether there is memory for a case; note in the roster if there is not."""
-    stored, state = arrays.state_bytes(case, dtype, VARIANTS[variant].amsgrad)
+    stored, state = arrays.state_bytes(case, dtype, VARIANTS[variant])
     # the floor's arrays too, the gradients, JAX's copies of these, and temporary arrays
     need = (contenders + 1) * (stored + state) + 5 * stored + _RESERVE
     free = roster.device.free_bytes()

@@ -71,7 +71,7 @@ def sweep(
                 continue
             output.progress(f"sweep: {elements:,} elements in {count:,} tensors")
             grads = arrays.gradients(case, dtype)
-            floor = Floor(case, dtype, VARIANTS[variant].amsgrad, grads)
+            floor = Floor(case, dtype, VARIANTS[variant], grads)
             subjects = [Subject(FLOOR, floor.step)] + [
                 subject(kind(VARIANTS[variant], arrays.parameters(case, dtype)), grads, False)
                 for kind in kinds
@@ -81,7 +81,7 @@ def sweep(
             points.append({"elements": elements, "tensors": count, "us": medians})
             del subjects, floor, grads
             gc.collect()
-    stored, state = arrays.state_bytes(many(n=1, size=1), dtype, VARIANTS[variant].amsgrad)
+    stored, state = arrays.state_bytes(many(n=1, size=1), dtype, VARIANTS[variant])
     return {
         "variant": variant,
         "dtype": dtype,

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from fastadam.algorithms.table import CONVERTED
 from fastadam.checkpoint.contents import (
     HOOK,
     HYPERPARAM,
@@ -30,6 +31,9 @@ from fastadam.update.exclusive import LOAD, while_whole
 from fastadam.update.optimizer import target_of
 
 __all__ = ["load"]
+
+# How the keys end of what is made when a state becomes AMSGrad's, and dropped when it is no longer.
+_CONVERTED = tuple(f"/{stream.name}" for stream in CONVERTED)
 
 
 @while_whole(LOAD, "optimizer")
@@ -228,7 +232,7 @@ def _refuse_left(source: Source, left: list[str], how: _How) -> None:
         key
         for key in left
         if (source.plain or key.startswith(tuple(read)))
-        and not (how.convert_amsgrad and key.endswith("/vhat"))
+        and not (how.convert_amsgrad and key.endswith(_CONVERTED))
         and not key.startswith((HOOK, *unread))
         and not (key.startswith(RULE) and "/hook/" in key)
     ]
@@ -236,7 +240,7 @@ def _refuse_left(source: Source, left: list[str], how: _How) -> None:
         return
     names = ", ".join(map(repr, lost[:5])) + (", ..." if len(lost) > 5 else "")
     hint = "strict=False leaves them, `rename` gives them another name"
-    if all(key.endswith("/vhat") for key in lost):
+    if all(key.endswith(_CONVERTED) for key in lost):
         hint = "it was saved with AMSGrad; convert_amsgrad=True drops them"
     raise CheckpointError(
         f"{source.where} holds what this optimizer has no place for: {names}; {hint}"

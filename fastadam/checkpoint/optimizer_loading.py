@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from fastadam.algorithms.algorithm import Stream
+from fastadam.algorithms.table import CONVERTED, FLAGS, STATE
 from fastadam.checkpoint.contents import (
     HYPERPARAM,
     OPTIMIZER,
@@ -41,10 +43,8 @@ __all__ = ["prepare_optimizer"]
 
 _MODES = {"on_nonfinite": ON_NONFINITE, "missing_gradients": MISSING_GRADIENTS}
 
-# Hyperparameters that say which of the family it is.
-_VARIANT = ("amsgrad", "adabound")
 # What of a rule's state has the parameter's shape.
-_LIKE_PARAMETER = ("m", "v", "vhat", "fp32_param")
+_LIKE_PARAMETER = (*STATE, "fp32_param")
 
 
 def prepare_optimizer(
@@ -101,19 +101,23 @@ def _check_variant(source: Source, opt: Any) -> None:
     """Refuse the state of another of the family."""
     mine = opt.hyperparam.get_dict()
     usual = getattr(type(opt), "_fixed", {})
-    for name in _VARIANT:
+    for name in FLAGS:
         key = HYPERPARAM + name
         if name not in mine or key not in source or source.is_ignored(key):
             continue
         theirs = _truth(source, key)
         if theirs in (bool(mine[name]), usual.get(name)):
             continue
-        if name == "amsgrad" and (source.converts or _has_other_vhat(source, opt, theirs)):
+        made = [stream for stream in CONVERTED if stream.when == name]
+        if made and (source.converts or _has_other_streams(source, opt, theirs, made)):
             continue
         advice = "make the optimizer with the same"
-        if name == "amsgrad":
-            advice += ", or pass convert_amsgrad=True: " + (
-                "vhat is dropped then" if theirs else "vhat begins with v then"
+        if made:
+            advice += f", or pass convert_{name}=True: " + " and ".join(
+                f"{stream.name} is dropped then"
+                if theirs
+                else f"{stream.name} begins with {stream.made_of} then"
+                for stream in made
             )
         raise CheckpointError(
             f"{source.where} was saved with {name}={theirs}, and this {type(opt).__name__} has "
@@ -121,13 +125,18 @@ def _check_variant(source: Source, opt: Any) -> None:
         )
 
 
-def _has_other_vhat(source: Source, opt: Any, saved_with: bool) -> bool:
-    """Tell whether the side without AMSGrad has a vhat all the same: it was switched off."""
+def _has_other_streams(source: Source, opt: Any, saved_with: bool, made: list[Stream]) -> bool:
+    """Tell whether the side without a flag has its streams all the same: it was switched off."""
     if saved_with:
         states = [rule.state for _, rule in rules_of(opt) if rule.state]
-        return bool(states) and all("vhat" in state for state in states)
-    keys = [key for key in source.keys if key.startswith(OPTIMIZER) and key.endswith("/v")]
-    return bool(keys) and all(f"{key}hat" in source.keys for key in keys)
+        return bool(states) and all(stream.name in state for state in states for stream in made)
+    for stream in made:
+        end = f"/{stream.made_of}"
+        keys = [key for key in source.keys if key.startswith(OPTIMIZER) and key.endswith(end)]
+        there = {f"{key.removesuffix(end)}/{stream.name}" for key in keys}
+        if not there or not there <= source.keys:
+            return False
+    return True
 
 
 def _prepare_settings(prepared: PreparedLoad, source: Source, opt: Any, strict: bool) -> None:
@@ -147,7 +156,7 @@ def _prepare_settings(prepared: PreparedLoad, source: Source, opt: Any, strict: 
 def _demand_hyperparameters(source: Source, opt: Any, strict: bool) -> None:
     """Refuse a file without what every optimizer of the kind has; modes are only saved if set."""
     for name in vars(opt.hyperparam):
-        converted = name in _VARIANT and source.converts
+        converted = name in FLAGS and source.converts
         if name not in optional_hyperparams(opt) and not converted:
             source.demand(HYPERPARAM + name, strict)
 
@@ -165,7 +174,7 @@ def _prepare_bag(
         name = key.removeprefix(prefix)
         if source.is_ignored(key):
             only.discard(name)
-        elif name in _VARIANT and source.converts:
+        elif name in FLAGS and source.converts:
             source.pass_over(key)
             only.discard(name)
         elif name in known:

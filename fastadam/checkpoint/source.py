@@ -7,6 +7,8 @@ import difflib
 import re
 from collections.abc import Iterable, Mapping
 
+from fastadam.algorithms.algorithm import Stream
+from fastadam.algorithms.table import CONVERTED
 from fastadam.checkpoint.contents import OPTIMIZER, OURS, RULE, TARGET
 from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError
@@ -39,7 +41,7 @@ class Source:
     ignore_names : str, callable, or list of them, optional
         Keys that stay as they are.
     convert_amsgrad : bool
-        Whether a missing vhat is made of v.
+        Whether a stream that came with AMSGrad may be made of another if it is missing.
 
     Attributes
     ----------
@@ -144,13 +146,13 @@ class Source:
         return True
 
     def __contains__(self, key: str) -> bool:
-        return self.in_file(key) in self.keys or self._v_for(key) is not None
+        return self.in_file(key) in self.keys or self._origin(key) is not None
 
     def value(self, key: str) -> Value:
         """Read a value that is there, and compare it with the list of contents."""
         name = self.in_file(key)
         if name not in self.keys:
-            other = self._v_for(key)
+            other = self._origin(key)
             assert other is not None
             self.converted[key] = None
             return self.value(other).copy()
@@ -208,10 +210,11 @@ class Source:
             )
         close = difflib.get_close_matches(name, self.keys, 1, 0.8)
         hint = f"; there is {close[0]!r}, see `rename`" if close else ""
-        if name.endswith("/vhat") and name[: -len("hat")] in self.keys:
+        stream = _converted(name)
+        if stream is not None and _origin_of(name, stream) in self.keys:
             hint = (
-                ": it was saved without AMSGrad. convert_amsgrad=True begins vhat with v, the "
-                "largest that is known"
+                f": it was saved without {stream.when}. convert_{stream.when}=True begins "
+                f"{stream.name} with {stream.made_of}, the largest that is known"
             )
         return f"{self.where} has no {name!r}{hint}"
 
@@ -249,7 +252,7 @@ class Source:
         """Read all values whose keys begin with a prefix, but for those that stay as they are."""
         keys = self.keys_under(prefix)
         if self._convert:
-            keys += [f"{key}hat" for key in keys if self._v_for(f"{key}hat") == key]
+            keys += [made for key in keys for made in _made_of(key) if self._origin(made) == key]
         return {key: self.value(key) for key in dict.fromkeys(keys) if not self.is_ignored(key)}
 
     @property
@@ -257,12 +260,15 @@ class Source:
         """Whether Adam's state may become AMSGrad's, and the other way round."""
         return self._convert
 
-    def _v_for(self, key: str) -> str | None:
-        """Return the key of the v that a missing vhat may be made of."""
-        if not (self._convert and key.startswith(OPTIMIZER) and key.endswith("/vhat")):
+    def _origin(self, key: str) -> str | None:
+        """Return the key of the array that a missing one may be made of, such as v for vhat."""
+        if not self._convert or not key.startswith(OPTIMIZER):
             return None
-        v = key[: -len("hat")]
-        return v if self.in_file(v) in self.keys else None
+        stream = _converted(key)
+        if stream is None:
+            return None
+        origin = _origin_of(key, stream)
+        return origin if self.in_file(origin) in self.keys else None
 
     def _parameter(self, key: str) -> str | None:
         """Return the path of the parameter or value whose array a key holds."""
@@ -281,6 +287,22 @@ class Source:
             return self._spare
         room = self._room[path]
         return None if room is None else max(room, _SMALL)
+
+
+def _converted(key: str) -> Stream | None:
+    """Return the stream that a key is of, if it is one that may be made of another."""
+    return next((stream for stream in CONVERTED if key.endswith(f"/{stream.name}")), None)
+
+
+def _origin_of(key: str, stream: Stream) -> str:
+    """Return the key of the stream that one is made of."""
+    return f"{key.removesuffix(stream.name)}{stream.made_of}"
+
+
+def _made_of(key: str) -> list[str]:
+    """Return the keys of what may be made of an array, by its key."""
+    ends = [(f"/{stream.made_of}", f"/{stream.name}") for stream in CONVERTED]
+    return [key.removesuffix(end) + other for end, other in ends if key.endswith(end)]
 
 
 def _is_below(key: str, paths: set[str]) -> bool:

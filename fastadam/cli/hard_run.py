@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.algorithms.adam import ADAM
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.cli import fixed_run
 from fastadam.cli.arguments import restored_threads
 from fastadam.kernels.cpu import engine
 from fastadam.kernels.cpu.threads import set_num_threads
 from fastadam.kernels.step import adam_step
-from fastadam.kernels.table import TENSOR
+from fastadam.kernels.table import N_COEFFICIENTS, TENSOR
 from fastadam.optimizer_hooks import (
     GradientClipping,
     GradientHardClipping,
@@ -140,7 +141,7 @@ def _bfloat16(mixed: bool) -> Iterator[Array]:
     rounded = half.copy()
     table = np.zeros(len(ours), TENSOR)
     for i, arrays in enumerate(ours):
-        for key, array in zip(("p", "g", "m", "v", "vhat"), arrays, strict=True):
+        for key, array in zip(("p", "g", *ADAM.state), arrays, strict=True):
             table[key][i] = array.ctypes.data
         for key, array in (("p_type", arrays[0]), ("g_type", arrays[1])):
             table[key][i] = _BFLOAT16 if array.dtype == np.uint16 else 0
@@ -149,7 +150,7 @@ def _bfloat16(mixed: bool) -> Iterator[Array]:
     hyperparam = AMSGrad(alpha=0.005, **_BETAS).hyperparam.get_dict()
     for t in range(1, N_STEPS + 1):
         set_num_threads(fixed_run.THREADS if mixed and t % 2 else 1)
-        row = step_coefficients(hyperparam, t)[:8]
+        row = step_coefficients(hyperparam, t)[:N_COEFFICIENTS]
         engine.run(table, np.array([row], np.float32))
         for _, g, *_ in ours:
             g[...] = np.roll(g, 7)
@@ -209,10 +210,10 @@ def _special(dtype: str) -> Callable[[bool], Iterator[Array]]:
         for amsgrad, adabound in itertools.product((False, True), (False, True)):
             p, g, m, v = (column.copy() for column in combined.T)
             p, g, m, v = p.astype(dtype), g.astype(dtype), m.astype(kind), v.astype(kind)
-            vhat = [np.roll(v, 1)] if amsgrad else []
+            largest = [np.roll(v, 1)] if amsgrad else []
             more: dict[str, Any] = {"adabound": adabound, "weight_decay_rate": 0.011, **_BETAS}
-            adam_step(p, g, m, v, *vhat, t=3, alpha=0.01, **more)
-            yield from (p, m, v, *vhat)
+            adam_step(p, g, m, v, *largest, t=3, alpha=0.01, **more)
+            yield from (p, m, v, *largest)
         for scale in (None, 1024.0, 3.7):
             p, g = (column.astype(dtype) for column in combined.T[:2])
             opt = _WithHooks([WeightDecay(0.5), Lasso(0.25), GradientHardClipping(-2.0, 3.0)])
@@ -255,11 +256,11 @@ def _powers(dtype: str) -> Callable[[bool], Iterator[Array]]:
     def part(mixed: bool) -> Iterator[Array]:
         for (beta1, beta2), steps in POWERS.items():
             p = fixed_run.numbers(500, 1 << 35).astype(dtype)
-            m, v, vhat = np.zeros((3, 500), dtype)
+            state = np.zeros((len(ADAM.state), 500), dtype)
             for t in steps:
                 g = fixed_run.numbers(500, t << 36).astype(dtype)
-                adam_step(p, g, m, v, vhat, t=t, alpha=0.01, beta1=beta1, beta2=beta2)
-            yield from (p, m, v, vhat)
+                adam_step(p, g, *state, t=t, alpha=0.01, beta1=beta1, beta2=beta2)
+            yield from (p, *state)
 
     return part
 

@@ -43,7 +43,7 @@ class PlainNumpyAdam:
         self.t = 0
         self.m = {name: np.zeros_like(p) for name, p in params.items()}
         self.v = {name: np.zeros_like(p) for name, p in params.items()}
-        self.vhat = {name: np.zeros_like(p) for name, p in params.items()}
+        self.largest_v = {name: np.zeros_like(p) for name, p in params.items()}
 
     def step(self, grads: dict[str, Array]) -> None:
         """Make one step."""
@@ -56,7 +56,7 @@ class PlainNumpyAdam:
             m += (1 - beta1) * (g - m)
             v += (1 - beta2) * (g * g - v)
             if hp["amsgrad"]:
-                v = np.maximum(self.vhat[name], v, out=self.vhat[name])
+                v = np.maximum(self.largest_v[name], v, out=self.largest_v[name])
             step = alpha_t / (np.sqrt(v) + hp["eps"])
             if hp["adabound"]:
                 lower = hp["final_lr"] * (1 - 1 / (hp["gamma"] * t + 1))

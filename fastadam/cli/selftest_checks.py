@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.algorithms.adam import ADAM
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.cli import fixed_run, hard_run
 from fastadam.kernels.reference import adam_reference
@@ -179,8 +180,9 @@ def first_difference(results: fixed_run.Results, expected: fixed_run.Results) ->
 
 def _reference(variant: str, dtype: str) -> tuple[fixed_run.Results, fixed_run.Results]:
     """Make the shorter run with the array formula and with ``adam_step``."""
-    hyperparam = fixed_run.made(variant, **_REFERENCE).hyperparam.get_dict()
-    keys = ("m", "v", "vhat") if hyperparam["amsgrad"] else ("m", "v")
+    opt = fixed_run.made(variant, **_REFERENCE)
+    hyperparam = opt.hyperparam.get_dict()
+    keys = ADAM.needed(opt.hyperparam)
     both: list[fixed_run.Results] = [
         {
             name: {"p": p, **{key: np.zeros_like(p) for key in keys}}
@@ -192,8 +194,9 @@ def _reference(variant: str, dtype: str) -> tuple[fixed_run.Results, fixed_run.R
     for t, grads in zip(range(1, _REFERENCE_STEPS + 1), fixed_run.gradients(dtype), strict=False):
         coefficients = step_coefficients(hyperparam, t)
         for name, g in grads.items():
-            p, m, v, *vhat = both[0][name].values()
-            adam_reference(p, g, m, v, vhat[0] if vhat else None, coefficients)
-            p, m, v, *vhat = both[1][name].values()
-            adam_step(p, g, m, v, *vhat, t=t, **arguments)
+            ours = both[0][name]
+            of_reference: list[Any] = [ours["p"], g, *map(ours.get, ADAM.state), coefficients]
+            adam_reference(*of_reference)
+            p, *state = both[1][name].values()
+            adam_step(p, g, *state, t=t, **arguments)
     return both[0], both[1]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.algorithms.coefficients import Coefficients
+from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.kernels.backend import address, device_of, is_array, is_gpu_array, shares_memory
 from fastadam.kernels.cpu import _tensors
 from fastadam.kernels.dtypes import computing_dtype, is_floating, type_name
@@ -28,15 +28,6 @@ __all__ = [
 
 Array = npt.NDArray[Any]
 
-# The scalars that must be finite where they are computed with, and what they are made of.
-_FINITE = {
-    "alpha_t": "alpha",
-    "eps": "eps",
-    "eta": "eta",
-    "one_minus_decay": "weight_decay_rate",
-    "lower": "final_lr",
-}
-
 
 # What to do about a state that does not fit.
 _ANEW = "after a change of {what}, set the optimizer up again"
@@ -46,15 +37,15 @@ def check_arrays(
     name: str,
     p: Any,
     g: Any,
-    m: Any,
-    v: Any,
-    vhat: Any,
-    amsgrad: bool,
+    state: Sequence[Any],
+    flags: Any = None,
     remedy: str = _ANEW,
 ) -> None:
     """Refuse arrays that no kernel can step, naming the parameter, the reason and the remedy.
 
-    What to do about a state of another shape or dtype, ``{what}``, is the caller's to say.
+    `state` is in the order of the algorithm's streams; None is one that is not there, and an error
+    if `flags`, scalars of a step, ask for it. What to do about a state of another shape or dtype,
+    ``{what}``, is the caller's to say.
 
     Raises
     ------
@@ -63,20 +54,25 @@ def check_arrays(
         that cannot be stepped.
     ValueError
         If shapes differ, an array to write is read-only or overlaps itself, two of the arrays
-        overlap, or AMSGrad has no ``vhat``.
+        overlap, or one is missing that a flag asks for.
     """
     check_parameter(name, p)
     where = f"parameter {name!r}"
     computing = computing_dtype(p.dtype)
     assert computing is not None
-    if amsgrad and vhat is None:
-        raise ValueError(f"{where}: AMSGrad needs the array vhat, and it is None")
+    written: dict[str, Any] = {}
+    for stream, array in zip(ADAM.streams, state, strict=True):
+        if array is not None or stream.when is None:
+            written[stream.name] = array
+        elif flags is not None and getattr(flags, stream.when):
+            raise ValueError(
+                f"{where}: {stream.when} needs the array {stream.name}, and it is None"
+            )
     _check_library(f"{where}: its gradient", g, p)
     if not is_floating(g.dtype):
         raise TypeError(f"{where}: its gradient has dtype {g.dtype}; it must be real floating")
     if g.shape != p.shape:
         raise ValueError(f"{where} has shape {p.shape}, but its gradient has shape {g.shape}")
-    written = {"m": m, "v": v} if vhat is None else {"m": m, "v": v, "vhat": vhat}
     for key, array in written.items():
         _check_library(f"{where}: its state {key}", array, p)
         if array.dtype != computing:
@@ -197,14 +193,14 @@ def check_scalars(name: str, scalars: Coefficients, computing: np.dtype[Any]) ->
     """
     eps = scalars.eps
     with np.errstate(over="ignore", under="ignore"):
-        rounded = {key: float(computing.type(getattr(scalars, key))) for key in _FINITE}
+        rounded = {key: float(computing.type(getattr(scalars, key))) for key, _ in ADAM.finite}
     smallest = np.finfo(np.float32).tiny if computing == np.float32 else 0
     if eps != 0 and (rounded["eps"] == 0 or abs(rounded["eps"]) < smallest):
         raise ValueError(
             f"parameter {name!r}: eps = {eps} is too small for {computing}, "
             f"where it would act as 0; use at least {np.finfo(computing).tiny}"
         )
-    for key, hyperparameter in _FINITE.items():
+    for key, hyperparameter in ADAM.finite:
         if rounded[key] in (np.inf, -np.inf):
             raise ValueError(
                 f"parameter {name!r}: {hyperparameter} is too large for {computing}, where {key} = "

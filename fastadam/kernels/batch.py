@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.algorithms.coefficients import Coefficients
-from fastadam.algorithms.table import GREATEST_SCALE, LEAST_SCALE
+from fastadam.algorithms.adam import Coefficients
+from fastadam.algorithms.number import GREATEST_SCALE, LEAST_SCALE
 from fastadam.kernels.arrays import check_apart, is_writeable
 from fastadam.kernels.backend import capturing, is_gpu_array
 from fastadam.kernels.cpu import _tensors, engine
@@ -47,14 +47,12 @@ def _check_apart(steps: Sequence[Step], overlapping: bool, halves: Sequence[Arra
     if not overlapping and all(half is None for half in halves):
         return
     written: list[tuple[str, str, Any]] = []
-    for i, (name, p, _, m, v, vhat, coefficients) in enumerate(steps):
+    for i, step in enumerate(steps):
         half = halves[i] if halves else None
-        written.append((name, "array" if half is None else "float32 master", p))
-        written += [(name, "m", m), (name, "v", v)]
-        if vhat is not None and coefficients.amsgrad:
-            written.append((name, "vhat", vhat))
+        written.append((step.name, "array" if half is None else "float32 master", step.p))
+        written += [(step.name, key, array) for key, array in step.stepped().items()]
         if half is not None:
-            written.append((name, "array", half))
+            written.append((step.name, "array", half))
     check_apart(written)
 
 

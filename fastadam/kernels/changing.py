@@ -12,7 +12,7 @@ from fastadam.kernels.backend import is_gpu_array
 from fastadam.kernels.cpu import _tensors, engine
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
 from fastadam.kernels.gpu.arrays import change_on_gpu
-from fastadam.kernels.table import TENSOR
+from fastadam.kernels.table import N_COEFFICIENTS, TENSOR
 
 __all__ = ["ADD", "ADD_SIGN", "CLIP", "MULTIPLY", "change_gradients"]
 
@@ -69,7 +69,7 @@ def change_gradients(
         left += [places[i] for i in _tensors.describe_gradients(own, table, bfloat16_number())]
         table["change"] = change
         table["row"] = range(len(places))
-        coefficients = np.zeros((len(places), 8), computing)
+        coefficients = np.zeros((len(places), N_COEFFICIENTS), computing)
         with np.errstate(over="ignore", under="ignore"):
             coefficients[:, :2] = [numbers[i] for i in places]
         engine.run(table, coefficients)

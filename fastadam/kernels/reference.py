@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.algorithms.coefficients import Coefficients
+from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.kernels.dtypes import computing_dtype
 
 __all__ = ["adam_reference", "squares_reference", "tree_sum"]
@@ -45,7 +45,7 @@ def adam_reference(
     dtype = m.dtype.type
     with np.errstate(all="ignore"):
         alpha_t, one_minus_beta1, one_minus_beta2, eps, eta, one_minus_decay, lower, upper = (
-            _flush(dtype(scalar)) for scalar in coefficients[:8]
+            _flush(dtype(scalar)) for scalar in coefficients[: len(ADAM.scalars)]
         )
         p_, g_, m_, v_ = _flush(p.astype(dtype)), _flush(g.astype(dtype)), _flush(m), _flush(v)
         # m += (1 - beta1) * (g - m)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, Never
 
 import numpy.typing as npt
 
+from fastadam.algorithms.adam import INITIAL_ALPHA
 from fastadam.algorithms.coefficients import step_coefficients
-from fastadam.algorithms.table import INITIAL_ALPHA, step_number
+from fastadam.algorithms.number import step_number
+from fastadam.algorithms.suggestions import HYPERPARAMETERS, no_argument
 from fastadam.kernels.arrays import check_arrays
 from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.table import Step
@@ -17,6 +20,23 @@ __all__ = ["adam_step"]
 Array = npt.NDArray[Any]
 
 _BEGIN_WITH_ZEROS = "give one of that {what}: zeros before the first step"
+_CLIP = "clip the gradient before: it is used as it is given"
+_ONE_STEP = "leave it out: one call is one step of one array"
+
+# What other libraries' optimizers take, and the answer here.
+_ANSWERS = {
+    **HYPERPARAMETERS,
+    "amsgrad": "to give vhat, the running maximum of v, is to ask for AMSGrad",
+    "params": "the parameter is the first argument",
+    "decay": "a schedule gives another alpha at each step; weight decay is weight_decay_rate",
+    "clipnorm": _CLIP,
+    "clipvalue": _CLIP,
+    "global_clipnorm": _CLIP,
+    "max_grad_norm": _CLIP,
+    "foreach": _ONE_STEP,
+    "fused": _ONE_STEP,
+    "capturable": _ONE_STEP,
+}
 
 
 def adam_step(
@@ -39,6 +59,7 @@ def adam_step(
     initial_alpha: float | None = None,
     eps_mode: str = "hat",
     decay_mode: str = "eta",
+    **unknown: Never,
 ) -> None:
     r"""Make one step of the Adam family in place, for people who keep their own state.
 
@@ -76,11 +97,14 @@ def adam_step(
         As for :class:`fastadam.Adam`.
     decay_mode : {'eta', 'alpha'}
         As for :class:`fastadam.Adam`.
+    **unknown
+        None is taken: a name of another library's is answered with the one that is meant.
 
     Raises
     ------
     TypeError
-        If an array has a dtype or type that cannot be stepped.
+        If an array has a dtype or type that cannot be stepped; if there is no such argument, with
+        the one that is meant.
     ValueError
         If shapes differ, an array to write is read-only, arrays to write share memory, `t` is no
         whole number or below 1, a number is out of its range, or `eps` would be 0 in the dtype
@@ -100,8 +124,11 @@ def adam_step(
     >>> bool(np.all(np.abs(w) < 1e-2))
     True
     """
+    if unknown:
+        raise TypeError(_no_argument(next(iter(unknown))))
     number_of_step = step_number(t)
-    check_arrays("param", param, grad, m, v, vhat, vhat is not None, _BEGIN_WITH_ZEROS)
+    state = (m, v, vhat)
+    check_arrays("param", param, grad, state, remedy=_BEGIN_WITH_ZEROS)
     coefficients = step_coefficients(
         {
             "alpha": alpha,
@@ -121,4 +148,10 @@ def adam_step(
         None if initial_alpha is None else INITIAL_ALPHA.check(initial_alpha, "adam_step"),
         "adam_step",
     )
-    adam_batch([Step("param", param, grad, m, v, vhat, coefficients)])
+    adam_batch([Step("param", param, grad, state, coefficients)])
+
+
+def _no_argument(name: str) -> str:
+    """Say what to do in the place of an argument that `adam_step` does not have."""
+    takes = [each for each in inspect.signature(adam_step).parameters if each != "unknown"]
+    return no_argument("adam_step", name, takes, _ANSWERS.get(name))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.algorithms.coefficients import Coefficients
+from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.kernels.arrays import check_arrays, check_scalars, extent
 from fastadam.kernels.cpu import _tensors, engine, strided
 from fastadam.kernels.cpu.gradient_table import GradientTable
@@ -17,6 +17,7 @@ from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
 
 __all__ = [
     "AS_IT_IS",
+    "N_COEFFICIENTS",
     "PREPARED",
     "TENSOR",
     "WRITTEN",
@@ -34,13 +35,16 @@ Array = npt.NDArray[Any]
 AS_IT_IS, PREPARED, WRITTEN = range(3)
 
 # The columns with the arrays that a step writes.
-WRITTEN_ARRAYS = ("p", "m", "v", "vhat", "half")
+WRITTEN_ARRAYS = ("p", *ADAM.state, "half")
+
+# Numbers in a row of scalars.
+N_COEFFICIENTS = len(ADAM.scalars)
 
 # One row of the descriptor table, as _tensors.pxd spells it in C.
 TENSOR = np.dtype(
     [
-        *((name, np.uintp) for name in ("p", "g", "m", "v", "vhat")),
-        *((name, np.intp) for name in ("n", "start", "row", "amsgrad", "adabound")),
+        *((name, np.uintp) for name in ("p", "g", *ADAM.state)),
+        *((name, np.intp) for name in ("n", "start", "row", *ADAM.flags)),
         *((name, np.intp) for name in ("p_type", "g_type", "prepare")),
         *((name, np.float64) for name in ("scale", "rate")),
         ("half", np.uintp),
@@ -51,15 +55,31 @@ TENSOR = np.dtype(
 
 
 class Step(NamedTuple):
-    """What one step of one parameter reads and writes; ``name`` is for messages."""
+    """What one step of one parameter reads and writes; ``name`` is for messages.
+
+    ``state`` is in the order of the algorithm's streams, None for one that is not there.
+    """
 
     name: str
     p: Array
     g: Array
-    m: Array
-    v: Array
-    vhat: Array | None
+    state: tuple[Array | None, ...]
     coefficients: Coefficients
+
+    def named(self) -> dict[str, Array]:
+        """Return the arrays that are there, by their names."""
+        return {"p": self.p, "g": self.g, **_there(zip(ADAM.state, self.state, strict=True))}
+
+    def stepped(self) -> dict[str, Array]:
+        """Return the state that the step reads and writes, by name."""
+        needed = ADAM.needed(self.coefficients)
+        pairs = zip(ADAM.state, self.state, strict=True)
+        return _there((key, array) for key, array in pairs if key in needed)
+
+
+def _there(pairs: Iterable[tuple[str, Array | None]]) -> dict[str, Array]:
+    """Return the arrays that are not None."""
+    return {key: array for key, array in pairs if array is not None}
 
 
 class Table:
@@ -76,7 +96,7 @@ class Table:
         self.table = np.empty(len(steps), TENSOR)
         self.others = _tensors.describe(steps, self.table, bfloat16_number())
         for i in self.others:
-            check_arrays(*steps[i][:6], amsgrad=steps[i].coefficients.amsgrad)
+            check_arrays(*steps[i])
         computing = computing_dtype(steps[0].p.dtype)
         assert computing is not None
         self.computing = computing
@@ -84,13 +104,13 @@ class Table:
         rows = {key: row for row, key in enumerate(first)}
         self.sets = [numbers[key] for key in first]
         with np.errstate(over="ignore", under="ignore"):
-            values = np.array([step.coefficients[:8] for step in first.values()], np.float64)
-            self.coefficients = values.astype(computing)
+            values = [step.coefficients[:N_COEFFICIENTS] for step in first.values()]
+            self.coefficients = np.array(values, np.float64).astype(computing)
         for step in first.values():
             check_scalars(step.name, step.coefficients, computing)
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
-        self.table["amsgrad"] = [step.coefficients.amsgrad for step in steps]
-        self.table["adabound"] = [step.coefficients.adabound for step in steps]
+        for flag in ADAM.flags:
+            self.table[flag] = [getattr(step.coefficients, flag) for step in steps]
         self._gradients: GradientTable | None = None
         self.rows: Any = None
         self.total = int(self.table["start"][-1] + self.table["n"][-1])
@@ -122,8 +142,7 @@ class Table:
             bfloat16_number(),
         )
         self.kept_alive = [
-            (step.p, step.m, step.v, step.vhat, half)
-            for step, half in zip(self.steps, halves, strict=True)
+            (step.p, *step.state, half) for step, half in zip(self.steps, halves, strict=True)
         ]
         self.steps = []
 
@@ -183,7 +202,7 @@ class Table:
         low[n == 0] = 0
         high = low + (n * itemsize).astype(np.uintp)
         for i in self.others if key != "half" else ():
-            array = getattr(self.steps[i], key)
+            array = self.steps[i].named().get(key)
             if array is not None:
                 low[i], high[i] = extent(array)
         return low, high
@@ -208,13 +227,14 @@ class Table:
 
     def _run_strided(self, i: int) -> None:
         """Step the arrays of one row through dense chunks."""
-        name, p, g, m, v, vhat, coefficients = self.steps[i]
-        vhat = vhat if coefficients.amsgrad else None
+        step = self.steps[i]
+        state = step.stepped()
         row = self.table[i : i + 1].copy()
-        with strided.chunks(p, g, m, v, vhat) as iterator:
-            for chunk in iterator:
-                arrays = chunk if vhat is not None else (*chunk, None)
-                _tensors.describe([(name, *arrays, coefficients)], row, bfloat16_number())
+        with strided.chunks(step.p, step.g, *state.values()) as iterator:
+            for p, g, *arrays in iterator:
+                chunk = dict(zip(state, arrays, strict=True))
+                part = step._replace(p=p, g=g, state=tuple(map(chunk.get, ADAM.state)))
+                _tensors.describe([part], row, bfloat16_number())
                 engine.run(row, self.coefficients)
 
 

@@ -6,8 +6,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from fastadam.algorithms.adam import ADAM, DECAY_MODES, EPS_MODES
 from fastadam.algorithms.coefficients import alpha_t
-from fastadam.algorithms.table import DECAY_MODES, EPS_MODES
 from fastadam.kernels.backend import CPU, device_of
 from fastadam.optimizers.adam_rule import DEFAULTS, AdamRule
 from fastadam.optimizers.gate import Gate, check_all
@@ -24,7 +24,7 @@ from fastadam.update.overrides import is_ours, stores_plainly
 
 __all__ = ["Adam", "AdamRule"]
 
-_MODES = {"eps_mode": EPS_MODES, "decay_mode": DECAY_MODES}
+_MODES = {hyper.name: hyper.modes for hyper in ADAM.hypers if hyper.modes}
 
 
 class _Mode(HyperparameterProxy):

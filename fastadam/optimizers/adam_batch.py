@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastadam.algorithms.coefficients import Coefficients, Constants, coefficients_at, constants
+from fastadam.algorithms.adam import Coefficients
+from fastadam.algorithms.coefficients import Constants, coefficients_at, constants
 from fastadam.kernels._noted import Noted
 from fastadam.kernels.backend import copy_into, is_gpu_array
 from fastadam.kernels.batch import Batch, check_batch

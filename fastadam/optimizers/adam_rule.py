@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.algorithms.coefficients import Coefficients, alpha_t, bounds, step_coefficients
-from fastadam.algorithms.table import ADAM, BY_NAME, INITIAL_ALPHA
+from fastadam.algorithms.adam import ADAM, BY_NAME, INITIAL_ALPHA, Coefficients
+from fastadam.algorithms.coefficients import alpha_t, bounds, step_coefficients
 from fastadam.kernels.arrays import check_parameter
 from fastadam.kernels.backend import is_array
 from fastadam.kernels.batch import Batch
@@ -38,7 +38,7 @@ from fastadam.update.state_loading import StateLike
 __all__ = ["DEFAULTS", "AdamRule"]
 
 DEFAULTS = Hyperparameter()
-for _hyper in ADAM:
+for _hyper in ADAM.hypers:
     if not _hyper.modes:
         setattr(DEFAULTS, _hyper.name, _hyper.default)
 guard(DEFAULTS, Gate("AdamRule", free=False))
@@ -88,7 +88,7 @@ eps_mode, decay_mode : optional
     """
 
     is_elementwise = True
-    _late_names = ("vhat",)
+    _late_names = ADAM.late
 
     @explain_foreign_arguments
     def __init__(
@@ -165,7 +165,7 @@ eps_mode, decay_mode : optional
             # called from outside, before the first update
             self._state = {}
         state = self._state
-        for key in ("m", "v", "vhat") if self.hyperparam.amsgrad else ("m", "v"):
+        for key in ADAM.needed(self.hyperparam):
             state[key] = state_like(param.array)
 
     def serialize(self, serializer: Any) -> None:
@@ -310,7 +310,7 @@ eps_mode, decay_mode : optional
     def _written(self, param: Any) -> list[tuple[str, Any]]:
         """Return what a step writes: the parameter, its master, and the moments."""
         state = self._state or {}
-        moments = [(key, state[key]) for key in ("m", "v", "vhat") if key in state]
+        moments = [(key, state[key]) for key in ADAM.state if key in state]
         return [*super()._written(param), *moments]
 
     def _ready_state(
@@ -320,11 +320,12 @@ eps_mode, decay_mode : optional
         state = self._state
         if state is None:
             state = (
-                {key: state_like(param.array) for key in ("m", "v", "vhat")}
+                {key: state_like(param.array) for key in ADAM.state}
                 if trial
                 else self._new_state(param)
             )
-        late = self._late_state(param, state) if coefficients.amsgrad else {}
+        lacking = [key for key in ADAM.needed(coefficients) if key not in state]
+        late = self._late_state(param, state) if lacking else {}
         return {**state, **late} if late else state
 
     def _state_template(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -333,8 +334,7 @@ eps_mode, decay_mode : optional
             return self._initial_state(param)
         array = np.zeros(1, np.float32) if param is None or param.array is None else param.array
         like = StateLike(array, computing_dtype(array.dtype) or array.dtype)
-        names = ("m", "v", "vhat") if self.hyperparam.amsgrad else ("m", "v")
-        return dict.fromkeys(names, like), {}
+        return dict.fromkeys(ADAM.needed(self.hyperparam), like), {}
 
     def _initial_state(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return a new state, in float32 for half types whatever a subclass makes."""
@@ -346,32 +346,27 @@ eps_mode, decay_mode : optional
         return {key: _widened(value) for key, value in super()._new_state(param).items()}
 
     def _late_state(self, param: Any, state: dict[str, Any]) -> dict[str, Any]:
-        """Return vhat if amsgrad was switched on later: zeros, so it begins with the next v."""
-        if not self.hyperparam.amsgrad or "vhat" in state or param is None or param.array is None:
+        """Return the streams whose flag was switched on later, as zeros."""
+        if param is None or param.array is None:
             return {}
-        return {"vhat": state_like(param.array)}
+        needed = ADAM.needed(self.hyperparam)
+        lacking = [key for key in ADAM.late if key in needed and key not in state]
+        return {key: state_like(param.array) for key in lacking}
 
     def _step(
         self, param: Any, grad: Any, state: dict[str, Any], coefficients: Coefficients
     ) -> Step:
         """Name the arrays of one step."""
         name = self.path or param.name or "param"
-        needed = ("m", "v", "vhat") if coefficients.amsgrad else ("m", "v")
+        needed = ADAM.needed(coefficients)
         lacking = [key for key in needed if key not in state]
         if lacking:
             raise ValueError(
                 f"parameter {name!r}: its rule's state lacks {', '.join(map(repr, lacking))}; put "
                 "the arrays back, or begin anew with rule.init_state(param) and rule.t = 0"
             )
-        return Step(
-            name,
-            param.array,
-            grad,
-            state["m"],
-            state["v"],
-            state["vhat"] if coefficients.amsgrad else None,
-            coefficients,
-        )
+        arrays = tuple([state[key] if key in needed else None for key in ADAM.state])
+        return Step(name, param.array, grad, arrays, coefficients)
 
     def _alpha(self) -> float:
         """Return alpha as a float."""

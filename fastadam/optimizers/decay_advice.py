@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 
-from fastadam.algorithms.table import DECAY_MODES
+from fastadam.algorithms.adam import DECAY_MODES
 
 __all__ = ["UNCHOSEN", "warn_of_decay"]
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastadam.algorithms.table import BY_NAME, DECAY_MODES, check_decay, number
+from fastadam.algorithms.adam import BY_NAME, DECAY_MODES, check_decay
+from fastadam.algorithms.number import number
 from fastadam.optimizers.suggestions import no_hyperparameter
 from fastadam.update.hyperparameter import Hyperparameter
 

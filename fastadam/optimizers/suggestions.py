@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
-import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from typing import Any, ParamSpec, TypeVar
 
-from fastadam.algorithms.table import BY_NAME
+from fastadam.algorithms.adam import ADAM, BY_NAME
+from fastadam.algorithms.suggestions import (
+    HYPERPARAMETERS,
+    UNSCALED,
+    meant,
+    no_argument,
+    similar,
+)
 
 __all__ = [
     "ARGUMENTS",
@@ -21,19 +26,11 @@ __all__ = [
     "no_hyperparameter",
     "no_optimizer",
     "refused_attribute",
-    "similar",
 ]
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-_ALPHA = "the learning rate is called alpha"
-_EPS = "it is called eps; for PyTorch's placement of it, add eps_mode='paper'"
-_BETAS = "give beta1 and beta2"
-_UNSCALED = (
-    "is not multiplied by alpha: PyTorch's weight_decay=0.01 at lr=0.001 is "
-    "weight_decay_rate=1e-5; or keep 0.01 and add decay_mode='alpha'"
-)
 _ONE_CALL = "leave it out: all parameters are stepped in one call already"
 _SCHEDULE = (
     "Keras's decay of the learning rate is a schedule here: before every update, set alpha, as in "
@@ -56,18 +53,11 @@ _CLIP_VALUE = (
 # What other libraries' constructors take, and the answer wherever ours do not. Those that depend on
 # the class are None here, and `_answer` knows them.
 ARGUMENTS: dict[str, str | None] = {
-    "lr": _ALPHA,
-    "learning_rate": _ALPHA,
-    "betas": _BETAS,
-    "beta_1": _BETAS,
-    "beta_2": _BETAS,
-    "b1": _BETAS,
-    "b2": _BETAS,
+    **HYPERPARAMETERS,
     "weight_decay": None,
     "weight_decay_rate": None,
     "decay_mode": None,
     "decay": None,
-    "epsilon": _EPS,
     "params": "the parameters are given to setup(params)",
     "amsgrad": None,
     "adabound": None,
@@ -77,12 +67,9 @@ ARGUMENTS: dict[str, str | None] = {
     "clipvalue": _CLIP_VALUE,
     "global_clipnorm": _CLIP_ALL,
     "max_grad_norm": _CLIP_ALL,
-    "maximize": "an alpha below 0, such as alpha=-0.001, goes up the gradient",
     "foreach": _ONE_CALL,
     "fused": _ONE_CALL,
     "capturable": _ONE_CALL,
-    "decoupled_weight_decay": "leave it out: weight decay is always decoupled from the gradient",
-    "momentum": "Adam's momentum is beta1",
     "on_nonfinite": f"{_SETTING}opt.on_nonfinite = 'skip'",
     "monitor": f"{_SETTING}opt.monitor = True",
     "loss_scale": f"{_SETTING}opt.loss_scale = 1024.0",
@@ -170,7 +157,9 @@ def explain_foreign_arguments(init: Callable[_P, _R]) -> Callable[_P, _R]:
     def explained(*args: _P.args, **kwds: _P.kwargs) -> _R:
         for name in kwds:
             if name not in takes:
-                raise TypeError(_no_argument(type(args[0]), name, takes))
+                kind = type(args[0])
+                answer = _answer(kind, name, takes)
+                raise TypeError(no_argument(kind.__name__, name, takes, answer))
         return init(*args, **kwds)
 
     return explained
@@ -182,7 +171,7 @@ def no_attribute(kind: type[Any], name: str) -> str:
     answer = METHODS.get(name) or _answer(kind, name, BY_NAME)
     if answer is not None:
         return f"{owner} has no {name!r}: {answer}"
-    return f"{owner} has no attribute {name!r}{_meant(name, (*BY_NAME, *_SETTINGS))}"
+    return f"{owner} has no attribute {name!r}{meant(name, (*BY_NAME, *_SETTINGS))}"
 
 
 def refused_attribute(kind: type[Any], name: str) -> str | None:
@@ -190,14 +179,14 @@ def refused_attribute(kind: type[Any], name: str) -> str | None:
     answer = _answer(kind, name, BY_NAME)
     if answer is not None:
         return f"{kind.__name__} has no {name!r}: {answer}"
-    meant = _meant(name, (*BY_NAME, *_SETTINGS))
-    return f"{kind.__name__} has no attribute {name!r}{meant}" if meant else None
+    hint = meant(name, (*BY_NAME, *_SETTINGS))
+    return f"{kind.__name__} has no attribute {name!r}{hint}" if hint else None
 
 
 def no_hyperparameter(owner: str, name: str) -> str:
     """Say which hyperparameter is meant by one that is not there."""
     answer = _answer(None, name, BY_NAME)
-    advice = f": {answer}" if answer is not None else _meant(name, BY_NAME)
+    advice = f": {answer}" if answer is not None else meant(name, BY_NAME)
     return f"{owner} has no hyperparameter {name!r}{advice}; there are: {', '.join(BY_NAME)}"
 
 
@@ -214,37 +203,9 @@ def no_optimizer(module: str, name: str, known: Collection[str]) -> str:
     if name.lower() in elsewhere:
         return f"module {module!r} has no attribute {name!r}: {elsewhere[name.lower()]}"
     lower = {each.lower(): each for each in known}
-    meant = lower.get(name.lower()) or similar(name, known)
-    hint = f"; {meant!r} is meant?" if meant is not None and not name.startswith("_") else ""
+    near = lower.get(name.lower()) or similar(name, known)
+    hint = f"; {near!r} is meant?" if near is not None and not name.startswith("_") else ""
     return f"module {module!r} has no attribute {name!r}{hint}"
-
-
-def similar(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that a misspelt one stands for, if there is one.
-
-    A whole known name with a number or an underscored suffix is no misspelling: ``alpha0``.
-    """
-    matches: list[str] = difflib.get_close_matches(name, list(known), cutoff=0.8)
-    if any(re.fullmatch(rf"{re.escape(match)}(\d+|_\w+)", name) for match in matches):
-        return None
-    return matches[0] if matches else None
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    """Ask whether a name that is nearly this one is meant; nothing if there is none."""
-    meant = similar(name, known)
-    return "" if meant is None else f"; {meant!r} is meant?"
-
-
-def _no_argument(kind: type[Any], name: str, takes: Collection[str]) -> str:
-    """Say what to do in the place of an argument that a constructor does not have."""
-    answer = _answer(kind, name, takes)
-    if answer is not None:
-        return f"{kind.__name__} has no argument {name!r}: {answer}"
-    return (
-        f"{kind.__name__} has no argument {name!r}{_meant(name, takes)}; there are: "
-        f"{', '.join(takes)}"
-    )
 
 
 def _answer(kind: type[Any] | None, name: str, takes: Collection[str]) -> str | None:
@@ -269,12 +230,12 @@ def _answer(kind: type[Any] | None, name: str, takes: Collection[str]) -> str | 
         more = "weight_decay_rate" if decays else f"the weight_decay_rate of {_adam(kind)}"
         return f"{_SCHEDULE}; weight decay is {more}"
     if name == "weight_decay" and decays:
-        return f"it is called weight_decay_rate, and it {_UNSCALED}"
+        return HYPERPARAMETERS[name]
     if name in ("weight_decay", "weight_decay_rate", "decay_mode"):
         same = _adam(kind, "weight_decay_rate=1e-5")
-        return f"{same} is the same with weight decay, which {_UNSCALED}"
-    value = "True" if name in ("amsgrad", "adabound") else "0.1"
-    more = "" if name in ("amsgrad", "adabound") else "adabound=True, "
+        return f"{same} is the same with weight decay, which {UNSCALED}"
+    value = "True" if name in ADAM.flags else "0.1"
+    more = "" if name in ADAM.flags else "adabound=True, "
     fixed = getattr(kind, "_fixed", {})
     if name in fixed:
         return f"leave it out: it is always {fixed[name]} here; {_adam(kind)} is the same"

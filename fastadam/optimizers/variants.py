@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 from typing import Any, ClassVar
 
-from fastadam.algorithms.table import EPS_MODES, number
+from fastadam.algorithms.adam import EPS_MODES
+from fastadam.algorithms.number import number
 from fastadam.optimizers.adam import Adam
 from fastadam.optimizers.adam_rule import DEFAULTS
 from fastadam.optimizers.decay_advice import UNCHOSEN, warn_of_decay

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.algorithms.table import check_loss_scale, number
+from fastadam.algorithms.number import check_loss_scale, number
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.model.parameter import peek_grad
 from fastadam.serializers.prepared import PreparedLoad

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastadam.algorithms.table import FLAGS
 from fastadam.kernels.bits import same_bits
 from fastadam.update.hyperparameter import same_value
 from fastadam.update.snapshot import PARAM, Snapshot, describe, looked
@@ -107,7 +108,7 @@ def _same_training(a: Any, b: Any) -> bool:
         return False
     flags = [
         [bool(getattr(getattr(opt, "hyperparam", None), name, False)) for opt in (a, b)]
-        for name in ("amsgrad", "adabound")
+        for name in FLAGS
     ]
     return all(x == y for x, y in flags) and _shapes(a) == _shapes(b)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastadam.algorithms.table import check_loss_scale
+from fastadam.algorithms.number import check_loss_scale
 from fastadam.kernels.backend import CPU, beside, device_of, is_array, move
 from fastadam.kernels.dtypes import computing_dtype, is_half
 from fastadam.model.parameter import Parameter

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.algorithms.table import STATE
 from fastadam.kernels.backend import is_array, on_cpu
 from fastadam.update.exclusive import LOOK, undisturbed, walkable
 from fastadam.update.target import Target, as_target
@@ -26,9 +27,6 @@ PARAM = "param"
 
 # The name of the fact that a path holds the parameter of another.
 SHARED = "shared with"
-
-# The order of the formula: what comes first is nearest to the cause of a difference.
-_STATE_ORDER = ("m", "v", "vhat")
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,8 +208,9 @@ def _add_rule(
     facts[path, "rule.use_fp32_update"] = bool(getattr(rule, "_use_fp32_update", False))
     facts[path, "rule.hooks"] = _hooks(rule)
     state = getattr(rule, "state", None) or {}
-    order = [name for name in _STATE_ORDER if name in state]
-    for name in (*order, *(name for name in state if name not in _STATE_ORDER)):
+    # in the order of the formula: what comes first is nearest to the cause of a difference
+    order = [name for name in STATE if name in state]
+    for name in (*order, *(name for name in state if name not in STATE)):
         value = state[name]
         if isinstance(value, (np.generic, float, complex)) or is_array(value):
             arrays[path, name] = on_cpu(value)

@@ -7,7 +7,8 @@ from fractions import Fraction
 
 import pytest
 
-from fastadam.algorithms.coefficients import Coefficients, alpha_t, bounds, step_coefficients
+from fastadam.algorithms.adam import Coefficients
+from fastadam.algorithms.coefficients import alpha_t, bounds, step_coefficients
 
 HYPERPARAM = {
     "alpha": 0.02,

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fastadam.bench import arrays, cases
+from fastadam.bench.settings import VARIANTS
 from fastadam.cli.extras import MissingExtra
 
 
@@ -76,10 +77,10 @@ def test_arrays_are_those_of_the_case(dtype: str | None) -> None:
 
 def test_bytes_of_the_state() -> None:
     case = cases.one(1000, "a thousand")
-    assert arrays.state_bytes(case, "float32", amsgrad=False) == (4000, 8000)
-    assert arrays.state_bytes(case, "float64", amsgrad=True) == (8000, 24_000)
+    assert arrays.state_bytes(case, "float32", VARIANTS["adam"]) == (4000, 8000)
+    assert arrays.state_bytes(case, "float64", VARIANTS["amsgrad"]) == (8000, 24_000)
     # the state of the half types is float32
-    assert arrays.state_bytes(case, "float16", amsgrad=True) == (2000, 12_000)
+    assert arrays.state_bytes(case, "float16", VARIANTS["amsgrad"]) == (2000, 12_000)
 
 
 def test_bfloat16_needs_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

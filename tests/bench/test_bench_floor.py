@@ -11,6 +11,7 @@ import fastadam
 from fastadam.bench import arrays
 from fastadam.bench.cases import Case, Tensor
 from fastadam.bench.floor import Floor, bytes_moved
+from fastadam.bench.settings import VARIANTS
 from fastadam.kernels.cpu import _floor
 from fastadam.kernels.table import TENSOR
 
@@ -35,7 +36,7 @@ def test_every_stream_is_written_once(dtype: str, amsgrad: bool, n_threads: int)
         pytest.importorskip("ml_dtypes", reason="needs ml_dtypes")
     case = case_of(dtype)
     grads = arrays.gradients(case, None)
-    floor = Floor(case, None, amsgrad, grads)
+    floor = Floor(case, None, VARIANTS["amsgrad" if amsgrad else "adam"], grads)
     before = [[array.copy() for array in tensor] for tensor in floor.arrays]
     assert all(len(tensor) == (5 if amsgrad else 4) for tensor in floor.arrays)
     fastadam.set_num_threads(n_threads)
@@ -71,7 +72,7 @@ def test_gradients_of_another_width(p_type: int, g_type: int) -> None:
 
 def test_several_dtypes_in_one_case() -> None:
     case = Case("both", (Tensor("a", (5,), "float64"), Tensor("b", (4,), "float32")))
-    floor = Floor(case, None, False, arrays.gradients(case, None))
+    floor = Floor(case, None, VARIANTS["adam"], arrays.gradients(case, None))
     before = [tensor[2].copy() for tensor in floor.arrays]
     floor.step()
     for old, tensor in zip(before, floor.arrays, strict=True):
@@ -88,4 +89,4 @@ def test_bytes_of_a_step() -> None:
     expected = {("float32", False): 28, ("float32", True): 36, ("float64", False): 56}
     expected |= {("float64", True): 72, ("float16", False): 22, ("float16", True): 30}
     for (dtype, amsgrad), n in expected.items():
-        assert bytes_moved(case, dtype, amsgrad) == n
+        assert bytes_moved(case, dtype, VARIANTS["amsgrad" if amsgrad else "adam"]) == n

@@ -233,7 +233,7 @@ def test_adam_and_amsgrad(path: Path) -> None:
     fastadam.save(path, adam)
     ams = fastadam.AMSGrad().setup(tree(1))
     refused(ams, path, "amsgrad=False", "convert_amsgrad=True", "vhat begins with v")
-    refused(ams, path, "saved without AMSGrad", hyperparam=False)
+    refused(ams, path, "saved without amsgrad", hyperparam=False)
     report = fastadam.load(path, ams, convert_amsgrad=True)
     assert set(report.converted) == {f"optimizer/{p}/vhat" for p in ("l1/W", "l1/b", "s")}
     for name, param in ams.parameters.items():

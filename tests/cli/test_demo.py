@@ -180,5 +180,5 @@ def test_the_plain_step_keeps_float32() -> None:
     opt = fastadam.AMSBound().setup({"w": np.ones(3, np.float32)})
     plain = PlainNumpyAdam(params, opt.hyperparam.get_dict())
     plain.step({"w": np.ones(3, np.float32)})
-    for arrays in (plain.params, plain.m, plain.v, plain.vhat):
+    for arrays in (plain.params, plain.m, plain.v, plain.largest_v):
         assert arrays["w"].dtype == np.float32

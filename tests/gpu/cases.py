@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from steps import arrays_of, step_of
 
-from fastadam.algorithms.coefficients import Coefficients, step_coefficients
+from fastadam.algorithms.adam import ADAM, Coefficients
+from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels.batch import Batch, adam_batch
 from fastadam.kernels.table import Step
 
@@ -133,9 +135,9 @@ def assert_steps_agree(
     for t in ts:
         c = coefficients_at(t, variant, **changes)
         for p, g, m, v, vhat in (here, there):
-            adam_batch([Step("p", p, g, m, v, vhat if c.amsgrad else None, c)])
+            adam_batch([step_of("p", p, g, m, v, vhat if c.amsgrad else None, c)])
     assert_same_bits(here[1], arrays[1])
-    for name, one, other in zip(("p", "g", "m", "v", "vhat"), there, here, strict=True):
+    for name, one, other in zip(("p", "g", *ADAM.state), there, here, strict=True):
         assert_same_bits(one, other, f"{name} {len(other)} {offsets}")
 
 
@@ -146,18 +148,18 @@ def model(types: Any, sizes: Any, variant: Any, n_sets: int = 1) -> list[Step]:
     for i, n in enumerate(sizes):
         p, g, m, v, vhat = values(types, n, i)
         c = sets[i % n_sets]
-        made.append(Step(f"p{i}", p, g, m, v, vhat if c.amsgrad else None, c))
+        made.append(step_of(f"p{i}", p, g, m, v, vhat if c.amsgrad else None, c))
     return made
 
 
 def moved(cupy: Any, step: Step) -> Step:
-    arrays = [None if array is None else on_gpu(cupy, array) for array in step[1:6]]
-    return Step(step.name, *arrays, step.coefficients)
+    arrays = [None if array is None else on_gpu(cupy, array) for array in arrays_of(step)]
+    return step_of(step.name, *arrays, step.coefficients)
 
 
 def assert_batches_agree(there: list[Step], here: list[Step]) -> None:
     for one, other in zip(there, here, strict=True):
-        for ours, theirs in zip(one[1:6], other[1:6], strict=True):
+        for ours, theirs in zip(arrays_of(one), arrays_of(other), strict=True):
             if theirs is not None:
                 assert_same_bits(ours, theirs, other.name)
 
@@ -181,7 +183,7 @@ def assert_prepared_steps_agree(
     adam_batch(here)
     assert batch.keep([None] * len(there))
     params = [Holder(array=s.p) for s in there]
-    states = [{"m": s.m, "v": s.v, "vhat": s.vhat} for s in there]
+    states = [dict(zip(ADAM.state, s.state, strict=True)) for s in there]
     rules = [Holder(_state=state, t=2, _fp32_param=None) for state in states]
     gradients, ts, c = [s.g for s in there], [2] * 3, coefficients_at(3, AMSBOUND)
     assert batch.follow(params, "array", rules, ts, gradients, [c])
@@ -198,17 +200,19 @@ def assert_prepared_steps_agree(
     here = [step._replace(g=_prepared(step, scale, rate, write), coefficients=c) for step in here]
     adam_batch(here)
     for one, other in zip(there, here, strict=True):
-        assert_batches_agree([one._replace(g=one.m)], [other._replace(g=other.m)])
+        assert_batches_agree([one._replace(g=one.p)], [other._replace(g=other.p)])
         if write:
             assert_same_bits(one.g, other.g)
 
 
 def _prepared(step: Step, scale: float | None, rate: float, write: bool) -> Any:
     """Return what is made of a gradient."""
+    m = step.named()["m"]
+    real = m.dtype.type
     if scale is None:
         # clipped in its own type
-        return (step.g.astype(step.m.dtype) * step.m.dtype.type(rate)).astype(step.g.dtype)
-    return step.g.astype(step.m.dtype) / step.m.dtype.type(scale) * step.m.dtype.type(rate)
+        return (step.g.astype(real) * real(rate)).astype(step.g.dtype)
+    return step.g.astype(real) / real(scale) * real(rate)
 
 
 def assert_masters_agree(cupy: Any, half: str, gradient: str) -> None:
@@ -229,7 +233,7 @@ def assert_masters_agree(cupy: Any, half: str, gradient: str) -> None:
     done = []
     for xp in (np, cupy):
         own = [a.copy() if xp is np else on_gpu(xp, a) for a in (p, g, m, v, halves)]
-        batch = Batch([Step("p", *own[:4], None, c)])
+        batch = Batch([step_of("p", *own[:4], None, c)])
         param, rule = Holder(array=own[4]), Holder(_state={"m": own[2], "v": own[3]}, t=1)
         rule._fp32_param = Holder(array=own[0])
         assert batch.keep([own[4]])

@@ -23,10 +23,10 @@ from cases import (
 )
 from cuda_on_cpu.memory import state
 from instantiations import PAIRS, VARIANTS
+from steps import step_of
 
 from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.gpu.engine import SETS
-from fastadam.kernels.table import Step
 
 SIZES = (0, 1, 3, 7, 8, 9, 15, 17, 255, 256, 257, 1023, 1024, 1025, 2049, 5000)
 ORDERS = ("forward", "reverse", "shuffled")
@@ -80,8 +80,8 @@ def test_a_large_array_has_larger_blocks(cupy: Any) -> None:
     p, g, m, v, _ = values(PAIRS[0], n)
     there = [on_gpu(cupy, array) for array in (p, g, m, v)]
     c = coefficients_at(3, VARIANTS[0])
-    adam_batch([Step("p", p, g, m, v, None, c)])
-    adam_batch([Step("p", *there, None, c)])
+    adam_batch([step_of("p", p, g, m, v, None, c)])
+    adam_batch([step_of("p", *there, None, c)])
     for one, other in zip(there, (p, g, m, v), strict=True):
         assert_same_bits(one, other)
 
@@ -106,7 +106,7 @@ def test_all_types_and_devices_at_once(cupy: Any, variant: Any) -> None:
         # every third step stays on the CPU
         if i % 3 == 2:
             there.append(
-                step._replace(**{k: _copy(getattr(step, k)) for k in ["p", "g", "m", "v", "vhat"]})
+                step._replace(p=step.p.copy(), g=step.g.copy(), state=tuple(map(_copy, step.state)))
             )
         else:
             with cupy.cuda.Device(i % devices):
@@ -147,7 +147,7 @@ def test_any_layout(cupy: Any, layout: str, gradient: str) -> None:
     c = coefficients_at(2, VARIANTS[-1])
     for _ in range(2):
         for p, g, m, v, vhat in (here, there):
-            adam_batch([Step("p", p, g, m, v, vhat, c)])
+            adam_batch([step_of("p", p, g, m, v, vhat, c)])
     for one, other in zip(there, here, strict=True):
         # where the half of a slice repeats, only what is stepped counts
         assert_same_bits(cupy.ascontiguousarray(one), other)
@@ -161,7 +161,9 @@ def test_arrays_that_share_memory(cupy: Any) -> None:
         memory = array
         p, q, g = memory[:50], memory[25:75], memory[10:60]
         states = [xp.full(50, 0.25, "float32") for _ in range(4)]
-        adam_batch([Step("p", p, g, *states[:2], None, c), Step("q", q, g, *states[2:], None, c)])
+        adam_batch(
+            [step_of("p", p, g, *states[:2], None, c), step_of("q", q, g, *states[2:], None, c)]
+        )
         return memory
 
     start = np.random.default_rng(1).normal(size=100).astype(np.float32)

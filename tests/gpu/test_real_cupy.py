@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from steps import step_of
 
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels.arrays import check_arrays, extent, is_writeable
@@ -19,7 +20,6 @@ from fastadam.kernels.backend import address, device_of, get_array_module, is_ar
 from fastadam.kernels.gpu._tensors import DeviceRows
 from fastadam.kernels.gpu.engine import KERNELS, POINTER, _cast, scalars_dtype
 from fastadam.kernels.gpu.table import GpuTable, gpu_key
-from fastadam.kernels.table import Step
 
 cupy = pytest.importorskip("cupy", reason="needs CuPy")
 
@@ -66,17 +66,17 @@ def test_what_arrays_say(dtype: str, layout: str) -> None:
 
 def test_arrays_are_checked() -> None:
     p, g, m, v = (over(np.zeros(3, np.float32)) for _ in range(4))
-    check_arrays("w", p, g, m, v, None, amsgrad=False)
+    check_arrays("w", p, g, (m, v, None))
     with pytest.raises(ValueError, match=r"\(4,\)"):
-        check_arrays("w", p, over(np.zeros(4, np.float32)), m, v, None, amsgrad=False)
+        check_arrays("w", p, over(np.zeros(4, np.float32)), (m, v, None))
     with pytest.raises(TypeError, match="int32"):
-        check_arrays("w", over(np.zeros(3, np.int32)), g, m, v, None, amsgrad=False)
+        check_arrays("w", over(np.zeros(3, np.int32)), g, (m, v, None))
 
 
 def test_a_table_describes_them() -> None:
     hosts = [np.zeros(n, np.float32) for n in (5, 5, 5, 5, 5)]
     c = step_coefficients(HYPERPARAM, 1, None)
-    step = Step("w", *map(over, hosts), c)
+    step = step_of("w", *map(over, hosts), c)
     assert gpu_key(step)[0] == 0
     table = GpuTable([step], [0], {id(c): 0})
     row = table.table[0]
@@ -98,7 +98,8 @@ def test_rows_follow_them() -> None:
     addresses = np.array([address(g)], np.uint64)
     low, high = np.array([extent(p)], np.uintp).T.copy()
     kind = type(g), g.dtype, 0
-    rows = DeviceRows([p], [m], [v], None, [None], *kind, ["_c_contiguous"], addresses, low, high)
+    state = {"m": [m], "v": [v]}
+    rows = DeviceRows([p], state, [None], *kind, ["_c_contiguous"], addresses, low, high)
     params, rules = [Holder(array=p)], [Holder(_state={"m": m, "v": v}, t=3)]
     assert rows.follow(params, "array", rules, [3], [g])
     assert rows.follow(params, "array", rules, [3], [other])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from steps import arrays_of, changed, step_of
 
-from fastadam.algorithms.coefficients import Coefficients, step_coefficients
+from fastadam.algorithms.adam import ADAM, Coefficients
+from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels import table
 from fastadam.kernels.batch import adam_batch, check_batch
 from fastadam.kernels.cpu import engine
@@ -78,7 +80,7 @@ def test_any_layout_gives_the_same_bits(layout: str, gradient: str, dtype: str) 
     before = g.copy()
     for t in (1, 2, 3):
         c = coefficients_at(t)
-        adam_batch([Step("p", ours[0], g, *ours[1:], c)])
+        adam_batch([step_of("p", ours[0], g, *ours[1:], c)])
         adam_reference(*expected, c)
     for mine, theirs in zip(ours, [p, m, v, vhat], strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -90,7 +92,7 @@ def test_states_in_another_layout(state: str) -> None:
     expected = some_arrays()
     p, g, *states = (array.copy() for array in expected)
     states = [LAYOUTS[state](array) for array in states]
-    adam_batch([Step("p", p, g, *states, coefficients_at())])
+    adam_batch([step_of("p", p, g, *states, coefficients_at())])
     adam_reference(*expected, coefficients_at())
     for mine, theirs in zip([p, *states], [expected[0], *expected[2:]], strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -100,7 +102,7 @@ def test_strided_arrays_of_many_chunks() -> None:
     expected = some_arrays(shape=(30_001,))
     ours = [np.repeat(array, 2)[::2] for array in expected]
     gap = np.repeat(expected[0], 2)[1::2].copy()
-    adam_batch([Step("p", *ours, coefficients_at())])
+    adam_batch([step_of("p", *ours, coefficients_at())])
     adam_reference(*expected, coefficients_at())
     for mine, theirs in zip(ours, expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)
@@ -112,7 +114,7 @@ def test_strided_arrays_of_many_chunks() -> None:
 def test_zero_dim_empty_and_ones(shape: tuple[int, ...], dtype: str) -> None:
     expected = some_arrays(dtype, shape)
     ours = [array.copy() for array in expected]
-    adam_batch([Step("p", *ours, coefficients_at())])
+    adam_batch([step_of("p", *ours, coefficients_at())])
     adam_reference(*expected, coefficients_at())
     for mine, theirs in zip(ours, expected, strict=True):
         assert mine.shape == shape
@@ -130,7 +132,7 @@ def test_gradients_of_any_real_dtype_are_rounded_once(
     g = np.asarray(expected[1].astype("float64") * 1.1, grad_dtype)
     expected[1] = g.astype(dtype)
     ours[1] = g
-    adam_batch([Step("p", *ours, coefficients_at())])
+    adam_batch([step_of("p", *ours, coefficients_at())])
     adam_reference(*expected, coefficients_at())
     np.testing.assert_array_equal(ours[0], expected[0])
 
@@ -146,7 +148,7 @@ def test_mixed_types_variants_and_layouts_in_one_call() -> None:
     expected = [[array.copy() for array in arrays] for arrays, _ in cases]
     adam_batch(
         [
-            Step(f"p{i}", *arrays[:4], arrays[4] if c.amsgrad else None, c)
+            step_of(f"p{i}", *arrays[:4], arrays[4] if c.amsgrad else None, c)
             for i, (arrays, c) in enumerate(cases)
         ]
     )
@@ -166,7 +168,7 @@ def test_one_call_per_dtype(monkeypatch: pytest.MonkeyPatch) -> None:
     real = engine.runner
     monkeypatch.setattr(engine, "runner", lambda *a: (calls.append(len(a[0])), real(*a))[1])
     steps = [
-        Step(f"p{i}", *some_arrays(dtype), coefficients_at())
+        step_of(f"p{i}", *some_arrays(dtype), coefficients_at())
         for i, dtype in enumerate(["float32", "float64", "float32"])
     ]
     adam_batch(steps)
@@ -182,7 +184,7 @@ def test_gradients_that_are_parameters_are_read_as_they_were() -> None:
     reference_a = [expected_a, b.copy(), *(array.copy() for array in state_a)]
     reference_b = [expected_b, a.copy(), *(array.copy() for array in state_b)]
     c = coefficients_at()
-    adam_batch([Step("a", a, b, *state_a, c), Step("b", b, a, *state_b, c)])
+    adam_batch([step_of("a", a, b, *state_a, c), step_of("b", b, a, *state_b, c)])
     adam_reference(*reference_a, c)
     adam_reference(*reference_b, c)
     np.testing.assert_array_equal(a, expected_a)
@@ -194,7 +196,7 @@ def test_a_gradient_that_is_a_shifted_view_of_its_parameter() -> None:
     p, g = memory[:1000], memory[1:]
     expected = [p.copy(), g.copy(), *some_arrays(shape=(1000,))[2:]]
     state = [array.copy() for array in expected[2:]]
-    adam_batch([Step("p", p, g, *state, coefficients_at())])
+    adam_batch([step_of("p", p, g, *state, coefficients_at())])
     adam_reference(*expected, coefficients_at())
     np.testing.assert_array_equal(p, expected[0])
 
@@ -205,7 +207,7 @@ def test_a_gradient_inside_a_strided_parameter(strided: bool) -> None:
     p, g = memory[::2], (memory[1::2] if not strided else memory[:1000])
     expected = [p.copy(), g.copy(), *some_arrays("float64", (1000,))[2:]]
     state = [array.copy() for array in expected[2:]]
-    adam_batch([Step("p", p, g, *state, coefficients_at())])
+    adam_batch([step_of("p", p, g, *state, coefficients_at())])
     adam_reference(*expected, coefficients_at())
     np.testing.assert_array_equal(p, expected[0])
 
@@ -222,7 +224,7 @@ def test_parameters_that_share_memory_are_stepped_in_turn(monkeypatch: pytest.Mo
         cases.append((part, g, m, v, vhat))
     references = [[array.copy() for array in case[1:]] for case in cases]
     c = coefficients_at()
-    adam_batch([Step("p", memory[part], *rest, c) for part, *rest in cases])
+    adam_batch([step_of("p", memory[part], *rest, c) for part, *rest in cases])
     for (part, *_), (g, m, v, vhat) in zip(cases, references, strict=True):
         adam_reference(expected[part], g, m, v, vhat, c)
     np.testing.assert_array_equal(memory, expected)
@@ -232,7 +234,7 @@ def test_parameters_that_share_memory_are_stepped_in_turn(monkeypatch: pytest.Mo
 
 def replaced(**arrays: object) -> Step:
     """A good step with some fields replaced."""
-    return Step("l1/W", *some_arrays(), coefficients_at())._replace(**arrays)
+    return changed(step_of("l1/W", *some_arrays(), coefficients_at()), **arrays)
 
 
 REFUSED = {
@@ -253,10 +255,10 @@ REFUSED = {
     "state's shape": (replaced(m=np.zeros((60,), "f4")), ValueError, r"state m .* \(60,\)"),
     "state's dtype": (replaced(v=np.zeros(SHAPE)), TypeError, "state v.* float64"),
     "state is None": (replaced(m=None), TypeError, "state m"),
-    "no vhat": (replaced(vhat=None), ValueError, "AMSGrad needs"),
+    "no vhat": (replaced(vhat=None), ValueError, "amsgrad needs"),
     "eps": (replaced(coefficients=coefficients_at(eps=1e-39)), ValueError, "eps = 1e-39"),
     "state is the parameter": (
-        (lambda step: step._replace(v=step.p[:]))(replaced(p=np.zeros(SHAPE, "f4")[::-1])),
+        (lambda step: changed(step, v=step.p[:]))(replaced(p=np.zeros(SHAPE, "f4")[::-1])),
         ValueError,
         "array and its v share memory",
     ),
@@ -271,7 +273,7 @@ REFUSED = {
         "share memory",
     ),
 }
-for _key in ("p", "m", "v", "vhat"):
+for _key in ("p", *ADAM.state):
     _locked = np.zeros(SHAPE, "f4")
     _locked.flags.writeable = False
     REFUSED[f"read-only {_key}"] = (replaced(**{_key: _locked}), ValueError, "read-only")
@@ -281,20 +283,20 @@ for _key in ("p", "m", "v", "vhat"):
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_name_the_parameter_and_change_nothing(case: str, call: object) -> None:
     step, error, message = REFUSED[case]
-    good = Step("good", *some_arrays(), coefficients_at())
-    before = [array.copy() for array in good[1:6]]
+    good = step_of("good", *some_arrays(), coefficients_at())
+    before = [array.copy() for array in arrays_of(good)]
     with pytest.raises(error, match=message) as info:
         call([good, step])
     assert "'l1/W'" in str(info.value)
-    for array, old in zip(good[1:6], before, strict=True):
+    for array, old in zip(arrays_of(good), before, strict=True):
         np.testing.assert_array_equal(array, old)
 
 
 def test_check_batch_changes_nothing() -> None:
-    step = Step("p", *some_arrays(), coefficients_at())
-    before = [array.copy() for array in step[1:6]]
+    step = step_of("p", *some_arrays(), coefficients_at())
+    before = [array.copy() for array in arrays_of(step)]
     check_batch([step])
-    for array, old in zip(step[1:6], before, strict=True):
+    for array, old in zip(arrays_of(step), before, strict=True):
         np.testing.assert_array_equal(array, old)
 
 
@@ -302,14 +304,14 @@ def test_subnormal_eps_is_fine_in_float64() -> None:
     ours = some_arrays("float64")
     expected = [array.copy() for array in ours]
     c = coefficients_at(eps=1e-310)
-    adam_batch([Step("p", *ours, c)])
+    adam_batch([step_of("p", *ours, c)])
     adam_reference(*expected, c)
     np.testing.assert_array_equal(ours[0], expected[0])
 
 
 def test_overflowing_bounds_are_infinite_without_a_warning() -> None:
     ours = some_arrays()
-    adam_batch([Step("p", *ours, coefficients_at(gamma=1e-45))])
+    adam_batch([step_of("p", *ours, coefficients_at(gamma=1e-45))])
     assert np.isfinite(ours[0]).all()
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from steps import arrays_of, changed, step_of
 
-from fastadam.algorithms.coefficients import Coefficients, step_coefficients
+from fastadam.algorithms.adam import ADAM, Coefficients
+from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels import dtypes, table
 from fastadam.kernels.batch import adam_batch, check_batch
 from fastadam.kernels.cpu import engine
@@ -107,14 +109,14 @@ def check_pair(p_name: str, g_name: str, shape: tuple[int, ...]) -> None:
     ours = some_arrays(p_name, g_name, shape)
     expected = [array.copy() for array in ours]
     for t in (1, 2, 3):
-        adam_batch([Step("p", *ours, coefficients_at(t))])
+        adam_batch([step_of("p", *ours, coefficients_at(t))])
         adam_reference(*expected, coefficients_at(t))
     same_bits(ours, expected)
 
 
 @pytest.mark.parametrize(("p_name", "g_name"), PAIRS)
 def test_which_pairs_have_a_loop_of_their_own(p_name: str, g_name: str) -> None:
-    step = Step("p", *some_arrays(p_name, g_name), coefficients_at())
+    step = step_of("p", *some_arrays(p_name, g_name), coefficients_at())
     others = table.Table([step], [0], {id(step.coefficients): 0}).others
     assert others == ([] if (p_name, g_name) in FAST else [0])
 
@@ -133,7 +135,7 @@ def check_layouts(p_name: str, layout: str, gradient: str, g_name: str) -> None:
     ours = [LAYOUTS[layout](array) for array in (p, *state)]
     lent = LAYOUTS[gradient](g)
     for t in (1, 2):
-        adam_batch([Step("p", ours[0], lent, *ours[1:], coefficients_at(t))])
+        adam_batch([step_of("p", ours[0], lent, *ours[1:], coefficients_at(t))])
         adam_reference(*expected, coefficients_at(t))
     same_bits([ours[0], lent, *ours[1:]], expected)
 
@@ -143,7 +145,7 @@ def test_strided_half_arrays_of_many_chunks(name: str) -> None:
     expected = some_arrays(name, name, (30_001,))
     ours = [np.repeat(array, 2)[::2] for array in expected]
     gap = np.repeat(expected[0], 2)[1::2]
-    adam_batch([Step("p", *ours, coefficients_at())])
+    adam_batch([step_of("p", *ours, coefficients_at())])
     adam_reference(*expected, coefficients_at())
     same_bits([np.ascontiguousarray(array) for array in ours], expected)
     same_bits([np.ascontiguousarray(ours[0].base.reshape(-1)[1::2])], [gap])
@@ -158,7 +160,7 @@ def mixed_steps() -> list[Step]:
         if i % 3 == 0:
             arrays[0] = np.repeat(arrays[0], 2, axis=1)[:, ::2]
         c = coefficients_at(i + 1, **flags)
-        steps.append(Step(f"p{i}", *arrays[:4], arrays[4] if c.amsgrad else None, c))
+        steps.append(step_of(f"p{i}", *arrays[:4], arrays[4] if c.amsgrad else None, c))
     return steps
 
 
@@ -168,11 +170,11 @@ def test_all_dtypes_in_one_call_are_as_one_by_one() -> None:
     for step in one_by_one:
         adam_batch([step])
     for step in expected:
-        adam_reference(*step[1:])
+        adam_reference(*arrays_of(step), step.coefficients)
     for mine, alone, theirs in zip(together, one_by_one, expected, strict=True):
-        arrays = [array for array in theirs[1:6] if array is not None]
-        same_bits([array for array in mine[1:6] if array is not None], arrays)
-        same_bits([array for array in alone[1:6] if array is not None], arrays)
+        arrays = [array for array in arrays_of(theirs) if array is not None]
+        same_bits([array for array in arrays_of(mine) if array is not None], arrays)
+        same_bits([array for array in arrays_of(alone) if array is not None], arrays)
 
 
 def test_one_call_for_each_dtype_of_computation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +182,7 @@ def test_one_call_for_each_dtype_of_computation(monkeypatch: pytest.MonkeyPatch)
     real = engine.runner
     monkeypatch.setattr(engine, "runner", lambda *a: (calls.append(len(a[0])), real(*a))[1])
     names = ["float32", "float64", "float16", "bfloat16", "float16"]
-    adam_batch([Step("p", *some_arrays(name, name), coefficients_at()) for name in names])
+    adam_batch([step_of("p", *some_arrays(name, name), coefficients_at()) for name in names])
     assert calls == [4, 1]
 
 
@@ -191,7 +193,7 @@ def test_half_gradients_that_are_parameters_are_read_as_they_were(name: str) -> 
     expected = [[a.copy(), b.copy(), *state_a], [b.copy(), a.copy(), *state_b]]
     expected = [[array.copy() for array in arrays] for arrays in expected]
     c = coefficients_at()
-    adam_batch([Step("a", a, b, *state_a, c), Step("b", b, a, *state_b, c)])
+    adam_batch([step_of("a", a, b, *state_a, c), step_of("b", b, a, *state_b, c)])
     for arrays in expected:
         adam_reference(*arrays, c)
     same_bits([a, *state_a, b, *state_b], [x for e in expected for x in (e[0], *e[2:])])
@@ -214,7 +216,7 @@ def test_gradients_that_overlap_parameters_of_another_size(
     mine[:] = p  # overwrites some of the gradient, which may be NaN here and there
     expected = [mine.copy(), lent.copy(), *(array.copy() for array in state)]
     with np.errstate(invalid="ignore"):
-        adam_batch([Step("p", mine, lent, *state, coefficients_at())])
+        adam_batch([step_of("p", mine, lent, *state, coefficients_at())])
         adam_reference(*expected, coefficients_at())
     for ours, theirs in zip([mine, *state], [expected[0], *expected[2:]], strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -242,7 +244,7 @@ def test_neighbours_are_not_taken_for_overlaps(
     first, second = memory[:1000], memory[1000 - overlap : 2000 - overlap]
     p, g = (second, first) if gradient_first else (first, second)
     _, _, *state = some_arrays(name, name, (1000,))
-    assert copies([Step("p", p, g, *state, coefficients_at())], monkeypatch) == overlap
+    assert copies([step_of("p", p, g, *state, coefficients_at())], monkeypatch) == overlap
 
 
 def test_half_parameters_that_share_memory_are_stepped_in_turn() -> None:
@@ -252,7 +254,9 @@ def test_half_parameters_that_share_memory_are_stepped_in_turn() -> None:
     cases = [some_arrays("float16", "float16", (p.stop - p.start,))[1:] for p in parts]
     references = [[array.copy() for array in case] for case in cases]
     c = coefficients_at()
-    adam_batch([Step("p", memory[part], *rest, c) for part, rest in zip(parts, cases, strict=True)])
+    adam_batch(
+        [step_of("p", memory[part], *rest, c) for part, rest in zip(parts, cases, strict=True)]
+    )
     for part, rest in zip(parts, references, strict=True):
         adam_reference(expected[part], *rest, c)
     same_bits([memory], [expected])
@@ -260,20 +264,20 @@ def test_half_parameters_that_share_memory_are_stepped_in_turn() -> None:
 
 @pytest.mark.parametrize("call", [adam_batch, check_batch])
 @pytest.mark.parametrize("wrong", ["own", "float64"])
-@pytest.mark.parametrize("key", ["m", "v", "vhat"])
+@pytest.mark.parametrize("key", ADAM.state)
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
 def test_state_of_a_half_parameter_is_float32(
     name: str, key: str, wrong: str, call: object
 ) -> None:
-    good = Step("good", *some_arrays(name, name), coefficients_at())
-    bad = Step("l1/W", *some_arrays(name, name), coefficients_at())
+    good = step_of("good", *some_arrays(name, name), coefficients_at())
+    bad = step_of("l1/W", *some_arrays(name, name), coefficients_at())
     dtype = dtype_of(name if wrong == "own" else wrong)
-    bad = bad._replace(**{key: getattr(bad, key).astype(dtype)})
-    before = [array.copy() for step in (good, bad) for array in step[1:6]]
+    bad = changed(bad, **{key: bad.named()[key].astype(dtype)})
+    before = [array.copy() for step in (good, bad) for array in arrays_of(step)]
     message = f"'l1/W' has dtype {name}, whose state is float32, but its state {key} has {dtype}"
     with pytest.raises(TypeError, match=message):
         call([good, bad])
-    same_bits([array for step in (good, bad) for array in step[1:6]], before)
+    same_bits([array for step in (good, bad) for array in arrays_of(step)], before)
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
@@ -281,11 +285,11 @@ def test_eps_of_a_half_parameter_is_a_float32(name: str) -> None:
     """It may be less than a half type holds, for the step is made in float32."""
     ours = some_arrays(name, name)
     expected = [array.copy() for array in ours]
-    adam_batch([Step("p", *ours, coefficients_at(eps=1e-30))])
+    adam_batch([step_of("p", *ours, coefficients_at(eps=1e-30))])
     adam_reference(*expected, coefficients_at(eps=1e-30))
     same_bits(ours, expected)
     with pytest.raises(ValueError, match="too small for float32"):
-        adam_batch([Step("p", *ours, coefficients_at(eps=1e-40))])
+        adam_batch([step_of("p", *ours, coefficients_at(eps=1e-40))])
     same_bits(ours, expected)
 
 
@@ -297,9 +301,9 @@ def test_other_dtypes_of_two_bytes_and_more_are_no_numbers_to_step(name: str) ->
     assert dtypes.computing_dtype(p.dtype) is None
     arrays = some_arrays("float32", "float32", (4,))
     with pytest.raises(TypeError, match="there are steps for float16, bfloat16, float32"):
-        adam_batch([Step("p", p, *arrays[1:], coefficients_at())])
+        adam_batch([step_of("p", p, *arrays[1:], coefficients_at())])
     with pytest.raises(TypeError, match="it must be real floating"):
-        adam_batch([Step("p", arrays[0], p, *arrays[2:], coefficients_at())])
+        adam_batch([step_of("p", arrays[0], p, *arrays[2:], coefficients_at())])
 
 
 @pytest.mark.parametrize("order", "=<>")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import fastadam
-from fastadam.algorithms.coefficients import Coefficients
+from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.kernels.cpu import _cpu_features, engine
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.table import TENSOR
@@ -95,13 +95,14 @@ def run(isa: str, steps: list[tuple[list[np.ndarray], Coefficients]]) -> None:
         pytest.skip(f"{isa} is not built, or this CPU does not run it")
     table = np.zeros(len(steps), TENSOR)
     for i, (arrays, c) in enumerate(steps):
-        for key, array in zip(("p", "g", "m", "v", "vhat"), arrays, strict=True):
+        for key, array in zip(("p", "g", *ADAM.state), arrays, strict=True):
             table[key][i] = array.ctypes.data
-        table["amsgrad"][i], table["adabound"][i] = c.amsgrad, c.adabound
+        for flag in ADAM.flags:
+            table[flag][i] = getattr(c, flag)
     table["row"], table["n"] = np.arange(len(steps)), N
     table["start"] = N * np.arange(len(steps))
     module = importlib.import_module(f"fastadam.kernels.cpu.{MODULES[isa]}")
-    module.adam_float32(table, np.array([c[:8] for _, c in steps], np.float32), 1)
+    module.adam_float32(table, np.array([c[: len(ADAM.scalars)] for _, c in steps], np.float32), 1)
 
 
 @pytest.mark.parametrize("isa", MODULES)

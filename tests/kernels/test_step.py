@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
+import re
+from typing import Never
+
 import numpy as np
 import pytest
 
 from fastadam import Adam, adam_step
+from fastadam.algorithms.suggestions import HYPERPARAMETERS
+from fastadam.optimizers.suggestions import ARGUMENTS
 
 HYPERPARAM = {
     "alpha": 0.02,
@@ -111,3 +117,56 @@ def test_refusals_change_nothing(name: str, bad: object, error: type[Exception])
 def test_unknown_mode() -> None:
     with pytest.raises(ValueError, match="eps_mode"):
         adam_step(np.ones(2), np.ones(2), np.zeros(2), np.zeros(2), t=1, eps_mode="torch")
+
+
+def test_unknown_arguments_are_answered_as_by_constructors() -> None:
+    arrays = np.ones((4, 3))
+    before = arrays.copy()
+    told = {}
+    for name in (*ARGUMENTS, "weight_decay_rat", "alpa", "zzz"):
+        if name in inspect.signature(adam_step).parameters:
+            continue
+        with pytest.raises(TypeError, match=f"^adam_step has no argument {name!r}") as caught:
+            adam_step(*arrays, t=1, **{name: 0.1})
+        told[name] = str(caught.value)
+    np.testing.assert_array_equal(arrays, before)
+    for name, text in told.items():
+        if name in HYPERPARAMETERS:
+            with pytest.raises(TypeError) as caught:
+                Adam(**{name: 0.1})
+            assert text == str(caught.value).replace("Adam has", "adam_step has")
+    for name in ARGUMENTS.keys() & told.keys():
+        # what opt and hooks can do, one step cannot
+        assert "there are:" not in told[name]
+        assert not re.search(r"\bopt\.|hook|setup", told[name]), told[name]
+    assert "learning rate is called alpha" in told["lr"]
+    assert "'weight_decay_rate' is meant?" in told["weight_decay_rat"]
+    assert "'alpha' is meant?" in told["alpa"]
+    assert told["zzz"].endswith("there are: " + ", ".join(TAKES))
+
+
+def test_what_the_answers_of_adam_step_say_is_so() -> None:
+    p, g, m, v, vhat, other = np.ones((6, 3))
+    assert re.search(r"to give vhat", told_of("amsgrad"))
+    v[:] = 0
+    adam_step(p, g, m, v, vhat, t=1)
+    np.testing.assert_array_equal(vhat, 1)
+    adam_step(other, g, np.zeros(3), np.zeros(3), t=1, alpha=-0.001)
+    assert "goes up" in told_of("maximize")
+    assert np.all(other > 1)
+
+
+def test_type_checkers_refuse_unknown_arguments() -> None:
+    unknown = inspect.signature(adam_step, eval_str=True).parameters["unknown"]
+    assert unknown.kind is inspect.Parameter.VAR_KEYWORD
+    assert unknown.annotation is Never
+
+
+def told_of(name: str) -> str:
+    """The answer to an argument that there is not."""
+    with pytest.raises(TypeError) as caught:
+        adam_step(*np.ones((4, 3)), t=1, **{name: True})
+    return str(caught.value)
+
+
+TAKES = [name for name in inspect.signature(adam_step).parameters if name != "unknown"]

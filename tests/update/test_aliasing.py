@@ -15,12 +15,13 @@ import pytest
 
 import fastadam
 from fastadam import Adam, Link, Parameter, adam_step
+from fastadam.algorithms.adam import ADAM
 
 N = 6
 HYPER: dict[str, Any] = {"alpha": 0.1, "beta1": 0.7, "beta2": 0.9, "eps": 1e-3, "amsgrad": True}
 HYPER["weight_decay_rate"] = 0.05
-KEYS = ("p", "g", "m", "v", "vhat")
-WRITTEN = ("p", "m", "v", "vhat")
+KEYS = ("p", "g", *ADAM.state)
+WRITTEN = ("p", *ADAM.state)
 
 # How two arrays of one shape lie in one piece of memory, by the dtype of its elements.
 Placing = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -147,7 +148,7 @@ def optimizer(arrays: dict[str, np.ndarray], hooked: str, clip: bool) -> Adam:
     opt = Adam(**HYPER).setup(link)
     for i, param in enumerate(params):
         rule = param.update_rule
-        rule._state = {key: arrays[f"{key}{i}"] for key in ("m", "v", "vhat")}
+        rule._state = {key: arrays[f"{key}{i}"] for key in ADAM.state}
         rule.t = 2
         if str(i) in hooked:
             rule.add_hook(lambda rule, param: None, "nothing")

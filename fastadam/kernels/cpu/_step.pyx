@@ -14,12 +14,21 @@ from libc.string cimport memcpy
 from fastadam.kernels.cpu._tensors cimport (
     ADD,
     ADD_SIGN,
+    ALPHA_T,
     AS_IT_IS,
     BFLOAT16,
     CLIP,
     COMPUTING,
+    EPS,
+    ETA,
+    LOWER,
     MULTIPLY,
+    N_COEFFICIENTS,
+    ONE_MINUS_BETA1,
+    ONE_MINUS_BETA2,
+    ONE_MINUS_DECAY,
     STEP,
+    UPPER,
     WRITTEN,
     Gradient,
     Tensor,
@@ -113,18 +122,6 @@ include "_prepare.pxi"
 
 # A maximum or minimum that keeps NaN, as NumPy's, is written as two selections, each of one
 # comparison: GCC turns these into masks, but gives up on a loop that has an "or" in it.
-
-# The columns of the table of coefficients, in the order of coefficients.Coefficients.
-cdef enum:
-    ALPHA_T
-    ONE_MINUS_BETA1
-    ONE_MINUS_BETA2
-    EPS
-    ETA
-    ONE_MINUS_DECAY
-    LOWER
-    UPPER
-    N_COEFFICIENTS
 
 # Elements that more is done with than the step, at once: p, g, m and v fit into the first cache.
 cdef enum:

@@ -1,6 +1,27 @@
 # One row of the descriptor table: where a parameter's arrays lie and which numbers drive its step.
-# Every field is eight bytes wide, so the row has no padding on any 64-bit machine; table.py spells
-# the same row as a NumPy dtype.
+# Every field is eight bytes wide, so the row has no padding on any 64-bit machine; table.py derives
+# the same row, as a NumPy dtype, from the table of algorithms. `layout` tells a test what is here.
+
+
+cdef enum:
+    FIRST_STREAM = 2      # the algorithm's streams stand behind p and g, in their order
+    N_STREAMS = 3
+
+
+# The columns of the table of coefficients, which are adam.Coefficients' first fields; the flags are
+# its last.
+cdef enum:
+    ALPHA_T
+    ONE_MINUS_BETA1
+    ONE_MINUS_BETA2
+    EPS
+    ETA
+    ONE_MINUS_DECAY
+    LOWER
+    UPPER
+    N_COEFFICIENTS
+    AMSGRAD = N_COEFFICIENTS
+    ADABOUND
 
 
 cdef struct Tensor:

@@ -9,20 +9,39 @@ from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport fabs
 
 from fastadam.kernels.cpu._tensors cimport (
+    ADABOUND,
+    ALPHA_T,
+    AMSGRAD,
     AS_IT_IS,
     BFLOAT16,
     COMPUTING,
+    EPS,
+    ETA,
+    FIRST_STREAM,
     FLOAT16,
+    LOWER,
+    N_COEFFICIENTS,
+    N_STREAMS,
+    ONE_MINUS_BETA1,
+    ONE_MINUS_BETA2,
+    ONE_MINUS_DECAY,
     STEP,
+    UPPER,
     Gradient,
     Tensor,
 )
 
 from numpy.ma import MaskedArray
 
+from fastadam.algorithms.adam import ADAM
+
 cnp.import_array()
 
 cdef object MASKED = MaskedArray
+
+# The names of the streams, and the flag without which each is not there, or None.
+cdef tuple NAMES = ADAM.state
+cdef tuple FLAGS = tuple([stream.when for stream in ADAM.streams])
 
 
 cdef bint dense(cnp.ndarray a) noexcept:
@@ -181,8 +200,31 @@ def keep_masters(list steps, list halves, Tensor[::1] table, int bfloat16):
     return True
 
 
+cdef inline size_t* streams(Tensor* row) noexcept:
+    """Where the addresses of the streams stand in a row."""
+    return <size_t*> row + FIRST_STREAM
+
+
+cdef bint describe_state(
+    Tensor* row, tuple state, object flags, int computing, cnp.ndarray p
+) except -1:
+    """Note where the streams are; False if one cannot be walked beside p, or one is missing."""
+    cdef size_t* at = streams(row)
+    cdef Py_ssize_t k
+    for k in range(N_STREAMS):
+        if state[k] is None:
+            at[k] = 0
+            if FLAGS[k] is None or getattr(flags, FLAGS[k]):
+                return False
+        else:
+            at[k] = pointer(state[k], computing, p, True)
+            if not at[k]:
+                return False
+    return True
+
+
 def describe(list steps, Tensor[::1] table, int bfloat16):
-    """Fill the rows of a table from steps ``(name, p, g, m, v, vhat, coefficients)``.
+    """Fill the rows of a table from steps ``(name, p, g, state, coefficients)``.
 
     The steps are computed in one type, float32 or float64; ``bfloat16`` is NumPy's number of that
     type, -1 if it is not there. Returns the indices of the steps whose arrays do not share one
@@ -190,12 +232,10 @@ def describe(list steps, Tensor[::1] table, int bfloat16):
     over them.
     """
     cdef Py_ssize_t i, start = 0
-    cdef size_t p_at, g_at, m_at, v_at, vhat_at
+    cdef size_t p_at, g_at
     cdef int p_number, computing
     cdef tuple step
     cdef cnp.ndarray p
-    cdef object vhat
-    cdef bint needs_vhat
     cdef list others = []
     for i in range(len(steps)):
         step = <tuple> steps[i]  # a named tuple, of which Cython need not know
@@ -217,36 +257,16 @@ def describe(list steps, Tensor[::1] table, int bfloat16):
         if table[i].p_type < 0:
             others.append(i)
             continue
-        vhat = step[5]
         p_at = pointer(p, p_number, p, True) if dense(p) else 0
         g_at = gradient(&table[i], step[2], computing, bfloat16, p)
-        m_at = pointer(step[3], computing, p, True)
-        v_at = pointer(step[4], computing, p, True)
-        vhat_at = 0 if vhat is None else pointer(vhat, computing, p, True)
-        needs_vhat = vhat is not None or step[6].amsgrad
-        if not (p_at and g_at and m_at and v_at) or (needs_vhat and not vhat_at):
+        if not (p_at and g_at) or not describe_state(&table[i], step[3], step[4], computing, p):
             others.append(i)
             continue
         table[i].p = p_at
         table[i].g = g_at
-        table[i].m = m_at
-        table[i].v = v_at
-        table[i].vhat = vhat_at
         table[i].n = cnp.PyArray_SIZE(p)
         start += table[i].n
     return others
-
-
-# The fields of coefficients.Coefficients: those that go into the table of coefficients, the flags.
-cdef enum:
-    ALPHA_T = 0
-    EPS = 3
-    ETA = 4
-    ONE_MINUS_DECAY = 5
-    LOWER = 6
-    N_COEFFICIENTS = 8
-    AMSGRAD = 8
-    ADABOUND = 9
 
 
 cdef object state_array(dict state, str key):
@@ -267,7 +287,7 @@ cdef class Rows:
     ----------
     table : numpy.ndarray of table.TENSOR
         Described and dense in every row.
-    coefficients : numpy.ndarray of float32 or float64, shape (sets, 8)
+    coefficients : numpy.ndarray of float32 or float64, shape (sets, N_COEFFICIENTS)
         What the rows refer to.
     sets : list of int
         Which of the batch's sets of coefficients these are.
@@ -404,6 +424,8 @@ cdef class Rows:
         cdef cnp.ndarray p
         cdef int p_number, computing
         cdef size_t g_at
+        cdef size_t* at = streams(row)
+        cdef Py_ssize_t k
         cdef Py_ssize_t g_type = row.g_type
         if not cnp.PyArray_Check(param):
             return False
@@ -415,12 +437,12 @@ cdef class Rows:
             or stored(p_number, computing, self.bfloat16) != row.p_type
             or not dense(p)
             or pointer(p, p_number, p, True) != row.p
-            or pointer(state_array(state, "m"), computing, p, True) != row.m
-            or pointer(state_array(state, "v"), computing, p, True) != row.v
             or (row.half and half_pointer(half, p, self.bfloat16) != row.half)
-            or (row.vhat and pointer(state_array(state, "vhat"), computing, p, True) != row.vhat)
         ):
             return False
+        for k in range(N_STREAMS):
+            if at[k] and pointer(state_array(state, NAMES[k]), computing, p, True) != at[k]:
+                return False
         g_at = gradient(row, grad, computing, self.bfloat16, p)
         if not g_at:
             row.g_type = g_type
@@ -513,6 +535,36 @@ cdef class Squares:
             # gradients of no elements
             self.totals[:] = 0
         return [self.totals[i] for i in range(n)]
+
+
+def layout():
+    """What is spelled in C of the table of algorithms: where each stream and each number stands.
+
+    Returns the number of bytes of a row, the offsets of its streams and flags, and the columns of
+    scalars and flags, by name.
+    """
+    cdef Tensor row
+    cdef size_t at = <size_t> &row
+    offsets = {
+        "m": <size_t> &row.m - at,
+        "v": <size_t> &row.v - at,
+        "vhat": <size_t> &row.vhat - at,
+        "amsgrad": <size_t> &row.amsgrad - at,
+        "adabound": <size_t> &row.adabound - at,
+    }
+    columns = {
+        "alpha_t": ALPHA_T,
+        "one_minus_beta1": ONE_MINUS_BETA1,
+        "one_minus_beta2": ONE_MINUS_BETA2,
+        "eps": EPS,
+        "eta": ETA,
+        "one_minus_decay": ONE_MINUS_DECAY,
+        "lower": LOWER,
+        "upper": UPPER,
+        "amsgrad": AMSGRAD,
+        "adabound": ADABOUND,
+    }
+    return sizeof(Tensor), offsets, columns, (FIRST_STREAM, N_STREAMS, N_COEFFICIENTS)
 
 
 def extents(list arrays, size_t[::1] low, size_t[::1] high):

@@ -97,8 +97,8 @@ def runner(table: npt.NDArray[np.void], coefficients: Array, total: int) -> Call
     ----------
     table : numpy.ndarray of table.TENSOR, shape (n,)
         One row per tensor, checked, with ``start`` the running sum of ``n``.
-    coefficients : numpy.ndarray of float32 or float64, shape (rows, 8)
-        The scalars of ``coefficients.Coefficients``, one row per distinct set.
+    coefficients : numpy.ndarray of float32 or float64, shape (rows, scalars)
+        The scalars of a step in the order of the algorithm, one row per distinct set.
     total : int
         Elements of all tensors together.
     """

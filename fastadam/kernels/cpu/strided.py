@@ -19,21 +19,20 @@ CHUNK = 8192
 Array = npt.NDArray[Any]
 
 
-def chunks(p: Array, g: Array, m: Array, v: Array, vhat: Array | None) -> Any:
+def chunks(p: Array, g: Array, *state: Array) -> Any:
     """Iterate over the elements as tuples of dense 1-d arrays.
 
-    The chunks of ``p`` are in its own dtype, the others in the dtype of the state.
+    The chunks of ``p`` are in its own dtype, the others in that of the state, all of one dtype.
     To be used in a ``with`` statement, whose end writes the last chunk back to all but ``g``.
     """
-    arrays = [p, g, m, v] if vhat is None else [p, g, m, v, vhat]
     # without axes, NumPy 1.26 leaves the buffer of an array to be cast unfilled
-    arrays = [np.atleast_1d(array) for array in arrays]
+    arrays = [np.atleast_1d(array) for array in (p, g, *state)]
     dense: list[Any] = ["contig", "aligned", "nbo"]
     return np.nditer(
         arrays,
         flags=["external_loop", "buffered", "zerosize_ok"],
         op_flags=[["readonly" if i == 1 else "readwrite", *dense] for i in range(len(arrays))],
-        op_dtypes=[p.dtype] + [m.dtype] * (len(arrays) - 1),
+        op_dtypes=[p.dtype] + [state[0].dtype] * (len(arrays) - 1),
         casting="same_kind",
         order="K",
         buffersize=CHUNK,

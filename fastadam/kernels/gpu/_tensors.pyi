@@ -9,9 +9,7 @@ class DeviceRows:
     def __init__(
         self,
         p: list[Any],
-        m: list[Any],
-        v: list[Any],
-        vhat: list[Any] | None,
+        state: dict[str, list[Any]],
         halves: list[Any],
         kind: type[Any],
         dtype: np.dtype[Any],

@@ -18,8 +18,10 @@ cdef class DeviceRows:
 
     Parameters
     ----------
-    p, m, v, vhat : list
-        The arrays, in the order of the rows; None for ``vhat`` without AMSGrad.
+    p : list
+        The arrays of the parameters, in the order of the rows.
+    state : dict of str to list
+        Those of the streams that are there, by name.
     halves : list
         The half-precision parameters that ``p`` are masters of, None where there is none.
     kind, dtype, device : type, numpy.dtype, int
@@ -32,7 +34,7 @@ cdef class DeviceRows:
         Where the memory of the parameters begins, ascending, and the greatest end so far.
     """
 
-    cdef list p, m, v, vhat, halves
+    cdef list p, names, arrays, halves
     cdef object kind, dtype
     cdef Py_ssize_t device
     cdef list orders
@@ -42,9 +44,7 @@ cdef class DeviceRows:
     def __init__(
         self,
         list p,
-        list m,
-        list v,
-        list vhat,
+        dict state,
         list halves,
         object kind,
         object dtype,
@@ -55,9 +55,8 @@ cdef class DeviceRows:
         const size_t[::1] high,
     ):
         self.p = p
-        self.m = m
-        self.v = v
-        self.vhat = vhat
+        self.names = list(state)
+        self.arrays = list(state.values())
         self.halves = halves
         self.kind = kind
         self.dtype = dtype
@@ -75,7 +74,7 @@ cdef class DeviceRows:
 
         The lists are as for ``_tensors.Rows.follow``.
         """
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, k
         cdef object array, state, grad, data
         cdef size_t begin
         for i in range(len(self.p)):
@@ -89,14 +88,11 @@ cdef class DeviceRows:
                 array is not self.p[i]
                 or type(state) is not dict
                 or rules[i].t != ts[i]
-                or state_array(<dict> state, "m") is not self.m[i]
-                or state_array(<dict> state, "v") is not self.v[i]
-                or (
-                    self.vhat is not None
-                    and state_array(<dict> state, "vhat") is not self.vhat[i]
-                )
             ):
                 return False
+            for k in range(len(self.names)):
+                if state_array(<dict> state, self.names[k]) is not (<list> self.arrays[k])[i]:
+                    return False
             grad = gradients[i]
             if (
                 type(grad) is not self.kind

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.algorithms.adam import ADAM
 from fastadam.kernels.backend import capturing, current_stream, loaded_cupy, on_device
 from fastadam.kernels.dtypes import stored
 from fastadam.kernels.gpu.source import SOURCE
@@ -79,7 +80,7 @@ _NULL = np.uintp(0)
 def scalars_dtype(computing: str) -> np.dtype[Any]:
     """Return the dtype of ``Scalars<T>``, for T 'float' or 'double'."""
     real = {"float": np.float32, "double": np.float64}[computing]
-    return np.dtype([("rows", real, (SETS, 8)), ("scale", real)])
+    return np.dtype([("rows", real, (SETS, len(ADAM.scalars))), ("scale", real)])
 
 
 # The arguments of every kernel, in order.

@@ -6,6 +6,8 @@ no header, so that it needs none of the CUDA toolkit's. The arguments of each ke
 for Python in ``engine.KERNELS``.
 """
 
+from fastadam.algorithms.adam import ADAM
+
 __all__ = ["SOURCE"]
 
 _TYPES = r"""
@@ -30,11 +32,11 @@ struct bfloat16 { unsigned short bits; };
 template <typename X, int N>
 struct alignas(sizeof(X) * N < 16 ? sizeof(X) * N : 16) Pack { X x[N]; };
 
-// One parameter: where its arrays lie and which scalars drive its step. gpu/table.py spells the
-// same for NumPy.
+// One parameter: where its arrays lie and which scalars drive its step. gpu/table.py makes the same
+// for NumPy.
 struct Tensor {
-    size_t p, m, v;
-    size_t vhat;       // 0 without AMSGrad
+    size_t p;
+    size_t STREAMS;    // 0 for one that is not there
     size_t half;       // the half-precision parameter that p is the float32 master of, or 0
     size_t half_type;  // a Stored
     size_t n;          // elements
@@ -56,10 +58,10 @@ struct Change {
     double a, b;
 };
 
-// The scalars of one step, in the order of coefficients.Coefficients.
+// The scalars of one step, in the order of the algorithm.
 template <typename T>
 struct Row {
-    T alpha_t, one_minus_beta1, one_minus_beta2, eps, eta, one_minus_decay, lower, upper;
+    T SCALARS;
 };
 
 // Those of all parameters of a launch, and what their gradients are divided by, 0 for nothing.
@@ -72,6 +74,8 @@ enum Stored { COMPUTING, FLOAT16, BFLOAT16 };
 enum Prepare { AS_IT_IS, PREPARED, WRITTEN };
 enum Kind { STEP, ADD, ADD_SIGN, CLIP, MULTIPLY };
 """
+_TYPES = _TYPES.replace("STREAMS", ", ".join(ADAM.state))
+_TYPES = _TYPES.replace("SCALARS", ", ".join(ADAM.scalars))
 
 _HALF = r"""
 // Conversions: exact when they widen, to the nearest, ties to even, when they narrow. The same

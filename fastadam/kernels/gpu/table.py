@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.algorithms.coefficients import Coefficients
+from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.kernels.arrays import check_arrays, check_scalars, extent
 from fastadam.kernels.backend import address, device_of, get_array_module
 from fastadam.kernels.dtypes import computing_dtype, stored
@@ -27,7 +27,7 @@ from fastadam.kernels.gpu.engine import (
     upload,
 )
 from fastadam.kernels.gpu.sums import GpuSquares
-from fastadam.kernels.table import AS_IT_IS, PREPARED, WRITTEN, Step
+from fastadam.kernels.table import AS_IT_IS, N_COEFFICIENTS, PREPARED, WRITTEN, Step
 
 __all__ = ["TENSOR", "GpuTable", "gpu_key"]
 
@@ -35,10 +35,7 @@ Array = npt.NDArray[Any]
 
 # One row, as gpu/source.py spells it.
 TENSOR = np.dtype(
-    [
-        (name, np.uint64)
-        for name in ("p", "m", "v", "vhat", "half", "half_type", "n", "start", "row")
-    ]
+    [(name, np.uint64) for name in ("p", *ADAM.state, "half", "half_type", "n", "start", "row")]
 )
 
 
@@ -50,12 +47,16 @@ def gpu_key(step: Step) -> tuple[Any, ...]:
     TypeError, ValueError
         As `check_arrays`.
     """
-    check_arrays(*step[:6], amsgrad=step.coefficients.amsgrad)
+    check_arrays(*step)
     computing = cast("np.dtype[Any]", computing_dtype(step.p.dtype))
     check_scalars(step.name, step.coefficients, computing)
     p, g = c_name(step.p.dtype), c_name(_taken(step.g.dtype, computing))
-    flags = step.coefficients.amsgrad, step.coefficients.adabound
-    return (device_of(step.p), c_name(computing), p, g, *flags)
+    return (device_of(step.p), c_name(computing), p, g, *flags_of(step.coefficients))
+
+
+def flags_of(coefficients: Coefficients) -> tuple[bool, ...]:
+    """Return the flags that choose the loop, in the order of the kernel's template arguments."""
+    return tuple(bool(flag) for flag in coefficients[N_COEFFICIENTS:])
 
 
 def _taken(g: np.dtype[Any], computing: np.dtype[Any]) -> np.dtype[Any]:
@@ -74,8 +75,9 @@ class GpuTable:
         self.steps = steps
         self.places = places
         self.device, *types = gpu_key(steps[0])
-        *storage, self.amsgrad, self.adabound = types
-        self.types = (*storage, *(str(flag).lower() for flag in types[3:]))
+        storage, self._flags = types[:3], tuple(types[3:])
+        self.types = (*storage, *(str(flag).lower() for flag in self._flags))
+        self._streams = ADAM.needed(steps[0].coefficients)
         self.computing = cast("np.dtype[Any]", computing_dtype(steps[0].p.dtype))
         first = {id(step.coefficients): step.coefficients for step in steps}
         self.sets = [numbers[key] for key in first]
@@ -117,7 +119,7 @@ class GpuTable:
         if key == "half":
             low = self.table["half"].astype(np.uintp)
             return low, low + np.where(low != 0, 2 * self.table["n"], 0).astype(np.uintp)
-        arrays = [getattr(step, key) for step in self.steps]
+        arrays = [step.named().get(key) for step in self.steps]
         spans = np.array([(0, 0) if a is None else extent(a) for a in arrays], np.uintp)
         return spans[:, 0], spans[:, 1]
 
@@ -187,10 +189,10 @@ class GpuTable:
         """Write what was stepped in dense copies to the arrays themselves."""
         module: Any = get_array_module(self.steps[i].p)
         with on_device(self.device):
-            for key in ("p", "m", "v", "vhat"):
-                own, dense = getattr(self.steps[i], key), getattr(self._dense[i], key)
-                if own is not dense:
-                    module.copyto(own, dense)
+            own, dense = self.steps[i].named(), self._dense[i].named()
+            for key, array in own.items():
+                if key != "g" and array is not dense[key]:
+                    module.copyto(array, dense[key])
 
     def keep(
         self,
@@ -203,12 +205,11 @@ class GpuTable:
         # masters were rounded after this step, but are within the next: gradients are looked at
         # again, wherever they are
         self.addresses = np.zeros(len(steps), np.uint64)
+        named = [step.named() for step in steps]
         orders = ["_c_contiguous" if s.p.flags.c_contiguous else "_f_contiguous" for s in steps]
         self._rows = DeviceRows(
             [step.p for step in steps],
-            [step.m for step in steps],
-            [step.v for step in steps],
-            [step.vhat for step in steps] if self.amsgrad else None,
+            {key: [arrays[key] for arrays in named] for key in self._streams},
             list(halves),
             type(steps[0].g),
             steps[0].g.dtype,
@@ -253,7 +254,7 @@ class GpuTable:
         """Take over the gradients and coefficients of another step, as `Batch.follow` says."""
         assert self._rows is not None
         own = [coefficients[i] for i in self.sets]
-        if any((c.amsgrad, c.adabound) != (self.amsgrad, self.adabound) for c in own):
+        if any(flags_of(c) != self._flags for c in own):
             return False
         least = np.finfo(self.computing).tiny
         if any(0 < abs(c.eps) < least for c in own):
@@ -267,7 +268,9 @@ class GpuTable:
     def _set_scalars(self, coefficients: list[Coefficients]) -> None:
         """Round each scalar once to the type of the computation."""
         with np.errstate(over="ignore", under="ignore"):
-            self.scalars["rows"][0, : len(coefficients)] = [c[:8] for c in coefficients]
+            self.scalars["rows"][0, : len(coefficients)] = [
+                c[:N_COEFFICIENTS] for c in coefficients
+            ]
 
     def squares(self, scale: float, totals: Any) -> None:
         """Launch the sums of squares of the gradients, divided by a scale, 0 for none."""
@@ -300,20 +303,19 @@ class GpuTable:
 
     def _describe(self) -> None:
         """Fill in where the arrays lie."""
-        for i, (_, p, g, m, v, vhat, _) in enumerate(self._dense):
-            row = self.table[i]
-            row["p"], row["m"], row["v"] = map(address, (p, m, v))
-            row["vhat"] = address(vhat) if self.amsgrad else 0
-            self.addresses[i] = address(g)
+        for row, step in zip(self.table, self._dense, strict=True):
+            arrays = step.named()
+            for key in ("p", *self._streams):
+                row[key] = address(arrays[key])
+        self.addresses[:] = [address(step.g) for step in self._dense]
 
 
 def _dense(step: Step, g_dtype: np.dtype[Any]) -> Step:
     """Return a step whose arrays share one dense layout, with its own arrays where they do."""
     module: Any = get_array_module(step.p)
-    arrays: dict[str, Any] = {key: getattr(step, key) for key in ("p", "g", "m", "v", "vhat")}
-    if step.vhat is None:
-        del arrays["vhat"]
-    ours = [arrays[key].flags for key in ("p", "m", "v")]
+    arrays: dict[str, Any] = step.named()
+    always = [stream.name for stream in ADAM.streams if stream.when is None]
+    ours = [arrays[key].flags for key in ("p", *always)]
     fortran = not ours[0].c_contiguous and all(flags.f_contiguous for flags in ours)
     order, flag = ("F", "f_contiguous") if fortran else ("C", "c_contiguous")
     if all(getattr(a.flags, flag) for a in arrays.values()) and step.g.dtype == g_dtype:
@@ -324,9 +326,11 @@ def _dense(step: Step, g_dtype: np.dtype[Any]) -> Step:
         for key, array in arrays.items():
             if not getattr(array.flags, flag):
                 arrays[key] = module.array(array, order=order, copy=True)
-    return step._replace(**arrays)
+    state = tuple(map(arrays.get, ADAM.state))
+    return step._replace(p=arrays["p"], g=arrays["g"], state=state)
 
 
 def _same(one: Step, other: Step) -> bool:
     """Tell whether two steps are of the same arrays."""
-    return all(a is b for a, b in zip(one[1:6], other[1:6], strict=True))
+    ours, theirs = one.named(), other.named()
+    return all(array is theirs[key] for key, array in ours.items())

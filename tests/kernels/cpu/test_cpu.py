@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from steps import step_of
 
 import fastadam
 from fastadam import kernels
+from fastadam.algorithms.adam import ADAM
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.cpu import _cpu_features, engine, threads
-from fastadam.kernels.table import TENSOR, Step
+from fastadam.kernels.table import TENSOR
 
 USABLE = [name for name in engine.built_instruction_sets() if name in _cpu_features.supported()]
 STEP = step_coefficients(
@@ -135,7 +137,7 @@ def test_small_models_are_stepped_by_one_thread(
         table = np.zeros(len(sizes), TENSOR)
         table["n"] = sizes
         table["start"] = np.cumsum([0, *sizes[:-1]])
-        engine.run(table, np.zeros((1, 8), dtype))
+        engine.run(table, np.zeros((1, len(ADAM.scalars)), dtype))
     assert recorder.n_threads == [1, 5, 5]
 
 
@@ -146,7 +148,7 @@ def test_set_num_threads_reaches_the_loops(monkeypatch: pytest.MonkeyPatch) -> N
     try:
         for n in (1, 3, 7):
             threads.set_num_threads(n)
-            adam_batch([Step("p", p, g, m, v, None, STEP)])
+            adam_batch([step_of("p", p, g, m, v, None, STEP)])
     finally:
         threads.set_num_threads(None)
     assert recorder.n_threads == [1, 3, 7]

@@ -9,8 +9,10 @@ import importlib
 
 import numpy as np
 import pytest
+from steps import step_of
 
-from fastadam.algorithms.coefficients import Coefficients, step_coefficients
+from fastadam.algorithms.adam import ADAM, Coefficients
+from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.cpu import _cpu_features, engine
 from fastadam.kernels.dtypes import computing_dtype, stored
@@ -88,14 +90,15 @@ def run(module: object, steps: list[Step], n_threads: int) -> None:
     table = np.zeros(len(steps), TENSOR)
     start = 0
     for row, step in zip(table, steps, strict=True):
-        for key in ("p", "g", "m", "v", "vhat"):
-            row[key] = getattr(step, key).ctypes.data
+        for key, array in step.named().items():
+            row[key] = array.ctypes.data
         row["n"], row["start"], start = step.p.size, start, start + step.p.size
-        row["amsgrad"], row["adabound"] = step.coefficients[8:]
+        for flag in ADAM.flags:
+            row[flag] = getattr(step.coefficients, flag)
         row["p_type"], row["g_type"] = stored(step.p.dtype), stored(step.g.dtype)
     table["row"] = np.arange(len(steps))
-    dtype = steps[0].m.dtype
-    scalars = np.array([step.coefficients[:8] for step in steps]).astype(dtype)
+    dtype = steps[0].state[0].dtype
+    scalars = np.array([step.coefficients[: len(ADAM.scalars)] for step in steps]).astype(dtype)
     getattr(module, f"adam_{dtype.name}")(table, scalars, n_threads)
 
 
@@ -120,7 +123,7 @@ def test_every_size_and_start(isa: str, variant: str, pair: tuple[str, str]) -> 
             expected = [array.copy() for array in ours]
             for t in (1, 2, 9):
                 c = coefficients_at(t, variant)
-                run(module, [Step("p", *ours, c)], 1)
+                run(module, [step_of("p", *ours, c)], 1)
                 adam_reference(*expected, c)
             same_bits(ours, expected)
 
@@ -140,7 +143,7 @@ def test_any_number_of_threads_and_mixed_variants(
     expected = [[array.copy() for array in arrays] for arrays in ours]
     for t in (1, 2, 30):
         scalars = [coefficients_at(t + i, variant) for i, variant in enumerate(variants)]
-        steps = [Step("p", *a, c) for a, c in zip(ours, scalars, strict=True)]
+        steps = [step_of("p", *a, c) for a, c in zip(ours, scalars, strict=True)]
         run(module, steps, n_threads)
         for arrays, c in zip(expected, scalars, strict=True):
             adam_reference(*arrays, c)
@@ -153,7 +156,7 @@ def test_more_threads_than_elements() -> None:
     ours = some_arrays(3, np.float32)
     expected = [array.copy() for array in ours]
     c = coefficients_at(4, "amsbound")
-    run(module, [Step("p", *ours, c)], 7)
+    run(module, [step_of("p", *ours, c)], 7)
     adam_reference(*expected, c)
     same_bits(ours, expected)
 
@@ -175,7 +178,7 @@ def test_non_finite_numbers_propagate_as_in_numpy(
         ours.append(np.array(bad, dtype)[positions])
     expected = [array.copy() for array in ours]
     c = coefficients_at(3, variant)
-    run(module, [Step("p", *ours, c)], 1)
+    run(module, [step_of("p", *ours, c)], 1)
     adam_reference(*expected, c)
     same_bits(ours, expected)
 
@@ -187,7 +190,7 @@ def test_nan_bounds_propagate(variant: str, bound: str) -> None:
     ours = some_arrays(33, np.float32)
     expected = [array.copy() for array in ours]
     c = coefficients_at(3, variant)._replace(**{bound: np.nan})
-    run(module, [Step("p", *ours, c)], 1)
+    run(module, [step_of("p", *ours, c)], 1)
     adam_reference(*expected, c)
     assert np.isnan(ours[0]).all()
     same_bits(ours, expected)
@@ -209,7 +212,7 @@ def test_float32_flushes_subnormal_operands_and_results(
     assert np.count_nonzero(abs(ours[2]) < np.finfo(np.float32).tiny) > 1000
     expected = [array.copy() for array in ours]
     c = coefficients_at(6, variant, eps=1e-30)
-    run(module, [Step("p", *ours, c)], n_threads)
+    run(module, [step_of("p", *ours, c)], n_threads)
     adam_reference(*expected, c)
     same_bits(ours, expected)
     for array in (ours[0], *ours[2:4]):
@@ -222,7 +225,7 @@ def test_float64_keeps_subnormal_numbers() -> None:
     module = kernels("baseline")
     tiny = 5e-324
     ours = [np.full(9, x) for x in (0.0, tiny * 1000, tiny * 7, 0.0, 0.0)]
-    run(module, [Step("p", *ours, coefficients_at(1, "adam"))], 1)
+    run(module, [step_of("p", *ours, coefficients_at(1, "adam"))], 1)
     assert np.all(ours[2] != 0)
     assert np.all(ours[2] < np.finfo(np.float64).tiny)
 
@@ -241,7 +244,7 @@ def test_untouched_neighbours(pair: tuple[str, str]) -> None:
             for array, values in zip(arrays, new, strict=True):
                 array[:] = values
             g = arrays[1].copy()
-            run(module, [Step("p", *arrays, coefficients_at(2, "amsbound"))], 2)
+            run(module, [step_of("p", *arrays, coefficients_at(2, "amsbound"))], 2)
             for row in memory:
                 assert np.all(row[:32] == 12288)
                 assert np.all(row[32 + n :] == 12288)
@@ -257,6 +260,6 @@ def test_the_door_runs_the_same_bits() -> None:
     ours = some_arrays(100_000, np.float32)
     expected = [array.copy() for array in ours]
     c = coefficients_at(3, "amsbound")
-    adam_batch([Step("p", *ours, c)])
+    adam_batch([step_of("p", *ours, c)])
     adam_reference(*expected, c)
     same_bits(ours, expected)

@@ -10,13 +10,15 @@ import importlib
 
 import numpy as np
 import pytest
+from steps import step_of
 
-from fastadam.algorithms.coefficients import Coefficients, step_coefficients
+from fastadam.algorithms.adam import ADAM, Coefficients
+from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.cpu import _cpu_features, engine
 from fastadam.kernels.dtypes import stored
 from fastadam.kernels.reference import adam_reference
-from fastadam.kernels.table import TENSOR, Step
+from fastadam.kernels.table import TENSOR
 
 MODULES = {"baseline": "_step", "avx2": "_step_avx2", "avx512": "_step_avx512"}
 HALVES = ("float16", "bfloat16")
@@ -50,7 +52,7 @@ def run(
         table[key] = array.ctypes.data
     table["n"], table["p_type"], table["g_type"] = p.size, stored(p.dtype), stored(g.dtype)
     module = importlib.import_module(f"fastadam.kernels.cpu.{MODULES[isa]}")
-    module.adam_float32(table, np.array([c[:8]], np.float32), 1)
+    module.adam_float32(table, np.array([c[: len(ADAM.scalars)]], np.float32), 1)
 
 
 def zeros(n: int) -> np.ndarray:
@@ -277,7 +279,7 @@ def test_half_parameters_follow_the_formula_in_float64(
         hp = {**HYPERPARAM, "amsgrad": amsgrad, "adabound": adabound}
         before = p.astype(np.float64)
         c = step_coefficients(hp, t)
-        adam_batch([Step("p", p, g, m, v, vhat if amsgrad else None, c)])
+        adam_batch([step_of("p", p, g, m, v, vhat if amsgrad else None, c)])
         spacing = np.maximum(
             abs(np.nextafter(p, dtype.type(np.inf)).astype(np.float64) - p.astype(np.float64)),
             abs(np.nextafter(p, dtype.type(-np.inf)).astype(np.float64) - p.astype(np.float64)),
@@ -300,7 +302,7 @@ def test_float32_state_learns_from_gradients_whose_squares_a_half_type_cannot_ho
     g = np.full(8, 1e-5, p.dtype)
     m, v = np.zeros((2, 8), np.float32)
     hp = {**HYPERPARAM, "eps": 1e-8, "weight_decay_rate": 0, "amsgrad": False, "adabound": False}
-    adam_batch([Step("p", p, g, m, v, None, step_coefficients(hp, 1))])
+    adam_batch([step_of("p", p, g, m, v, None, step_coefficients(hp, 1))])
     np.testing.assert_allclose(p.astype(np.float64), 1 - 0.77 * 0.02, rtol=4e-3)
 
 

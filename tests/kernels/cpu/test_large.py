@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from fastadam.algorithms.adam import ADAM
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels.cpu import engine
 from fastadam.kernels.cpu.gradient_table import CHUNK
@@ -74,7 +75,7 @@ def test_one_tensor_of_more_than_two_to_the_31_elements(endless: list[np.ndarray
     for key, array in zip("pgmv", (p, g, m, v), strict=True):
         table[key] = array.__array_interface__["data"][0]
     table["n"] = p.size
-    scalars = np.array([c[:8]], np.float32)
+    scalars = np.array([c[: len(ADAM.scalars)]], np.float32)
     engine._kernels.adam_float32(table, scalars, 1)
     for _ in range(REPEATS):
         adam_reference(*expected, None, c)
@@ -111,7 +112,7 @@ def test_more_than_two_to_the_31_elements_in_a_table() -> None:
     table["start"] = np.arange(rows + 1) * n
     assert table["start"][-1] > 2**31
     # several threads share out the range; the rows that share memory all hold zeros
-    engine._kernels.adam_float32(table, np.array([c[:8]], np.float32), 3)
+    engine._kernels.adam_float32(table, np.array([c[: len(ADAM.scalars)]], np.float32), 3)
     adam_reference(*expected, None, c)
     for mine, theirs in zip(last, expected, strict=True):
         np.testing.assert_array_equal(mine, theirs)

@@ -1,0 +1,26 @@
+"""Steps whose arrays are given one after the other, as tests have them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastadam.algorithms.adam import ADAM
+from fastadam.kernels.table import Step
+
+
+def step_of(name: str, p: Any, g: Any, *rest: Any) -> Step:
+    """Make a step of p, g, the streams in their order, and the scalars."""
+    *state, coefficients = rest
+    return Step(name, p, g, tuple(state), coefficients)
+
+
+def arrays_of(step: Step) -> list[Any]:
+    """Return p, g and the streams, None for those that are not there."""
+    return [step.p, step.g, *step.state]
+
+
+def changed(step: Step, **fields: Any) -> Step:
+    """Return a step with other arrays or scalars, by name."""
+    state = {**dict(zip(ADAM.state, step.state, strict=True)), **fields}
+    others = {key: value for key, value in fields.items() if key not in ADAM.state}
+    return step._replace(state=tuple(state[key] for key in ADAM.state), **others)
