@@ -21,6 +21,7 @@ Array = npt.NDArray[Any]
 
 _BEGIN_WITH_ZEROS = "give one of that {what}: zeros before the first step"
 _CLIP = "clip the gradient before: it is used as it is given"
+_AS_GIVEN = "look at the gradient before: it is used as it is given"
 _ONE_STEP = "leave it out: one call is one step of one array"
 
 # What other libraries' optimizers take, and the answer here.
@@ -33,6 +34,9 @@ _ANSWERS = {
     "clipvalue": _CLIP,
     "global_clipnorm": _CLIP,
     "max_grad_norm": _CLIP,
+    "on_nonfinite": _AS_GIVEN,
+    "monitor": _AS_GIVEN,
+    "loss_scale": "divide the gradient before: it is used as it is given",
     "foreach": _ONE_STEP,
     "fused": _ONE_STEP,
     "capturable": _ONE_STEP,
