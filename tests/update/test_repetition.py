@@ -438,6 +438,21 @@ def test_a_gradient_that_was_missing_and_is_there() -> None:
     assert found[1] == found[5] == [-1, -1]
 
 
+@pytest.mark.parametrize("scale", [1024.0, 1000.0])
+def test_true_gradients_that_are_subnormal_are_zeros(scale: float) -> None:
+    quotients = np.array([0.25, -0.5, 0.75, -1.5, 2.0]) * float(np.finfo(np.float32).tiny)
+    model = Link(w=(5,))
+    model.w.array[...] = 0
+    opt = Adam().setup(model)
+    for _ in range(3):
+        model.w.grad = (quotients * scale).astype(np.float32)
+        model.w._loss_scale = scale
+        opt.update()
+        assert np.all(model.w.grad[:3] == 0)
+        assert np.signbit(model.w.grad).tolist() == [False, True, False, True, False]
+        np.testing.assert_allclose(model.w.grad[3:], quotients[3:], rtol=1e-6)
+
+
 def test_the_threshold_may_change() -> None:
     params = {"w": np.zeros(3)}
     opt = fastadam.Adam(beta1=0.5, beta2=0.5).setup(params)
