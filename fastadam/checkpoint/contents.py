@@ -27,7 +27,7 @@ __all__ = [
     "RULE",
     "SETTINGS",
     "TARGET",
-    "check_optimizer",
+    "check_arguments",
     "contents",
     "hook_names",
     "own_hooks",
@@ -57,19 +57,31 @@ SETTINGS = {
 LATER = (HOOKS, "fastadam/settings/missing_gradients")
 
 
-def check_optimizer(opt: Any) -> None:
+def check_arguments(path: Any, opt: Any) -> None:
     """Refuse what is no optimizer.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file; it comes first.
+    opt : GradientMethod
+        The optimizer.
 
     Raises
     ------
     TypeError
         If it is a target, or something else.
     """
+    if isinstance(path, GradientMethod):
+        raise TypeError(
+            "the path comes first, and the optimizer second: save(path, optimizer), "
+            "load(path, optimizer)"
+        )
     if not isinstance(opt, GradientMethod):
         raise TypeError(
             f"an optimizer of fastadam's is wanted, and not {type(opt).__name__}: its parameters "
-            "are saved and loaded with it. For a link or arrays alone there are "
-            "fastadam.serializers.save_npz and load_npz"
+            "are saved and loaded with it. For a link alone there are save_npz and load_npz of "
+            "fastadam.serializers; a dict of arrays is saved by save_npz, and read by numpy.load"
         )
 
 

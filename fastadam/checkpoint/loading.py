@@ -16,7 +16,7 @@ from fastadam.checkpoint.contents import (
     OURS,
     RULE,
     TARGET,
-    check_optimizer,
+    check_arguments,
     target_values,
 )
 from fastadam.checkpoint.hook_loading import compare_hooks, saved_hooks
@@ -118,7 +118,7 @@ def load(
     >>> other.alpha, 'target/w' in report.read
     (0.1, True)
     """
-    check_optimizer(optimizer)
+    check_arguments(path, optimizer)
     how = _How(parameters, hyperparam, strict, ignore_names, rename or {}, convert_amsgrad)
     return _load(optimizer, path, how)
 

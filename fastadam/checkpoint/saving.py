@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from fastadam._version import __version__
-from fastadam.checkpoint.contents import check_optimizer, contents
+from fastadam.checkpoint.contents import check_arguments, contents
 from fastadam.files.entries import describe_all
 from fastadam.files.formats import format_of
 from fastadam.files.manifest import KEY, Manifest, pack
@@ -90,8 +90,8 @@ def save(
     >>> other == opt, other.alpha, report.verified
     (True, 0.1, True)
     """
+    check_arguments(path, optimizer)
     kind = format_of(path)
-    check_optimizer(optimizer)
     target_of(optimizer)
     values = contents(optimizer, parameters)
     values = dict(zip(check_keys(values), values.values(), strict=True))

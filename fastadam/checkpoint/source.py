@@ -208,8 +208,15 @@ class Source:
                 f"{self.where} was saved with parameters=False: load the parameters from "
                 "elsewhere, and this with parameters=False"
             )
-        close = difflib.get_close_matches(name, self.keys, 1, 0.8)
-        hint = f"; there is {close[0]!r}, see `rename`" if close else ""
+        # what has a place of its own already is not what is meant
+        prefix = OPTIMIZER if self.plain else ""
+        free = [there for there in self.keys if self._parameter(prefix + there) is None]
+        close = difflib.get_close_matches(name, free, 1, 0.8)
+        hint = (
+            f"; there is {close[0]!r}, see `rename`"
+            if close
+            else "; strict=False leaves what is missing as it is"
+        )
         stream = _converted(name)
         if stream is not None and _origin_of(name, stream) in self.keys:
             hint = (

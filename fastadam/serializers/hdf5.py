@@ -15,6 +15,7 @@ from fastadam.serializers._hdf5_reading import HDF5Deserializer
 from fastadam.serializers._hdf5_writing import HDF5Serializer, check_compression
 from fastadam.serializers._templates import IgnoreNames
 from fastadam.serializers.dictionary import DictionarySerializer, storable_values
+from fastadam.serializers.protocol import check_object
 from fastadam.update.exclusive import LOOK, while_whole
 
 __all__ = ["HDF5Deserializer", "HDF5Serializer", "load_hdf5", "save_hdf5"]
@@ -43,7 +44,7 @@ def save_hdf5(
     Raises
     ------
     TypeError
-        If a value is not an array, a number, a string or None.
+        If a value is not an array, a number, a string or None, or `obj` has no ``serialize``.
     ValueError
         If two keys contradict each other, as ``'a'`` and ``'a/b'``, or there is no such level; or
         if a count of an optimizer is none that a load takes.
@@ -81,6 +82,7 @@ def save_hdf5(
     if isinstance(obj, dict):
         values = storable_values(obj)
     else:
+        check_object("save_hdf5", obj)
         collected.save(obj)
         values = storable_values(collected.target)
     image = hdf5.sealed_image(values, collected.groups, compression)
@@ -151,7 +153,7 @@ def load_hdf5(
     KeyError
         If a key is missing in a group and `strict` is true.
     TypeError
-        If a stored dtype cannot be cast.
+        If a stored dtype cannot be cast, or `obj` has no ``serialize`` method.
     OSError
         If the file is not an HDF5 file, or damaged.
     RuntimeError
@@ -173,6 +175,7 @@ def load_hdf5(
     >>> link.W.array.tolist()
     [1.0, 2.0]
     """
+    check_object("load_hdf5", obj, "read arrays alone with h5py.File(file)")
     if isinstance(filename, str | bytes | os.PathLike):
         opened = hdf5.opened(filename)
     else:

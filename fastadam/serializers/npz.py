@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zipfile
+from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
 from fastadam.files import npz
@@ -13,6 +14,7 @@ from fastadam.files.verified import Listed, read_manifest
 from fastadam.serializers._reading import FileDeserializer, MappingReader, Values
 from fastadam.serializers._templates import IgnoreNames
 from fastadam.serializers.dictionary import serialize, storable_values
+from fastadam.serializers.protocol import check_object
 from fastadam.update.exclusive import LOOK, while_whole
 
 __all__ = ["NpzDeserializer", "load_npz", "save_npz"]
@@ -40,7 +42,7 @@ def save_npz(
     Raises
     ------
     TypeError
-        If a value is not an array, a number, a string or None.
+        If a value is not an array, a number, a string or None, or `obj` has no ``serialize``.
     ValueError
         If a key is no name in files: it is empty, or too long, or has a null character; or if a
         count of an optimizer is none that a load takes.
@@ -64,7 +66,11 @@ def save_npz(
     >>> bool(np.all(other.W.array == 7))
     True
     """
-    values = obj if isinstance(obj, dict) else serialize(obj)
+    if isinstance(obj, dict):
+        values: Mapping[str, Any] = obj
+    else:
+        check_object("save_npz", obj)
+        values = serialize(obj)
     arrays = storable_values(values)
     if isinstance(file, str | bytes | os.PathLike):
         npz.write(file, arrays, compression, lambda n_bytes: None)
@@ -163,12 +169,13 @@ def load_npz(
     EOFError, zipfile.BadZipFile
         If the file is empty, or cut off.
     TypeError
-        If a stored dtype cannot be cast.
+        If a stored dtype cannot be cast, or `obj` has no ``serialize`` method.
 
     See Also
     --------
     save_npz : Save the object.
     """
+    check_object("load_npz", obj, "read arrays alone with numpy.load(file)")
     with plainly(), contextlib.ExitStack() as stack:
         if isinstance(file, str | bytes | os.PathLike):
             reader = stack.enter_context(npz.opened(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ __all__ = [
     "AbstractSerializer",
     "Deserializer",
     "Serializer",
+    "check_object",
     "check_stored_array",
     "entry_name",
     "is_deserializer",
@@ -90,6 +92,35 @@ class Deserializer(AbstractSerializer):
             Anything with a ``serialize(serializer)`` method.
         """
         obj.serialize(self)
+
+
+def check_object(function: str, obj: Any, advice: str = "") -> None:
+    """Refuse what cannot be saved or loaded, before a file is touched.
+
+    Parameters
+    ----------
+    function : str
+        Who asks, for the message.
+    obj : object
+        What is to have a ``serialize`` method.
+    advice : str
+        What to do with a dict, where none is taken.
+
+    Raises
+    ------
+    TypeError
+        If it has none.
+    """
+    if callable(getattr(obj, "serialize", None)):
+        return
+    kind = type(obj).__name__
+    if isinstance(obj, str | bytes | os.PathLike):
+        hint = f"the file comes first: {function}(file, obj)"
+    elif isinstance(obj, dict) and advice:
+        hint = advice
+    else:
+        hint = "links, optimizers and rules have one"
+    raise TypeError(f"{function} wants an object with a serialize method, and not {kind}: {hint}")
 
 
 def is_deserializer(serializer: object) -> bool:

@@ -201,5 +201,5 @@ def _refusal(obj: Any, kind: Kind, found: list[Any], elsewhere: bool) -> str:
     return (
         f"this {name} cannot be {doing} now: it is in the middle of an update, which a hook, a "
         "rule or a signal handler has interrupted; do it when update() has returned (saving works "
-        "in a 'post' hook, too)"
+        "in 'pre' and 'post' hooks of the optimizer, too)"
     )

@@ -502,3 +502,75 @@ def test_counts_that_are_saved_are_loaded(path: Path, name: str, value: Any) -> 
     found = other.parameters["w"].update_rule.t if name == "w/t" else getattr(other, name)
     assert found == value
     assert type(found) is int
+
+
+def test_the_path_comes_first(path: Path) -> None:
+    opt = fastadam.Adam().setup({"w": np.ones(3)})
+    for call in (fastadam.save, fastadam.load):
+        with pytest.raises(TypeError, match=r"the path comes first.*save\(path, optimizer\)"):
+            call(opt, path)  # type: ignore[arg-type]
+    for name in ("save_npz", "load_npz", "save_hdf5", "load_hdf5"):
+        if name.endswith("npz") == (path.suffix == ".npz"):
+            with pytest.raises(TypeError, match=rf"the file comes first: {name}\(file, obj\)"):
+                getattr(serializers, name)(opt, str(path))
+    assert not list(path.parent.iterdir())
+
+
+def test_arrays_alone(path: Path) -> None:
+    """What the message of `save` leads to ends where it says."""
+    arrays = {"w": np.arange(3.0)}
+    for call in (fastadam.save, fastadam.load):
+        with pytest.raises(TypeError, match="a dict of arrays is saved by save_npz, and read by"):
+            call(path, arrays)
+    npz = path.suffix == ".npz"
+    (save_npz if npz else save_hdf5)(path, arrays)
+    load = serializers.load_npz if npz else serializers.load_hdf5
+    with pytest.raises(TypeError, match=r"not dict: read arrays alone with (numpy.load|h5py.File)"):
+        load(path, arrays)
+    with pytest.raises(TypeError, match="not list: links, optimizers and rules have one"):
+        load(path, [1])
+    if npz:
+        with np.load(path) as file:
+            assert file["w"].tolist() == [0, 1, 2]
+
+
+def test_a_parameter_more(path: Path) -> None:
+    """`rename` is no advice where the only name that is close has its place already."""
+    fastadam.save(path, fastadam.Adam().setup({"w": np.ones(3)}))
+    more = fastadam.Adam().setup({"w": np.zeros(3), "c": np.zeros(3)})
+    with pytest.raises(CheckpointError, match="has no 'target/c'; strict=False leaves") as raised:
+        fastadam.load(path, more)
+    assert "rename" not in str(raised.value)
+    assert fastadam.load(path, more, strict=False).missing
+    assert more.parameters["w"].array.tolist() == [1, 1, 1]
+    other = fastadam.Adam().setup({"weight": np.zeros(3)})
+    fastadam.save(path, fastadam.Adam().setup({"weights": np.ones(3)}))
+    with pytest.raises(CheckpointError, match="there is 'target/weights', see `rename`"):
+        fastadam.load(path, other)
+
+
+@pytest.mark.parametrize("timing", ["pre", "post"])
+def test_saving_in_a_hook(path: Path, timing: str) -> None:
+    """Before the first parameter, or after the last: what is saved is whole."""
+
+    class Saving:
+        name = "saving"
+
+        def __init__(self) -> None:
+            self.timing = timing
+
+        def __call__(self, opt: Any) -> None:
+            fastadam.save(path, opt)
+
+    opt = fastadam.Adam(alpha=0.1).setup({"w": np.ones(3)})
+    opt.add_hook(Saving())
+    twin = fastadam.Adam(alpha=0.1).setup({"w": np.ones(3)})
+    for _ in range(3):
+        before = twin.parameters["w"].array.copy()
+        for each in (opt, twin):
+            each.apply_gradients({"w": np.full(3, 0.5)})
+        other = fastadam.Adam().setup({"w": np.zeros(3)})
+        with pytest.warns(UserWarning, match="hooks that are not here"):
+            assert fastadam.load(path, other).verified
+        wanted = before if timing == "pre" else twin.parameters["w"].array
+        assert other.parameters["w"].array.tolist() == wanted.tolist()

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,16 @@ from fastadam.update.interrupt import DeferredInterrupt
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tracing import Lines, counted, raising
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Put the handlers of signals back that an error in the middle of their exchange has left."""
+    before = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    yield
+    for number, handler in before.items():
+        if callable(handler) and signal.getsignal(number) is not handler:
+            signal.signal(number, handler)
 
 
 def make(hooked: bool, half: bool) -> fastadam.Adam:
