@@ -90,7 +90,7 @@ def fork_of_fork(expected):
     in_fork(os.fork, child)
 
 def exec_of_fork(expected):
-    code = "from fastadam.kernels.cpu import _openmp; print(o.forked())"
+    code = "from fastadam.kernels.cpu import _openmp as o; print(o.forked())"
     def child():
         found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         return found.stdout == "False\\n"

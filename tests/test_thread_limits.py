@@ -35,10 +35,10 @@ START = """
 import os, sys, threading, time
 import numpy as np
 import fastadam
-from fastadam.kernels import _openmp, cpu
+from fastadam.kernels.cpu import _openmp, engine
 
 # however busy the machine is
-cpu._late_steps.bound = lambda n_threads, total: n_threads
+engine._late_steps.bound = lambda n_threads, total: n_threads
 
 N = 100_003
 GRADIENT = np.linspace(-1, 1, N, dtype=np.float32)

@@ -81,8 +81,9 @@ for kib in map(int, os.environ["LIMITS"].split()):
             file.write(before)
     else:
         assert same
-    print("save", status)
-    print("load", forked(kib, lambda: load(path, other)))
+    # a fork would write again what is not written yet
+    print("save", status, flush=True)
+    print("load", forked(kib, lambda: load(path, other)), flush=True)
 """
 LIMITS = [0, 100, 1000, *range(2000, 7001, 700), 40_000]
 

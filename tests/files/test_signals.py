@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from fastadam.serializers import (
     save_npz,
 )
 from fastadam.update.interrupt import SignalsBetween, hand_on_signals
+
+pytestmark = pytest.mark.serial
 
 TRIES = 2000 if os.environ.get("FASTADAM_CAMPAIGN") else 150
 
@@ -67,6 +70,34 @@ def doors(folder: Path) -> dict[str, tuple[Callable[[Any], object], Callable[[An
     return found
 
 
+def lost(call: Callable[[], object], tries: int, after: Callable[[], float]) -> int:
+    """Call again and again until a signal comes, `tries` times; count those that were lost."""
+    came = seen = 0
+
+    def note(*_: object) -> None:
+        nonlocal came
+        came += 1
+        raise KeyboardInterrupt
+
+    def until_it_comes(n: int) -> None:
+        # in a function of its own, whose caller catches what is raised at any of its instructions
+        signal.setitimer(signal.ITIMER_REAL, after())
+        while came == n:
+            call()
+
+    old = signal.signal(signal.SIGALRM, note)
+    try:
+        for n in range(tries):
+            try:
+                until_it_comes(n)
+            except KeyboardInterrupt:
+                seen += 1
+    finally:
+        signal.signal(signal.SIGALRM, old)
+    assert came == tries
+    return came - seen
+
+
 def interrupt_all(folder: str) -> None:
     """Interrupt every save and load at random moments; print how many signals were lost."""
     rng = random.Random(5)
@@ -74,22 +105,7 @@ def interrupt_all(folder: str) -> None:
         opt = make()
         save(opt)
         for what, call in (("save", save), ("load", load)):
-            came = seen = 0
-
-            def note(*_: object) -> None:
-                nonlocal came
-                came += 1
-                raise KeyboardInterrupt
-
-            signal.signal(signal.SIGALRM, note)
-            for n in range(TRIES):
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, rng.uniform(1e-5, 4e-3))
-                    while came == n:
-                        call(opt)
-                except KeyboardInterrupt:
-                    seen += 1
-            print(name, what, came - seen)
+            print(name, what, lost(partial(call, opt), TRIES, lambda: rng.uniform(1e-5, 4e-3)))
 
 
 def test_no_signal_is_lost(tmp_path: Path) -> None:
@@ -101,9 +117,9 @@ def test_no_signal_is_lost(tmp_path: Path) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "Exception ignored" not in done.stderr
-    lost = {tuple(line.rsplit(" ", 1)) for line in done.stdout.splitlines()}
-    assert {n for _, n in lost} == {"0"}, lost
-    assert len(lost) == 2 * len(doors(tmp_path))
+    told = {tuple(line.rsplit(" ", 1)) for line in done.stdout.splitlines()}
+    assert {n for _, n in told} == {"0"}, told
+    assert len(told) == 2 * len(doors(tmp_path))
     assert not [name for name in os.listdir(tmp_path) if not name.startswith("a.")]
 
 
@@ -233,23 +249,4 @@ READS: dict[str, Callable[[], object]] = {
 @pytest.mark.parametrize("name", READS)
 def test_strings_that_are_read_drop_no_signal(name: str) -> None:
     """NumPy's `array[()]` and `char.decode` drop what a handler raises, about every other time."""
-    read = READS[name]
-    came = seen = 0
-
-    def note(*_: object) -> None:
-        nonlocal came
-        came += 1
-        raise KeyboardInterrupt
-
-    old = signal.signal(signal.SIGALRM, note)
-    try:
-        for n in range(100):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 2e-4)
-                while came == n:
-                    read()
-            except KeyboardInterrupt:
-                seen += 1
-    finally:
-        signal.signal(signal.SIGALRM, old)
-    assert seen == came == 100
+    assert lost(READS[name], 100, lambda: 2e-4) == 0

@@ -318,6 +318,7 @@ def test_what_has_changed_since_is_refused_with_nothing_made() -> None:
         effects.release()
 
 
+@pytest.mark.serial  # no other thread may ask for memory meanwhile
 def test_a_key_that_there_is_no_memory_for() -> None:
     testcapi = pytest.importorskip("_testcapi")
     for countdown in range(40):
