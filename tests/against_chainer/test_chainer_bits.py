@@ -9,13 +9,7 @@ import fastadam
 
 chainer = pytest.importorskip("chainer", reason="needs Chainer 7.8.1 on NumPy 1.26")
 
-# The numbers of the steps are compared in the first two; the others differ in who calls the loops.
-CHECKED_STEPS = {
-    "dict": (1, 2, 10, 1000),
-    "chainer link": (1, 2, 10, 1000),
-    "link": (1, 2, 10, 150),
-    "one by one": (1, 2, 10, 150),
-}
+CHECKED_STEPS = (1, 2, 10, 1000)
 
 SHAPES = {"W": (23, 17), "b": (23,), "scale": (1,), "empty": (0, 3)}
 
@@ -96,7 +90,7 @@ def set_up(module: object, variant: str, target: object) -> object:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("target", CHECKED_STEPS)
+@pytest.mark.parametrize("target", ["dict", "link", "chainer link", "one by one"])
 def test_same_bits(variant: str, dtype: str, target: str) -> None:
     theirs = chainer_link(dtype)
     their_optimizer = set_up(chainer.optimizers, variant, theirs)
@@ -120,17 +114,16 @@ def test_same_bits(variant: str, dtype: str, target: str) -> None:
             param.update_rule.add_hook(lambda rule, param: None, name="by itself")
 
     random = np.random.RandomState(11)
-    checked = CHECKED_STEPS[target]
-    for t in range(1, checked[-1] + 1):
+    for t in range(1, max(CHECKED_STEPS) + 1):
         grads = {name: gradient(random, name, t, dtype) for name in SHAPES}
         for name, param in theirs.namedparams():
             param.grad = grads[name.strip("/")].copy()
-        if t == checked[-1] // 2:
+        if t == 500:
             # a schedule, as trainers make them
             their_optimizer.alpha = our_optimizer.alpha = 0.3 * our_optimizer.alpha
         their_optimizer.update()
         our_optimizer.apply_gradients(grads)
-        if t in checked:
+        if t in CHECKED_STEPS:
             for name, param in theirs.namedparams():
                 mine = parameters[name.strip("/")]
                 same_bits(mine.array, param.array)
