@@ -50,8 +50,18 @@ INCLUDED = {
     "cpu._step_avx2": LOOPS,
     "cpu._step_avx512": LOOPS,
     "cpu._floor": ("cpu/_cut.pxi", "cpu/_tensors.pxd"),
-    "cpu._tensors": ("cpu/_tensors.pxd",),
+    "cpu._tensors": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
+    "cpu._layout": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
+    "cpu._rows": ("cpu/_tensors.pxd", "cpu/_layout.pxd", "_source.pxd"),
+    "_source": ("cpu/_tensors.pxd", "_source.pxd"),
+    "gpu._tensors": ("cpu/_tensors.pxd", "_source.pxd"),
+    "update._rule_source": ("cpu/_tensors.pxd", "_source.pxd"),
 }
+
+# Extensions that read NumPy's arrays.
+OF_ARRAYS = ("cpu._tensors", "cpu._layout", "cpu._rows", "_commit", "model._gradients")
+# Folders beside the kernels that have extensions.
+OTHERS = ("model.", "update.")
 
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
 # a flag adds the feature to supported() in _cpu_features.pyx.
@@ -161,30 +171,34 @@ def openmp_choice(environ: Mapping[str, str]) -> str:
     return choice
 
 
+def full_name(module: str) -> str:
+    """Return the name of an extension; those of the kernels are written without their folder."""
+    return f"fastadam.{module}" if module.startswith(OTHERS) else f"fastadam.kernels.{module}"
+
+
 def extensions(platform: str) -> list[Extension]:
     """List the extensions for a target platform, the slowest to compile first."""
     sets = instruction_sets(platform)
     take_back = [*TAKE_BACK, *(TAKE_BACK_X86_64 if sets is X86_64 else [])]
     flags = {module: [*options, *take_back, *NUMERICS] for module, options in sets.values()}
     flags["cpu._floor"] = [*take_back, *NUMERICS]
-    include = {module: [numpy.get_include()] for module in ("cpu._tensors", "_commit")}
+    include = {module: [numpy.get_include()] for module in OF_ARRAYS}
     macros = {
-        "cpu._tensors": NUMPY_MACROS,
-        "_commit": NUMPY_MACROS,
+        **dict.fromkeys(OF_ARRAYS, NUMPY_MACROS),
         "cpu._cpu_features": [("FASTADAM_BUILT", f'"{" ".join(sets)}"')],
     }
     return [
         Extension(
-            f"fastadam.kernels.{module}",
-            [f"{KERNELS}/{module.replace('.', '/')}.pyx"],
+            full_name(module),
+            [f"{full_name(module).replace('.', '/')}.pyx"],
             depends=[f"{KERNELS}/{name}" for name in INCLUDED.get(module, ())],
             extra_compile_args=list(flags.get(module, take_back)),
             include_dirs=include.get(module, []),
             define_macros=macros.get(module, []),
         )
         for module in (
-            *(*flags, "cpu._tensors", "_commit", "_noted", "_pages", "gpu._tensors"),
-            *("cpu._cpu_features", "cpu._openmp"),
+            *(*flags, *OF_ARRAYS, "_noted", "_pages", "_source", "gpu._tensors"),
+            *("update._rule_source", "cpu._cpu_features", "cpu._openmp"),
         )
     ]
 

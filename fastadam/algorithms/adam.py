@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Never
 
 from fastadam.algorithms.algorithm import Algorithm, Hyper, Stream
 
@@ -101,6 +101,8 @@ _NUMBERS = tuple(hyper for hyper in ADAM.hypers if not hyper.modes and hyper.nam
 _MODES = tuple(hyper for hyper in ADAM.hypers if hyper.modes)
 # needed, and used, with AdaBound only
 _OF_BOUNDS = ("final_lr", "gamma")
+# Numbers that are what they are.
+_EXACT = (float, int)
 
 
 def numbers(values: Mapping[str, Any], door: str) -> dict[str, Any]:
@@ -122,7 +124,7 @@ def numbers(values: Mapping[str, Any], door: str) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name in _FLAGS:
-        value = _given(values, name, door)
+        value = values[name] if name in values else _refuse_missing(name, door)
         found[name] = value if value is True or value is False else _flag(name, value, door)
     for hyper in _NUMBERS:
         name = hyper.name
@@ -130,10 +132,10 @@ def numbers(values: Mapping[str, Any], door: str) -> dict[str, Any]:
         if of_none and name not in values:
             found[name] = 0.0
             continue
-        value = _given(values, name, door)
+        value = values[name] if name in values else _refuse_missing(name, door)
         # without a call for what nearly all of them are
-        plain = type(value) is float and hyper.low <= value <= hyper.high
-        checked = value if plain else hyper.check(value, door)
+        plain = type(value) in _EXACT and hyper.low <= value <= hyper.high
+        checked = float(value) if plain else hyper.check(value, door)
         found[name] = 0.0 if of_none else checked
     if found["eps"] == 0 and values["eps"] != 0:
         raise ValueError(
@@ -165,12 +167,9 @@ def check_decay(rate: float, eta: float, door: str) -> None:
         )
 
 
-def _given(values: Mapping[str, Any], name: str, door: str) -> Any:
-    """Return a hyperparameter, or say that it is missing."""
-    try:
-        return values[name]
-    except KeyError:
-        raise ValueError(f"{door}: there is no hyperparameter {name!r}; set it") from None
+def _refuse_missing(name: str, door: str) -> Never:
+    """Say that a hyperparameter is missing."""
+    raise ValueError(f"{door}: there is no hyperparameter {name!r}; set it")
 
 
 def _flag(name: str, value: Any, door: str) -> bool:

@@ -11,15 +11,18 @@ import numpy.typing as npt
 
 from fastadam.algorithms.adam import Coefficients
 from fastadam.algorithms.number import GREATEST_SCALE, LEAST_SCALE
-from fastadam.kernels.arrays import check_apart, is_writeable
-from fastadam.kernels.backend import capturing, is_gpu_array
-from fastadam.kernels.cpu import _tensors, engine
+from fastadam.kernels._source import ArraySource, Source
+from fastadam.kernels.arrays import check_apart, extents, is_writeable, reach_into_another
+from fastadam.kernels.backend import capturing, copy_into, is_gpu_array
+from fastadam.kernels.cpu import engine
+from fastadam.kernels.cpu._rows import Written, commit, reaches, refresh, run, step_and_commit
+from fastadam.kernels.cpu.strided import dense_gradient
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.kernels.gpu.engine import SETS, Recording
 from fastadam.kernels.gpu.sums import GpuSums
 from fastadam.kernels.gpu.table import GpuTable, gpu_key
 from fastadam.kernels.sums import largest_square
-from fastadam.kernels.table import Step, Table, overlap, parameters_overlap, spans, untangle
+from fastadam.kernels.table import Step, Table
 
 __all__ = ["Batch", "adam_batch", "check_batch"]
 
@@ -27,33 +30,19 @@ Array = npt.NDArray[Any]
 
 _PLAIN: Any = (float, int, np.floating, np.integer)
 
+# What of the arrays that are written is a parameter.
+_OF_PARAMETERS = ("array", "float32 master")
+
+# No extents.
+_NONE = np.empty(0, np.uintp), np.empty(0, np.uintp)
+
 
 def check_batch(steps: Sequence[Step], halves: Sequence[Array | None] = ()) -> None:
     """Raise what ``adam_batch`` would raise for these steps, and change nothing.
 
     `halves` are as for `Batch`.
     """
-    on_cpu, on_gpu = _tables_of(steps)
-    _check_apart(steps, overlap(*spans([*on_cpu, *on_gpu])), halves)
-
-
-def _check_apart(steps: Sequence[Step], overlapping: bool, halves: Sequence[Array | None]) -> None:
-    """Refuse arrays that are written and share memory, but for parameters.
-
-    `overlapping` says whether any of the steps' own arrays reach into one another; the halves are
-    looked at in any case.
-    """
-    # of arrays that lie apart, as nearly all do, no two are looked at
-    if not overlapping and all(half is None for half in halves):
-        return
-    written: list[tuple[str, str, Any]] = []
-    for i, step in enumerate(steps):
-        half = halves[i] if halves else None
-        written.append((step.name, "array" if half is None else "float32 master", step.p))
-        written += [(step.name, key, array) for key, array in step.stepped().items()]
-        if half is not None:
-            written.append((step.name, "array", half))
-    check_apart(written)
+    Batch(ArraySource(list(steps), list(halves)), steps, halves)
 
 
 def adam_batch(steps: Sequence[Step]) -> None:
@@ -69,16 +58,44 @@ def adam_batch(steps: Sequence[Step]) -> None:
         As ``arrays.check_arrays``, naming the parameter; also if states share memory, or share it
         with a parameter, and if a number is not one of the parameter's computing dtype.
     """
-    batch = Batch(steps)
-    n_threads = batch.n_threads()
-    started = time.perf_counter_ns()
-    for run in batch.runs():
-        run()
-    if batch.steady:
-        batch.note_time(n_threads, started)
+    source = ArraySource(list(steps), [])
+    batch = Batch(source, steps)
+    batch.refresh(coefficients_of(steps))
+    batch.step({}, {}, ())
 
 
-def _tables_of(steps: Sequence[Step]) -> tuple[list[Table], list[GpuTable]]:
+def coefficients_of(steps: Sequence[Step]) -> list[Coefficients]:
+    """Return the sets of coefficients, each once, in the order in which they first appear."""
+    # by identity: the steps that share their coefficients share the object
+    return list({id(step.coefficients): step.coefficients for step in steps}.values())
+
+
+def _written_by(
+    steps: Sequence[Step], halves: Sequence[Array | None]
+) -> list[tuple[str, str, Any]]:
+    """Return all arrays that are written: whose they are, what of it, and the array."""
+    written: list[tuple[str, str, Any]] = []
+    for i, step in enumerate(steps):
+        half = halves[i] if halves else None
+        written.append((step.name, "array" if half is None else "float32 master", step.p))
+        written += [(step.name, key, array) for key, array in step.stepped().items()]
+        if half is not None:
+            written.append((step.name, "array", half))
+    return written
+
+
+def _sorted_extents(
+    arrays: Sequence[Any],
+) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
+    """Return where arrays begin, ascending, and the greatest end so far."""
+    low, high = extents(arrays)
+    order = np.argsort(low)
+    return low[order], np.maximum.accumulate(high[order])
+
+
+def _tables_of(
+    steps: Sequence[Step], source: Source
+) -> tuple[list[Table], list[GpuTable]]:
     """Group the steps by what one call can make, and check them.
 
     On the CPU one call makes all that is computed in one dtype, on a GPU all that shares types and
@@ -89,6 +106,8 @@ def _tables_of(steps: Sequence[Step]) -> tuple[list[Table], list[GpuTable]]:
     sets_of: dict[object, dict[int, int]] = {}
     for i, step in enumerate(steps):
         if is_gpu_array(step.p):
+            if step.g is None:
+                continue
             key = gpu_key(step)
             of_key = sets_of.setdefault(key, {})
             number = of_key.setdefault(id(step.coefficients), len(of_key))
@@ -97,124 +116,132 @@ def _tables_of(steps: Sequence[Step]) -> tuple[list[Table], list[GpuTable]]:
         else:
             dtype = getattr(step.p, "dtype", None)
             on_cpu.setdefault(dtype and computing_dtype(dtype), []).append(i)
-    # by identity: the steps that share their coefficients share the object
-    sets = {id(step.coefficients): step.coefficients for step in steps}
-    numbers = {key: number for number, key in enumerate(sets)}
+    numbers = {id(each): number for number, each in enumerate(coefficients_of(steps))}
     return (
-        [Table([steps[i] for i in places], places, numbers) for places in on_cpu.values()],
-        [GpuTable([steps[i] for i in places], places, numbers) for places in on_gpu.values()],
+        [Table([steps[i] for i in places], places, numbers, source) for places in on_cpu.values()],
+        [
+            GpuTable([steps[i] for i in places], places, numbers, source)
+            for places in on_gpu.values()
+        ],
     )
 
 
 class Batch:
-    """The checked steps of many parameters, which may be kept for the next step.
+    """The checked steps of many parameters, which are read anew from their owner before each.
 
     Parameters
     ----------
+    source : Source
+        Who owns the arrays.
     steps : sequence of Step
-        They are checked as ``adam_batch`` says. Steps that share their coefficients share
-        the object.
+        What the source holds now, in its order. They are checked as ``adam_batch`` says. Steps that
+        share their coefficients share the object. Where there is no gradient, ``g`` is None.
     halves : sequence of array or None, optional
-        The half-precision parameters that will be rounded from their masters, the steps' ``p``.
+        The half-precision parameters that are rounded from their masters, the steps' ``p``.
 
     Attributes
     ----------
     steady : bool
-        Whether the batch may be kept: all arrays are dense, and none shares memory with another.
+        Whether the batch may be kept for another step.
+    whole : bool
+        Whether every gradient was there at the last `refresh`, and can be looked at in one pass.
+    in_c : bool
+        Whether a step is one call into C.
     on_gpu : list of GpuTable
         What is stepped on GPUs.
     """
 
-    def __init__(self, steps: Sequence[Step], halves: Sequence[Array | None] = ()) -> None:
-        self._on_cpu, self.on_gpu = _tables_of(steps)
+    def __init__(
+        self, source: Source, steps: Sequence[Step], halves: Sequence[Array | None] = ()
+    ) -> None:
+        self._source = source
+        self._on_cpu, self.on_gpu = _tables_of(steps, source)
         self._tables: list[Table | GpuTable] = [*self._on_cpu, *self.on_gpu]
-        written = spans(self._tables)
-        overlapping = overlap(*written)
-        _check_apart(steps, overlapping, halves)
-        # a gradient that shares memory is read from a copy
-        copied = untangle(self._tables, *written)
-        self._serial = overlapping and parameters_overlap(self._tables)
-        others = any(table.others for table in self._tables)
-        self.steady = not (self._serial or copied or others)
-        self._total = sum(table.total for table in self._on_cpu)
-        self._prepared = False
+        self._rows = [table.rows for table in self._on_cpu]
+        self._coefficients = coefficients_of(steps)
+        written = _written_by(steps, halves)
+        check_apart(written)
+        params = [array for _, key, array in written if key in _OF_PARAMETERS]
+        # steps on parameters that reach into one another are made one after the other
+        self._serial = reach_into_another(*extents(params))
+        self._loose = reach_into_another(*extents([array for *_, array in written]))
+        self._written = Written()
+        self._size = len(steps)
+        self._strided = any([table.others for table in self._on_cpu])
+        self.whole = self.in_c = False
+        # whether the next step does anything to gradients on its way
+        self.prepared = False
+        low, high = _sorted_extents([each for *_, each in written]) if self.on_gpu else _NONE
+        # each half-precision array with the master that is to be rounded to it after the step
+        self._to_round: list[tuple[Any, Any]] = []
+        self._kept_on_gpu = not (self._serial or any(step.g is None for step in steps))
+        for table in self.on_gpu:
+            own = [halves[i] if halves else None for i in table.places]
+            if not table.keep(own, low, high):
+                self._kept_on_gpu = False
+        self.steady = self._kept_on_gpu or not self.on_gpu
+        if not self.steady:
+            self._to_round = [
+                (half, step.p)
+                for half, step in zip(halves, steps, strict=False)
+                if half is not None and is_gpu_array(half)
+            ]
         # what graphs read, and where all of them put their sums
         self._recordings: list[Recording] = []
         self._recording: Recording | None = None
         self._replayed_sums: GpuSums | None = None
 
-    def runs(self) -> list[Callable[[], None]]:
-        """Return the calls that make the step: all in C, if the batch is steady, on the CPU."""
-        return [call for table in self._tables for call in table.runs(self._serial)]
+    @property
+    def moved(self) -> bool:
+        """Whether the last `refresh` has found an array elsewhere."""
+        for rows in self._rows:
+            if rows.moved:
+                return True
+        return False
 
-    def keep(self, halves: Sequence[Array | None]) -> bool:
-        """Make ready for `follow`, which will be given other gradients: none is kept alive.
-
-        The other arrays are kept, so that none of them can go while its address is in use.
-
-        Parameters
-        ----------
-        halves : sequence of array or None
-            The half-precision parameters that the arrays ``p`` of the steps are the float32
-            masters of. From now on, a step takes over what has been written to them, and rounds
-            the masters to them.
-
-        Returns
-        -------
-        bool
-            False if a parameter cannot be walked beside its master, or shares memory with
-            another: then this batch cannot be kept.
-        """
-        for table in self._tables:
-            if not table.keep_masters([halves[i] for i in table.places]):
-                return False
-        low, high = spans(self._tables)
-        if overlap(low, high):
-            return False
-        for table in self._tables:
-            table.keep([halves[i] for i in table.places], low, high)
-        return True
-
-    def follow(
-        self,
-        params: list[Any],
-        attribute: str,
-        rules: list[Any],
-        ts: list[int],
-        gradients: list[Any],
-        coefficients: list[Coefficients],
-    ) -> bool:
-        """Make ready for another step, with other gradients and coefficients.
+    def reaches(self, gradients: list[Any], more: list[Any]) -> bool:
+        """Tell whether a gradient may be part of what is written, by what was read last.
 
         Parameters
         ----------
-        params : list
-            In the order of the steps that the batch was made of; their arrays are to be found
-            under `attribute`.
-        rules : list
-            In the same order; ``_state`` is a dict of arrays, and ``t`` is that of `ts`.
         gradients : list
-            In the same order.
+            Any arrays, or None.
+        more : list
+            Further arrays that are written.
+        """
+        return bool(self.on_gpu) or reaches(self._written, gradients, more)
+
+    def refresh(self, coefficients: list[Coefficients]) -> bool:
+        """Read everything anew from its owner, and take over what the scalars are now.
+
+        Parameters
+        ----------
         coefficients : list of Coefficients
-            In the order in which they first appeared in these steps.
+            In the order in which they first appeared in the steps.
 
         Returns
         -------
         bool
-            False if an array is not where it was or not what it was, if a t is another, or if
-            coefficients are those of another variant or have an eps that would act as 0: then
-            nothing has changed but which gradients would be read, and another batch is to be made.
+            False if something is not what was described, but for gradients and for arrays of the
+            same size, dtype and layout that lie elsewhere: then another batch is to be made.
         """
-        self._record(None)
-        if len(self._tables) == 1:
-            table = self._tables[0]
-            return table.follow(params, attribute, rules, ts, gradients, coefficients)
-        for table in self._tables:
-            p, r, t, g = (
-                [every[i] for i in table.places] for every in (params, rules, ts, gradients)
-            )
-            if not table.follow(p, attribute, r, t, g, coefficients):
-                return False
+        if self._recording is not None:
+            self._record(None)
+        self._coefficients = coefficients
+        if not refresh(self._rows, self._written, coefficients, self._loose, dense_gradient):
+            return False
+        self.whole = self.steady and not self._strided
+        for rows in self._rows:
+            self.whole = self.whole and not rows.without
+            # such a master has been brought up to date by whoever made it
+            if rows.to_round:
+                self._to_round += rows.to_round
+                self.steady = False
+        self.in_c = not (self.on_gpu or self._strided or self._to_round)
+        if self._kept_on_gpu:
+            for gpu in self.on_gpu:
+                if not gpu.refresh(coefficients):
+                    return False
         return True
 
     def takes(self, scales: Sequence[float | None] | None) -> bool:
@@ -245,7 +272,7 @@ class Batch:
             # in the order of the places
             own = None if scales is None else [scale or 0 for scale in scales]
             return self._on_cpu[0].squares(own)
-        totals = [0.0] * sum(len(table.places) for table in self._tables)
+        totals = [0.0] * self._size
         for table in self._on_cpu:
             own = None if scales is None else [scales[i] or 0 for i in table.places]
             for i, total in zip(table.places, table.squares(own), strict=True):
@@ -287,7 +314,7 @@ class Batch:
 
     def _sum_on_gpus(self, scales: Sequence[float | None] | None) -> dict[int, GpuSums]:
         """Launch the sums of all gradients on GPUs; somebody may look at them much later."""
-        n = sum(len(table.places) for table in self._tables)
+        n = self._size
         devices = dict.fromkeys(gpu.device for gpu in self.on_gpu)
         if self._on_one_gpu() and self._replayed_sums is None:
             self._replayed_sums = GpuSums(n, self.on_gpu[0].device, replayed=True)
@@ -334,7 +361,7 @@ class Batch:
             written. Then the step is to be made in another way.
         """
         plain = scales is None and isinstance(rate, float) and rate == 1
-        if plain and not self._prepared:
+        if plain and not self.prepared:
             return True
         one_scale = _one_scale(scales)
         if not plain:
@@ -354,45 +381,52 @@ class Batch:
             table.prepare(divisors, rate, write, plain)
         for gpu in self.on_gpu:
             gpu.prepare(one_scale or 0.0, rate, write)
-        self._prepared = not plain
+        self.prepared = not plain
         return True
 
-    def step_and_count(
-        self,
-        coefficients: list[Coefficients],
-        rules: list[Any],
-        ts: list[int],
-        following: list[int],
-        owner: dict[str, Any],
-        noted: dict[str, Any],
-        unscaled: Sequence[Any],
+    def step(
+        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]
     ) -> None:
-        """Make the step that `follow` has made ready, and count it, all in C after the launches.
+        """Make the step that `refresh` has made ready, and commit it.
+
+        On the CPU and with dense arrays it is one call into C; otherwise whoever calls holds
+        signals back.
 
         Parameters
         ----------
-        coefficients : list of Coefficients
-            As for `follow`.
-        rules, ts, following : list
-            Whose t, which are `ts`, become those of `following`.
         owner, noted : dict
             The attributes of the rules' optimizer, and what some of them become.
         unscaled : sequence of Parameter
             Whose loss scale becomes None.
         """
-        n_threads = self.n_threads()
+        n_threads = []
+        for rows in self._rows:
+            few = rows.total < engine.SERIAL_BELOW
+            n_threads.append(1 if few else engine.n_threads(rows.total))
         for gpu in self.on_gpu:
-            gpu.run()
+            if self._kept_on_gpu:
+                gpu.run()
+            else:
+                gpu.run_anew(self._serial)
         started = time.perf_counter_ns()
-        rows = [table.rows for table in self._on_cpu]
-        _tensors.step_and_count(
-            rows, n_threads, coefficients, rules, ts, following, owner, noted, unscaled
-        )
-        self.note_time(n_threads, started)
+        what = self._rows, n_threads, self._coefficients, self._serial
+        if not self.in_c:
+            run(*what)
+            for table in self._on_cpu:
+                table.run_strided()
+            with np.errstate(all="ignore"):
+                for half, master in self._to_round:
+                    copy_into(half, master)
+            commit(self._source, owner, noted, list(unscaled))
+        else:
+            step_and_commit(*what, self._source, owner, noted, list(unscaled))
+        for rows in self._rows:
+            rows.release()
+        self._note_time(n_threads, started)
 
     def capturing(self) -> bool:
         """Tell whether a step, or a part of it, would become part of a CUDA graph."""
-        return bool(self.on_gpu) and any(map(capturing, {gpu.device for gpu in self.on_gpu}))
+        return any(map(capturing, {gpu.device for gpu in self.on_gpu})) if self.on_gpu else False
 
     def begin_capture(self) -> bool:
         """Make ready for what `follow` has taken over to be captured; False if it cannot be."""
@@ -415,32 +449,25 @@ class Batch:
         self._recordings.append(self._recording)
         self._record(None)
 
-    def replay_and_count(
-        self,
-        rules: list[Any],
-        ts: list[int],
-        following: list[int],
-        owner: dict[str, Any],
-        noted: dict[str, Any],
-        unscaled: Sequence[Any],
+    def replay(
+        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]
     ) -> None:
-        """Write the scalars of `follow` to where graphs read them, and count as for a step."""
+        """Write the scalars of `refresh` to where graphs read them, and commit as for a step."""
         for recording in self._recordings:
             recording.send()
         for gpu in self.on_gpu:
             gpu.write_scalars()
             # for the next graph
             gpu.reserve()
-        _tensors.step_and_count([], [], [], rules, ts, following, owner, noted, unscaled)
+        commit(self._source, owner, noted, list(unscaled))
 
-    def n_threads(self) -> list[int]:
-        """Return how many threads each call on the CPU takes."""
-        return [engine.n_threads(table.total) for table in self._on_cpu]
-
-    def note_time(self, n_threads: list[int], started: int) -> None:
+    def _note_time(self, n_threads: list[int], started: int) -> None:
         """Take in how long the step took that has just been made on so many threads."""
-        if self._total:
-            engine.note_time(max(n_threads), self._total, time.perf_counter_ns() - started)
+        total = 0
+        for rows in self._rows:
+            total += rows.total
+        if total >= engine.SERIAL_BELOW:
+            engine.note_time(max(n_threads), total, time.perf_counter_ns() - started)
 
 
 def _one_scale(scales: Sequence[float | None] | None) -> float | None:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastadam.algorithms.adam import ADAM, BY_NAME, INITIAL_ALPHA, Coefficients
 from fastadam.algorithms.coefficients import alpha_t, bounds, step_coefficients
+from fastadam.kernels._source import ArraySource
 from fastadam.kernels.arrays import check_parameter
 from fastadam.kernels.backend import is_array
 from fastadam.kernels.batch import Batch
 from fastadam.kernels.dtypes import computing_dtype, is_half, state_like
 from fastadam.kernels.table import Step
 from fastadam.model.parameter import peek_grad
-from fastadam.optimizers.adam_batch import AdamBatch, call_all
 from fastadam.optimizers.gate import Gate, check_all
 from fastadam.optimizers.suggestions import explain_foreign_arguments
 from fastadam.serializers.prepared import PreparedLoad
@@ -32,7 +31,7 @@ from fastadam.update.overrides import (
     overrides_any,
 )
 from fastadam.update.rule import UpdateRule
-from fastadam.update.rule_batch import RuleBatch
+from fastadam.update.rule_steps import RuleSteps
 from fastadam.update.state_loading import StateLike
 
 __all__ = ["DEFAULTS", "AdamRule"]
@@ -53,6 +52,9 @@ _OVERRIDABLE = (
     "bounds",
     "init_state",
 )
+
+# With its own of these, a rule may make any step.
+_OF_STEPS = ("update", "update_core", "update_core_cpu")
 
 # A class with its own of these has batches of its own.
 _OF_BATCHES = ("update_batch", "check_batch")
@@ -227,9 +229,10 @@ eps_mode, decay_mode : optional
             state = {key: _widened(value) for key, value in state.items()}
 
         step = self._step(param, peek_grad(param), state, coefficients)
-        batch = Batch([step])
-        noted = {"_state": state, "_stepped_at": self.t}
-        call_all([*batch.runs(), partial(dict.update, self.__dict__, noted)])
+        source = ArraySource([step], [])
+        batch = Batch(source, [step])
+        batch.refresh([coefficients])
+        batch.step(self.__dict__, {"_state": state, "_stepped_at": self.t}, ())
 
     def update_core_gpu(self, param: Any) -> None:
         """Make the step of one parameter on a GPU, as `update_core_cpu`.
@@ -253,20 +256,6 @@ eps_mode, decay_mode : optional
         return (kind if class_overrides(kind, _OF_BATCHES, AdamRule) else AdamRule,)
 
     @classmethod
-    def batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> RuleBatch:
-        """Return rules and parameters that are updated together, to be kept between updates.
-
-        Parameters
-        ----------
-        rules : sequence of AdamRule
-            Enabled rules of one `batch_key`.
-        params : sequence of Parameter
-            Their parameters, in the same order.
-        """
-        own = class_overrides(cls, _OF_BATCHES, AdamRule)
-        return RuleBatch(rules, params) if own else AdamBatch(rules, params)
-
-    @classmethod
     def check_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
         """Raise what `update_batch` would refuse, and change nothing.
 
@@ -277,8 +266,8 @@ eps_mode, decay_mode : optional
         rules, params : sequence
             As for `update_batch`.
         """
-        if all(cls._keeps(rule, "update", "update_core", "update_core_cpu") for rule in rules):
-            AdamBatch(rules, params).check()
+        if all(cls._keeps(rule, *_OF_STEPS) for rule in rules):
+            _steps_of(rules, params)
 
     @classmethod
     def update_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
@@ -291,7 +280,23 @@ eps_mode, decay_mode : optional
         params : sequence of Parameter
             Their parameters, in the same order.
         """
-        AdamBatch(rules, params).update()
+        steps = _steps_of(rules, params)
+        if steps is not None:
+            steps.step({}, {})
+
+    def _steps_with_others(self) -> bool:
+        """Tell whether this is a plain AdamRule without hooks."""
+        return self._keeps(self, "batch_key") and self.batch_key() == (AdamRule,)
+
+    def _check_single(self, param: Any) -> RuleSteps | None:
+        """Raise what an update would refuse; return the step that was described for it."""
+        if not self._keeps(self, "check_batch"):
+            return super()._check_single(param)  # type: ignore[no-any-return]
+        return _steps_of([self], [param]) if self._keeps(self, *_OF_STEPS) else None
+
+    def _is_known_to_write_state(self) -> bool:
+        """Tell whether nobody else makes the state."""
+        return self._keeps(self, *_OF_STEPS)
 
     @staticmethod
     def _keeps(rule: Any, *names: str) -> bool:
@@ -313,17 +318,11 @@ eps_mode, decay_mode : optional
         moments = [(key, state[key]) for key in ADAM.state if key in state]
         return [*super()._written(param), *moments]
 
-    def _ready_state(
-        self, param: Any, coefficients: Coefficients, trial: bool = False
-    ) -> dict[str, Any]:
+    def _ready_state(self, param: Any, coefficients: Coefficients) -> dict[str, Any]:
         """Return the state for the next step: the rule's own, or one that has what is missing."""
         state = self._state
         if state is None:
-            state = (
-                {key: state_like(param.array) for key in ADAM.state}
-                if trial
-                else self._new_state(param)
-            )
+            state = self._new_state(param)
         lacking = [key for key in ADAM.needed(coefficients) if key not in state]
         late = self._late_state(param, state) if lacking else {}
         return {**state, **late} if late else state
@@ -393,6 +392,20 @@ eps_mode, decay_mode : optional
         if type(start) is float and math.isfinite(start):
             return start
         return float(INITIAL_ALPHA.check(start, self._door()))
+
+
+def _steps_of(rules: Sequence[Any], params: Sequence[Any]) -> RuleSteps | None:
+    """Describe the next step of rules whose parameters are there; None if none is."""
+    pairs = [
+        (rule, param)
+        for rule, param in zip(rules, params, strict=True)
+        if param.array is not None
+    ]
+    if not pairs:
+        return None
+    steps = RuleSteps(*map(list, zip(*pairs, strict=True)))
+    steps.refresh([peek_grad(param) for _, param in pairs])
+    return steps
 
 
 def _widened(value: Any) -> Any:

@@ -10,30 +10,46 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
-from fastadam.kernels.backend import CPU, capturing, device_of, wait_for, zeros_like
-from fastadam.model.parameter import peek_grad
+from fastadam.kernels.backend import (
+    CPU,
+    capturing,
+    device_of,
+    loaded_cupy,
+    wait_for,
+    zeros_like,
+)
+from fastadam.model._gradients import (
+    absent,
+    clear_all,
+    fits,
+    gradients_of,
+    lend_all,
+    lent_arrays,
+    missing,
+    scales_of,
+)
+from fastadam.model.parameter import lendable, peek_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer
-from fastadam.update.dispatch import Dispatch
 from fastadam.update.exclusive import MIDDLE, POST, PRE, enter, exclusive
+from fastadam.update.folded import Folded, calls_own_parts, parts_of, step
 from fastadam.update.gradients import (
     GradientStats,
     PendingStats,
     copy_shared_gradients,
-    is_scaled,
     narrow_gradients,
 )
+from fastadam.update.graph import Replay, refuse_capture
 from fastadam.update.hooks import Hook
 from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.update.interrupt import DeferredInterrupt
-from fastadam.update.lending import lend_gradients
+from fastadam.update.lending import lend_gradients, lend_one
 from fastadam.update.loss_scale import LossScaling
-from fastadam.update.overrides import overrides
-from fastadam.update.repetition import Repetition, repeatable
-from fastadam.update.replay import Replay, refuse_capture
+from fastadam.update.overrides import has_other
+from fastadam.update.plan import UpdatePlan
 from fastadam.update.report import UpdateReport
 from fastadam.update.rule import UpdateRule
-from fastadam.update.target import ArrayTarget
+from fastadam.update.target import ArrayTarget, Target
 
 __all__ = ["GradientMethod", "check_hyperparam", "optional_hyperparams"]
 
@@ -76,8 +92,7 @@ class GradientMethod(LossScaling):
     """
 
     _use_cleargrads = True
-    _work: Dispatch | None = None
-    _kept: Repetition | None = None
+    _plan: UpdatePlan | None = None
     _replay: Replay | None = None
     # all that have been captured: as long as a graph may be launched, what it reads must be there
     _graphs: tuple[Replay, ...] = ()
@@ -93,7 +108,7 @@ class GradientMethod(LossScaling):
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy finds its own batches
-        own = ("_work", "_kept", "_replay", "_graphs")
+        own = ("_plan", "_replay", "_graphs")
         # what is copied is read on the current stream, whichever one writes it
         params = () if self._targets is None else self._targets.parameters.values()
         for device in {device_of(param.array) for param in params} - {CPU}:
@@ -138,7 +153,7 @@ class GradientMethod(LossScaling):
         before, rules = dict(self.__dict__), []
         try:
             super().setup(link)
-            self._last = self._kept = self._replay = None
+            self._last = self._plan = self._replay = None
             self._known = []
             for param in self._set_up().parameters.values():
                 rules.append((param, getattr(param, "update_rule", None)))
@@ -208,8 +223,7 @@ class GradientMethod(LossScaling):
         their step; a second Ctrl-C does not. Hooks cannot update the optimizer again.
         """
         if lossfun is None:
-            if not self._repeat():
-                self._gather_and_update()
+            self._update()
             return None
         self._set_up()
         if not callable(lossfun):
@@ -221,8 +235,7 @@ class GradientMethod(LossScaling):
         if isinstance(loss, tuple) and len(loss) == 2:
             loss, grads = loss
             loss = _without_graph(loss)
-            if grads is None or not self._repeat(grads):
-                self._gather_and_update(grads, lent=True)
+            self._update(grads, lent=True)
             return loss
         self._refresh()
         arrays = isinstance(self._targets, ArrayTarget)
@@ -233,8 +246,7 @@ class GradientMethod(LossScaling):
         self._clear_gradients()
         loss.backward(loss_scale=self._loss_scale)
         loss = _without_graph(loss)
-        if not self._repeat():
-            self._gather_and_update()
+        self._update()
         return loss
 
     @exclusive
@@ -262,9 +274,7 @@ class GradientMethod(LossScaling):
         """
         if loss_scale is not None:
             self._check_loss_scale(loss_scale)
-        self._set_up()
-        if grads is None or not self._repeat(grads, loss_scale):
-            self._gather_and_update(grads, loss_scale, lent=True)
+        self._update(grads, loss_scale, lent=True)
 
     @exclusive
     def prepare_replay(self) -> None:
@@ -323,7 +333,10 @@ class GradientMethod(LossScaling):
         """
         if self._missing_gradients == "skip":
             return
-        for param in self._set_up().parameters.values():
+        params = list(self._set_up().parameters.values())
+        if not missing(params):
+            return
+        for param in params:
             if param.array is not None and peek_grad(param) is None:
                 param.grad = zeros_like(param.array)
 
@@ -529,120 +542,267 @@ class GradientMethod(LossScaling):
             for param in self._set_up().parameters.values():
                 param.cleargrad()
 
-    def _gather_and_update(
+    def _update(
         self, grads: Any = None, loss_scale: float | None = None, lent: bool = False
     ) -> None:
-        """Walk the target and make one update, whatever was found before.
-
-        No floating-point setting of the caller's reaches in here.
-        """
-        self._kept = None
-        with np.errstate(all="ignore"):
+        """Make one update, from a caller's gradients or from those that are there."""
+        targets, hooks = self._set_up(), self._hooks
+        assert hooks is not None
+        if not targets.unchanged():
             self._refresh()
-            enter(self, PRE)
-            if lent:
-                lend_gradients(self._set_up(), grads, loss_scale)
-            self._update(lent)
+        enter(self, PRE)
+        params = list(targets.parameters.values())
+        gradients = self._ordered(targets, params, grads) if lent else gradients_of(params)
+        plan = None if gradients is None else self._plan
+        skip = self._missing_gradients == "skip"
+        if plan is not None and not plan.holds(targets.parameters, gradients, skip):
+            plan = None
+        pre, post = hooks.tables()
+        called = calls_own_parts(self, _PARTS)
+        if (
+            plan is None
+            or called
+            or self.t == 0
+            or not self._step_at_once(plan, params, gradients, loss_scale, lent)
+        ):
+            given = grads if gradients is None else gradients
+            self._update_openly(plan, params, given, loss_scale, lent, called)
+        elif post:
+            self._call_post_hooks(params, gradients, lent)
+        elif lent:
+            clear_all(params)
 
-    def _update(self, lent: bool) -> None:
-        """Update from the gradients that are there; forget those that were lent."""
-        targets = self._set_up()
-        params = targets.parameters.values()
-        if any(map(capturing, {device_of(p.array) for p in params} - {CPU})):
+    def _ordered(self, targets: Target, params: list[Any], grads: Any) -> list[Any] | None:
+        """Return a caller's gradients in the order of the parameters, zeros for missing ones.
+
+        None if they do not fit; whoever lends them says why.
+        """
+        found = None if grads is None else targets.ordered(grads)
+        if found is None:
+            return None
+        found = lent_arrays(params, found, lendable)
+        if not fits(params, found):
+            return None
+        if self._missing_gradients != "skip":
+            for i in absent(params, found):
+                found[i] = zeros_like(params[i].array)
+        return found
+
+    def _step_at_once(
+        self,
+        plan: UpdatePlan,
+        params: list[Any],
+        gradients: Any,
+        loss_scale: float | None,
+        lent: bool,
+    ) -> bool:
+        """Make the step of a plan, if nobody's code runs between gradients and step.
+
+        What is to be done to gradients is folded into it. False, with nothing changed, if there is
+        more to do.
+        """
+        steps, hooks = plan.steps, self._hooks
+        if steps is None or hooks is None or not plan.only_steps:
+            return False
+        pre, post = hooks.tables()
+        scales = scales_of(params)
+        if lent:
+            scales = None if loss_scale is None else [loss_scale] * len(params)
+        asked = self.monitor or self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
+        if pre or scales or asked or steps.batch.on_gpu:
+            # 'post' hooks see what has become of the gradients
+            return not post and Folded(self, plan, gradients, scales, lent).run(list(pre.values()))
+        if steps.batch.prepared:
+            steps.batch.prepare(gradients, None, 1.0, False)
+        step(self, plan, None, [], self._adapts())
+        return True
+
+    def _call_post_hooks(self, params: list[Any], gradients: Any, lent: bool) -> None:
+        """Call the 'post' hooks, which see the gradients of an update that is made."""
+        enter(self, POST)
+        try:
+            if lent:
+                self._lend(params, gradients, None)
+            self.call_hooks("post")
+        finally:
+            self._set_up().finish()
+            if lent:
+                clear_all(params)
+
+    def _lend(self, params: list[Any], given: Any, loss_scale: float | None) -> None:
+        """Lend a caller's gradients: a list of those that fit, or whatever was given."""
+        if type(given) is not list or len(given) != len(params) or not (fit := fits(params, given)):
+            lend_gradients(self._set_up(), given, loss_scale)
+        elif fit == 2:
+            lend_all(params, given, loss_scale)
+        else:
+            for param, grad in zip(params, given, strict=True):
+                lend_one(param, grad, loss_scale)
+
+    def _update_openly(
+        self,
+        plan: UpdatePlan | None,
+        params: list[Any],
+        given: Any,
+        loss_scale: float | None,
+        lent: bool,
+        called: bool,
+    ) -> None:
+        """Make one update in which hooks and rules see the gradients of parameters.
+
+        Parameters
+        ----------
+        plan : UpdatePlan or None
+            What has been found to hold with these gradients.
+        params : list of Parameter
+            All parameters.
+        given, loss_scale, lent
+            What the caller gave; its gradients in the order of the parameters, if they fit.
+        called : bool
+            Whether all parts of the update are called, since some of them are somebody's own.
+        """
+        targets, own, t = self._set_up(), self.__dict__, self.t
+        if loaded_cupy() is not None and any(
+            map(capturing, {device_of(p.array) for p in params} - {CPU})
+        ):
             refuse_capture(self)
-        alone = isinstance(targets, ArrayTarget) and not lent
-        if alone and all(peek_grad(param) is None for param in params):
+        if lent:
+            self._lend(params, given, loss_scale)
+        elif isinstance(targets, ArrayTarget) and len(absent(params, given)) == len(params):
             raise ValueError(
                 "there are no gradients: call update(lossfun, ...) with a function that "
                 "returns (loss, gradients), or apply_gradients(gradients)"
             )
-        own, t = self.__dict__, self.t
+        assert self._hooks is not None
+        pre, post = self._hooks.tables()
         found = {name: own[name] for name in _FOUND if name in own}
         try:
-            if self.t == 0:
+            if t == 0:
                 self._before_first_update()
-            self._check_left_scales()
-            self.reallocate_cleared_grads()
-            if list(self._set_up_hooks()) or any(map(is_scaled, params)):
+            scaled = scales_of(params) is not None
+            if scaled:
+                self._check_left_scales()
+            if called or missing(params):
+                self.reallocate_cleared_grads()
+                plan = None
+            if (scaled or pre or post) and (
+                plan is None or plan.reaches(gradients_of(params))
+            ):
                 # gradients are written, and nothing else is meant to be
                 copy_shared_gradients(params)
-            self._unscale_and_look()
-            self.check_nan_in_grads()
-            self.call_hooks("pre")
+                plan = None
+            if scaled or self.monitor or self._decides():
+                self._unscale_and_look()
+                plan = None
+            own["_loss_scaling_isnan"] = False
+            if called or self._loss_scaling_is_dynamic:
+                self.check_nan_in_grads()
+            if called or pre:
+                self.call_hooks("pre")
+                plan = None
             self._refuse_nonfinite()
-            if not targets.unchanged():
+            if (called or pre) and not targets.unchanged():
                 # a hook has put other arrays into it
                 self._refresh()
                 self.reallocate_cleared_grads()
-            self._update_parameters()
-            self.reallocate_cleared_grads()
-            self.call_hooks("post")
+            self._update_parameters(plan)
+            if called or missing(params):
+                self.reallocate_cleared_grads()
+            if called or post:
+                self.call_hooks("post")
         finally:
             if self.t == t:
                 # nothing has been updated, and nothing found
                 for name in _FOUND:
                     own.pop(name, None)
                 own.update(found)
-            unscaled, self._unscaled = self._unscaled, None
-            self._facts = None
+            unscaled = own.pop("_unscaled", None)
+            own.pop("_facts", None)
             targets.finish()
-            narrow_gradients(unscaled or ())
+            if unscaled:
+                narrow_gradients(unscaled)
             if lent:
-                for param in params:
-                    param.cleargrad()
+                clear_all(params)
+
+    def _decides(self) -> bool:
+        """Tell whether the update depends on what its gradients are."""
+        return self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
 
     def _before_first_update(self) -> None:
         """Get ready for the first update; there is nothing to do here."""
 
-    def _update_parameters(self) -> None:
-        """Count the step, run the rules unless it is to be skipped, and report."""
+    def _update_parameters(self, plan: UpdatePlan | None) -> None:
+        """Count the step, run the rules unless it is to be skipped, and report.
+
+        `plan` is what holds, if nobody's code has run since that was found.
+        """
         safe = self.is_safe_to_update()
-        work = Dispatch(self._present() if safe else {}, self._work)
-        self._work = work if safe else None
-        work.check()
+        if not safe:
+            plan = None
+        elif plan is None:
+            plan = self._plan_now()
         own, t = self.__dict__, self.t
-        noted: dict[str, Any] = {"t": t + 1}
-        adapts = overrides(self, "update_loss_scale", LossScaling)
+        adapts = self._adapts()
+        noted: dict[str, Any] = {
+            "t": t + 1,
+            "_last": self._report(t + 1, () if plan is None else plan.paths, not safe),
+        }
         if not adapts:
             noted["_loss_scale"] = self._next_loss_scale()
-        noted["_last"] = self._report(t + 1, not safe, work.paths)
-        # Ctrl-C between two parameters, or between a count and its step, would break a state
-        with DeferredInterrupt():
-            enter(self, MIDDLE)
-            try:
-                work.run(own, noted)
-                if adapts:
-                    self.update_loss_scale()
-            except BaseException:
-                if own.get("_last") is not noted["_last"]:
-                    # a step that no parameter has taken is not counted
-                    noted["_last"] = self._report(t + 1, not safe, work.applied)
-                    own.update(noted if work.applied else {"t": t})
-                raise
-            finally:
-                enter(self, POST)
-        batch = work.only_batch if safe else None
-        self._kept = repeatable(self, GradientMethod, batch, work.applied)
+        enter(self, MIDDLE)
+        try:
+            if plan is not None and plan.only_steps and not adapts:
+                # signals are held back by it, where it is not all one call into C
+                plan.run(own, noted)
+                return
+            # Ctrl-C between two parameters, or between a count and its step, would break a state
+            with DeferredInterrupt(), np.errstate(all="ignore"):
+                try:
+                    if plan is None:
+                        own.update(noted)
+                    else:
+                        plan.run(own, noted)
+                    if adapts:
+                        self.update_loss_scale()
+                except BaseException:
+                    if own.get("_last") is not noted["_last"]:
+                        # a step that no parameter has taken is not counted
+                        applied = () if plan is None else plan.applied
+                        noted["_last"] = self._report(t + 1, applied, not safe)
+                        own.update(noted if applied else {"t": t})
+                    raise
+        finally:
+            enter(self, POST)
+
+    def _plan_now(self) -> UpdatePlan:
+        """Return the plan of this update: the last one, if it holds, or a new one."""
+        parameters = self._set_up().parameters
+        gradients = gradients_of(list(parameters.values()))
+        skip = self._missing_gradients == "skip"
+        if self._plan is None or not self._plan.holds(parameters, gradients, skip):
+            own = self.__dict__
+            own["_plan"] = None
+            with np.errstate(all="ignore"):
+                own["_plan"] = UpdatePlan(parameters, gradients, skip)
+        assert self._plan is not None
+        batch = None if self._plan.steps is None else self._plan.steps.batch
+        if batch is not None and batch.prepared:
+            batch.prepare(gradients, None, 1.0, False)
+        return self._plan
+
+    def _adapts(self) -> bool:
+        """Tell whether the loss scale is adapted in a way of a subclass, or of this object."""
+        return has_other(self, "update_loss_scale", LossScaling.update_loss_scale)
 
     def _report(
-        self, t: int, skipped: bool, applied: tuple[str, ...]
-    ) -> UpdateReport | tuple[Any, ...]:
-        """Return what `last_update` becomes."""
-        facts = self._facts
-        if isinstance(facts, PendingStats):
-            return t, skipped, facts, self._loss_scale, applied
-        return UpdateReport(
-            t=t,
-            skipped=skipped,
-            nonfinite=None if facts is None else facts.nonfinite,
-            grad_norm=None if facts is None else facts.norm,
-            loss_scale=self._loss_scale,
-            applied=applied,
-        )
+        self, t: int, applied: tuple[str, ...], skipped: bool
+    ) -> tuple[int, bool, Any, float | None, tuple[str, ...]]:
+        """Return what `last_update` is made of."""
+        return t, skipped, self._facts, self._loss_scale, applied
 
-    def _repeat(self, grads: Any = None, loss_scale: float | None = None) -> bool:
-        """Make the update of before again, with other gradients, if that is all there is to do."""
-        return self._kept is not None and self._kept.run(self, grads, loss_scale)
+
+# The parts of an update as they are here, not as they may be patched.
+_PARTS = parts_of(GradientMethod)
 
 
 def _no_pair(returned: Any) -> str:

@@ -11,7 +11,7 @@ from fastadam.kernels.dtypes import type_name
 from fastadam.model.parameter import Parameter, lend, lendable, replace_grad
 from fastadam.update.target import Target
 
-__all__ = ["lend_gradients"]
+__all__ = ["lend_gradients", "lend_one"]
 
 
 def lend_gradients(targets: Target, grads: Any, loss_scale: float | None = None) -> None:
@@ -42,13 +42,28 @@ def lend_gradients(targets: Target, grads: Any, loss_scale: float | None = None)
         for path, grad in targets.gradients(grads).items()
     ]
     for param, checked in ready:
-        if checked is None:
-            param.cleargrad()
-        elif isinstance(param, Parameter):
-            lend(param, checked)
-        else:
-            replace_grad(param, checked)
-        param._loss_scale = loss_scale
+        lend_one(param, checked, loss_scale)
+
+
+def lend_one(param: Any, checked: Any, loss_scale: float | None) -> None:
+    """Give a parameter a gradient that fits.
+
+    Parameters
+    ----------
+    param : Parameter
+        The parameter.
+    checked : array or None
+        Its gradient.
+    loss_scale : float or None
+        What the loss was multiplied by.
+    """
+    if checked is None:
+        param.cleargrad()
+    elif isinstance(param, Parameter):
+        lend(param, checked)
+    else:
+        replace_grad(param, checked)
+    param._loss_scale = loss_scale
 
 
 def _checked(param: Any, grad: Any) -> npt.NDArray[Any]:

@@ -7,8 +7,10 @@ from typing import Any, TypeVar
 
 __all__ = [
     "brought_by_class",
+    "brought_by_fastadam",
     "class_attribute",
     "class_overrides",
+    "has_other",
     "has_own_update",
     "is_chainers",
     "is_ours",
@@ -115,6 +117,35 @@ def has_own_update(param: Any, ours: Any) -> bool:
     if "update" in getattr(param, "__dict__", ()):
         return True
     return update is not None and update is not ours and not _is_chainers_update(update)
+
+
+def brought_by_fastadam(kind: type[Any], name: str) -> bool:
+    """Tell whether what a class has under a name is a function of this library.
+
+    Parameters
+    ----------
+    kind : type
+        The class.
+    name : str
+        The method.
+    """
+    function = _function(getattr(kind, name, None))
+    return str(getattr(function, "__module__", "")).startswith("fastadam.")
+
+
+def has_other(obj: Any, name: str, ours: Any) -> bool:
+    """Tell whether an object, or its class, has another function under a name than this library's.
+
+    Parameters
+    ----------
+    obj : object
+        The object.
+    name : str
+        The method.
+    ours : function
+        That of this library, as it was when it was imported.
+    """
+    return name in obj.__dict__ or getattr(type(obj), name) is not ours
 
 
 def is_ours(kind: type[Any]) -> bool:

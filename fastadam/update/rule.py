@@ -23,7 +23,6 @@ from fastadam.update.gradients import copy_shared_gradients, is_scaled, unscale_
 from fastadam.update.hooks import Hook, HookTable
 from fastadam.update.hyperparameter import Hyperparameter, plain
 from fastadam.update.master import follow, new_master, round_to
-from fastadam.update.rule_batch import RuleBatch
 from fastadam.update.state_loading import prepare_state
 
 __all__ = ["UpdateRule", "master_of", "uses_master"]
@@ -305,17 +304,6 @@ class UpdateRule:
         return None
 
     @classmethod
-    def batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> RuleBatch:
-        """Return rules and parameters that are updated together, to be kept between updates.
-
-        Parameters
-        ----------
-        rules, params : sequence
-            As for `update_batch`.
-        """
-        return RuleBatch(rules, params)
-
-    @classmethod
     def check_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
         """Raise what `update_batch` would refuse, and change nothing; by default, accept.
 
@@ -438,6 +426,21 @@ class UpdateRule:
         if stepped is not param:
             self._fp32_param = stepped
             round_to(param, stepped)
+
+    def _steps_with_others(self) -> bool:
+        """Tell whether the kernels step this rule's parameter, together with others."""
+        return False
+
+    def _check_single(self, param: Any) -> Any:
+        """Raise what an update would refuse; return what tells later that it is still good.
+
+        None if that is to be asked again each time.
+        """
+        type(self).check_batch([self], [param])
+
+    def _is_known_to_write_state(self) -> bool:
+        """Tell whether `_written` knows all arrays of the state."""
+        return False
 
     def _check_parameter(self, path: str, param: Any) -> None:
         """Refuse a parameter that this rule can never update; by default, take any."""

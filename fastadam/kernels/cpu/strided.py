@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CHUNK", "chunks"]
+from fastadam.kernels.dtypes import computing_dtype, is_half
+
+__all__ = ["CHUNK", "chunks", "dense_gradient"]
 
 # Elements per chunk: five float64 buffers of this size fit in a second-level cache.
 CHUNK = 8192
@@ -37,3 +39,23 @@ def chunks(p: Array, g: Array, *state: Array) -> Any:
         order="K",
         buffersize=CHUNK,
     )
+
+
+def dense_gradient(p: Array, g: Array) -> Array:
+    """Return a copy of a gradient in the layout of its parameter, which the loops can walk.
+
+    Parameters
+    ----------
+    p : numpy.ndarray
+        The array of the parameter, or of its master.
+    g : numpy.ndarray
+        The gradient, of the same shape and any real floating dtype. A half type that there are
+        loops for beside `p` is kept, everything else is rounded to what steps are computed in.
+    """
+    computing = computing_dtype(p.dtype)
+    dtype = g.dtype.newbyteorder("=")
+    both_half = is_half(dtype) and computing == np.float32 and p.dtype in (dtype, computing)
+    dense: Array = np.empty_like(p, dtype if both_half else computing, subok=False)
+    with np.errstate(all="ignore"):
+        np.copyto(dense, g, casting="same_kind")
+    return dense

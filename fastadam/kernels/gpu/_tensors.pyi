@@ -4,12 +4,16 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import disjoint_base
 
+from fastadam.kernels._source import Source
+
 @disjoint_base
 class DeviceRows:
     def __init__(
         self,
+        source: Source,
+        places: list[int],
         p: list[Any],
-        state: dict[str, list[Any]],
+        state: list[list[Any]],
         halves: list[Any],
         kind: type[Any],
         dtype: np.dtype[Any],
@@ -19,13 +23,6 @@ class DeviceRows:
         low: npt.NDArray[np.uintp],
         high: npt.NDArray[np.uintp],
     ) -> None: ...
-    def follow(
-        self,
-        params: list[Any],
-        attribute: str,
-        rules: list[Any],
-        ts: list[int],
-        gradients: list[Any],
-    ) -> bool: ...
+    def refresh(self) -> bool: ...
 
 __test__: dict[Any, Any]

@@ -3,13 +3,14 @@
 Arrays on a GPU are known here by what they say of themselves; CuPy is not needed to build this.
 """
 
-from cpython.dict cimport PyDict_GetItem
-from cpython.object cimport PyObject
+from cpython.ref cimport PyObject
+
+from fastadam.kernels._source cimport Found, Source
+from fastadam.kernels.cpu._tensors cimport N_STREAMS
 
 
-cdef object state_array(dict state, str key):
-    """An array of a state by its name, None if it is not there."""
-    cdef PyObject* found = PyDict_GetItem(state, key)
+cdef inline object or_none(PyObject* found):
+    """An object, None for NULL."""
     return None if found == NULL else <object> found
 
 
@@ -18,10 +19,14 @@ cdef class DeviceRows:
 
     Parameters
     ----------
+    source : Source
+        Who owns the arrays.
+    places : list of int
+        Which of the source's parameters the rows are.
     p : list
         The arrays of the parameters, in the order of the rows.
-    state : dict of str to list
-        Those of the streams that are there, by name.
+    state : list of list
+        Those of the streams, None for one that is not there.
     halves : list
         The half-precision parameters that ``p`` are masters of, None where there is none.
     kind, dtype, device : type, numpy.dtype, int
@@ -29,12 +34,13 @@ cdef class DeviceRows:
     orders : list of str
         The attributes that tell whether each gradient has the layout of the others.
     addresses : numpy.ndarray of uint64
-        Where the gradients are; `follow` writes it.
+        Where the gradients are; `refresh` writes it.
     low, high : numpy.ndarray of uintp
         Where the memory of the parameters begins, ascending, and the greatest end so far.
     """
 
-    cdef list p, names, arrays, halves
+    cdef Source source
+    cdef list places, p, state, halves
     cdef object kind, dtype
     cdef Py_ssize_t device
     cdef list orders
@@ -43,8 +49,10 @@ cdef class DeviceRows:
 
     def __init__(
         self,
+        Source source,
+        list places,
         list p,
-        dict state,
+        list state,
         list halves,
         object kind,
         object dtype,
@@ -54,9 +62,10 @@ cdef class DeviceRows:
         const size_t[::1] low,
         const size_t[::1] high,
     ):
+        self.source = source
+        self.places = places
         self.p = p
-        self.names = list(state)
-        self.arrays = list(state.values())
+        self.state = state
         self.halves = halves
         self.kind = kind
         self.dtype = dtype
@@ -69,31 +78,23 @@ cdef class DeviceRows:
     def __reduce__(self):
         raise TypeError("addresses cannot be copied")
 
-    def follow(self, list params, str attribute, list rules, list ts, list gradients):
-        """Take over the addresses of new gradients; False if anything else is not as it was.
-
-        The lists are as for ``_tensors.Rows.follow``.
-        """
+    def refresh(self):
+        """Read the addresses of the gradients; False if anything else is not as it was."""
         cdef Py_ssize_t i, k
-        cdef object array, state, grad, data
+        cdef object array, grad, data
+        cdef list state
         cdef size_t begin
+        cdef Found found
         for i in range(len(self.p)):
-            array = getattr(params[i], attribute)
-            if self.halves[i] is not None:
-                if array is not self.halves[i] or rules[i]._fp32_param is None:
-                    return False
-                array = getattr(rules[i]._fp32_param, attribute)
-            state = rules[i]._state
-            if (
-                array is not self.p[i]
-                or type(state) is not dict
-                or rules[i].t != ts[i]
-            ):
+            if not self.source.read(<Py_ssize_t> self.places[i], &found) or found.g == NULL:
                 return False
-            for k in range(len(self.names)):
-                if state_array(<dict> state, self.names[k]) is not (<list> self.arrays[k])[i]:
+            array, grad = <object> found.p, <object> found.g
+            if array is not self.p[i] or or_none(found.half) is not self.halves[i]:
+                return False
+            state = self.state[i]
+            for k in range(N_STREAMS):
+                if state[k] is not None and or_none(found.state[k]) is not state[k]:
                     return False
-            grad = gradients[i]
             if (
                 type(grad) is not self.kind
                 or not (grad.dtype is self.dtype or grad.dtype == self.dtype)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from fastadam.algorithms.adam import ADAM, Coefficients
+from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_arrays, check_scalars, extent
 from fastadam.kernels.backend import address, device_of, get_array_module
 from fastadam.kernels.dtypes import computing_dtype, stored
@@ -71,8 +71,11 @@ class GpuTable:
     What `Table` does on the CPU, it does on a GPU; `places` and `numbers` are as there.
     """
 
-    def __init__(self, steps: list[Step], places: list[int], numbers: dict[int, int]) -> None:
+    def __init__(
+        self, steps: list[Step], places: list[int], numbers: dict[int, int], source: Source
+    ) -> None:
         self.steps = steps
+        self._source = source
         self.places = places
         self.device, *types = gpu_key(steps[0])
         storage, self._flags = types[:3], tuple(types[3:])
@@ -114,28 +117,15 @@ class GpuTable:
         own = sum(table.uploads for table in self._on_gpu.values())
         return own + (0 if self._squares is None else self._squares.uploads)
 
-    def extents(self, key: str) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
-        """First byte and last byte plus one of every array of one kind; 0 where there is none."""
-        if key == "half":
-            low = self.table["half"].astype(np.uintp)
-            return low, low + np.where(low != 0, 2 * self.table["n"], 0).astype(np.uintp)
-        arrays = [step.named().get(key) for step in self.steps]
-        spans = np.array([(0, 0) if a is None else extent(a) for a in arrays], np.uintp)
-        return spans[:, 0], spans[:, 1]
-
-    def copy_gradient(self, i: int) -> None:
-        """Read the gradient of one row from a copy."""
-        with on_device(self.device):
-            g = self._dense[i].g.copy()
-        self._dense[i] = self._dense[i]._replace(g=g)
-        self.addresses[i] = address(g)
-
-    def runs(self, serial: bool) -> list[Callable[[], None]]:
-        """Step the rows in one launch; where they overlap, in one each."""
-        calls: list[Callable[[], None]] = [self.run]
+    def run_anew(self, serial: bool) -> None:
+        """Step the rows as they were described, in one launch; where they overlap, in one each."""
         if serial:
-            calls = [partial(self._run_alone, i) for i in range(len(self.steps))]
-        return calls + [partial(self._write_back, i) for i in self.others]
+            for i in range(len(self.steps)):
+                self._run_alone(i)
+        else:
+            self.run()
+        for i in self.others:
+            self._write_back(i)
 
     def run(self, replayed: Any = None) -> None:
         """Launch the step of all rows; with scalars that are on the GPU, if they are given."""
@@ -183,7 +173,7 @@ class GpuTable:
     def _run_alone(self, i: int) -> None:
         """Launch the step of one row, whose arrays others share."""
         step = self._dense[i]
-        GpuTable([step], [0], {id(step.coefficients): 0}).run()
+        GpuTable([step], [0], {id(step.coefficients): 0}, self._source).run()
 
     def _write_back(self, i: int) -> None:
         """Write what was stepped in dense copies to the arrays themselves."""
@@ -199,8 +189,25 @@ class GpuTable:
         halves: Sequence[Any],
         low: npt.NDArray[np.uintp],
         high: npt.NDArray[np.uintp],
-    ) -> None:
-        """Make ready for `follow`; the gradients are not kept alive."""
+    ) -> bool:
+        """Make ready for `refresh`, if the arrays are what can be read again.
+
+        Parameters
+        ----------
+        halves : sequence of cupy.ndarray or None
+            The half-precision parameters that are rounded from their masters.
+        low, high : numpy.ndarray of uintp
+            Where the arrays that are written begin, ascending, and the greatest end so far.
+
+        Returns
+        -------
+        bool
+            False if not: then gradients that share memory with what is written have been copied,
+            and `run_anew` makes the step.
+        """
+        copied = self._untangle(low, high)
+        if copied or self.others or not self._keep_masters(halves):
+            return False
         steps = self.steps
         # masters were rounded after this step, but are within the next: gradients are looked at
         # again, wherever they are
@@ -208,8 +215,13 @@ class GpuTable:
         named = [step.named() for step in steps]
         orders = ["_c_contiguous" if s.p.flags.c_contiguous else "_f_contiguous" for s in steps]
         self._rows = DeviceRows(
+            self._source,
+            self.places,
             [step.p for step in steps],
-            {key: [arrays[key] for arrays in named] for key in self._streams},
+            [
+                [arrays[key] if key in self._streams else None for key in ADAM.state]
+                for arrays in named
+            ],
             list(halves),
             type(steps[0].g),
             steps[0].g.dtype,
@@ -223,8 +235,24 @@ class GpuTable:
         # what a graph needs is there before one is captured
         self._on_gpu["tensors"].put(self.table)
         self.reserve()
+        return True
 
-    def keep_masters(self, halves: Sequence[Any]) -> bool:
+    def _untangle(self, low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> bool:
+        """Read gradients that reach into what is written from copies; tell whether any does."""
+        reach = np.concatenate([np.zeros(1, np.uintp), high])
+        copied = False
+        for i, step in enumerate(self.steps):
+            begin, end = extent(step.g)
+            # of those that begin before its end
+            if begin != end and reach[np.searchsorted(low, end, side="left")] > begin:
+                with on_device(self.device):
+                    g = self._dense[i].g.copy()
+                self._dense[i] = self._dense[i]._replace(g=g)
+                self.addresses[i] = address(g)
+                copied = True
+        return copied
+
+    def _keep_masters(self, halves: Sequence[Any]) -> bool:
         """Note the half-precision arrays that parameters are the masters of, None for none.
 
         False if one cannot be walked beside its master.
@@ -242,25 +270,17 @@ class GpuTable:
             row["half"], row["half_type"] = address(half), stored(half.dtype)
         return True
 
-    def follow(
-        self,
-        params: list[Any],
-        attribute: str,
-        rules: list[Any],
-        ts: list[int],
-        gradients: list[Any],
-        coefficients: list[Coefficients],
-    ) -> bool:
-        """Take over the gradients and coefficients of another step, as `Batch.follow` says."""
+    def refresh(self, coefficients: list[Coefficients]) -> bool:
+        """Take over the gradients and coefficients of another step, as `Batch.refresh` says."""
         assert self._rows is not None
         own = [coefficients[i] for i in self.sets]
         if any(flags_of(c) != self._flags for c in own):
             return False
         least = np.finfo(self.computing).tiny
         if any(0 < abs(c.eps) < least for c in own):
-            # the longer way says what is wrong, or that nothing is
+            # whoever describes the steps says what is wrong, or that nothing is
             return False
-        if not self._rows.follow(params, attribute, rules, ts, gradients):
+        if not self._rows.refresh():
             return False
         self._set_scalars(own)
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastadam.update.gradients import PendingStats
-from fastadam.update.rule_batch import RuleBatch
+from fastadam.update.plan import UpdatePlan
 from fastadam.update.target import Target
 
 __all__ = ["Replay", "refuse_capture"]
@@ -22,10 +22,8 @@ class Replay:
         The optimizer, as it was at the capture.
     targets : Target
         The optimizer's.
-    batch : RuleBatch
+    plan : UpdatePlan
         All that there was to update.
-    applied : tuple of str
-        The paths of its parameters.
     gradients : list of array
         The gradients that were captured; kept alive, as the graph reads them.
     found : PendingStats, optional
@@ -39,8 +37,7 @@ class Replay:
         self,
         optimizer: Any,
         targets: Target,
-        batch: RuleBatch,
-        applied: tuple[str, ...],
+        plan: UpdatePlan,
         gradients: list[Any],
         found: PendingStats | None,
         held: tuple[list[float | None] | None, list[Any]] | None,
@@ -48,9 +45,7 @@ class Replay:
         self._parameters = targets.parameters
         self._settings = _settings(optimizer)
         self._targets = targets
-        self._batch = batch
-        self._captured = batch.captured()
-        self._applied = applied
+        self._plan = plan
         self._gradients = gradients
         self._found = found
         self._held = held
@@ -59,7 +54,7 @@ class Replay:
         """Take in that an earlier graph may be launched in the place of this one."""
         if (
             earlier is not None
-            and earlier._captured is self._captured
+            and earlier._plan is self._plan
             and (earlier._found is None) != (self._found is None)
         ):
             # one of the two looks at no gradient, and nobody says which it will be
@@ -78,8 +73,8 @@ class Replay:
             self._targets.parameters is not self._parameters
             or self._settings != _settings(optimizer)
             or not self._targets.unchanged()
-            or not self._batch.ready(gradients)
-            or self._batch.captured() is not self._captured
+            or optimizer._plan is not self._plan
+            or not self._plan.holds(self._parameters, gradients, self._plan.skip)
             or not self._divides_by_what_is_left()
         ):
             raise RuntimeError(
@@ -88,15 +83,16 @@ class Replay:
             )
         t = optimizer.t + 1
         found = None if self._found is None else self._found.again()
-        report = (t, False, found, optimizer._loss_scale, self._applied)
+        report = (t, False, found, optimizer._loss_scale, self._plan.paths)
         unscaled = () if self._held is None else self._held[1]
-        self._batch.replay(optimizer.__dict__, {"t": t, "_last": report}, unscaled)
+        assert self._plan.steps is not None
+        self._plan.steps.replay(optimizer.__dict__, {"t": t, "_last": report}, unscaled)
 
     def _divides_by_what_is_left(self) -> bool:
         """Tell whether a backward pass has left no other loss scale than the captured one."""
         if self._held is None:
             return True
-        left = [getattr(param, "_loss_scale", None) for param in self._batch.params]
+        left = [getattr(param, "_loss_scale", None) for param in self._plan.params]
         return not any(left) or left == self._held[0]
 
 

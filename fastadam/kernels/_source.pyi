@@ -1,0 +1,12 @@
+from typing import Any
+
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class Source: ...
+
+@disjoint_base
+class ArraySource(Source):
+    def __init__(self, steps: list[Any], halves: list[Any]) -> None: ...
+
+__test__: dict[Any, Any]

@@ -1,0 +1,3 @@
+from typing import Any
+
+__test__: dict[Any, Any]

@@ -1,0 +1,63 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import disjoint_base
+
+from fastadam.kernels._source import Source
+
+@disjoint_base
+class Written: ...
+
+@disjoint_base
+class Rows:
+    def __init__(
+        self,
+        source: Source,
+        places: list[int],
+        table: npt.NDArray[np.void],
+        coefficients: npt.NDArray[Any],
+        sets: list[int],
+        loop: object,
+        strided: list[int],
+        bfloat16: int,
+    ) -> None: ...
+    @property
+    def total(self) -> int: ...
+    @property
+    def moved(self) -> bool: ...
+    @property
+    def without(self) -> int: ...
+    @property
+    def to_round(self) -> list[tuple[Any, Any]]: ...
+    def arrays(self, i: int) -> tuple[Any, Any, Any, tuple[Any, ...]]: ...
+    def may_write(self) -> bool: ...
+    def release(self) -> None: ...
+
+def refresh(
+    tables: list[Rows],
+    written: Written,
+    coefficients: list[Any],
+    loose: bool,
+    convert: Callable[[Any, Any], Any],
+) -> bool: ...
+def reaches(written: Written, arrays: list[Any], more: list[Any]) -> bool: ...
+def run(
+    tables: list[Rows], n_threads: list[int], coefficients: list[Any], serial: bool
+) -> None: ...
+def commit(
+    source: Source, owner: dict[str, Any], noted: dict[str, Any], unscaled: list[Any]
+) -> None: ...
+def step_and_commit(
+    tables: list[Rows],
+    n_threads: list[int],
+    coefficients: list[Any],
+    serial: bool,
+    source: Source,
+    owner: dict[str, Any],
+    noted: dict[str, Any],
+    unscaled: list[Any],
+) -> None: ...
+
+__test__: dict[Any, Any]

@@ -1,0 +1,28 @@
+from typing import Any
+
+from typing_extensions import disjoint_base
+
+from fastadam.kernels._source import Source
+
+@disjoint_base
+class RuleSource(Source):
+    gradients: list[Any]
+    def __init__(
+        self,
+        params: list[Any],
+        rules: list[Any],
+        attribute: str,
+        streams: list[tuple[str | None, ...]],
+        states: list[dict[str, Any]],
+        begun: list[bool],
+        masters: list[Any],
+    ) -> None: ...
+    def count_again(self) -> None: ...
+    @property
+    def params(self) -> list[Any]: ...
+    @property
+    def rules(self) -> list[Any]: ...
+    @property
+    def ts(self) -> list[int]: ...
+
+__test__: dict[Any, Any]

@@ -1,0 +1,330 @@
+"""The plan of an update: who is updated how, found once and kept as long as that is so.
+
+Nobody announces a change, and nothing counts changes: before every update, and after every call of
+users' code, what the plan was made of is compared with what there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+from fastadam.kernels._noted import Noted
+from fastadam.kernels.arrays import check_apart
+from fastadam.kernels.backend import is_array
+from fastadam.model._gradients import gradients_of
+from fastadam.model.parameter import Parameter, peek_grad
+from fastadam.update.gradients import copy_shared_gradients, put_back_gradients
+from fastadam.update.hooks import hooks_of
+from fastadam.update.overrides import brought_by_fastadam, has_own_update
+from fastadam.update.rule import UpdateRule
+from fastadam.update.rule_steps import RuleSteps
+
+__all__ = ["UpdatePlan"]
+
+# What is passed over by steps together, which do the same: as it is here, not as it may be patched.
+_UPDATE = Parameter.update
+
+# What of a class says how its rules are updated.
+_METHODS = ("batch_key", "update", "__setattr__", "t")
+# And what of a rule that is not stepped together with others.
+_FIELDS = ["enabled", "batch_key", "update_batch", "check_batch", "update", "update_core"]
+
+
+class _Single:
+    """A rule that updates its parameter by itself."""
+
+    def __init__(self, path: str, param: Any) -> None:
+        self.path, self.param = path, param
+        self.rule = param.update_rule
+        self._checked: RuleSteps | None = None
+
+    def check(self) -> None:
+        """Raise what the update of this parameter would refuse, and change nothing."""
+        if not isinstance(self.rule, UpdateRule):
+            return
+        checked = self._checked
+        if checked is None or not checked.fits([peek_grad(self.param)]):
+            self._checked = self.rule._check_single(self.param)
+
+
+class _Group:
+    """Rules of one `batch_key`, which their class updates together in its own way."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.rules: list[Any] = []
+        self.params: list[Any] = []
+
+    def check(self) -> None:
+        """Raise what the update would refuse, and change nothing."""
+        type(self.rules[0]).check_batch(self.rules, self.params)
+
+    def update(self) -> None:
+        """Update all parameters."""
+        type(self.rules[0]).update_batch(self.rules, self.params)
+
+
+class UpdatePlan:
+    """Who is updated how.
+
+    Parameters
+    ----------
+    parameters : dict of str to Parameter
+        All parameters of the target, by path. Those without an enabled rule, or without an array,
+        are left out unless they have an `update` of their own.
+    gradients : list
+        Their gradients, in this order.
+    skip : bool
+        Whether parameters without a gradient are left out, too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        What any of the rules would refuse.
+
+    Attributes
+    ----------
+    paths : tuple of str
+        Paths of all parameters that are to be updated.
+    steps : RuleSteps or None
+        What the kernels step in one call.
+    only_steps : bool
+        Whether the kernels step all that there is to do: nobody else's code runs.
+    is_whole : bool
+        Whether the kernels step all parameters that there are.
+    """
+
+    def __init__(self, parameters: dict[str, Any], gradients: list[Any], skip: bool) -> None:
+        self.parameters = parameters
+        self.params = list(parameters.values())
+        self.skip = skip
+        self.absent = [grad is None for grad in gradients] if skip else []
+        self._singles: list[_Single] = []
+        self._groups: dict[Hashable, _Group] = {}
+        # they have no step to make, but something else
+        self._only_called: list[Any] = []
+        self._applied: set[str] = set()
+        self._rows: list[int] = []
+        self._noted = Noted()
+        # whether comparing is enough to know that all is as it was
+        self._comparable = True
+        self.paths = tuple(self._sort())
+        self.steps = self._described(gradients)
+        self._lasting = self._comparable and (self.steps is None or self.steps.lasting)
+        apart = self._singles or self._groups or self._only_called
+        self.only_steps = self.steps is not None and not apart
+        self.is_whole = self.only_steps and len(self._rows) == len(self.params)
+        self._pieces = len(self._groups) + len(self._singles) + (self.steps is not None)
+        # whether one call, or one rule, updates all parameters that there are
+        self._is_one = self._pieces == 1 and len(self.paths) == len(self.params)
+        self.check()
+        if not self._is_one:
+            self._check_apart()
+
+    def _sort(self) -> list[str]:
+        """Find out how every parameter is updated; return the paths of those that are."""
+        paths: list[str] = []
+        taken: set[int] = set()
+        kinds: dict[Any, None] = {}
+        for i, (path, param) in enumerate(self.parameters.items()):
+            rule = getattr(param, "update_rule", None)
+            own = has_own_update(param, _UPDATE)
+            kinds[type(param)] = None
+            if self.skip and (param.array is None or self.absent[i]):
+                self._note(param, rule)
+                continue
+            if rule is None or param.array is None or not getattr(rule, "enabled", True):
+                self._only_called += [param] if own else []
+                self._note(param, rule)
+                continue
+            paths.append(path)
+            kinds[type(rule)] = None
+            ours = isinstance(rule, UpdateRule) and not own and id(rule) not in taken
+            if ours and rule._steps_with_others():
+                taken.add(id(rule))
+                self._rows.append(i)
+                continue
+            self._note(param, rule)
+            # a rule that two parameters share counts its updates one after the other
+            key = rule.batch_key() if ours else None
+            if key is None:
+                self._singles.append(_Single(path, param))
+                continue
+            taken.add(id(rule))
+            self._comparable &= brought_by_fastadam(type(rule), "batch_key")
+            group = self._groups.setdefault(key, _Group())
+            group.paths.append(path)
+            group.rules.append(rule)
+            group.params.append(param)
+        for kind in kinds:
+            for name in _METHODS:
+                self._noted.attribute(kind, name)
+        return paths
+
+    def _note(self, param: Any, rule: Any) -> None:
+        """Note what says that a parameter is not stepped together with others."""
+        ours = isinstance(param, Parameter)
+        self._noted.attribute(param, "_update_rule" if ours else "update_rule")
+        self._noted.attribute(param, "_array" if ours else "array")
+        if hasattr(param, "__dict__"):
+            self._noted.instance(param)
+            self._noted.some(vars(param), ["update"])
+        if not isinstance(rule, UpdateRule):
+            if rule is not None:
+                self._noted.attribute(rule, "enabled")
+            return
+        self._noted.instance(rule)
+        self._noted.some(vars(rule), _FIELDS)
+        for hooks in hooks_of(rule).tables():
+            self._noted.entries(hooks)
+        if rule._is_known_to_write_state():
+            self._noted.some(vars(rule), ["_state", "_fp32_param"])
+            if type(rule.state) is dict:
+                self._noted.entries(rule.state)
+
+    def _described(self, gradients: list[Any]) -> RuleSteps | None:
+        """Describe what the kernels step in one call, if there is anything."""
+        if not self._rows:
+            return None
+        params = [self.params[i] for i in self._rows]
+        rules = [param.update_rule for param in params]
+        steps = RuleSteps(rules, params, self._own(gradients))
+        if not steps.refresh(self._own(gradients)):
+            raise RuntimeError("the arrays of parameters have changed while they were looked at")
+        return steps
+
+    def _own(self, gradients: list[Any]) -> list[Any]:
+        """Return the gradients of what the kernels step."""
+        if len(self._rows) == len(gradients):
+            return gradients
+        return list(map(gradients.__getitem__, self._rows))
+
+    @property
+    def applied(self) -> tuple[str, ...]:
+        """Paths of the parameters that have been updated so far."""
+        return tuple(path for path in self.paths if path in self._applied)
+
+    def check(self) -> None:
+        """Let everybody refuse before anybody writes; who is alone refuses by itself."""
+        if self._pieces > 1:
+            for group in self._groups.values():
+                group.check()
+            for single in self._singles:
+                single.check()
+
+    def _check_apart(self) -> None:
+        """Refuse arrays that are written and share memory with others, or with parameters."""
+        check_apart(
+            [
+                (path, key, array)
+                for path, param in self.parameters.items()
+                for key, array in _written(param)
+                if is_array(array)
+            ]
+        )
+
+    def holds(self, parameters: dict[str, Any], gradients: list[Any], skip: bool) -> bool:
+        """Tell whether the next update is made as this one, and make ready for it.
+
+        Parameters
+        ----------
+        parameters, gradients, skip
+            What there is now.
+        """
+        if (
+            parameters is not self.parameters
+            or skip is not self.skip
+            or not self._lasting
+            or not self._noted.same()
+            or (skip and [grad is None for grad in gradients] != self.absent)
+        ):
+            return False
+        steps = self.steps
+        if steps is None:
+            return True
+        own = gradients if self.is_whole else self._own(gradients)
+        # what lies elsewhere may share memory with what others write
+        return steps.same() and steps.refresh(own) and (self._is_one or not steps.batch.moved)
+
+    def reaches(self, gradients: list[Any]) -> bool:
+        """Tell whether a gradient may be part of what is written, by what was read last."""
+        if self._groups or self._only_called or self.steps is None:
+            return True
+        more = [array for single in self._singles for _, array in _written(single.param)]
+        return self.steps.batch.reaches(gradients, more)
+
+    def run(
+        self,
+        owner: dict[str, Any],
+        noted: dict[str, Any],
+        unscaled: Sequence[Any] = (),
+    ) -> None:
+        """Update the parameters: first those whose rules do it by themselves, then all others.
+
+        Rules go in the order of their paths; parameters that have no step to make, but an `update`
+        of their own, come last of these. With the step of the others, the attributes `owner` become
+        what is `noted`.
+
+        Parameters
+        ----------
+        owner, noted : dict
+            The attributes of the optimizer, and what some of them become.
+        unscaled : sequence of Parameter
+            Those whose gradients are true ones from then on.
+        """
+        self._applied.clear()
+        if self.only_steps:
+            assert self.steps is not None
+            self.steps.step(owner, noted, unscaled)
+            self._applied.update(self.paths)
+            return
+        # the rules' hooks see the new count
+        owner["t"] = noted.get("t")
+        # gradients are read as they were before the first step
+        copied = copy_shared_gradients(self.params) if self.reaches(gradients_of(self.params)) else []
+        try:
+            for single in self._singles:
+                self._apply([single.path], [single.rule], single.param.update)
+            for group in self._groups.values():
+                self._apply(group.paths, group.rules, group.update)
+            for param in self._only_called:
+                param.update()
+            if self.steps is None:
+                owner.update(noted)
+            else:
+                self._step_last(owner, noted, unscaled)
+        finally:
+            put_back_gradients(copied)
+
+    def _step_last(
+        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]
+    ) -> None:
+        """Make the steps of the kernels, after users' code has run."""
+        gradients = gradients_of(self.params)
+        steps = self.steps
+        assert steps is not None
+        if not (steps.same() and steps.refresh(self._own(gradients))):
+            steps = self._described(gradients)
+            assert steps is not None
+        steps.step(owner, noted, unscaled)
+        paths = list(self.parameters)
+        self._applied.update(map(paths.__getitem__, self._rows))
+
+    def _apply(self, paths: list[str], rules: list[Any], update: Callable[[], None]) -> None:
+        """Make an update and note whom it reached, by the rules' counts if it raises."""
+        before = [getattr(rule, "t", None) for rule in rules]
+        done = False
+        try:
+            update()
+            done = True
+        finally:
+            after = [getattr(rule, "t", None) for rule in rules]
+            reached = zip(paths, before, after, strict=True)
+            self._applied.update(path for path, old, new in reached if done or old != new)
+
+
+def _written(param: Any) -> list[tuple[str, Any]]:
+    """Return what is known to be written for a parameter, with what it is."""
+    rule = getattr(param, "update_rule", None)
+    return rule._written(param) if isinstance(rule, UpdateRule) else [("array", param.array)]

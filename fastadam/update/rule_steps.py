@@ -1,0 +1,240 @@
+"""Rules of one algorithm and their parameters, stepped in one call of the kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+
+from fastadam.algorithms.adam import ADAM, Coefficients
+from fastadam.algorithms.coefficients import Constants, coefficients_at, constants
+from fastadam.kernels._noted import Noted
+from fastadam.kernels.batch import Batch
+from fastadam.kernels.table import Step
+from fastadam.model.parameter import Parameter, peek_grad
+from fastadam.update._rule_source import RuleSource
+from fastadam.update.interrupt import DeferredInterrupt
+
+__all__ = ["RuleSteps"]
+
+# Hyperparameters that cannot change in place.
+_LASTING = {int, float, bool, str, np.float64, np.float32}
+
+# What of a rule an update sets itself, or reads each time.
+_FREE = ("t", "_state", "_fp32_param", "_stepped_at", "path")
+
+# What of its class says that it is stepped together with others.
+_PLAIN = attrgetter(
+    "update",
+    "update_core",
+    "update_core_cpu",
+    "update_core_gpu",
+    "alpha_t",
+    "bounds",
+    "init_state",
+    "batch_key",
+    "update_batch",
+    "check_batch",
+    "__setattr__",
+)
+
+
+def _bags(hyperparam: Any) -> list[Any]:
+    """Return a bag of hyperparameters and those on which it falls back; the last is the root."""
+    bags = [hyperparam]
+    while bags[-1].parent is not None:
+        bags.append(bags[-1].parent)
+    return bags
+
+
+def _shared_by(rule: Any) -> Hashable:
+    """Return what is equal for rules whose steps have the same scalars."""
+    *own, root = _bags(rule.hyperparam)
+    entries = [
+        (name, type(value), value if type(value) in _LASTING else id(value))
+        for bag in own
+        for name, value in vars(bag).items()
+    ]
+    return id(root), tuple(entries), rule.t, rule._start_alpha()
+
+
+class _Group:
+    """Rules whose next step has the same scalars; `place` is where the first of them is."""
+
+    def __init__(self, rule: Any, place: int) -> None:
+        self.rule = rule
+        self.place = place
+        self._root = _bags(rule.hyperparam)[-1]
+        self._noted: Noted | None = None
+        self.constants: Constants
+
+    def coefficients(self, t: int) -> Coefficients:
+        """Return the scalars of step `t`."""
+        # what a single rule has of its own is compared with everything else of the rule
+        if self._noted is None or not self._noted.same():
+            noted = Noted()
+            noted.instance(self._root)
+            noted.entries(vars(self._root))
+            values = self.rule.hyperparam.get_dict()
+            self.constants = constants(values, self.rule._door())
+            # an array may change its value without anybody's notice
+            lasting = _LASTING.issuperset(map(type, values.values()))
+            self._noted = noted if lasting else None
+        start = self.rule._start_alpha() if self.constants.adabound else None
+        return coefficients_at(self.constants, t, start)
+
+
+class RuleSteps:
+    """The steps of rules and their parameters, checked when they are described.
+
+    Nothing is changed until `step`.
+
+    Parameters
+    ----------
+    rules : sequence of AdamRule
+        Enabled rules of one algorithm.
+    params : sequence of Parameter
+        Their parameters, in the same order, with arrays.
+    gradients : list, optional
+        Their gradients, None for one that is not there; by default those that they have.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an array or a number is none that the kernels can step.
+    """
+
+    def __init__(
+        self, rules: Sequence[Any], params: Sequence[Any], gradients: list[Any] | None = None
+    ) -> None:
+        self.rules, self.params = list(rules), list(params)
+        ours = all(type(param) is Parameter for param in params)
+        # Chainer's `array` looks at much, and comes down to this
+        raw = all(hasattr(type(param), "raw_array") for param in params)
+        self._array = "_array" if ours else "raw_array" if raw else "array"
+        if gradients is None:
+            gradients = [peek_grad(param) for param in self.params]
+        self._noted = self._note("_update_rule" if ours else "update_rule")
+        self._kinds: list[Any] = list(dict.fromkeys(map(type, self.rules)))
+        self._methods = list(map(_PLAIN, self._kinds))
+        self._describe(gradients)
+
+    def _note(self, rule_attribute: str) -> Noted:
+        """Note all of rules but what their source reads."""
+        noted = Noted()
+        for rule, param in zip(self.rules, self.params, strict=True):
+            noted.attribute(param, rule_attribute)
+            if hasattr(param, "__dict__"):
+                noted.some(vars(param), ["update"])
+            noted.instance(rule)
+            noted.entries(vars(rule), _FREE)
+            for hooks in rule._hooks.tables():
+                noted.entries(hooks)
+            for bag in _bags(rule.hyperparam):
+                noted.attribute(bag, "_parent")
+                if bag.parent is not None:
+                    noted.instance(bag)
+                    noted.entries(vars(bag))
+        return noted
+
+    def _describe(self, gradients: list[Any]) -> None:
+        """Find out what the next step reads and writes, and check it."""
+        steps: list[Step] = []
+        halves: list[Any] = []
+        states: list[dict[str, Any]] = []
+        begun: list[bool] = []
+        masters: list[Any] = []
+        streams: list[tuple[str | None, ...]] = []
+        groups: dict[Hashable, tuple[_Group, Coefficients]] = {}
+        rows = zip(self.rules, self.params, gradients, strict=True)
+        for place, (rule, param, grad) in enumerate(rows):
+            key = _shared_by(rule)
+            if key not in groups:
+                group = _Group(rule, place)
+                groups[key] = group, group.coefficients(rule.t + 1)
+            coefficients = groups[key][1]
+            rule.follow_device(param)
+            stepped = rule._stepped(param) if rule._use_fp32_update else param
+            state = rule._ready_state(stepped, coefficients)
+            needed = ADAM.needed(coefficients)
+            begun.append(state is not rule._state)
+            states.append(state if type(state) is dict else dict(state))
+            masters.append(None if stepped is param else stepped)
+            halves.append(None if stepped is param else param.array)
+            streams.append(tuple([key if key in needed else None for key in ADAM.state]))
+            steps.append(rule._step(stepped, grad, state, coefficients))
+        self._groups = [group for group, _ in groups.values()]
+        self._source = RuleSource(
+            self.params, self.rules, self._array, streams, states, begun, masters
+        )
+        self.batch = Batch(self._source, steps, [] if all(h is None for h in halves) else halves)
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the next update may go on from here."""
+        # a warm-up from alpha = 0 has no first alpha yet
+        return self.batch.steady and all(group.rule._start_alpha() for group in self._groups)
+
+    def same(self) -> bool:
+        """Tell whether rules, classes and hyperparameters of single rules are what they were."""
+        return self._noted.same() and list(map(_PLAIN, self._kinds)) == self._methods
+
+    def refresh(self, gradients: list[Any]) -> bool:
+        """Read everything anew; False if it is not what was described.
+
+        Parameters
+        ----------
+        gradients : list
+            In the order of the rules, None for one that is not there.
+        """
+        self._source.gradients = gradients
+        ts = self._source.ts
+        coefficients = []
+        for group in self._groups:
+            coefficients.append(group.coefficients(ts[group.place] + 1))  # noqa: PERF401
+        return self.batch.refresh(coefficients)
+
+    def fits(self, gradients: list[Any]) -> bool:
+        """Tell whether a step with these gradients would be refused by nobody; none is made.
+
+        Parameters
+        ----------
+        gradients : list
+            As for `refresh`.
+        """
+        self._source.count_again()
+        return self.same() and self.refresh(gradients)
+
+    def step(
+        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any] = ()
+    ) -> None:
+        """Make the step that `refresh` has read, and count it; no signal comes in between.
+
+        Parameters
+        ----------
+        owner, noted : dict
+            The attributes of the rules' optimizer, and what some of them become.
+        unscaled : sequence of Parameter
+            Those whose gradients are true ones from then on.
+        """
+        if self.batch.in_c:
+            self.batch.step(owner, noted, unscaled)
+        else:
+            # launches, and what is done chunk by chunk, are made in Python
+            with DeferredInterrupt():
+                self.batch.step(owner, noted, unscaled)
+
+    def replay(
+        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any] = ()
+    ) -> None:
+        """Write the scalars that `refresh` has found to where graphs read them, and count.
+
+        Parameters
+        ----------
+        owner, noted, unscaled
+            As for `step`.
+        """
+        with DeferredInterrupt():
+            self.batch.replay(owner, noted, unscaled)
