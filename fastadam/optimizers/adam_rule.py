@@ -267,7 +267,7 @@ eps_mode, decay_mode : optional
             As for `update_batch`.
         """
         if all(cls._keeps(rule, *_OF_STEPS) for rule in rules):
-            _steps_of(rules, params)
+            _steps_of(rules, params, trial=True)
 
     @classmethod
     def update_batch(cls, rules: Sequence[Any], params: Sequence[Any]) -> None:
@@ -292,7 +292,8 @@ eps_mode, decay_mode : optional
         """Raise what an update would refuse; return the step that was described for it."""
         if not self._keeps(self, "check_batch"):
             return super()._check_single(param)  # type: ignore[no-any-return]
-        return _steps_of([self], [param]) if self._keeps(self, *_OF_STEPS) else None
+        keeps = self._keeps(self, *_OF_STEPS)
+        return _steps_of([self], [param], trial=True) if keeps else None
 
     def _is_known_to_write_state(self) -> bool:
         """Tell whether nobody else makes the state."""
@@ -318,11 +319,17 @@ eps_mode, decay_mode : optional
         moments = [(key, state[key]) for key in ADAM.state if key in state]
         return [*super()._written(param), *moments]
 
-    def _ready_state(self, param: Any, coefficients: Coefficients) -> dict[str, Any]:
+    def _ready_state(
+        self, param: Any, coefficients: Coefficients, trial: bool = False
+    ) -> dict[str, Any]:
         """Return the state for the next step: the rule's own, or one that has what is missing."""
         state = self._state
         if state is None:
-            state = self._new_state(param)
+            state = (
+                {key: state_like(param.array) for key in ADAM.state}
+                if trial
+                else self._new_state(param)
+            )
         lacking = [key for key in ADAM.needed(coefficients) if key not in state]
         late = self._late_state(param, state) if lacking else {}
         return {**state, **late} if late else state
@@ -394,7 +401,9 @@ eps_mode, decay_mode : optional
         return float(INITIAL_ALPHA.check(start, self._door()))
 
 
-def _steps_of(rules: Sequence[Any], params: Sequence[Any]) -> RuleSteps | None:
+def _steps_of(
+    rules: Sequence[Any], params: Sequence[Any], trial: bool = False
+) -> RuleSteps | None:
     """Describe the next step of rules whose parameters are there; None if none is."""
     pairs = [
         (rule, param)
@@ -403,8 +412,9 @@ def _steps_of(rules: Sequence[Any], params: Sequence[Any]) -> RuleSteps | None:
     ]
     if not pairs:
         return None
-    steps = RuleSteps(*map(list, zip(*pairs, strict=True)))
-    steps.refresh([peek_grad(param) for _, param in pairs])
+    rules, params = map(list, zip(*pairs, strict=True))
+    steps = RuleSteps(rules, params, trial=trial)
+    steps.refresh([peek_grad(param) for param in params])
     return steps
 
 

@@ -144,4 +144,5 @@ cdef class RuleSource(Source):
     cdef int release(self) except -1:
         self.before.clear()
         self.states = []
+        self.gradients = []
         return 0

@@ -45,7 +45,7 @@ from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.lending import lend_gradients, lend_one
 from fastadam.update.loss_scale import LossScaling
-from fastadam.update.overrides import has_other
+from fastadam.update.overrides import has_other, is_ours
 from fastadam.update.plan import UpdatePlan
 from fastadam.update.report import UpdateReport
 from fastadam.update.rule import UpdateRule
@@ -93,6 +93,8 @@ class GradientMethod(LossScaling):
 
     _use_cleargrads = True
     _plan: UpdatePlan | None = None
+    # the parameters that have been given rules
+    _walked: dict[str, Any] | None = None
     _replay: Replay | None = None
     # all that have been captured: as long as a graph may be launched, what it reads must be there
     _graphs: tuple[Replay, ...] = ()
@@ -349,7 +351,12 @@ class GradientMethod(LossScaling):
             As for :meth:`Optimizer.call_hook`. A hook that is called for each parameter is not
             called for those without a rule or with a disabled one, which no update touches.
         """
-        super().call_hook(hook)
+        if is_ours(type(hook)):
+            # no floating-point setting of a caller's reaches into it
+            with np.errstate(all="ignore"):
+                super().call_hook(hook)
+        else:
+            super().call_hook(hook)
         self.reallocate_cleared_grads()
 
     def use_cleargrads(self, use: bool = True) -> None:
@@ -519,6 +526,7 @@ class GradientMethod(LossScaling):
         known = {id(param) for param in self._known}
         parameters = self._set_up().parameters
         if len(known) == len(parameters) and all(id(p) in known for p in parameters.values()):
+            self._walked = parameters
             return
         for path, param in parameters.items():
             # a rule of None in a parameter that is known was set by hand, and stays
@@ -529,6 +537,7 @@ class GradientMethod(LossScaling):
                 if self._use_fp32_update:
                     rule.use_fp32_update()
         self._known = list(parameters.values())
+        self._walked = parameters
 
     def _clear_gradients(self) -> None:
         """Make room for the gradients of a backward pass."""
@@ -548,34 +557,41 @@ class GradientMethod(LossScaling):
         """Make one update, from a caller's gradients or from those that are there."""
         targets, hooks = self._set_up(), self._hooks
         assert hooks is not None
-        if not targets.unchanged():
+        if not targets.unchanged() or targets.parameters is not self._walked:
             self._refresh()
+        targets.finish()
         enter(self, PRE)
         params = list(targets.parameters.values())
-        gradients = self._ordered(targets, params, grads) if lent else gradients_of(params)
+        called = calls_own_parts(self, _PARTS)
+        if lent:
+            gradients = self._ordered(targets, params, grads, called)
+        else:
+            gradients = gradients_of(params)
         plan = None if gradients is None else self._plan
         skip = self._missing_gradients == "skip"
         if plan is not None and not plan.holds(targets.parameters, gradients, skip):
-            plan = None
+            plan = self.__dict__["_plan"] = None
         pre, post = hooks.tables()
-        called = calls_own_parts(self, _PARTS)
         if (
             plan is None
             or called
             or self.t == 0
             or not self._step_at_once(plan, params, gradients, loss_scale, lent)
         ):
-            given = grads if gradients is None else gradients
-            self._update_openly(plan, params, given, loss_scale, lent, called)
+            given = gradients, grads, loss_scale
+            self._update_openly(plan, params, given if lent else None, called)
         elif post:
             self._call_post_hooks(params, gradients, lent)
         elif lent:
             clear_all(params)
 
-    def _ordered(self, targets: Target, params: list[Any], grads: Any) -> list[Any] | None:
+    def _ordered(
+        self, targets: Target, params: list[Any], grads: Any, called: bool
+    ) -> list[Any] | None:
         """Return a caller's gradients in the order of the parameters, zeros for missing ones.
 
-        None if they do not fit; whoever lends them says why.
+        None if they do not fit; whoever lends them says why. With `called`, somebody else may say
+        what becomes of missing ones.
         """
         found = None if grads is None else targets.ordered(grads)
         if found is None:
@@ -583,7 +599,7 @@ class GradientMethod(LossScaling):
         found = lent_arrays(params, found, lendable)
         if not fits(params, found):
             return None
-        if self._missing_gradients != "skip":
+        if self._missing_gradients != "skip" and not called:
             for i in absent(params, found):
                 found[i] = zeros_like(params[i].array)
         return found
@@ -604,6 +620,8 @@ class GradientMethod(LossScaling):
         steps, hooks = plan.steps, self._hooks
         if steps is None or hooks is None or not plan.only_steps:
             return False
+        if not (lent or plan.skip) and absent(params, gradients):
+            return False
         pre, post = hooks.tables()
         scales = scales_of(params)
         if lent:
@@ -622,30 +640,31 @@ class GradientMethod(LossScaling):
         enter(self, POST)
         try:
             if lent:
-                self._lend(params, gradients, None)
+                self._lend(params, gradients, None, None)
             self.call_hooks("post")
         finally:
             self._set_up().finish()
             if lent:
                 clear_all(params)
 
-    def _lend(self, params: list[Any], given: Any, loss_scale: float | None) -> None:
-        """Lend a caller's gradients: a list of those that fit, or whatever was given."""
-        if type(given) is not list or len(given) != len(params) or not (fit := fits(params, given)):
-            lend_gradients(self._set_up(), given, loss_scale)
+    def _lend(
+        self, params: list[Any], gradients: Any, grads: Any, loss_scale: float | None
+    ) -> None:
+        """Lend a caller's gradients: in the order of the parameters, if they fit, or as given."""
+        fit = 0 if gradients is None else fits(params, gradients)
+        if not fit:
+            lend_gradients(self._set_up(), grads, loss_scale)
         elif fit == 2:
-            lend_all(params, given, loss_scale)
+            lend_all(params, gradients, loss_scale)
         else:
-            for param, grad in zip(params, given, strict=True):
+            for param, grad in zip(params, gradients, strict=True):
                 lend_one(param, grad, loss_scale)
 
     def _update_openly(
         self,
         plan: UpdatePlan | None,
         params: list[Any],
-        given: Any,
-        loss_scale: float | None,
-        lent: bool,
+        lent: tuple[list[Any] | None, Any, float | None] | None,
         called: bool,
     ) -> None:
         """Make one update in which hooks and rules see the gradients of parameters.
@@ -656,8 +675,9 @@ class GradientMethod(LossScaling):
             What has been found to hold with these gradients.
         params : list of Parameter
             All parameters.
-        given, loss_scale, lent
-            What the caller gave; its gradients in the order of the parameters, if they fit.
+        lent : tuple, optional
+            A caller's gradients in the order of the parameters, None if they do not fit; as they
+            were given; and their loss scale.
         called : bool
             Whether all parts of the update are called, since some of them are somebody's own.
         """
@@ -666,9 +686,11 @@ class GradientMethod(LossScaling):
             map(capturing, {device_of(p.array) for p in params} - {CPU})
         ):
             refuse_capture(self)
-        if lent:
-            self._lend(params, given, loss_scale)
-        elif isinstance(targets, ArrayTarget) and len(absent(params, given)) == len(params):
+        if lent is not None:
+            self._lend(params, *lent)
+        elif isinstance(targets, ArrayTarget) and len(
+            absent(params, gradients_of(params))
+        ) == len(params):
             raise ValueError(
                 "there are no gradients: call update(lossfun, ...) with a function that "
                 "returns (loss, gradients), or apply_gradients(gradients)"
@@ -676,6 +698,7 @@ class GradientMethod(LossScaling):
         assert self._hooks is not None
         pre, post = self._hooks.tables()
         found = {name: own[name] for name in _FOUND if name in own}
+        own["_unscaled"] = ()
         try:
             if t == 0:
                 self._before_first_update()
@@ -721,7 +744,7 @@ class GradientMethod(LossScaling):
             targets.finish()
             if unscaled:
                 narrow_gradients(unscaled)
-            if lent:
+            if lent is not None:
                 clear_all(params)
 
     def _decides(self) -> bool:
@@ -749,30 +772,30 @@ class GradientMethod(LossScaling):
         }
         if not adapts:
             noted["_loss_scale"] = self._next_loss_scale()
-        enter(self, MIDDLE)
-        try:
-            if plan is not None and plan.only_steps and not adapts:
-                # signals are held back by it, where it is not all one call into C
-                plan.run(own, noted)
-                return
-            # Ctrl-C between two parameters, or between a count and its step, would break a state
-            with DeferredInterrupt(), np.errstate(all="ignore"):
-                try:
+        if plan is not None and plan.in_c and not adapts:
+            plan.run(own, noted)
+            enter(self, POST)
+            return
+        # Ctrl-C between two parameters, or between a count and its step, would break a state
+        with DeferredInterrupt():
+            enter(self, MIDDLE)
+            try:
+                with np.errstate(all="ignore"):
                     if plan is None:
                         own.update(noted)
                     else:
                         plan.run(own, noted)
-                    if adapts:
-                        self.update_loss_scale()
-                except BaseException:
-                    if own.get("_last") is not noted["_last"]:
-                        # a step that no parameter has taken is not counted
-                        applied = () if plan is None else plan.applied
-                        noted["_last"] = self._report(t + 1, applied, not safe)
-                        own.update(noted if applied else {"t": t})
-                    raise
-        finally:
-            enter(self, POST)
+                if adapts:
+                    self.update_loss_scale()
+            except BaseException:
+                if own.get("_last") is not noted["_last"]:
+                    # a step that no parameter has taken is not counted
+                    applied = () if plan is None else plan.applied
+                    noted["_last"] = self._report(t + 1, applied, not safe)
+                    own.update(noted if applied else {"t": t})
+                raise
+            finally:
+                enter(self, POST)
 
     def _plan_now(self) -> UpdatePlan:
         """Return the plan of this update: the last one, if it holds, or a new one."""

@@ -205,6 +205,11 @@ class UpdatePlan:
         """Paths of the parameters that have been updated so far."""
         return tuple(path for path in self.paths if path in self._applied)
 
+    @property
+    def in_c(self) -> bool:
+        """Whether the update is one call into C."""
+        return self.only_steps and self.steps is not None and self.steps.batch.in_c
+
     def check(self) -> None:
         """Let everybody refuse before anybody writes; who is alone refuses by itself."""
         if self._pieces > 1:
@@ -260,11 +265,11 @@ class UpdatePlan:
         noted: dict[str, Any],
         unscaled: Sequence[Any] = (),
     ) -> None:
-        """Update the parameters: first those whose rules do it by themselves, then all others.
+        """Update the parameters: first all that the kernels step, then those that are left.
 
-        Rules go in the order of their paths; parameters that have no step to make, but an `update`
-        of their own, come last of these. With the step of the others, the attributes `owner` become
-        what is `noted`.
+        Rules that do it by themselves go in the order of their paths; parameters that have no step
+        to make, but an `update` of their own, come last. With the last of it, the attributes
+        `owner` become what is `noted`; if the kernels step all, it is with their step.
 
         Parameters
         ----------
@@ -282,34 +287,22 @@ class UpdatePlan:
         # the rules' hooks see the new count
         owner["t"] = noted.get("t")
         # gradients are read as they were before the first step
-        copied = copy_shared_gradients(self.params) if self.reaches(gradients_of(self.params)) else []
+        shared = self.reaches(gradients_of(self.params))
+        copied = copy_shared_gradients(self.params) if shared else []
         try:
-            for single in self._singles:
-                self._apply([single.path], [single.rule], single.param.update)
+            if self.steps is not None:
+                self.steps.step({}, {}, unscaled)
+                paths = list(self.parameters)
+                self._applied.update(map(paths.__getitem__, self._rows))
             for group in self._groups.values():
                 self._apply(group.paths, group.rules, group.update)
+            for single in self._singles:
+                self._apply([single.path], [single.rule], single.param.update)
             for param in self._only_called:
                 param.update()
-            if self.steps is None:
-                owner.update(noted)
-            else:
-                self._step_last(owner, noted, unscaled)
         finally:
             put_back_gradients(copied)
-
-    def _step_last(
-        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]
-    ) -> None:
-        """Make the steps of the kernels, after users' code has run."""
-        gradients = gradients_of(self.params)
-        steps = self.steps
-        assert steps is not None
-        if not (steps.same() and steps.refresh(self._own(gradients))):
-            steps = self._described(gradients)
-            assert steps is not None
-        steps.step(owner, noted, unscaled)
-        paths = list(self.parameters)
-        self._applied.update(map(paths.__getitem__, self._rows))
+        owner.update(noted)
 
     def _apply(self, paths: list[str], rules: list[Any], update: Callable[[], None]) -> None:
         """Make an update and note whom it reached, by the rules' counts if it raises."""

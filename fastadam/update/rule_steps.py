@@ -99,6 +99,8 @@ class RuleSteps:
         Their parameters, in the same order, with arrays.
     gradients : list, optional
         Their gradients, None for one that is not there; by default those that they have.
+    trial : bool
+        Whether no step follows: zeros stand in for states that are not there yet.
 
     Raises
     ------
@@ -107,7 +109,11 @@ class RuleSteps:
     """
 
     def __init__(
-        self, rules: Sequence[Any], params: Sequence[Any], gradients: list[Any] | None = None
+        self,
+        rules: Sequence[Any],
+        params: Sequence[Any],
+        gradients: list[Any] | None = None,
+        trial: bool = False,
     ) -> None:
         self.rules, self.params = list(rules), list(params)
         ours = all(type(param) is Parameter for param in params)
@@ -119,7 +125,7 @@ class RuleSteps:
         self._noted = self._note("_update_rule" if ours else "update_rule")
         self._kinds: list[Any] = list(dict.fromkeys(map(type, self.rules)))
         self._methods = list(map(_PLAIN, self._kinds))
-        self._describe(gradients)
+        self._describe(gradients, trial)
 
     def _note(self, rule_attribute: str) -> Noted:
         """Note all of rules but what their source reads."""
@@ -139,7 +145,7 @@ class RuleSteps:
                     noted.entries(vars(bag))
         return noted
 
-    def _describe(self, gradients: list[Any]) -> None:
+    def _describe(self, gradients: list[Any], trial: bool) -> None:
         """Find out what the next step reads and writes, and check it."""
         steps: list[Step] = []
         halves: list[Any] = []
@@ -157,7 +163,7 @@ class RuleSteps:
             coefficients = groups[key][1]
             rule.follow_device(param)
             stepped = rule._stepped(param) if rule._use_fp32_update else param
-            state = rule._ready_state(stepped, coefficients)
+            state = rule._ready_state(stepped, coefficients, trial)
             needed = ADAM.needed(coefficients)
             begun.append(state is not rule._state)
             states.append(state if type(state) is dict else dict(state))

@@ -169,7 +169,7 @@ def test_everything_of_ours(chainer: Any, kind: str, tmp_path: Path) -> None:
     opt, plain = trained(made), trained(getattr(fastadam, kind))
     assert opt.target["w"].tobytes() == plain.target["w"].tobytes()
     assert opt.last_update == plain.last_update
-    assert opt._kept is None or type(opt._kept) is type(plain._kept)
+    assert opt._plan is None or type(opt._plan) is type(plain._plan)
     for copied in (copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
         assert type(copied) is made
         assert copied == opt

@@ -201,7 +201,7 @@ cdef class Rows:
     cdef readonly Py_ssize_t total
     cdef readonly Py_ssize_t without
     cdef readonly list to_round
-    cdef bint converted
+    cdef bint converted, begun
 
     def __init__(
         self,
@@ -266,6 +266,7 @@ cdef class Rows:
             self.without += found.g == NULL
             start += row.n
         self.total = start
+        self.begun = True
         return True
 
     cdef bint read_row(
@@ -313,6 +314,8 @@ cdef class Rows:
                     cnp.NPY_FLOAT32,
                     self.bfloat16,
                 )
+            elif self.begun:
+                return False
             else:
                 self.to_round.append((<object> found.half, p))
         self.moved |= self.hold(i, HALF, found.half) or at != row.half
