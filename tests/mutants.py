@@ -34,6 +34,8 @@ BASE = "fastadam/update/rule.py"
 SCALING = "fastadam/update/loss_scale.py"
 LOOK = "fastadam/update/gradients.py"
 MASTER = "fastadam/update/master.py"
+TARGET = "fastadam/update/target.py"
+TREE = "fastadam/update/_tree.pyx"
 PARAMETER = "fastadam/model/parameter.py"
 HOOKS = "fastadam/optimizer_hooks/"
 CHANGES = "fastadam/kernels/cpu/_hooks.pxi"
@@ -671,11 +673,53 @@ MUTANTS = [
     Mutant("skipping unnoticed", AGAIN, 'optimizer._on_nonfinite != "propagate"', "False"),
     Mutant("target unnoticed", AGAIN, "or not self._targets.unchanged()", ""),
     Mutant("rules unnoticed", GATHER, "return self.rules.same() and", "return"),
-    Mutant("order of keys", "fastadam/update/tree.py", "if tuple(grads) == self.keys:", "if True:"),
-    Mutant("keys unnoticed", "fastadam/update/tree.py", "tuple(tree) != self.keys or ", ""),
+    # trees in C
+    Mutant(
+        "order of keys", TREE, "&key, &value) and <object> key is node.keys[i]:", "&key, &value):"
+    ),
+    Mutant(
+        "keys unnoticed",
+        TREE,
+        "            if <object> key is not node.keys[i]:\n                return CHANGED\n",
+        "",
+    ),
+    Mutant("inner ones unnoticed", TREE, "if node.flat or worst == CHANGED:", "if True:"),
+    Mutant("other dtypes taken over", TREE, "cnp.PyArray_EquivArrTypes(a, b)", "True"),
+    Mutant(
+        "other layouts taken over",
+        TREE,
+        "cnp.PyArray_DIM(a, axis) > 1 and cnp.PyArray_STRIDE(a, axis) !=",
+        "False and cnp.PyArray_STRIDE(a, axis) !=",
+    ),
+    Mutant(
+        "read-only ones taken over",
+        TREE,
+        "cnp.PyArray_ISBEHAVED(a) == cnp.PyArray_ISBEHAVED(b)",
+        "True",
+    ),
+    Mutant("empty ones taken over", TREE, " or cnp.PyArray_SIZE(a) == 0:", ":"),
+    Mutant("overlaps taken over", TARGET, "if reach_into_another(*extents(arrays)):", "if False:"),
+    Mutant("ties taken over", TARGET, "len(arrays) != len(self.parameters)", "False"),
+    Mutant("held arrays forgotten", TREE, "PyDict_SetItem(held, paths[i], arrays[i])", "pass"),
+    Mutant("others never written back", TREE, '"_array") is not array:', '"_array") is None:'),
+    Mutant("None for a part is one", TREE, "[None] * (node.end - node.first)", "[None]"),
+    Mutant(
+        "superfluous gradients dropped",
+        TREE,
+        "    if PyDict_Size(grads) != n:\n        return None\n    values = [None] * n",
+        "    values = [None] * n",
+    ),
+    Mutant(
+        "missing paths unnoticed", TREE, "return values if left == 0 else None", "return values"
+    ),
+    Mutant("paths with slashes left", TREE, '(<str> name).strip("/")', "name"),
+    Mutant("ties not added", TARGET, "len(found) == len(self.parameters):", "True:"),
+    Mutant(
+        "sums that warn", TARGET, 'with np.errstate(all="ignore"), beside(a):', "with beside(a):"
+    ),
     Mutant(
         "links unnoticed",
-        "fastadam/update/target.py",
+        TARGET,
         "return self._noted.same()",
         "return True",
     ),

@@ -149,8 +149,8 @@ FOLDERS = {
         rule
         state_loading rule_batch master gradients lending
         target parameter_table hooks hyperparameter report
-        noted_links tree
-        ties
+        noted_links
+        ties _tree
         exclusive interrupt overrides
     """,
 }

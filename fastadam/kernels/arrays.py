@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.algorithms.adam import ADAM, Coefficients
-from fastadam.kernels.backend import address, device_of, is_array, is_gpu_array, shares_memory
+from fastadam.kernels.backend import (
+    address,
+    device_of,
+    is_array,
+    is_gpu_array,
+    loaded_cupy,
+    shares_memory,
+)
 from fastadam.kernels.cpu import _tensors
 from fastadam.kernels.dtypes import computing_dtype, is_floating, type_name
 
@@ -230,7 +237,8 @@ def extents(arrays: Sequence[Any]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[n
     """Return first bytes, and last bytes plus one, of arrays in any layout; 0 of empty ones."""
     low, high = np.empty((2, len(arrays)), np.uintp)
     _tensors.extents(list(arrays), low, high)
-    for i, array in enumerate(arrays):
+    # without CuPy, none is asked
+    for i, array in enumerate(arrays if loaded_cupy() is not None else ()):
         if is_gpu_array(array):
             low[i], high[i] = extent(array)
     return low, high
