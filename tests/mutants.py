@@ -19,6 +19,7 @@ BATCH = "fastadam/kernels/batch.py"
 REFERENCE = "fastadam/kernels/reference.py"
 ROWS = "fastadam/kernels/table.py"
 ARRAYS = "fastadam/kernels/arrays.py"
+MEMORY = "fastadam/kernels/memory.py"
 HALF = "fastadam/kernels/cpu/_half.pxi"
 NORM = "fastadam/kernels/cpu/_norm.pxi"
 PREPARE = "fastadam/kernels/cpu/_prepare.pxi"
@@ -313,7 +314,18 @@ MUTANTS = [
     ),
     Mutant("several checked as one", DISPATCH, "pieces == 1 and", "True and"),
     # arrays that share memory
-    Mutant("states overlap", ARRAYS, 'if key == other_key == "array" or not', "if True or not"),
+    Mutant("states overlap", ARRAYS, '[key == "array" for', "[True for"),
+    Mutant("none may share", ARRAYS, '[key == "array" for', "[False for"),
+    Mutant("rings too long", MEMORY, "math.gcd(", "max("),
+    Mutant("the end of a ring", MEMORY, "while ring and len(found) > 1 and", "while False and"),
+    Mutant(
+        "runs without what is within",
+        MEMORY,
+        "self.run + sum(stride * (n - 1) for stride, n in self.steps[:inner])",
+        "self.run",
+    ),
+    Mutant("all in one cluster", MEMORY, "parts = _split(cluster, kept)", "parts = [cluster]"),
+    Mutant("pairs in any order", MEMORY, "return min(found, key=", "return max(found, key="),
     Mutant("gradient in m", ROWS, '("p", *ADAM.state, "half")', '("p", *ADAM.state[1:], "half")'),
     Mutant("masked arrays", TABLE, "or masked(array)", ""),
     Mutant("gradients of others", DISPATCH, "copied = copy_shared_gradients(", "copied = list("),

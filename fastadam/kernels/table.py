@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.algorithms.adam import ADAM, Coefficients
-from fastadam.kernels.arrays import check_arrays, check_scalars, extent
+from fastadam.kernels.arrays import check_arrays, check_scalars
 from fastadam.kernels.cpu import _tensors, engine, strided
 from fastadam.kernels.cpu.gradient_table import GradientTable
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
+from fastadam.kernels.memory import extent
 
 __all__ = [
     "AS_IT_IS",

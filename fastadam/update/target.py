@@ -18,9 +18,10 @@ import numpy.typing as npt
 
 from fastadam.files.names import check_key, plain
 from fastadam.kernels._noted import Noted
-from fastadam.kernels.arrays import extent, extents, reach_into_another, refuse_masked
-from fastadam.kernels.backend import beside, copy_into, is_array, shares_memory
+from fastadam.kernels.arrays import refuse_masked
+from fastadam.kernels.backend import beside, copy_into, is_array
 from fastadam.kernels.dtypes import computing_dtype
+from fastadam.kernels.memory import extents, first_sharing, reach_into_another
 from fastadam.model.parameter import Parameter
 from fastadam.update._tree import CHANGED, DEEPEST, MOVED, SAME, TreeSpec, by_path, others
 from fastadam.update.noted_links import noted_links
@@ -431,14 +432,11 @@ def _check_keys(where: str, expected: Any, given: Any) -> None:
 
 def _refuse_overlaps(arrays: Mapping[str, Array]) -> None:
     """Refuse parameters that share part of their memory: a step on one would move the other."""
-    spans = sorted((*extent(array), path) for path, array in arrays.items() if array.size)
-    open_spans: list[tuple[int, int, str]] = []
-    for span in spans:
-        open_spans = [other for other in open_spans if other[1] > span[0]]
-        for other in open_spans:
-            if shares_memory(arrays[other[2]], arrays[span[2]]):
-                raise ValueError(
-                    f"parameters {other[2]!r} and {span[2]!r} share part of their memory, so a "
-                    "step on one would move the other; give one of them a copy"
-                )
-        open_spans.append(span)
+    paths = sorted(arrays)
+    found = first_sharing([arrays[path] for path in paths])
+    if found is not None:
+        first, second = (paths[i] for i in found)
+        raise ValueError(
+            f"parameters {first!r} and {second!r} share part of their memory, so a step on one "
+            "would move the other; give one of them a copy"
+        )
