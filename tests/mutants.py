@@ -19,6 +19,7 @@ BATCH = "fastadam/kernels/batch.py"
 REFERENCE = "fastadam/kernels/reference.py"
 ROWS = "fastadam/kernels/table.py"
 ARRAYS = "fastadam/kernels/arrays.py"
+MEMORY = "fastadam/kernels/memory.py"
 HALF = "fastadam/kernels/cpu/_half.pxi"
 NORM = "fastadam/kernels/cpu/_norm.pxi"
 PREPARE = "fastadam/kernels/cpu/_prepare.pxi"
@@ -34,6 +35,8 @@ BASE = "fastadam/update/rule.py"
 SCALING = "fastadam/update/loss_scale.py"
 LOOK = "fastadam/update/gradients.py"
 MASTER = "fastadam/update/master.py"
+TARGET = "fastadam/update/target.py"
+TREE = "fastadam/update/_tree.pyx"
 PARAMETER = "fastadam/model/parameter.py"
 HOOKS = "fastadam/optimizer_hooks/"
 CHANGES = "fastadam/kernels/cpu/_hooks.pxi"
@@ -311,7 +314,18 @@ MUTANTS = [
     ),
     Mutant("several checked as one", DISPATCH, "pieces == 1 and", "True and"),
     # arrays that share memory
-    Mutant("states overlap", ARRAYS, 'if key == other_key == "array" or not', "if True or not"),
+    Mutant("states overlap", ARRAYS, '[key == "array" for', "[True for"),
+    Mutant("none may share", ARRAYS, '[key == "array" for', "[False for"),
+    Mutant("rings too long", MEMORY, "math.gcd(", "max("),
+    Mutant("the end of a ring", MEMORY, "while ring and len(found) > 1 and", "while False and"),
+    Mutant(
+        "runs without what is within",
+        MEMORY,
+        "self.run + sum(stride * (n - 1) for stride, n in self.steps[:inner])",
+        "self.run",
+    ),
+    Mutant("all in one cluster", MEMORY, "parts = _split(cluster, kept)", "parts = [cluster]"),
+    Mutant("pairs in any order", MEMORY, "return min(found, key=", "return max(found, key="),
     Mutant("gradient in m", ROWS, '("p", *ADAM.state, "half")', '("p", *ADAM.state[1:], "half")'),
     Mutant("masked arrays", TABLE, "or masked(array)", ""),
     Mutant("gradients of others", DISPATCH, "copied = copy_shared_gradients(", "copied = list("),
@@ -671,11 +685,53 @@ MUTANTS = [
     Mutant("skipping unnoticed", AGAIN, 'optimizer._on_nonfinite != "propagate"', "False"),
     Mutant("target unnoticed", AGAIN, "or not self._targets.unchanged()", ""),
     Mutant("rules unnoticed", GATHER, "return self.rules.same() and", "return"),
-    Mutant("order of keys", "fastadam/update/tree.py", "if tuple(grads) == self.keys:", "if True:"),
-    Mutant("keys unnoticed", "fastadam/update/tree.py", "tuple(tree) != self.keys or ", ""),
+    # trees in C
+    Mutant(
+        "order of keys", TREE, "&key, &value) and <object> key is node.keys[i]:", "&key, &value):"
+    ),
+    Mutant(
+        "keys unnoticed",
+        TREE,
+        "            if <object> key is not node.keys[i]:\n                return CHANGED\n",
+        "",
+    ),
+    Mutant("inner ones unnoticed", TREE, "if node.flat or worst == CHANGED:", "if True:"),
+    Mutant("other dtypes taken over", TREE, "cnp.PyArray_EquivArrTypes(a, b)", "True"),
+    Mutant(
+        "other layouts taken over",
+        TREE,
+        "cnp.PyArray_DIM(a, axis) > 1 and cnp.PyArray_STRIDE(a, axis) !=",
+        "False and cnp.PyArray_STRIDE(a, axis) !=",
+    ),
+    Mutant(
+        "read-only ones taken over",
+        TREE,
+        "cnp.PyArray_ISBEHAVED(a) == cnp.PyArray_ISBEHAVED(b)",
+        "True",
+    ),
+    Mutant("empty ones taken over", TREE, " or cnp.PyArray_SIZE(a) == 0:", ":"),
+    Mutant("overlaps taken over", TARGET, "if reach_into_another(*extents(arrays)):", "if False:"),
+    Mutant("ties taken over", TARGET, "len(arrays) != len(self.parameters)", "False"),
+    Mutant("held arrays forgotten", TREE, "PyDict_SetItem(held, paths[i], arrays[i])", "pass"),
+    Mutant("others never written back", TREE, '"_array") is not array:', '"_array") is None:'),
+    Mutant("None for a part is one", TREE, "[None] * (node.end - node.first)", "[None]"),
+    Mutant(
+        "superfluous gradients dropped",
+        TREE,
+        "    if PyDict_Size(grads) != n:\n        return None\n    values = [None] * n",
+        "    values = [None] * n",
+    ),
+    Mutant(
+        "missing paths unnoticed", TREE, "return values if left == 0 else None", "return values"
+    ),
+    Mutant("paths with slashes left", TREE, '(<str> name).strip("/")', "name"),
+    Mutant("ties not added", TARGET, "len(found) == len(self.parameters):", "True:"),
+    Mutant(
+        "sums that warn", TARGET, 'with np.errstate(all="ignore"), beside(a):', "with beside(a):"
+    ),
     Mutant(
         "links unnoticed",
-        "fastadam/update/target.py",
+        TARGET,
         "return self._noted.same()",
         "return True",
     ),

@@ -95,7 +95,7 @@ FOLDERS = {
         gpu
         table
         arrays reference
-        dtypes
+        dtypes memory
         cpu backend bits _commit _noted _pages
     """,
     "kernels.cpu": """
@@ -149,8 +149,8 @@ FOLDERS = {
         rule
         state_loading rule_batch master gradients lending
         target parameter_table hooks hyperparameter report
-        noted_links tree
-        ties
+        noted_links
+        ties _tree
         exclusive interrupt overrides
     """,
 }
@@ -158,6 +158,7 @@ FOLDERS = {
 # What the kernels know of dtypes, arrays and their libraries is for everybody.
 KNOWLEDGE = {
     *("kernels.dtypes", "kernels.arrays", "kernels.backend", "kernels.bits"),
+    "kernels.memory",
     *("kernels._commit", "kernels._noted", "kernels._pages"),
 }
 

@@ -1,4 +1,4 @@
-"""What the arrays of a step must be, on the CPU and on a GPU, and where they lie."""
+"""What the arrays of a step must be, on the CPU and on a GPU."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.algorithms.adam import ADAM, Coefficients
-from fastadam.kernels.backend import address, device_of, is_array, is_gpu_array, shares_memory
-from fastadam.kernels.cpu import _tensors
+from fastadam.kernels.backend import device_of, is_array, is_gpu_array
 from fastadam.kernels.dtypes import computing_dtype, is_floating, type_name
+from fastadam.kernels.memory import first_sharing
 
 __all__ = [
     "check_apart",
     "check_arrays",
     "check_parameter",
     "check_scalars",
-    "extent",
-    "extents",
     "is_writeable",
-    "reach_into_another",
     "refuse_masked",
-    "sharing",
 ]
 
 Array = npt.NDArray[Any]
@@ -162,25 +158,19 @@ def check_apart(written: Sequence[tuple[str, str, Any]]) -> None:
     ValueError
         If two of them share memory.
     """
-    if not reach_into_another(*extents([array for _, _, array in written])):
+    parameters = [key == "array" for _, key, _ in written]
+    found = first_sharing([array for _, _, array in written], parameters)
+    if found is None:
         return
-    spans = sorted((*extent(array), i) for i, (_, _, array) in enumerate(written) if array.size)
-    reaching: list[tuple[int, int]] = []
-    for low, high, i in spans:
-        reaching = [(end, j) for end, j in reaching if end > low]
-        name, key, array = written[i]
-        for _, j in reaching:
-            other_name, other_key, other = written[j]
-            if key == other_key == "array" or not shares_memory(array, other):
-                continue
-            if name == other_name:
-                first, second = (other_key, key) if j < i else (key, other_key)
-                raise ValueError(f"parameter {name!r}: its {first} and its {second} share memory")
-            raise ValueError(
-                f"parameter {name!r}: its {key} and the {other_key} of parameter {other_name!r} "
-                "share memory; give one of them a copy"
-            )
-        reaching.append((high, i))
+    j, i = found
+    (other_name, other_key, _), (name, key, _) = written[j], written[i]
+    if name == other_name:
+        first, second = (other_key, key) if j < i else (key, other_key)
+        raise ValueError(f"parameter {name!r}: its {first} and its {second} share memory")
+    raise ValueError(
+        f"parameter {name!r}: its {key} and the {other_key} of parameter {other_name!r} "
+        "share memory; give one of them a copy"
+    )
 
 
 def check_scalars(name: str, scalars: Coefficients, computing: np.dtype[Any]) -> None:
@@ -211,50 +201,6 @@ def check_scalars(name: str, scalars: Coefficients, computing: np.dtype[Any]) ->
 def is_writeable(array: Any) -> bool:
     """Tell whether an array may be written; all of CuPy's may."""
     return is_gpu_array(array) or bool(array.flags.writeable)
-
-
-def extent(array: Array) -> tuple[int, int]:
-    """First byte and last byte plus one of an array in any layout."""
-    if array.size == 0:
-        return 0, 0
-    low = high = address(array)
-    for stride, n in zip(array.strides, array.shape, strict=True):
-        if stride < 0:
-            low += stride * (n - 1)
-        else:
-            high += stride * (n - 1)
-    return low, high + array.itemsize
-
-
-def extents(arrays: Sequence[Any]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
-    """Return first bytes, and last bytes plus one, of arrays in any layout; 0 of empty ones."""
-    low, high = np.empty((2, len(arrays)), np.uintp)
-    _tensors.extents(list(arrays), low, high)
-    for i, array in enumerate(arrays):
-        if is_gpu_array(array):
-            low[i], high[i] = extent(array)
-    return low, high
-
-
-def reach_into_another(low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> bool:
-    """Tell whether any of these extents overlaps another."""
-    order = np.argsort(low)
-    return bool(np.any(np.maximum.accumulate(high[order])[:-1] > low[order][1:]))
-
-
-def sharing(arrays: Sequence[Any], written: Sequence[Any]) -> list[int]:
-    """Return which arrays have an element in common with one of those that are written."""
-    low, high = extents(written)
-    order = np.argsort(low)
-    reach = np.concatenate([np.zeros(1, np.uintp), np.maximum.accumulate(high[order])])
-    begin, end = extents(arrays)
-    before = np.searchsorted(low[order], end, side="left")  # those that begin before its end
-    found = []
-    for i in np.flatnonzero(reach[before] > begin).tolist():
-        near = np.flatnonzero((low < end[i]) & (high > begin[i])).tolist()
-        if any(shares_memory(arrays[i], written[j]) for j in near):
-            found.append(i)
-    return found
 
 
 def _check_library(what: str, array: Any, p: Any) -> None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastadam.algorithms.adam import Coefficients
 from fastadam.algorithms.number import GREATEST_SCALE, LEAST_SCALE
 from fastadam.kernels._source import ArraySource, Source
-from fastadam.kernels.arrays import check_apart, extents, is_writeable, reach_into_another
+from fastadam.kernels.arrays import check_apart, is_writeable
 from fastadam.kernels.backend import capturing, copy_into, is_gpu_array
 from fastadam.kernels.cpu import engine
 from fastadam.kernels.cpu._rows import Written, commit, reaches, refresh, run, step_and_commit
@@ -21,6 +21,7 @@ from fastadam.kernels.dtypes import computing_dtype
 from fastadam.kernels.gpu.engine import SETS, Recording
 from fastadam.kernels.gpu.sums import GpuSums
 from fastadam.kernels.gpu.table import GpuTable, gpu_key
+from fastadam.kernels.memory import extents, reach_into_another
 from fastadam.kernels.sums import largest_square
 from fastadam.kernels.table import Step, Table
 

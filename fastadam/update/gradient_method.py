@@ -557,9 +557,10 @@ class GradientMethod(LossScaling):
         """Make one update, from a caller's gradients or from those that are there."""
         targets, hooks = self._set_up(), self._hooks
         assert hooks is not None
-        if not targets.unchanged() or targets.parameters is not self._walked:
+        if targets.unchanged() and targets.parameters is self._walked:
+            targets.finish()
+        else:
             self._refresh()
-        targets.finish()
         enter(self, PRE)
         params = list(targets.parameters.values())
         called = calls_own_parts(self, _PARTS)

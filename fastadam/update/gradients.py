@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastadam.kernels.arrays import extent, is_writeable, sharing
+from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import beside, is_array, is_gpu_array
 from fastadam.kernels.dtypes import computing_dtype
+from fastadam.kernels.memory import extent, sharing
 from fastadam.kernels.sums import (
     finite_squares,
     global_norm,

@@ -1,6 +1,6 @@
 """What may be a target: links, anything with parameters, and arrays in dicts and lists.
 
-A target is walked anew at every update, so that rebound arrays and parameters that appear late
+A target is looked at anew at every update, so that rebound arrays and parameters that appear late
 are noticed.
 """
 
@@ -18,13 +18,14 @@ import numpy.typing as npt
 
 from fastadam.files.names import check_key, plain
 from fastadam.kernels._noted import Noted
-from fastadam.kernels.arrays import extent, refuse_masked
-from fastadam.kernels.backend import beside, copy_into, is_array, shares_memory
+from fastadam.kernels.arrays import refuse_masked
+from fastadam.kernels.backend import beside, copy_into, is_array
 from fastadam.kernels.dtypes import computing_dtype
+from fastadam.kernels.memory import extents, first_sharing, reach_into_another
 from fastadam.model.parameter import Parameter
+from fastadam.update._tree import CHANGED, DEEPEST, MOVED, SAME, TreeSpec, by_path, others
 from fastadam.update.noted_links import noted_links
 from fastadam.update.ties import memory_of, replaced, ties
-from fastadam.update.tree import TreeSpec
 
 __all__ = ["ArrayTarget", "LinkTarget", "Target", "as_target"]
 
@@ -32,8 +33,6 @@ Array = npt.NDArray[Any]
 
 # The path of the parameter when the target is one array.
 SINGLE = "param"
-# How many dicts and lists there may be in one another: far below Python's limit for calls.
-DEEPEST = 200
 
 # Sets an attribute in C, where no Ctrl-C comes in between.
 _set = object.__setattr__
@@ -90,7 +89,7 @@ class LinkTarget(Target):
         # what every link holds, if all of them walk as ours do
         self._noted: Noted | None = None
         self._named: list[tuple[str, Any]] = []
-        self._paths: tuple[str, ...] = ()
+        self._places: dict[str, int] = {}
         self.refresh()
 
     def unchanged(self) -> bool:
@@ -115,10 +114,8 @@ class LinkTarget(Target):
             ) from error
 
     def ordered(self, grads: Any) -> list[Any] | None:
-        """Match a dict that has the paths in their order, as they are without slashes around."""
-        if type(grads) is not dict or tuple(grads) != self._paths:
-            return None
-        return list(grads.values())
+        """Match a mapping that has the paths, in any order."""
+        return by_path(grads, self._places)
 
     def refresh(self) -> None:
         """Walk the link again; a parameter that it holds twice counts once."""
@@ -140,7 +137,7 @@ class LinkTarget(Target):
         self.__dict__.update(
             _noted=noted,
             _named=named,
-            _paths=tuple(parameters),
+            _places={path: i for i, path in enumerate(parameters)},
             parameters=parameters,
             aliases=aliases,
         )
@@ -179,6 +176,8 @@ class ArrayTarget(Target):
         super().__init__()
         self.tree = tree
         self._shape: TreeSpec | None = None
+        # the paths of all arrays, also of those that are there twice
+        self._paths: tuple[str, ...] = ()
         # the array of each parameter that the user holds
         self._arrays: dict[str, Array] = {}
         self.refresh()
@@ -188,9 +187,33 @@ class ArrayTarget(Target):
 
         A path keeps its parameter, with its rule and state, as long as it is there.
         """
-        if self.unchanged():
-            self.finish()
+        found = CHANGED if self._shape is None else self._shape.compare()
+        if found == MOVED and self._take_over():
             return
+        if found == SAME:
+            self.finish()
+        else:
+            self._walk()
+
+    def _take_over(self) -> bool:
+        """Give the parameters arrays that are like those in whose place they are, fast.
+
+        False, and nothing is changed, if there is more to find out: some may be one array, or
+        share memory.
+        """
+        assert self._shape is not None
+        arrays = self._shape.moved()
+        if arrays is None or len(arrays) != len(self.parameters):
+            return False
+        if reach_into_another(*extents(arrays)):
+            return False
+        held = self._arrays.items()
+        self._write_back({p: a for (p, a), new in zip(held, arrays, strict=True) if new is a})
+        self._shape.take(arrays, self.parameters, self._arrays)
+        return True
+
+    def _walk(self) -> None:
+        """Look at everything anew."""
         deque(_leaves(self.tree, ""), 0)  # what cannot be a target is refused by name
         shape = TreeSpec(self.tree)
         leaves = list(_leaves(self.tree, ""))
@@ -216,18 +239,24 @@ class ArrayTarget(Target):
         parameters = {path: self.parameters.get(path) or Parameter(name=path) for path in arrays}
         # all at once, in C: whoever interrupts a walk leaves what there was
         deque(map(_set, parameters.values(), repeat("_array"), arrays.values()), 0)
-        self.__dict__.update(parameters=parameters, aliases=aliases, _shape=shape, _arrays=arrays)
+        self.__dict__.update(
+            parameters=parameters,
+            aliases=aliases,
+            _shape=shape,
+            _paths=tuple([path for path, _ in leaves]),
+            _arrays=arrays,
+        )
 
     def unchanged(self) -> bool:
         """Look at every dict and list."""
-        return self._shape is not None and self._shape.holds()
+        return self._shape is not None and self._shape.compare() == SAME
 
     def ordered(self, grads: Any) -> list[Any] | None:
         """Match the structure of gradients with the target's."""
-        found: list[Any] = []
-        if self.aliases or self._shape is None or not self._shape.match(grads, found):
-            return None
-        return found
+        found = None if self._shape is None else self._shape.match(grads)
+        if found is None or len(found) == len(self.parameters):
+            return found
+        return list(self._added(dict(zip(self._paths, found, strict=True))).values())
 
     def finish(self) -> None:
         """Write what rules and hooks have put in the place of the user's arrays into these."""
@@ -235,11 +264,9 @@ class ArrayTarget(Target):
 
     def _write_back(self, arrays: Mapping[str, Array]) -> None:
         """Give parameters their arrays again, with the values of those that took their place."""
-        for path, array in arrays.items():
-            param = self.parameters[path]
+        for path in others(self.parameters, dict(arrays)):
+            param, array = self.parameters[path], arrays[path]
             other = param.array
-            if other is array:
-                continue
             if other is not None:
                 if other.shape != array.shape:
                     raise ValueError(
@@ -267,7 +294,10 @@ class ArrayTarget(Target):
 
     def gradients(self, grads: Any) -> dict[str, Any]:
         """Match gradients in the target's structure; add up those of an array given twice."""
-        found = dict(_matched(self.tree, grads, ""))
+        return self._added(dict(_matched(self.tree, grads, "")))
+
+    def _added(self, found: dict[str, Any]) -> dict[str, Any]:
+        """Add up the gradients of an array that is there twice, from those of all paths."""
         for path, first in self.aliases.items():
             more = found.pop(path)
             if more is not None:
@@ -382,7 +412,7 @@ def _sum(path: str, one: Any, more: Any) -> Array:
             f"the gradients of the array at {path!r}, which is there twice, have the shapes "
             f"{a.shape} and {b.shape}"
         )
-    with beside(a):
+    with np.errstate(all="ignore"), beside(a):
         total: Array = a.astype(computing_dtype(a.dtype) or a.dtype, copy=False) + b
     return total
 
@@ -402,14 +432,11 @@ def _check_keys(where: str, expected: Any, given: Any) -> None:
 
 def _refuse_overlaps(arrays: Mapping[str, Array]) -> None:
     """Refuse parameters that share part of their memory: a step on one would move the other."""
-    spans = sorted((*extent(array), path) for path, array in arrays.items() if array.size)
-    open_spans: list[tuple[int, int, str]] = []
-    for span in spans:
-        open_spans = [other for other in open_spans if other[1] > span[0]]
-        for other in open_spans:
-            if shares_memory(arrays[other[2]], arrays[span[2]]):
-                raise ValueError(
-                    f"parameters {other[2]!r} and {span[2]!r} share part of their memory, so a "
-                    "step on one would move the other; give one of them a copy"
-                )
-        open_spans.append(span)
+    paths = sorted(arrays)
+    found = first_sharing([arrays[path] for path in paths])
+    if found is not None:
+        first, second = (paths[i] for i in found)
+        raise ValueError(
+            f"parameters {first!r} and {second!r} share part of their memory, so a step on one "
+            "would move the other; give one of them a copy"
+        )

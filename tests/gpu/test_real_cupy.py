@@ -15,11 +15,12 @@ import pytest
 from steps import step_of
 
 from fastadam.algorithms.coefficients import step_coefficients
-from fastadam.kernels.arrays import check_arrays, extent, is_writeable
+from fastadam.kernels.arrays import check_arrays, is_writeable
 from fastadam.kernels.backend import address, device_of, get_array_module, is_array, is_gpu_array
 from fastadam.kernels.gpu._tensors import DeviceRows
 from fastadam.kernels.gpu.engine import KERNELS, POINTER, _cast, scalars_dtype
 from fastadam.kernels.gpu.table import GpuTable, gpu_key
+from fastadam.kernels.memory import extent
 
 cupy = pytest.importorskip("cupy", reason="needs CuPy")
 

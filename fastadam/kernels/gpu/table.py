@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.kernels._source import Source
-from fastadam.kernels.arrays import check_arrays, check_scalars, extent
+from fastadam.kernels.arrays import check_arrays, check_scalars
 from fastadam.kernels.backend import address, device_of, get_array_module
 from fastadam.kernels.dtypes import computing_dtype, stored
 from fastadam.kernels.gpu._tensors import DeviceRows
@@ -27,6 +27,7 @@ from fastadam.kernels.gpu.engine import (
     upload,
 )
 from fastadam.kernels.gpu.sums import GpuSquares
+from fastadam.kernels.memory import extent
 from fastadam.kernels.table import AS_IT_IS, N_COEFFICIENTS, PREPARED, WRITTEN, Step
 
 __all__ = ["TENSOR", "GpuTable", "gpu_key"]
