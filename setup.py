@@ -35,9 +35,6 @@ from setuptools.errors import CCompilerError, CompileError, ExecError, OptionErr
 
 KERNELS = "fastadam/kernels"
 
-# What is compiled beside the kernels.
-OTHERS = ("update._tree",)
-
 # Module: what its source includes. A change there compiles it anew.
 LOOPS = (
     "cpu/_step.pyx",
@@ -62,7 +59,10 @@ INCLUDED = {
 }
 
 # Extensions that read NumPy's arrays.
-OF_ARRAYS = ("cpu._tensors", "cpu._layout", "cpu._rows", "_commit", "model._gradients")
+OF_ARRAYS = (
+    *("cpu._tensors", "cpu._layout", "cpu._rows", "_commit"),
+    *("model._gradients", "update._tree"),
+)
 # Folders beside the kernels that have extensions.
 OTHERS = ("model.", "update.")
 
@@ -190,7 +190,7 @@ def extensions(platform: str) -> list[Extension]:
         **dict.fromkeys(OF_ARRAYS, NUMPY_MACROS),
         "cpu._cpu_features": [("FASTADAM_BUILT", f'"{" ".join(sets)}"')],
     }
-    kernels = [
+    return [
         Extension(
             full_name(module),
             [f"{full_name(module).replace('.', '/')}.pyx"],
@@ -204,17 +204,6 @@ def extensions(platform: str) -> list[Extension]:
             *("update._rule_source", "cpu._cpu_features", "cpu._openmp"),
         )
     ]
-    others = [
-        Extension(
-            f"fastadam.{module}",
-            [f"fastadam/{module.replace('.', '/')}.pyx"],
-            extra_compile_args=list(take_back),
-            include_dirs=[numpy.get_include()],
-            define_macros=NUMPY_MACROS,
-        )
-        for module in OTHERS
-    ]
-    return kernels + others
 
 
 class BuildModules(build_py):
