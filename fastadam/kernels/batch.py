@@ -178,8 +178,12 @@ class Batch:
         self._kept_on_gpu = not (self._serial or any(step.g is None for step in steps))
         for table in self.on_gpu:
             own = [halves[i] if halves else None for i in table.places]
-            if not table.keep(own, low, high):
-                self._kept_on_gpu = False
+            apart = table.untangle(low, high)
+            self._kept_on_gpu = self._kept_on_gpu and apart and table.can_be_kept(own)
+        if self._kept_on_gpu:
+            for table in self.on_gpu:
+                own = [halves[i] if halves else None for i in table.places]
+                table.keep(own, low, high)
         self.steady = self._kept_on_gpu or not self.on_gpu
         if not self.steady:
             self._to_round = [

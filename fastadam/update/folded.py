@@ -91,7 +91,9 @@ class Folded:
         adapts = optimizer._adapts()
         if recording and (decides or adapts or not self._batch.begin_capture()):
             return False
-        looked = self._look(bool(decides), bool(asked))
+        looked: tuple[Any, Any] | None = None, 1.0
+        if asked or hooks:
+            looked = self._look(bool(decides), bool(asked))
         if looked is None:
             return False
         self._found, rate = looked
@@ -118,14 +120,10 @@ class Folded:
         clipping, paths = self._clipping, self._plan.paths
         sums = None if decides else self._batch.gpu_sums(self._scales)
         if sums is not None:
-            facts = None
-            if asked or clipping is not None:
-                # the steps are all that there is to update, in the order of the paths
-                pairs = zip(paths, self._gradients, strict=True) if sums.may_overflow else ()
-                facts = PendingStats(paths, dict(pairs), sums.values)
+            # the steps are all that there is to update, in the order of the paths
+            pairs = zip(paths, self._gradients, strict=True) if sums.may_overflow else ()
+            facts = PendingStats(paths, dict(pairs), sums.values)
             return facts, 1.0 if clipping is None else sums.clip_rate(clipping.threshold)
-        if not asked and clipping is None:
-            return None, 1.0
         squares = self._batch.squares(self._scales)
         norm = global_norm((), squares)
         if not math.isfinite(norm) or (asked and self._batch.doubtful(squares)):

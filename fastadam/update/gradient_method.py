@@ -652,11 +652,10 @@ class GradientMethod(LossScaling):
         self, params: list[Any], gradients: Any, grads: Any, loss_scale: float | None
     ) -> None:
         """Lend a caller's gradients: in the order of the parameters, if they fit, or as given."""
-        fit = 0 if gradients is None else fits(params, gradients)
-        if not fit:
-            lend_gradients(self._set_up(), grads, loss_scale)
-        elif fit == 2:
+        if gradients is not None and fits(params, gradients) == 2:
             lend_all(params, gradients, loss_scale)
+        elif gradients is None or grads is not None:
+            lend_gradients(self._set_up(), grads, loss_scale)
         else:
             for param, grad in zip(params, gradients, strict=True):
                 lend_one(param, grad, loss_scale)

@@ -190,8 +190,8 @@ class GpuTable:
         halves: Sequence[Any],
         low: npt.NDArray[np.uintp],
         high: npt.NDArray[np.uintp],
-    ) -> bool:
-        """Make ready for `refresh`, if the arrays are what can be read again.
+    ) -> None:
+        """Make ready for `refresh`: what can be kept is from now on.
 
         Parameters
         ----------
@@ -199,16 +199,7 @@ class GpuTable:
             The half-precision parameters that are rounded from their masters.
         low, high : numpy.ndarray of uintp
             Where the arrays that are written begin, ascending, and the greatest end so far.
-
-        Returns
-        -------
-        bool
-            False if not: then gradients that share memory with what is written have been copied,
-            and `run_anew` makes the step.
         """
-        copied = self._untangle(low, high)
-        if copied or self.others or not self._keep_masters(halves):
-            return False
         steps = self.steps
         # masters were rounded after this step, but are within the next: gradients are looked at
         # again, wherever they are
@@ -236,10 +227,25 @@ class GpuTable:
         # what a graph needs is there before one is captured
         self._on_gpu["tensors"].put(self.table)
         self.reserve()
-        return True
 
-    def _untangle(self, low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> bool:
-        """Read gradients that reach into what is written from copies; tell whether any does."""
+    def can_be_kept(self, halves: Sequence[Any]) -> bool:
+        """Tell whether all arrays are dense, and can be walked beside their half types.
+
+        Parameters
+        ----------
+        halves : sequence of cupy.ndarray or None
+            As for `keep`.
+        """
+        return not self.others and self._keep_masters(halves)
+
+    def untangle(self, low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> bool:
+        """Read gradients that reach into what is written from copies; tell whether none does.
+
+        Parameters
+        ----------
+        low, high : numpy.ndarray of uintp
+            As for `keep`.
+        """
         reach = np.concatenate([np.zeros(1, np.uintp), high])
         copied = False
         for i, step in enumerate(self.steps):
@@ -251,7 +257,7 @@ class GpuTable:
                 self._dense[i] = self._dense[i]._replace(g=g)
                 self.addresses[i] = address(g)
                 copied = True
-        return copied
+        return not copied
 
     def _keep_masters(self, halves: Sequence[Any]) -> bool:
         """Note the half-precision arrays that parameters are the masters of, None for none.

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import fastadam
-from fastadam.update.dispatch import Dispatch
+from fastadam.model._gradients import gradients_of
+from fastadam.update.plan import UpdatePlan
 
 HYPER = {"alpha": 0.05, "beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "eta": 0.7}
 
@@ -206,12 +207,15 @@ def recorded(keys: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
     return params, kind.calls
 
 
+def planned(params: dict[str, Any]) -> UpdatePlan:
+    return UpdatePlan(params, gradients_of(list(params.values())), skip=False)
+
+
 def test_batches_first_then_the_others_in_the_order_of_their_paths() -> None:
     keys = {"a": None, "b": "one", "c": "two", "d": None, "e": "one", "f": "two"}
     params, calls = recorded(keys)
-    work = Dispatch(params)
+    work = planned(params)
     assert work.applied == ()
-    work.check()
     assert calls == [
         ("check", ["b", "e"], ["B", "E"]),
         ("check", ["c", "f"], ["C", "F"]),
@@ -219,7 +223,7 @@ def test_batches_first_then_the_others_in_the_order_of_their_paths() -> None:
         ("check", ["d"], ["D"]),
     ]
     calls.clear()
-    work.run()
+    work.run({}, {})
     assert calls == [
         ("batch", ["b", "e"], ["B", "E"]),
         ("batch", ["c", "f"], ["C", "F"]),
@@ -233,7 +237,7 @@ def test_batches_first_then_the_others_in_the_order_of_their_paths() -> None:
 def test_who_is_alone_is_not_asked_twice(keys: dict[str, Any]) -> None:
     """A single batch, or a single rule, refuses by itself before it writes."""
     params, calls = recorded(keys)
-    Dispatch(params).check()
+    planned(params)
     assert calls == []
 
 
@@ -244,9 +248,9 @@ def test_who_is_left_out() -> None:
     lazy = fastadam.Parameter()
     lazy.update_rule = params["c"].update_rule
     params["c"] = lazy
-    work = Dispatch(params)
-    work.run()
-    assert [call[1] for call in calls] == ["d", "e"]
+    work = planned(params)
+    work.run({}, {})
+    assert [call[1] for call in calls if call[0] == "single"] == ["d", "e"]
     assert work.applied == ("d", "e")
 
 
@@ -254,9 +258,9 @@ def test_a_rule_that_two_parameters_share_counts_both() -> None:
     """The second does not get into the batch, where both would have the same t."""
     params, calls = recorded({"a": "one", "b": "one", "c": "one"})
     params["b"].update_rule = params["a"].update_rule
-    work = Dispatch(params)
-    work.run()
-    assert calls == [("batch", ["a", "c"], ["A", "C"]), ("single", "a", "B")]
+    work = planned(params)
+    work.run({}, {})
+    assert calls[2:] == [("batch", ["a", "c"], ["A", "C"]), ("single", "a", "B")]
     assert params["a"].update_rule.t == 2
     assert work.applied == ("a", "b", "c")
 
@@ -276,16 +280,15 @@ class Foreign:
 def test_rules_that_are_not_of_this_library() -> None:
     params, calls = recorded({"a": "one", "b": None, "c": None})
     params["b"].update_rule = Foreign()
-    work = Dispatch(params)
-    work.check()
-    work.run()
+    work = planned(params)
+    work.run({}, {})
     assert params["b"].array.tolist() == [2]
     assert work.applied == ("a", "b", "c")
     assert [call[0] for call in calls] == ["check", "check", "batch", "single"]
     params["b"].update_rule = Foreign(fails=True)
-    work = Dispatch(params)
+    work = planned(params)
     with pytest.raises(Interrupt):
-        work.run()
+        work.run({}, {})
     assert work.applied == ("a",)
 
 
@@ -300,9 +303,9 @@ def test_a_batch_that_raises_half_way() -> None:
 
     kind = type(params["a"].update_rule)
     kind.update_batch = classmethod(half_way)
-    work = Dispatch(params)
+    work = planned(params)
     with pytest.raises(Interrupt):
-        work.run()
+        work.run({}, {})
     assert work.applied == ("a", "b")
 
 
