@@ -12,9 +12,9 @@ from fastadam.kernels.cpu._tensors cimport (
     ADABOUND,
     ALPHA_T,
     AMSGRAD,
-    AS_IT_IS,
     BFLOAT16,
     COMPUTING,
+    DIVIDE,
     EPS,
     ETA,
     FIRST_STREAM,
@@ -25,10 +25,11 @@ from fastadam.kernels.cpu._tensors cimport (
     ONE_MINUS_BETA1,
     ONE_MINUS_BETA2,
     ONE_MINUS_DECAY,
-    STEP,
     UPPER,
     Gradient,
+    Op,
     Tensor,
+    program,
 )
 
 from numpy.ma import MaskedArray
@@ -141,7 +142,7 @@ cdef size_t gradient(Tensor* tensor, object array, int computing, int bfloat16, 
 
 
 def describe_gradients(list pairs, Tensor[::1] table, int bfloat16):
-    """Fill the rows of a table from pairs ``(p, g)`` of which g is to be changed.
+    """Fill the rows of a table from pairs ``(p, g)`` of which g is changed, and nothing stepped.
 
     The gradients are computed in one type, float32 or float64. Returns the indices of the pairs
     whose arrays the loops cannot walk together, or cannot write; their rows stay empty.
@@ -158,7 +159,8 @@ def describe_gradients(list pairs, Tensor[::1] table, int bfloat16):
         table[i].n = 0
         table[i].p_type = stored(p_number, computing, bfloat16)
         table[i].g_type = stored(g_number, computing, bfloat16)
-        table[i].g = pointer(g, g_number, g, True) if dense(g) else 0
+        table[i].step = False
+        table[i].g = table[i].out = pointer(g, g_number, g, True) if dense(g) else 0
         table[i].p = pointer(p, p_number, g, False)
         if table[i].p and table[i].g and table[i].p_type >= 0 and table[i].g_type >= 0:
             table[i].n = cnp.PyArray_SIZE(g)
@@ -243,10 +245,11 @@ def describe(list steps, Tensor[::1] table, int bfloat16):
         table[i].n = 0
         table[i].g_type = COMPUTING
         table[i].p_type = COMPUTING
-        table[i].prepare = AS_IT_IS
+        table[i].first_op = table[i].n_ops = 0
+        table[i].step = True
+        table[i].out = 0
         table[i].half = 0
         table[i].half_type = COMPUTING
-        table[i].change = STEP
         if not cnp.PyArray_Check(step[1]):
             others.append(i)
             continue
@@ -276,8 +279,8 @@ cdef object state_array(dict state, str key):
 
 
 # The loops of one instruction set, as _step.pyx's `loop` gives them.
-ctypedef void (*Loop32)(const Tensor*, Py_ssize_t, const float*, int) noexcept nogil
-ctypedef void (*Loop64)(const Tensor*, Py_ssize_t, const double*, int) noexcept nogil
+ctypedef void (*Loop32)(const Tensor*, Py_ssize_t, const Op*, const float*, int) noexcept nogil
+ctypedef void (*Loop64)(const Tensor*, Py_ssize_t, const Op*, const double*, int) noexcept nogil
 
 
 cdef class Rows:
@@ -306,6 +309,7 @@ cdef class Rows:
     cdef list sets
     cdef Loop32 loop32
     cdef Loop64 loop64
+    cdef const Op[::1] ops
     cdef const size_t[::1] low, high
     cdef int bfloat16
 
@@ -334,6 +338,10 @@ cdef class Rows:
 
     def __reduce__(self):
         raise TypeError("addresses cannot be copied")
+
+    def take_ops(self, const Op[::1] ops):
+        """Take over the operations that the programs of the rows are made of."""
+        self.ops = ops
 
     def follow(
         self,
@@ -377,6 +385,7 @@ cdef class Rows:
         """Make the step, with coefficients that are each rounded once."""
         cdef Py_ssize_t row, k
         cdef tuple values
+        cdef const Op* ops = program(self.ops)
         for row in range(len(self.sets)):
             values = <tuple> coefficients[<Py_ssize_t> self.sets[row]]
             for k in range(N_COEFFICIENTS):
@@ -386,9 +395,13 @@ cdef class Rows:
                     self.wide[row, k] = <double> values[k]
         with nogil:
             if self.single:
-                self.loop32(&self.table[0], self.table.shape[0], &self.narrow[0, 0], n_threads)
+                self.loop32(
+                    &self.table[0], self.table.shape[0], ops, &self.narrow[0, 0], n_threads
+                )
             else:
-                self.loop64(&self.table[0], self.table.shape[0], &self.wide[0, 0], n_threads)
+                self.loop64(
+                    &self.table[0], self.table.shape[0], ops, &self.wide[0, 0], n_threads
+                )
 
     cdef bint takes(self, list coefficients) except -1:
         """Whether the numbers of every set are what the loops can take, once they are rounded."""
@@ -469,7 +482,7 @@ cdef class Rows:
 
 # The loops of the gradient pass, as _norm.pxi's `squares_loop` gives them.
 ctypedef void (*SquaresLoop)(
-    const Gradient*, Py_ssize_t, double*, Py_ssize_t, double*, int
+    const Gradient*, Py_ssize_t, const Op*, double*, Py_ssize_t, double*, int
 ) noexcept nogil
 
 
@@ -493,6 +506,7 @@ cdef class Squares:
     cdef Gradient[::1] gradients
     cdef double[::1] sums, totals
     cdef Tensor[::1] tensors
+    cdef const Op[::1] ops
     cdef SquaresLoop loop
 
     def __init__(
@@ -522,14 +536,37 @@ cdef class Squares:
             self.gradients[i].g = self.tensors[i].g
             self.gradients[i].g_type = self.tensors[i].g_type
             self.gradients[i].scale = 0 if scales is None else scales[i]
+            self.gradients[i].n_ops = 0
+
+    def take_ops(self, const Op[::1] ops, object counts):
+        """Take over the gradients that the steps have, and the first operations of their programs.
+
+        `counts` says how many of each; a program may have fewer.
+        """
+        cdef Py_ssize_t i
+        cdef Gradient* row
+        cdef const Tensor* tensor
+        self.take(None)
+        self.ops = ops
+        for i in range(self.gradients.shape[0]):
+            row, tensor = &self.gradients[i], &self.tensors[i]
+            row.p = tensor.half if tensor.half else tensor.p
+            row.p_type = tensor.half_type if tensor.half else tensor.p_type
+            row.first_op = tensor.first_op
+            row.n_ops = min(<Py_ssize_t> counts[i], tensor.n_ops)
+            # a division alone has loops of its own
+            if row.n_ops == 1 and ops[row.first_op].kind == DIVIDE:
+                row.scale = ops[row.first_op].a
+                row.n_ops = 0
 
     def run(self, int n_threads):
-        """Return the sum of squares of every gradient, or of every quotient."""
+        """Return the sum of squares of every gradient, of its quotient, or after its operations."""
         cdef Py_ssize_t i, n = self.gradients.shape[0], n_groups = self.sums.shape[0]
+        cdef const Op* ops = program(self.ops)
         if n_groups:
             with nogil:
                 self.loop(
-                    &self.gradients[0], n, &self.sums[0], n_groups, &self.totals[0], n_threads
+                    &self.gradients[0], n, ops, &self.sums[0], n_groups, &self.totals[0], n_threads
                 )
         else:
             # gradients of no elements
