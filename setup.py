@@ -40,9 +40,9 @@ LOOPS = (
     "cpu/_step.pyx",
     "cpu/_cut.pxi",
     "cpu/_half.pxi",
-    "cpu/_hooks.pxi",
+    "cpu/_mode.pxi",
     "cpu/_norm.pxi",
-    "cpu/_prepare.pxi",
+    "cpu/_ops.pxi",
     "cpu/_tensors.pxd",
 )
 INCLUDED = {

@@ -22,7 +22,9 @@ ARRAYS = "fastadam/kernels/arrays.py"
 MEMORY = "fastadam/kernels/memory.py"
 HALF = "fastadam/kernels/cpu/_half.pxi"
 NORM = "fastadam/kernels/cpu/_norm.pxi"
-PREPARE = "fastadam/kernels/cpu/_prepare.pxi"
+OPS = "fastadam/kernels/cpu/_ops.pxi"
+MODE = "fastadam/kernels/cpu/_mode.pxi"
+PROGRAMS = "fastadam/kernels/ops.py"
 TABLE = "fastadam/kernels/cpu/_tensors.pyx"
 DTYPES = "fastadam/kernels/dtypes.py"
 PASS = "fastadam/kernels/sums.py"
@@ -39,7 +41,6 @@ TARGET = "fastadam/update/target.py"
 TREE = "fastadam/update/_tree.pyx"
 PARAMETER = "fastadam/model/parameter.py"
 HOOKS = "fastadam/optimizer_hooks/"
-CHANGES = "fastadam/kernels/cpu/_hooks.pxi"
 CROWD = "fastadam/kernels/cpu/late_steps.py"
 CPU = "fastadam/kernels/cpu/engine.py"
 FILES = "fastadam/files"
@@ -119,11 +120,11 @@ MUTANTS = [
         "tensors[middle].start <= begin",
         "tensors[middle].start <= begin + 20",
     ),
-    Mutant("float32 not flushed", LOOPS, "saved | 0x8040u", "saved"),
-    Mutant("results only flushed", LOOPS, "saved | 0x8040u", "saved | 0x8000u"),
+    Mutant("float32 not flushed", MODE, "saved | 0x8040u", "saved"),
+    Mutant("results only flushed", MODE, "saved | 0x8040u", "saved | 0x8000u"),
     Mutant(
         "flushing left on",
-        LOOPS,
+        MODE,
         '"ldmxcsr %0" : : "m"(saved)',
         '"ldmxcsr %0" : : "m"((unsigned int){0x9fc0u})',
     ),
@@ -208,7 +209,7 @@ MUTANTS = [
         "flushed(g_i * scale if inverse else g_i / scale)",
         "(g_i * scale if inverse else g_i / scale)",
     ),
-    Mutant("flushed without sign", PREPARE, "copysignf(0, x) if", "0 if"),
+    Mutant("flushed without sign", OPS, "copysignf(0, x) if", "0 if"),
     Mutant("by the reciprocal", NORM, "g_i / scale", "g_i * (1 / scale)"),
     Mutant("quotient not written", NORM, "out[i] = g_i", "pass"),
     Mutant(
@@ -604,19 +605,34 @@ MUTANTS = [
         "        pass\n",
     ),
     Mutant("optimizer not counted", TABLE, "    owner.update(noted)\n", ""),
-    Mutant("loops do not follow", LOOPS, "                follow(p, g_block, p_block, n)\n", ""),
     Mutant(
-        "masters follow all", LOOPS, "choose(written == fastadam_bits(rounded[i]),", "choose(False,"
+        "loops do not follow",
+        LOOPS,
+        "                if tensor.step:\n                    follow(p, g_block, p_block, n)\n",
+        "",
+    ),
+    Mutant(
+        "masters follow all", HALF, "choose(written == fastadam_bits(rounded[i]),", "choose(False,"
     ),
     Mutant(
         "loops do not round",
         LOOPS,
-        "            if tensor.half:\n                narrow(p, tensor.half_type, tensor.half",
-        "            if False:\n                narrow(p, tensor.half_type, tensor.half",
+        "if tensor.half:\n                    narrow(p, tensor.half_type, tensor.half",
+        "if False:\n                    narrow(p, tensor.half_type, tensor.half",
     ),
-    Mutant("not divided on the way", PREPARE, "flushed(g[i]) / scale)", "flushed(g[i]))"),
-    Mutant("prepared but not written", LOOPS, "if tensor.prepare == WRITTEN:", "if False:"),
-    Mutant("prepared and always written", LOOPS, "if tensor.prepare == WRITTEN:", "if True:"),
+    Mutant("not divided on the way", OPS, "flushed(g_i) / a)", "flushed(g_i))"),
+    Mutant(
+        "prepared but not written",
+        LOOPS,
+        "if tensor.out and tensor.g_type == COMPUTING:",
+        "if False:",
+    ),
+    Mutant(
+        "prepared and always written",
+        LOOPS,
+        "        out = g_block\n",
+        "        out = g if tensor.g_type == COMPUTING else g_block\n",
+    ),
     Mutant("blocks from the start", LOOPS, "g = <real*> tensor.g + first", "g = <real*> tensor.g"),
     Mutant(
         "half products not rounded",
@@ -635,8 +651,8 @@ MUTANTS = [
     Mutant(
         "scales of other tables",
         BATCH,
-        "[scales[i] or 0.0 for i in table.places]",
-        "[scales[0] or 0.0 for i in table.places]",
+        "[scales[i] for i in table.places]\n            programs",
+        "[scales[0] for i in table.places]\n            programs",
     ),
     Mutant("still prepared", BATCH, "plain and not self._prepared", "plain"),
     Mutant("gradients in place though shared", LOOK, "single[i] = single[last] = False", "pass"),
@@ -869,31 +885,35 @@ MUTANTS = [
         "scales = left if left != self._unscaled else None",
         "scales = None",
     ),
-    Mutant("decay of the gradient", CHANGES, "(g_i + a * p[i]) * b", "(g_i + a * g_i) * b"),
-    Mutant("no decay of gradients", CHANGES, "(g_i + a * p[i]) * b", "g_i * b"),
-    Mutant("no rate of lars", CHANGES, "(g_i + a * p[i]) * b", "(g_i + a * p[i])"),
-    Mutant("decay after the rate", CHANGES, "(g_i + a * p[i]) * b", "g_i * b + a * p[i]"),
-    Mutant("lasso without sign", CHANGES, "g_i + a * sign(p[i])", "g_i + a * p[i]"),
-    Mutant("sign of NaN", CHANGES, "zero if x == 0 else x", "zero"),
-    Mutant("sign of 0", CHANGES, "zero if x == 0 else x", "one"),
-    Mutant("clipped below only", CHANGES, "larger if larger < b else b", "larger"),
-    Mutant("clipped above only", CHANGES, "g_i if g_i > a else a", "g_i"),
-    Mutant("hard clipping drops NaN", CHANGES, "g_i if g_i != g_i else larger", "larger"),
-    Mutant("not multiplied", CHANGES, "            g[i] = g_i * b\n", "            pass\n"),
+    Mutant("decay of the gradient", OPS, "(g_i + a * p[i]) * b", "(g_i + a * g_i) * b"),
+    Mutant("no decay of gradients", OPS, "(g_i + a * p[i]) * b", "g_i * b"),
+    Mutant("no rate of lars", OPS, "(g_i + a * p[i]) * b", "(g_i + a * p[i])"),
+    Mutant("decay after the rate", OPS, "(g_i + a * p[i]) * b", "g_i * b + a * p[i]"),
+    Mutant("lasso without sign", OPS, "g_i + a * sign(p[i])", "g_i + a * p[i]"),
+    Mutant("sign of NaN", OPS, "zero if x == 0 else x", "zero"),
+    Mutant("sign of 0", OPS, "zero if x == 0 else x", "one"),
+    Mutant("clipped below only", OPS, "larger if larger < b else b", "larger"),
+    Mutant("clipped above only", OPS, "g_i if g_i > a else a", "g_i"),
+    Mutant("hard clipping drops NaN", OPS, "g_i if g_i != g_i else larger", "larger"),
+    Mutant("not multiplied", OPS, "            out[i] = g_i * b\n", "            pass\n"),
     Mutant(
         "half changes not stored",
-        CHANGES,
-        "narrow(g, tensor.g_type",
-        "widen(tensor.g_type, 0, g, 0)  #",
+        LOOPS,
+        "if tensor.out and tensor.g_type != COMPUTING:",
+        "if False:",
     ),
     Mutant(
         "half parameters of hooks",
-        CHANGES,
-        "widen(tensor.p_type, tensor.p + 2 * first",
-        "widen(tensor.p_type, tensor.p + first",
+        LOOPS,
+        "p = seen = p_block",
+        "p = p_block",
     ),
-    Mutant("changes flush", LOOPS, "tensors[0].change == STEP", "True"),
-    Mutant("steps do not flush", LOOPS, "tensors[0].change == STEP", "False"),
+    Mutant(
+        "steps do not flush",
+        LOOPS,
+        "        saved = fastadam_flush_on()\n",
+        "        saved = fastadam_flush_off()\n",
+    ),
     Mutant("changes of strided gradients", TABLE, "if dense(g) else 0", ""),
     Mutant(
         "changes of other layouts",
@@ -973,22 +993,18 @@ MUTANTS = [
         'brought_by_class(hook, "call_for_all")',
         'hasattr(hook, "call_for_all")',
     ),
-    Mutant("any scale inverted", PREPARE, "&exponent) == 0.5", "&exponent) >= 0.5"),
-    Mutant("the least scales inverted", PREPARE, "-100 < exponent < 100", "True"),
-    Mutant(
-        "prepared by the inverse", PREPARE, "flushed(g[i]) * inverse)", "flushed(g[i]) / inverse)"
-    ),
-    Mutant("prepared without the rate", PREPARE, "out[i] = g[i] * rate", "out[i] = g[i]"),
-    Mutant("unscaled without the rate", PREPARE, "inverse) * rate", "inverse)"),
-    Mutant("divided without the rate", PREPARE, "scale) * rate", "scale)"),
-    Mutant(
-        "quotient not flushed", PREPARE, "flushed(flushed(g[i]) / scale)", "(flushed(g[i]) / scale)"
-    ),
+    Mutant("any scale inverted", OPS, "&exponent) == 0.5", "&exponent) >= 0.5"),
+    Mutant("the least scales inverted", OPS, "-100 < exponent < 100", "True"),
+    Mutant("prepared by the inverse", OPS, "flushed(g_i) * a)", "flushed(g_i) / a)"),
+    Mutant("prepared without the rate", OPS, "                b = <real> ops[k].b\n", ""),
+    Mutant("unscaled without the rate", OPS, "* a) * b", "* a)"),
+    Mutant("divided without the rate", OPS, "/ a) * b", "/ a)"),
+    Mutant("quotient not flushed", OPS, "flushed(flushed(g_i) / a)", "(flushed(g_i) / a)"),
     Mutant(
         "product not flushed",
-        PREPARE,
-        "flushed(flushed(g[i]) * inverse)",
-        "(flushed(g[i]) * inverse)",
+        OPS,
+        "flushed(flushed(g_i) * a)",
+        "(flushed(g_i) * a)",
     ),
     Mutant(
         "prepared with flushing",
@@ -1004,9 +1020,9 @@ MUTANTS = [
     ),
     Mutant(
         "no scale is one",
-        BATCH,
-        "divisors = 0.0 if scales is None",
-        "divisors = 1.0 if scales is None",
+        PROGRAMS,
+        "        return [product], 0\n",
+        "        return [[Op(DIVIDE, 1.0), *product]], 0\n",
     ),
     Mutant("squares by division", NORM, "g_i * scale if inverse", "g_i / scale if inverse"),
     Mutant(
@@ -1093,4 +1109,96 @@ MUTANTS = [
         "n_bytes",
     ),
     Mutant("temporary files stay", f"{FILES}/atomic.py", "        temporary.remove()\n", ""),
+    # programs of operations
+    Mutant("one program for all", LOOPS, "ops + tensor.first_op", "ops"),
+    Mutant("programs of one operation", LOOPS, "tensor.n_ops, seen", "min(tensor.n_ops, 1), seen"),
+    Mutant(
+        "hooks see the master",
+        LOOPS,
+        "                seen = p_block\n                narrow",
+        "                narrow",
+    ),
+    Mutant(
+        "always a step", LOOPS, "if tensor.step:\n            adam", "if True:\n            adam"
+    ),
+    Mutant(
+        "masters follow without a step",
+        LOOPS,
+        "if tensor.step:\n                    follow",
+        "if True:\n                    follow",
+    ),
+    Mutant("decay without its factor", OPS, "(kind == ADD and b == 1)", "kind == ADD"),
+    Mutant("a factor of a division", OPS, "b = 1 if kind == DIVIDE else <real>", "b = <real>"),
+    Mutant("wide gradients rounded", OPS, "if g_type != COMPUTING and", "if"),
+    Mutant("half gradients not rounded", OPS, "round_to(g_type, out, n)", "pass"),
+    Mutant("rounded in the first block", OPS, "narrow(x + first, stored", "narrow(x, stored"),
+    Mutant(
+        "nothing left", OPS, "    if g != out:\n        memcpy", "    if False:\n        memcpy"
+    ),
+    Mutant("the last operation alone", OPS, "        g = out\n    if g", "        pass\n    if g"),
+    Mutant("one program for all sums", NORM, "ops + gradient.first_op", "ops"),
+    Mutant(
+        "summed operations flush",
+        NORM,
+        "flushing = fastadam_flush_off()",
+        "flushing = fastadam_flush_on()",
+    ),
+    Mutant("sums of subnormal numbers", NORM, "        fastadam_flush_restore(flushing)\n", ""),
+    Mutant(
+        "sums of the first block",
+        NORM,
+        "<real*> gradient.p + begin + first",
+        "<real*> gradient.p + begin",
+    ),
+    Mutant("sums of wide parameters", NORM, "if gradient.p_type != COMPUTING:", "if False:"),
+    Mutant("rows beyond the end", NORM, "min(n - begin, <Py_ssize_t> LANES)", "<Py_ssize_t> LANES"),
+    Mutant("sums after all", TABLE, "min(<Py_ssize_t> counts[i], tensor.n_ops)", "tensor.n_ops"),
+    Mutant(
+        "any operation divides",
+        TABLE,
+        "row.n_ops == 1 and ops[row.first_op].kind == DIVIDE",
+        "row.n_ops == 1",
+    ),
+    Mutant(
+        "sums see the master",
+        TABLE,
+        "row.p = tensor.half if tensor.half else tensor.p",
+        "row.p = tensor.p",
+    ),
+    Mutant("operations stay in sums", TABLE, "            self.gradients[i].n_ops = 0\n", ""),
+    Mutant(
+        "operations of the first program",
+        ROWS,
+        "        if self.rows is not None:\n            self.rows.take_ops(self.ops)\n",
+        "",
+    ),
+    Mutant(
+        "quotients written in half precision",
+        ROWS,
+        "divide[which] & (self",
+        "divide[which] & (0 * self",
+    ),
+    Mutant("programs write what is shared", ROWS, " and self._separate()\n", "\n"),
+    Mutant(
+        "programs of other tables",
+        BATCH,
+        "[which[i] for i in table.places]",
+        "[which[0] for i in table.places]",
+    ),
+    Mutant(
+        "programs of strided arrays", BATCH, "if self.on_gpu or not self.steady:", "if self.on_gpu:"
+    ),
+    Mutant("programs go on", BATCH, "        self._prepared = True\n", ""),
+    Mutant(
+        "counts of other tables",
+        BATCH,
+        "[n[i] for i in table.places]",
+        "[n[0] for i in table.places]",
+    ),
+    Mutant(
+        "programs always write",
+        BATCH,
+        'table.set_program(programs, each, table.table["g"] if write else None)',
+        'table.set_program(programs, each, table.table["g"])',
+    ),
 ]

@@ -108,7 +108,7 @@ def test_machines_whose_subnormals_nobody_can_flush_are_refused(setup, platform)
 
 def test_the_source_refuses_them_with_one_error(tmp_path):
     """Where setup.py cannot know, as with -m32: no error that follows from the first."""
-    text = (SOURCE / "fastadam/kernels/cpu/_step.pyx").read_text()
+    text = (SOURCE / "fastadam/kernels/cpu/_mode.pxi").read_text()
     begin = text.index("#if defined(__x86_64__)")
     code = text[begin : text.index("#endif", begin)] + "#endif\n"
     code += "void use(void) { fastadam_mode saved = fastadam_flush_on(); "

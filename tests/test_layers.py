@@ -96,7 +96,7 @@ FOLDERS = {
         table
         arrays reference
         dtypes memory
-        cpu backend bits _commit _noted _pages
+        cpu backend bits ops _commit _noted _pages
     """,
     "kernels.cpu": """
         gradient_table

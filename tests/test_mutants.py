@@ -60,7 +60,11 @@ def test_tests_that_compare_texts_kill_nobody() -> None:
             "tests/kernels/cpu/test_half.py",
             "tests/kernels/cpu/test_cpu.py",
         ),
-        ("fastadam/kernels/cpu/_hooks.pxi", None, "tests/optimizer_hooks/test_all_hooks.py"),
+        (
+            "fastadam/kernels/cpu/_ops.pxi",
+            "tests/kernels/cpu/test_ops.py",
+            "tests/kernels/cpu/test_cpu.py",
+        ),
     ],
 )
 def test_the_likeliest_come_first(mutated: str, first: str | None, early: str) -> None:

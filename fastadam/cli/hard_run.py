@@ -140,6 +140,7 @@ def _bfloat16(mixed: bool) -> Iterator[Array]:
     ours = [(p.copy(), g.copy(), *np.zeros((3, n), np.float32)) for p, g in rows]
     rounded = half.copy()
     table = np.zeros(len(ours), TENSOR)
+    table["step"] = True
     for i, arrays in enumerate(ours):
         for key, array in zip(("p", "g", *ADAM.state), arrays, strict=True):
             table[key][i] = array.ctypes.data

@@ -22,6 +22,7 @@ from fastadam.kernels.gpu.engine import SETS, Recording
 from fastadam.kernels.gpu.sums import GpuSums
 from fastadam.kernels.gpu.table import GpuTable, gpu_key
 from fastadam.kernels.memory import extents, reach_into_another
+from fastadam.kernels.ops import Op, unscaling
 from fastadam.kernels.sums import largest_square
 from fastadam.kernels.table import Step, Table
 
@@ -382,12 +383,73 @@ class Batch:
             ):
                 return False
         for table in self._on_cpu:
-            divisors = 0.0 if scales is None else [scales[i] or 0.0 for i in table.places]
-            table.prepare(divisors, rate, write, plain)
+            own = None if scales is None else [scales[i] for i in table.places]
+            programs, which = unscaling(own, rate)
+            table.set_program(programs, which, table.table["g"] if write else None)
         for gpu in self.on_gpu:
             gpu.prepare(one_scale or 0.0, rate, write)
         self.prepared = not plain
         return True
+
+    def program(
+        self, programs: Sequence[Sequence[Op]], which: int | Sequence[int], write: bool
+    ) -> bool:
+        """Say which operations are applied to the gradients that `refresh` has read.
+
+        To be said again after every `refresh`; `prepare` says something else. `squares_after` sums
+        what is left on the way.
+
+        Parameters
+        ----------
+        programs : sequence of sequence of Op
+            The operations, each program in its order; ``[[]]`` for nothing. They are applied to
+            float32, or to float64 where that is computed in; a half-precision gradient that was
+            not divided is what hooks one after the other would leave if a ROUND follows each.
+            Where a parameter is a float32 master, they see its half-precision parameter.
+        which : int or sequence of int
+            Which program is that of all parameters, or of each, in the order of the steps.
+        write : bool
+            Whether what a program leaves is written in the place of the gradient, stored as it is.
+
+        Returns
+        -------
+        bool
+            False, and nothing has changed, if that cannot be done: anything is on a GPU, is strided
+            or has no gradient; if a gradient that is to be written is read-only, converted, or
+            shares memory with another; if one in half precision would be both divided and
+            written, which loses what the quotient's float32 holds.
+        """
+        if self.on_gpu or not self.whole:
+            return False
+        own = [
+            which if isinstance(which, int) else [which[i] for i in table.places]
+            for table in self._on_cpu
+        ]
+        tables = list(zip(self._on_cpu, own, strict=True))
+        if write and not all(table.can_write(programs, each) for table, each in tables):
+            return False
+        for table, each in tables:
+            table.set_program(programs, each, table.table["g"] if write else None)
+        self.prepared = True
+        return True
+
+    def squares_after(self, n: int | Sequence[int]) -> list[float]:
+        """Return the sums of squares of gradients after the first operations of their programs.
+
+        Nothing is written. Only after `program` has returned True; of half-precision gradients the
+        bits are those of sums over what hooks would have written if the last operation is ROUND.
+
+        Parameters
+        ----------
+        n : int or sequence of int
+            How many operations, of all programs or for each parameter; a program may have fewer.
+        """
+        totals = [0.0] * self._size
+        for table in self._on_cpu:
+            own = n if isinstance(n, int) else [n[i] for i in table.places]
+            for i, total in zip(table.places, table.squares_after(own), strict=True):
+                totals[i] = total
+        return totals
 
     def step(
         self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]

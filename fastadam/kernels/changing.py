@@ -12,15 +12,12 @@ from fastadam.kernels.backend import is_gpu_array
 from fastadam.kernels.cpu import _tensors, engine
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
 from fastadam.kernels.gpu.arrays import change_on_gpu
+from fastadam.kernels.ops import ADD, ADD_SIGN, CLIP, MULTIPLY, OP
 from fastadam.kernels.table import N_COEFFICIENTS, TENSOR
 
 __all__ = ["ADD", "ADD_SIGN", "CLIP", "MULTIPLY", "change_gradients"]
 
 Array = npt.NDArray[Any]
-
-# The changes, as _tensors.pxd lists them: g = (g + a * p) * b, g = g + a * sign(p),
-# g = clip(g, a, b), g = g * b.
-ADD, ADD_SIGN, CLIP, MULTIPLY = range(1, 5)
 
 
 def change_gradients(
@@ -30,6 +27,8 @@ def change_gradients(
     rates: Any = None,
 ) -> list[int]:
     """Change gradients in place, on all threads, or on GPUs.
+
+    On a CPU it is a program of one operation for each, without a step.
 
     Parameters
     ----------
@@ -67,10 +66,10 @@ def change_gradients(
         table = np.zeros(len(places), TENSOR)
         own = [pairs[i] for i in places]
         left += [places[i] for i in _tensors.describe_gradients(own, table, bfloat16_number())]
-        table["change"] = change
-        table["row"] = range(len(places))
-        coefficients = np.zeros((len(places), N_COEFFICIENTS), computing)
-        with np.errstate(over="ignore", under="ignore"):
-            coefficients[:, :2] = [numbers[i] for i in places]
-        engine.run(table, coefficients)
+        ops = np.empty(len(places), OP)
+        ops["kind"] = change
+        ops["a"], ops["b"] = np.array([numbers[i] for i in places], np.float64).T
+        table["first_op"], table["n_ops"] = range(len(places)), 1
+        # the loops take their type from scalars, of which no step needs any
+        engine.run(table, np.zeros((1, N_COEFFICIENTS), computing), ops)
     return left

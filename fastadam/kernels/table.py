@@ -16,21 +16,17 @@ from fastadam.kernels.cpu import _tensors, engine, strided
 from fastadam.kernels.cpu._rows import Rows
 from fastadam.kernels.cpu.gradient_table import GradientTable
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
+from fastadam.kernels.ops import DIVIDE, OP, Op
 
 __all__ = [
-    "AS_IT_IS",
     "N_COEFFICIENTS",
-    "PREPARED",
     "TENSOR",
-    "WRITTEN",
     "Step",
     "Table",
 ]
 
 Array = npt.NDArray[Any]
 
-# What is done to a gradient before its step, as _tensors.pxd says.
-AS_IT_IS, PREPARED, WRITTEN = range(3)
 
 # Numbers in a row of scalars.
 N_COEFFICIENTS = len(ADAM.scalars)
@@ -40,11 +36,9 @@ TENSOR = np.dtype(
     [
         *((name, np.uintp) for name in ("p", "g", *ADAM.state)),
         *((name, np.intp) for name in ("n", "start", "row", *ADAM.flags)),
-        *((name, np.intp) for name in ("p_type", "g_type", "prepare")),
-        *((name, np.float64) for name in ("scale", "rate")),
-        ("half", np.uintp),
+        *((name, np.intp) for name in ("p_type", "g_type", "first_op", "n_ops", "step")),
+        *((name, np.uintp) for name in ("out", "half")),
         ("half_type", np.intp),
-        ("change", np.intp),
     ]
 )
 
@@ -110,6 +104,7 @@ class Table:
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
         for flag in ADAM.flags:
             self.table[flag] = [getattr(step.coefficients, flag) for step in steps]
+        self.ops = np.empty(0, OP)
         self._gradients: GradientTable | None = None
         self.rows = Rows(
             source,
@@ -121,27 +116,58 @@ class Table:
             self.others,
             bfloat16_number(),
         )
+        self.rows.take_ops(self.ops)
 
     @property
     def total(self) -> int:
         """How many elements the loops step."""
         return self.rows.total
 
-    def prepare(
-        self, divisors: float | Sequence[float], rate: float, write: bool, plain: bool
+    def set_program(
+        self,
+        programs: Sequence[Sequence[Op]],
+        which: int | Sequence[int],
+        out: npt.NDArray[np.uintp] | None = None,
     ) -> None:
-        """Say what the next steps do to the gradients: nothing, if `plain`."""
-        self.table["prepare"] = AS_IT_IS if plain else WRITTEN if write else PREPARED
-        self.table["scale"] = divisors
-        self.table["rate"] = rate
+        """Say what is done to the gradients, as they are now, before the next step.
 
-    def squares(self, scales: Sequence[float] | None) -> list[float]:
-        """Return the sum of squares of every gradient, divided by its scale; 0 is no scale."""
-        if self._gradients is None:
-            sizes = self.table["n"].tolist()
-            self._gradients = GradientTable(sizes, self.coefficients.dtype, self.table)
-        self._gradients.take(scales)
-        return self._gradients.squares()
+        Strided rows have none of it done.
+
+        Parameters
+        ----------
+        programs : sequence of sequence of Op
+            Operations, each program in its order; ``[[]]`` for nothing. Where a parameter is a
+            float32 master they see its half-precision parameter, as hooks do.
+        which : int or sequence of int
+            Which program is every row's, or each row's.
+        out : numpy.ndarray of uintp, optional
+            Where what a program leaves is written, stored as the row's gradient is and rounded for
+            that; the column ``g`` for the gradients themselves. A program without operations
+            writes nothing. By default the step alone sees it.
+        """
+        ops: list[Op] = []
+        rows: list[tuple[int, int]] = []
+        for program in programs:
+            rows.append((len(ops), len(program)))
+            ops.extend(program)
+        self.ops = np.array(ops, OP)
+        if isinstance(which, int):
+            self.table["first_op"], self.table["n_ops"] = rows[which]
+        else:
+            self.table["first_op"] = [rows[k][0] for k in which]
+            self.table["n_ops"] = [rows[k][1] for k in which]
+        self.table["out"] = 0 if out is None else out
+        self.rows.take_ops(self.ops)
+
+    def can_write(self, programs: Sequence[Sequence[Op]], which: int | Sequence[int]) -> bool:
+        """Tell whether what programs leave may be written in the place of the gradients.
+
+        Not if two gradients share memory, nor if a half-precision one is divided: its quotient
+        is in the computing dtype.
+        """
+        divide = np.array([any(op.kind == DIVIDE for op in program) for program in programs])
+        half = self.table["g_type"] != 0
+        return not np.any(divide[which] & half) and bool(self.rows.may_write())
 
     def can_prepare(self, scales: Sequence[float | None] | None, rate: float, write: bool) -> bool:
         """Tell whether the gradients may be divided, multiplied and written on the way."""
@@ -151,6 +177,35 @@ class Table:
         # a quotient is in the computing dtype, but a product in the gradient's own
         divided = scales is not None and not np.any([s is None for s in scales] & half)
         return not write and (divided or rate == 1)
+
+    def squares(self, scales: Sequence[float] | None) -> list[float]:
+        """Return the sum of squares of every gradient, divided by its scale; 0 is no scale."""
+        gradients = self._gradient_table()
+        gradients.take(scales)
+        return gradients.squares()
+
+    def squares_after(self, n: int | Sequence[int]) -> list[float]:
+        """Return the sum of squares of every gradient after the first operations of its program.
+
+        Nothing is written. The bits are those of the sums over arrays that the operations had been
+        applied to; half-precision ones only if the last of them is ROUND.
+
+        Parameters
+        ----------
+        n : int or sequence of int
+            How many operations, of every row or of each; a program may have fewer.
+        """
+        gradients = self._gradient_table()
+        counts = [n] * len(self.table) if isinstance(n, int) else n
+        gradients.take_ops(self.ops, counts)
+        return gradients.squares()
+
+    def _gradient_table(self) -> GradientTable:
+        """Return the table of the gradients, which is made once."""
+        if self._gradients is None:
+            sizes = self.table["n"].tolist()
+            self._gradients = GradientTable(sizes, self.coefficients.dtype, self.table)
+        return self._gradients
 
     def run_strided(self) -> None:
         """Step the arrays that share no dense layout, chunk by chunk."""

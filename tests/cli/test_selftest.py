@@ -215,9 +215,11 @@ def test_inputs_reach_every_kind_of_array() -> None:
 def test_the_mixed_run_takes_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int, int]] = []
 
-    def spy(kernel: Any, table: np.ndarray, coefficients: np.ndarray, n_threads: int) -> None:
+    def spy(
+        kernel: Any, table: np.ndarray, coefficients: np.ndarray, n_threads: int, ops: Any
+    ) -> None:
         calls.append((len(table), int(table["n"].sum()), n_threads))
-        kernel(table, coefficients, n_threads)
+        kernel(table, coefficients, n_threads, ops)
 
     kernel = functools.partial(spy, engine._kernels.adam_float32)
     loop = engine._kernels.loop

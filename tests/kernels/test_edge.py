@@ -94,6 +94,7 @@ def run(isa: str, steps: list[tuple[list[np.ndarray], Coefficients]]) -> None:
     if isa not in engine.built_instruction_sets() or isa not in _cpu_features.supported():
         pytest.skip(f"{isa} is not built, or this CPU does not run it")
     table = np.zeros(len(steps), TENSOR)
+    table["step"] = True
     for i, (arrays, c) in enumerate(steps):
         for key, array in zip(("p", "g", *ADAM.state), arrays, strict=True):
             table[key][i] = array.ctypes.data

@@ -441,5 +441,5 @@ def test_the_callers_floating_point_mode_is_left_alone() -> None:
 
 
 def test_row_layout_has_no_padding() -> None:
-    assert gradient_table.GRADIENT.itemsize == 6 * np.dtype(np.intp).itemsize
+    assert gradient_table.GRADIENT.itemsize == 10 * np.dtype(np.intp).itemsize
     assert (gradient_table.CHUNK, gradient_table.GROUP) == (4096, 4)

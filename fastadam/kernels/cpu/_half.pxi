@@ -146,3 +146,20 @@ cdef void narrow(float_restrict x, Py_ssize_t stored, size_t address, Py_ssize_t
             i += FASTADAM_TOGETHER
     for i in range(together, n):
         float16[i] = to_float16(x[i])
+
+
+cdef called_void follow(
+    float_restrict p,          # IN, OUT
+    float_restrict rounded,    # IN: p, rounded to the half type and widened again
+    float_restrict half,       # IN: the half-precision parameter, widened
+    Py_ssize_t n,
+) noexcept nogil:
+    """Float32 masters take over what has been written to their half-precision parameter."""
+    cdef Py_ssize_t i
+    cdef int written
+    for i in range(n):
+        # an element that is not its master's, rounded, was written from outside
+        written = fastadam_bits(half[i])
+        p[i] = fastadam_float(
+            choose(written == fastadam_bits(rounded[i]), fastadam_bits(p[i]), written)
+        )

@@ -1,5 +1,5 @@
 # The gradient pass: sums of squares in one defined order, which neither the number of threads nor
-# the instruction set changes, and on the way the division by a loss scale.
+# the instruction set changes, and on the way the division by a loss scale, or operations.
 #
 # The order: a gradient is cut into chunks of 4096 elements; in a chunk, lane i of 256 adds the
 # squares of the elements i, i + 256, ... in float64; the lanes fold by halves; the chunks' sums are
@@ -16,7 +16,6 @@ cdef enum:
     CHUNK = 4096
     LANES = 256
     GROUP = 4               # chunks that a thread takes at a time; a power of 2: a tree of its own
-    LINE = 64               # bytes that memory gives at once
     LEVELS = 64             # of a tree
 
 
@@ -51,6 +50,7 @@ cdef inline double top(const Tree* tree) noexcept nogil:
 cdef inlined_void add_row(
     double* lanes,         # IN, OUT
     const real* g,         # IN
+    const real* ahead,     # what is read a chunk later
     real* out,             # OUT if write
     real scale,            # or its inverse
     Py_ssize_t n,          # at most LANES
@@ -63,7 +63,7 @@ cdef inlined_void add_row(
     cdef real g_i
     # a core that only adds waits for memory: the same place in the next chunk is asked for
     for i in range(LANES * <Py_ssize_t> sizeof(real) // LINE):
-        fastadam_prefetch(<const char*> (g + CHUNK) + i * LINE)
+        fastadam_prefetch(<const char*> ahead + i * LINE)
     for i in range(n):
         g_i = g[i]
         if unscale:
@@ -74,6 +74,16 @@ cdef inlined_void add_row(
             out[i] = g_i
         # lane += g * g
         lanes[i] = lanes[i] + <double> g_i * <double> g_i
+
+
+cdef inline double folded(double* lanes) noexcept nogil:
+    """The sum of all lanes, by halves."""
+    cdef Py_ssize_t i, width = LANES // 2
+    while width:
+        for i in range(width):
+            lanes[i] = lanes[i] + lanes[i + width]
+        width = width // 2
+    return lanes[0]
 
 
 cdef double chunk_squares(
@@ -87,19 +97,21 @@ cdef double chunk_squares(
 ) noexcept nogil:
     """The sum of the squares of one chunk, of g or of g / scale."""
     cdef double lanes[LANES]
-    cdef Py_ssize_t i, begin = 0, width = LANES // 2
+    cdef Py_ssize_t i, begin = 0
     for i in range(LANES):
         lanes[i] = 0
     while begin + LANES <= n:
-        add_row(lanes, g + begin, out + begin, scale, LANES, unscale, inverse, write)
+        add_row(
+            lanes, g + begin, g + begin + CHUNK, out + begin,
+            scale, LANES, unscale, inverse, write,
+        )
         begin += LANES
     if begin < n:
-        add_row(lanes, g + begin, out + begin, scale, n - begin, unscale, inverse, write)
-    while width:
-        for i in range(width):
-            lanes[i] = lanes[i] + lanes[i + width]
-        width = width // 2
-    return lanes[0]
+        add_row(
+            lanes, g + begin, g + begin + CHUNK, out + begin,
+            scale, n - begin, unscale, inverse, write,
+        )
+    return folded(lanes)
 
 
 cdef called_double plain_squares(const real* g, Py_ssize_t n) noexcept nogil:
@@ -125,8 +137,72 @@ cdef double typed_squares(
     return chunk_squares(g, out, scale, n, True, False, False)
 
 
+cdef called_void add_rows(
+    double* lanes, const real* g, const real* ahead, Py_ssize_t n
+) noexcept nogil:
+    """Add the squares of neighbours, the first of which belongs to the first lane."""
+    cdef Py_ssize_t begin = 0
+    while begin < n:
+        add_row(
+            lanes,
+            g + begin,
+            ahead + begin,
+            <real*> NULL,
+            <real> 1,
+            min(n - begin, <Py_ssize_t> LANES),
+            False,
+            False,
+            False,
+        )
+        begin += LANES
+
+
+cdef double program_squares(
+    const Gradient* gradient,
+    const Op* ops,
+    const real* g,         # IN: the chunk, in the type of the computation
+    Py_ssize_t begin,
+    Py_ssize_t n,
+) noexcept nogil:
+    """One chunk of what operations leave of a gradient, block by block of whole rows."""
+    cdef double lanes[LANES]
+    cdef real p_block[BLOCK]
+    cdef real g_room[BLOCK + LINE]
+    cdef real* g_block = whole_lines(g_room)
+    cdef real* p
+    cdef fastadam_mode flushing
+    cdef Py_ssize_t i, some, first = 0
+    for i in range(LANES):
+        lanes[i] = 0
+    while first < n:
+        some = min(n - first, <Py_ssize_t> BLOCK)
+        p = <real*> gradient.p + begin + first
+        if real is float:
+            if gradient.p_type != COMPUTING:
+                p = p_block
+                widen(gradient.p_type, gradient.p + 2 * (begin + first), p, some)
+        flushing = fastadam_flush_off()
+        apply(
+            ops + gradient.first_op,
+            gradient.n_ops,
+            p,
+            <real*> g + first,
+            g_block,
+            gradient.g_type,
+            some,
+        )
+        fastadam_flush_restore(flushing)
+        add_rows(lanes, g_block, g + first + CHUNK, some)
+        first += some
+    return folded(lanes)
+
+
 cdef double group_squares(
-    const Gradient* gradients, Py_ssize_t n_gradients, Py_ssize_t k, real* computing
+    const Gradient* gradients,
+    Py_ssize_t n_gradients,
+    const Op* ops,
+    Py_ssize_t k,
+    real* computing,
 ) noexcept nogil:
     """Group k of the chunks of all gradients laid end to end."""
     cdef Py_ssize_t low = 0, high = n_gradients, middle, begin, end, n
@@ -157,7 +233,10 @@ cdef double group_squares(
             if gradient.g_type != COMPUTING:
                 widen(gradient.g_type, gradient.g + 2 * begin, wide, n)
                 g = wide
-        grow(&tree, typed_squares(g, gradient, begin, n))
+        if gradient.n_ops:
+            grow(&tree, program_squares(gradient, ops, g, begin, n))
+        else:
+            grow(&tree, typed_squares(g, gradient, begin, n))
         begin += CHUNK
     if real is float:
         if not gradient.scale:
@@ -168,6 +247,7 @@ cdef double group_squares(
 cdef void squares_threads(
     const Gradient* gradients,
     Py_ssize_t n_gradients,
+    const Op* ops,
     double* sums,
     Py_ssize_t n_groups,
     int n_threads,
@@ -177,15 +257,16 @@ cdef void squares_threads(
     cdef Py_ssize_t k
     if n_threads == 1:
         for k in range(n_groups):
-            sums[k] = group_squares[real](gradients, n_gradients, k, computing)
+            sums[k] = group_squares[real](gradients, n_gradients, ops, k, computing)
         return
     for k in prange(n_groups, num_threads=n_threads, schedule="static"):
-        sums[k] = group_squares[real](gradients, n_gradients, k, computing)
+        sums[k] = group_squares[real](gradients, n_gradients, ops, k, computing)
 
 
 cdef void all_squares(
     const Gradient* gradients,
     Py_ssize_t n_gradients,
+    const Op* ops,
     double* sums,
     Py_ssize_t n_groups,
     double* totals,
@@ -195,7 +276,7 @@ cdef void all_squares(
     """The sums of all groups, and of them, in the upper levels of its tree, every gradient's."""
     cdef Py_ssize_t i, k = 0, end
     cdef Tree tree
-    squares_threads[real](gradients, n_gradients, sums, n_groups, n_threads, computing)
+    squares_threads[real](gradients, n_gradients, ops, sums, n_groups, n_threads, computing)
     for i in range(n_gradients):
         end = gradients[i + 1].start if i + 1 < n_gradients else n_groups
         tree.n_leaves = 0
@@ -208,25 +289,31 @@ cdef void all_squares(
 cdef void squares32(
     const Gradient* gradients,
     Py_ssize_t n_gradients,
+    const Op* ops,
     double* sums,
     Py_ssize_t n_groups,
     double* totals,
     int n_threads,
 ) noexcept nogil:
     """Gradients that are computed in float32."""
-    all_squares[float](gradients, n_gradients, sums, n_groups, totals, n_threads, <float*> NULL)
+    all_squares[float](
+        gradients, n_gradients, ops, sums, n_groups, totals, n_threads, <float*> NULL
+    )
 
 
 cdef void squares64(
     const Gradient* gradients,
     Py_ssize_t n_gradients,
+    const Op* ops,
     double* sums,
     Py_ssize_t n_groups,
     double* totals,
     int n_threads,
 ) noexcept nogil:
     """Gradients that are computed in float64."""
-    all_squares[double](gradients, n_gradients, sums, n_groups, totals, n_threads, <double*> NULL)
+    all_squares[double](
+        gradients, n_gradients, ops, sums, n_groups, totals, n_threads, <double*> NULL
+    )
 
 
 def squares_loop(bint single):

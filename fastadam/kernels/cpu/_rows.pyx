@@ -36,14 +36,16 @@ from fastadam.kernels.cpu._tensors cimport (
     N_COEFFICIENTS,
     N_STREAMS,
     ONE_MINUS_DECAY,
+    Op,
     Tensor,
+    program,
 )
 
 cnp.import_array()
 
 # The loops of one instruction set, as _step.pyx's `loop` gives them.
-ctypedef void (*Loop32)(const Tensor*, Py_ssize_t, const float*, int) noexcept nogil
-ctypedef void (*Loop64)(const Tensor*, Py_ssize_t, const double*, int) noexcept nogil
+ctypedef void (*Loop32)(const Tensor*, Py_ssize_t, const Op*, const float*, int) noexcept nogil
+ctypedef void (*Loop64)(const Tensor*, Py_ssize_t, const Op*, const double*, int) noexcept nogil
 
 # What is held of each row, in this order; the arrays of the streams are the last.
 cdef enum:
@@ -197,6 +199,7 @@ cdef class Rows:
     cdef double[:, ::1] wide
     cdef Loop32 loop32
     cdef Loop64 loop64
+    cdef const Op[::1] ops
     cdef int bfloat16
     cdef readonly Py_ssize_t total
     cdef readonly Py_ssize_t without
@@ -235,6 +238,10 @@ cdef class Rows:
 
     def __reduce__(self):
         raise TypeError("addresses cannot be copied")
+
+    def take_ops(self, const Op[::1] ops):
+        """Take over the operations that the programs of the rows are made of."""
+        self.ops = ops
 
     cdef bint hold(self, Py_ssize_t i, Py_ssize_t which, PyObject* found) except -1:
         """Keep an array alive while its address is in use; whether it is another than before."""
@@ -442,11 +449,12 @@ cdef class Rows:
 
     cdef void call(self, const Tensor* rows, Py_ssize_t n, int n_threads) noexcept:
         """Run the loops over some rows."""
+        cdef const Op* ops = program(self.ops)
         with nogil:
             if self.single:
-                self.loop32(rows, n, &self.narrow[0, 0], n_threads)
+                self.loop32(rows, n, ops, &self.narrow[0, 0], n_threads)
             else:
-                self.loop64(rows, n, &self.wide[0, 0], n_threads)
+                self.loop64(rows, n, ops, &self.wide[0, 0], n_threads)
 
     cdef int run(self, list coefficients, int n_threads, bint serial) except -1:
         """Make the step on all dense rows at once, or on one after the other."""

@@ -1,4 +1,4 @@
-"""The loops of the Adam family: one body, four variants, two types; and those of the hooks.
+"""The loops of the Adam family: one body, four variants, two types; and those before it.
 
 This file is compiled once per instruction set (``_step_avx2.pyx`` and ``_step_avx512.pyx`` include
 it) and gives the same bits in each: no contraction, no reassociation, one rounding per operation,
@@ -15,10 +15,10 @@ from fastadam.kernels.cpu._tensors cimport (
     ADD,
     ADD_SIGN,
     ALPHA_T,
-    AS_IT_IS,
     BFLOAT16,
     CLIP,
     COMPUTING,
+    DIVIDE,
     EPS,
     ETA,
     LOWER,
@@ -27,18 +27,17 @@ from fastadam.kernels.cpu._tensors cimport (
     ONE_MINUS_BETA1,
     ONE_MINUS_BETA2,
     ONE_MINUS_DECAY,
-    STEP,
+    ROUND,
     UPPER,
-    WRITTEN,
     Gradient,
+    Op,
     Tensor,
+    program,
 )
 
 # Pointers that the C compiler may take as not overlapping, so that it can vectorize without
 # run-time checks; void for functions that it must inline (or the flags of a loop are not known in
-# it) and must not (or there are too many loops in one place to inline all); and the switch that
-# flushes subnormal numbers. The inline assembly names memory as clobbered: no load or store of the
-# loop can move across the switch.
+# it) and must not (or there are too many loops in one place to inline all).
 cdef extern from *:
     """
     typedef float *__restrict float_restrict;
@@ -48,53 +47,6 @@ cdef extern from *:
     #define inlined_void __attribute__((always_inline)) void
     #define called_void __attribute__((noinline)) void
     #define called_double __attribute__((noinline)) double
-
-    #if defined(__x86_64__)
-    typedef unsigned int fastadam_mode;
-    static inline fastadam_mode fastadam_flush_on(void) {
-        fastadam_mode saved, flushing;
-        __asm__ __volatile__("stmxcsr %0" : "=m"(saved) : : "memory");
-        flushing = saved | 0x8040u;  /* FTZ: results, DAZ: operands */
-        __asm__ __volatile__("ldmxcsr %0" : : "m"(flushing) : "memory");
-        return saved;
-    }
-    static inline fastadam_mode fastadam_flush_off(void) {
-        fastadam_mode saved, keeping;
-        __asm__ __volatile__("stmxcsr %0" : "=m"(saved) : : "memory");
-        keeping = saved & ~0x8040u;
-        __asm__ __volatile__("ldmxcsr %0" : : "m"(keeping) : "memory");
-        return saved;
-    }
-    static inline void fastadam_flush_restore(fastadam_mode saved) {
-        __asm__ __volatile__("ldmxcsr %0" : : "m"(saved) : "memory");
-    }
-    #elif defined(__aarch64__)
-    typedef unsigned long fastadam_mode;
-    static inline fastadam_mode fastadam_flush_on(void) {
-        fastadam_mode saved, flushing;
-        __asm__ __volatile__("mrs %0, fpcr" : "=r"(saved) : : "memory");
-        flushing = saved | (1ul << 24);  /* FZ: results and operands */
-        __asm__ __volatile__("msr fpcr, %0" : : "r"(flushing) : "memory");
-        return saved;
-    }
-    static inline fastadam_mode fastadam_flush_off(void) {
-        fastadam_mode saved, keeping;
-        __asm__ __volatile__("mrs %0, fpcr" : "=r"(saved) : : "memory");
-        keeping = saved & ~(1ul << 24);
-        __asm__ __volatile__("msr fpcr, %0" : : "r"(keeping) : "memory");
-        return saved;
-    }
-    static inline void fastadam_flush_restore(fastadam_mode saved) {
-        __asm__ __volatile__("msr fpcr, %0" : : "r"(saved) : "memory");
-    }
-    #else
-    #error "fastadam knows how to flush subnormal numbers on x86-64 and on 64-bit Arm only"
-    /* so that no other error follows from this one */
-    typedef unsigned int fastadam_mode;
-    static inline fastadam_mode fastadam_flush_on(void) { return 0; }
-    static inline fastadam_mode fastadam_flush_off(void) { return 0; }
-    static inline void fastadam_flush_restore(fastadam_mode saved) { (void) saved; }
-    #endif
     """
     ctypedef float* float_restrict
     ctypedef double* double_restrict
@@ -103,10 +55,6 @@ cdef extern from *:
     ctypedef void inlined_void
     ctypedef void called_void
     ctypedef double called_double
-    ctypedef unsigned long fastadam_mode
-    fastadam_mode fastadam_flush_on() noexcept nogil
-    fastadam_mode fastadam_flush_off() noexcept nogil
-    void fastadam_flush_restore(fastadam_mode saved) noexcept nogil
 
 ctypedef fused real:
     float
@@ -116,18 +64,20 @@ ctypedef fused real_restrict:
     float_restrict
     double_restrict
 
+# Elements that more is done with than the step, at once: with what is read ahead they fit into the
+# first cache.
+cdef enum:
+    BLOCK = 512
+    HALF_BLOCK = 384        # where p, g or a master's half are converted
+    LINE = 64               # bytes that memory gives at once
+
 include "_cut.pxi"
 include "_half.pxi"
-include "_prepare.pxi"
+include "_mode.pxi"
+include "_ops.pxi"
 
 # A maximum or minimum that keeps NaN, as NumPy's, is written as two selections, each of one
 # comparison: GCC turns these into masks, but gives up on a loop that has an "or" in it.
-
-# Elements that more is done with than the step, at once: p, g, m and v fit into the first cache.
-cdef enum:
-    BLOCK = 1024
-    HALF_BLOCK = 384        # where p, g or a master's half are converted
-
 
 cdef inline inlined_void adam_span(
     real_restrict p,           # IN, OUT
@@ -236,34 +186,25 @@ cdef void adam_part(
         adam_arrays[double_restrict, double](p, g, tensor, c, first, n)
 
 
-cdef called_void follow(
-    float_restrict p,          # IN, OUT
-    float_restrict rounded,    # IN: p, rounded to the half type and widened again
-    float_restrict half,       # IN: the half-precision parameter, widened
-    Py_ssize_t n,
-) noexcept nogil:
-    """Float32 masters take over what has been written to their half-precision parameter."""
-    cdef Py_ssize_t i
-    cdef int written
-    for i in range(n):
-        # an element that is not its master's, rounded, was written from outside
-        written = fastadam_bits(half[i])
-        p[i] = fastadam_float(
-            choose(written == fastadam_bits(rounded[i]), fastadam_bits(p[i]), written)
-        )
-
-
 cdef void adam_blocks(
-    const Tensor* tensor, const real* coefficients, Py_ssize_t begin, Py_ssize_t end
+    const Tensor* tensor,
+    const Op* ops,
+    const real* coefficients,
+    Py_ssize_t begin,
+    Py_ssize_t end,
 ) noexcept nogil:
     """The elements [begin, end) of one tensor, block by block, with what is done around its step.
 
-    Half-precision numbers are widened and rounded, gradients prepared, and masters follow.
+    Half-precision numbers are widened and rounded, masters follow, and the tensor's program of
+    operations makes the gradient.
     """
     cdef real p_block[BLOCK]
-    cdef real g_block[BLOCK]
+    cdef real g_room[BLOCK + LINE]
+    cdef real* g_block = whole_lines(g_room)
     cdef real* p
+    cdef real* seen            # by operations: the half-precision parameter, where p is its master
     cdef real* g
+    cdef real* out
     cdef fastadam_mode flushing
     cdef Py_ssize_t n, first = begin
     cdef bint half = tensor.p_type != COMPUTING or tensor.g_type != COMPUTING or tensor.half
@@ -272,53 +213,63 @@ cdef void adam_blocks(
         n = min(end - first, block)
         p = <real*> tensor.p + first
         g = <real*> tensor.g + first
+        seen = p
+        out = g_block
+        if tensor.out and tensor.g_type == COMPUTING:
+            out = <real*> tensor.out + first
         if real is float:
             if tensor.half:
+                seen = p_block
                 narrow(p, tensor.half_type, <size_t> p_block, n)
                 widen(tensor.half_type, <size_t> p_block, g_block, n)
                 widen(tensor.half_type, tensor.half + 2 * first, p_block, n)
-                follow(p, g_block, p_block, n)
+                if tensor.step:
+                    follow(p, g_block, p_block, n)
             if tensor.p_type != COMPUTING:
-                p = p_block
+                p = seen = p_block
                 widen(tensor.p_type, tensor.p + 2 * first, p, n)
             if tensor.g_type != COMPUTING:
                 g = g_block
                 widen(tensor.g_type, tensor.g + 2 * first, g, n)
-        if tensor.prepare != AS_IT_IS:
+        if tensor.n_ops:
             flushing = fastadam_flush_off()
-            prepare(g, g_block, <real> tensor.scale, <real> tensor.rate, n)
+            apply(ops + tensor.first_op, tensor.n_ops, seen, g, out, tensor.g_type, n)
             fastadam_flush_restore(flushing)
-            g = g_block
-            if tensor.prepare == WRITTEN:
-                memcpy(<real*> tensor.g + first, g, n * sizeof(real))
-        adam_part[real](p, g, tensor, coefficients, first, n)
-        if real is float:
-            if tensor.p_type != COMPUTING:
-                narrow(p, tensor.p_type, tensor.p + 2 * first, n)
-            if tensor.half:
-                narrow(p, tensor.half_type, tensor.half + 2 * first, n)
+            g = out
+            if real is float:
+                if tensor.out and tensor.g_type != COMPUTING:
+                    narrow(g, tensor.g_type, tensor.out + 2 * first, n)
+        if tensor.step:
+            adam_part[real](p, g, tensor, coefficients, first, n)
+            if real is float:
+                if tensor.p_type != COMPUTING:
+                    narrow(p, tensor.p_type, tensor.p + 2 * first, n)
+                if tensor.half:
+                    narrow(p, tensor.half_type, tensor.half + 2 * first, n)
         first += n
 
 
-include "_hooks.pxi"
-
-
 cdef void adam_tensor(
-    const Tensor* tensor, const real* coefficients, Py_ssize_t begin, Py_ssize_t end
+    const Tensor* tensor,
+    const Op* ops,
+    const real* coefficients,
+    Py_ssize_t begin,
+    Py_ssize_t end,
 ) noexcept nogil:
     """The elements [begin, end) of one tensor."""
     cdef real* p = <real*> tensor.p + begin
     cdef real* g = <real*> tensor.g + begin
     cdef bint half = tensor.p_type != COMPUTING or tensor.g_type != COMPUTING or tensor.half
-    if tensor.prepare == AS_IT_IS and not half:
+    if tensor.step and not tensor.n_ops and not half:
         adam_part[real](p, g, tensor, coefficients, begin, end - begin)
     else:
-        adam_blocks[real](tensor, coefficients, begin, end)
+        adam_blocks[real](tensor, ops, coefficients, begin, end)
 
 
 cdef void adam_range(
     const Tensor* tensors,
     Py_ssize_t n_tensors,
+    const Op* ops,
     const real* coefficients,
     Py_ssize_t begin,
     Py_ssize_t end,
@@ -326,7 +277,6 @@ cdef void adam_range(
     """The elements [begin, end) of all tensors laid end to end: one thread's share."""
     cdef Py_ssize_t low = 0, high = n_tensors, middle, k, first, last
     cdef fastadam_mode saved = 0
-    cdef bint flushing = tensors[0].change == STEP
     # the last tensor that starts at or before begin
     while low + 1 < high:
         middle = (low + high) // 2
@@ -335,51 +285,67 @@ cdef void adam_range(
         else:
             high = middle
     if real is float:
-        if flushing:
-            saved = fastadam_flush_on()
+        saved = fastadam_flush_on()
     k = low
     while k < n_tensors and tensors[k].start < end:
         first = max(begin - tensors[k].start, 0)
         last = min(end - tensors[k].start, tensors[k].n)
-        if tensors[k].change == STEP:
-            adam_tensor(&tensors[k], coefficients, first, last)
-        else:
-            change_tensor(&tensors[k], coefficients, first, last)
+        adam_tensor(&tensors[k], ops, coefficients, first, last)
         k += 1
     if real is float:
-        if flushing:
-            fastadam_flush_restore(saved)
+        fastadam_flush_restore(saved)
 
 
 cdef void adam_threads(
-    const Tensor* tensors, Py_ssize_t n_tensors, const real* coefficients, int n_threads
+    const Tensor* tensors,
+    Py_ssize_t n_tensors,
+    const Op* ops,
+    const real* coefficients,
+    int n_threads,
 ) noexcept nogil:
     """Cut the concatenated elements into one contiguous range per thread and run them."""
     cdef Py_ssize_t total = tensors[n_tensors - 1].start + tensors[n_tensors - 1].n
     cdef int k
     if n_threads == 1:
-        adam_range(tensors, n_tensors, coefficients, 0, total)
+        adam_range(tensors, n_tensors, ops, coefficients, 0, total)
         return
     for k in prange(n_threads, num_threads=n_threads, schedule="static", chunksize=1):
         adam_range(
-            tensors, n_tensors, coefficients, cut(total, k, n_threads), cut(total, k + 1, n_threads)
+            tensors,
+            n_tensors,
+            ops,
+            coefficients,
+            cut(total, k, n_threads),
+            cut(total, k + 1, n_threads),
         )
 
 
-def adam_float32(const Tensor[::1] tensors, const float[:, ::1] coefficients, int n_threads):
+def adam_float32(
+    const Tensor[::1] tensors,
+    const float[:, ::1] coefficients,
+    int n_threads,
+    const Op[::1] ops=None,
+):
     """Run one step over a table of float32 tensors; the caller has checked every row."""
+    cdef const Op* first = program(ops)
     if tensors.shape[0] == 0:
         return
     with nogil:
-        adam_threads(&tensors[0], tensors.shape[0], &coefficients[0, 0], n_threads)
+        adam_threads(&tensors[0], tensors.shape[0], first, &coefficients[0, 0], n_threads)
 
 
-def adam_float64(const Tensor[::1] tensors, const double[:, ::1] coefficients, int n_threads):
+def adam_float64(
+    const Tensor[::1] tensors,
+    const double[:, ::1] coefficients,
+    int n_threads,
+    const Op[::1] ops=None,
+):
     """Run one step over a table of float64 tensors; the caller has checked every row."""
+    cdef const Op* first = program(ops)
     if tensors.shape[0] == 0:
         return
     with nogil:
-        adam_threads(&tensors[0], tensors.shape[0], &coefficients[0, 0], n_threads)
+        adam_threads(&tensors[0], tensors.shape[0], first, &coefficients[0, 0], n_threads)
 
 
 def loop(bint single):

@@ -8,11 +8,13 @@ def adam_float32(
     tensors: npt.NDArray[np.void],
     coefficients: npt.NDArray[np.float32],
     n_threads: int,
+    ops: npt.NDArray[np.void] | None = None,
 ) -> None: ...
 def adam_float64(
     tensors: npt.NDArray[np.void],
     coefficients: npt.NDArray[np.float64],
     n_threads: int,
+    ops: npt.NDArray[np.void] | None = None,
 ) -> None: ...
 def loop(single: bool) -> object: ...
 def squares_loop(single: bool) -> object: ...

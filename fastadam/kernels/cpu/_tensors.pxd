@@ -37,39 +37,53 @@ cdef struct Tensor:
     Py_ssize_t adabound
     Py_ssize_t p_type     # a Stored
     Py_ssize_t g_type     # a Stored
-    Py_ssize_t prepare    # a Prepare
-    double scale          # what g is divided by, 0 for nothing,
-    double rate           # and then multiplied with, where it is prepared
+    Py_ssize_t first_op   # the program of operations that makes the gradient of the step: its
+    Py_ssize_t n_ops      # first row in the table of operations, and how many there are
+    Py_ssize_t step       # whether the step follows
+    size_t out            # where the program's gradient is written, stored as g is; 0 for nowhere
     size_t half           # the half-precision parameter that p is the float32 master of, or 0
     Py_ssize_t half_type  # a Stored
-    Py_ssize_t change     # a Change: the step, or what a hook does to g
 
 
-# What is done to a gradient before the step; table.py spells the same.
-cdef enum Prepare:
-    AS_IT_IS
-    PREPARED              # g / scale * rate, which is seen by the step alone
-    WRITTEN               # the same, and written in the place of g
-
-
-# What is done to a tensor; table.py spells the same. The numbers a and b of the hooks' changes are
-# the first two in the row of coefficients.
-cdef enum Change:
-    STEP                  # the step of the Adam family
+# What an operation does to a gradient, in the type of the computation; ops.py spells the same.
+cdef enum OpKind:
+    DIVIDE                # g = g / a, the true gradient: subnormal float32 flushed before and after
     ADD                   # g = (g + a * p) * b
     ADD_SIGN              # g = g + a * sign(p)
     CLIP                  # g = clip(g, a, b)
     MULTIPLY              # g = g * b
+    ROUND                 # to the half type that g is stored in, if it is one, and back
+
+
+# One row of the table of operations; ops.py spells it for NumPy. Its numbers are rounded once, to
+# the type of the computation. Where p is a float32 master, operations see the half-precision
+# parameter, as hooks do.
+cdef struct Op:
+    Py_ssize_t kind       # an OpKind
+    double a
+    double b
+
+
+cdef inline const Op* program(const Op[::1] ops) noexcept:
+    """Where a table of operations begins; of None, or of none, nowhere."""
+    if ops is None or ops.shape[0] == 0:
+        return NULL
+    return &ops[0]
 
 
 # One row of the table of gradients whose squares are summed; gradient_table.py spells it for NumPy.
+# They are divided by a scale, or a program is applied, which writes nothing.
 cdef struct Gradient:
     size_t g
     size_t out            # where the unscaled gradient is written, 0 for nowhere
-    double scale
+    double scale          # 0 for none
     Py_ssize_t n          # elements
     Py_ssize_t start      # groups of chunks of the gradients before this one
     Py_ssize_t g_type     # a Stored
+    size_t p              # what operations read beside g
+    Py_ssize_t p_type     # a Stored
+    Py_ssize_t first_op
+    Py_ssize_t n_ops
 
 
 # How the elements of a parameter or gradient are stored; dtypes.py spells the same.

@@ -6,28 +6,6 @@ import numpy.typing as npt
 from typing_extensions import disjoint_base
 
 @disjoint_base
-class Rows:
-    def __init__(
-        self,
-        table: npt.NDArray[np.void],
-        coefficients: npt.NDArray[Any],
-        sets: list[int],
-        loop: object,
-        low: npt.NDArray[np.uintp],
-        high: npt.NDArray[np.uintp],
-        bfloat16: int,
-    ) -> None: ...
-    def follow(
-        self,
-        params: list[Any],
-        attribute: str,
-        rules: list[Any],
-        ts: list[int],
-        gradients: list[Any],
-        coefficients: list[Any],
-    ) -> bool: ...
-
-@disjoint_base
 class Squares:
     def __init__(
         self,
@@ -38,29 +16,16 @@ class Squares:
         tensors: npt.NDArray[np.void] | None = None,
     ) -> None: ...
     def take(self, scales: Sequence[float] | None) -> None: ...
+    def take_ops(self, ops: npt.NDArray[np.void], counts: Sequence[int]) -> None: ...
     def run(self, n_threads: int) -> list[float]: ...
 
 def layout() -> tuple[int, dict[str, int], dict[str, int], tuple[int, int, int]]: ...
-def all_none(objects: list[Any], attribute: str) -> bool: ...
-def count(rules: list[Any], ts: list[int]) -> None: ...
-def step_and_count(
-    tables: list[Rows],
-    n_threads: list[int],
-    coefficients: list[Any],
-    rules: list[Any],
-    ts: list[int],
-    following: list[int],
-    owner: dict[str, Any],
-    noted: dict[str, Any],
-    unscaled: Sequence[Any],
-) -> None: ...
 def describe_gradients(
     pairs: list[Any], table: npt.NDArray[np.void], bfloat16: int
 ) -> list[int]: ...
-def keep_masters(
-    steps: list[Any], halves: list[Any], table: npt.NDArray[np.void], bfloat16: int
-) -> bool: ...
-def describe(steps: list[Any], table: npt.NDArray[np.void], bfloat16: int) -> list[int]: ...
+def describe(
+    steps: list[Any], table: npt.NDArray[np.void], bfloat16: int
+) -> tuple[list[int], list[int]]: ...
 
 __test__: dict[Any, Any]
 

@@ -13,9 +13,9 @@ from fastadam.kernels.cpu._tensors cimport (
     ADABOUND,
     ALPHA_T,
     AMSGRAD,
-    AS_IT_IS,
     BFLOAT16,
     COMPUTING,
+    DIVIDE,
     EPS,
     ETA,
     FIRST_STREAM,
@@ -26,10 +26,11 @@ from fastadam.kernels.cpu._tensors cimport (
     ONE_MINUS_BETA1,
     ONE_MINUS_BETA2,
     ONE_MINUS_DECAY,
-    STEP,
     UPPER,
     Gradient,
+    Op,
     Tensor,
+    program,
 )
 
 from fastadam.algorithms.adam import ADAM
@@ -42,7 +43,7 @@ cdef tuple FLAGS = tuple([stream.when for stream in ADAM.streams])
 
 
 def describe_gradients(list pairs, Tensor[::1] table, int bfloat16):
-    """Fill the rows of a table from pairs ``(p, g)`` of which g is to be changed.
+    """Fill the rows of a table from pairs ``(p, g)`` of which g is changed, and nothing stepped.
 
     The gradients are computed in one type, float32 or float64. Returns the indices of the pairs
     whose arrays the loops cannot walk together, or cannot write; their rows stay empty.
@@ -59,7 +60,8 @@ def describe_gradients(list pairs, Tensor[::1] table, int bfloat16):
         table[i].n = 0
         table[i].p_type = stored(p_number, computing, bfloat16)
         table[i].g_type = stored(g_number, computing, bfloat16)
-        table[i].g = pointer(g, g_number, g, True) if dense(g) else 0
+        table[i].step = False
+        table[i].g = table[i].out = pointer(g, g_number, g, True) if dense(g) else 0
         table[i].p = pointer(p, p_number, g, False)
         if table[i].p and table[i].g and table[i].p_type >= 0 and table[i].g_type >= 0:
             table[i].n = cnp.PyArray_SIZE(g)
@@ -95,10 +97,11 @@ cdef bint describe_row(Tensor* row, tuple step, int bfloat16) except -1:
     row.g = 0
     row.g_type = COMPUTING
     row.p_type = COMPUTING
-    row.prepare = AS_IT_IS
+    row.first_op = row.n_ops = 0
+    row.step = True
+    row.out = 0
     row.half = 0
     row.half_type = COMPUTING
-    row.change = STEP
     if not cnp.PyArray_Check(step[1]):
         return False
     p = step[1]
@@ -155,7 +158,7 @@ def describe(list steps, Tensor[::1] table, int bfloat16):
 
 # The loops of the gradient pass, as _norm.pxi's `squares_loop` gives them.
 ctypedef void (*SquaresLoop)(
-    const Gradient*, Py_ssize_t, double*, Py_ssize_t, double*, int
+    const Gradient*, Py_ssize_t, const Op*, double*, Py_ssize_t, double*, int
 ) noexcept nogil
 
 
@@ -179,6 +182,7 @@ cdef class Squares:
     cdef Gradient[::1] gradients
     cdef double[::1] sums, totals
     cdef Tensor[::1] tensors
+    cdef const Op[::1] ops
     cdef SquaresLoop loop
 
     def __init__(
@@ -208,14 +212,37 @@ cdef class Squares:
             self.gradients[i].g = self.tensors[i].g
             self.gradients[i].g_type = self.tensors[i].g_type
             self.gradients[i].scale = 0 if scales is None else scales[i]
+            self.gradients[i].n_ops = 0
+
+    def take_ops(self, const Op[::1] ops, object counts):
+        """Take over the gradients that the steps have, and the first operations of their programs.
+
+        `counts` says how many of each; a program may have fewer.
+        """
+        cdef Py_ssize_t i
+        cdef Gradient* row
+        cdef const Tensor* tensor
+        self.take(None)
+        self.ops = ops
+        for i in range(self.gradients.shape[0]):
+            row, tensor = &self.gradients[i], &self.tensors[i]
+            row.p = tensor.half if tensor.half else tensor.p
+            row.p_type = tensor.half_type if tensor.half else tensor.p_type
+            row.first_op = tensor.first_op
+            row.n_ops = min(<Py_ssize_t> counts[i], tensor.n_ops)
+            # a division alone has loops of its own
+            if row.n_ops == 1 and ops[row.first_op].kind == DIVIDE:
+                row.scale = ops[row.first_op].a
+                row.n_ops = 0
 
     def run(self, int n_threads):
-        """Return the sum of squares of every gradient, or of every quotient."""
+        """Return the sum of squares of every gradient, of its quotient, or after its operations."""
         cdef Py_ssize_t i, n = self.gradients.shape[0], n_groups = self.sums.shape[0]
+        cdef const Op* ops = program(self.ops)
         if n_groups:
             with nogil:
                 self.loop(
-                    &self.gradients[0], n, &self.sums[0], n_groups, &self.totals[0], n_threads
+                    &self.gradients[0], n, ops, &self.sums[0], n_groups, &self.totals[0], n_threads
                 )
         else:
             # gradients of no elements

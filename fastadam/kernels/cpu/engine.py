@@ -88,7 +88,12 @@ _chosen = _choose(os.environ)
 _kernels = _load(_chosen)
 
 
-def runner(table: npt.NDArray[np.void], coefficients: Array, total: int) -> Callable[[], None]:
+def runner(
+    table: npt.NDArray[np.void],
+    coefficients: Array,
+    total: int,
+    ops: npt.NDArray[np.void] | None = None,
+) -> Callable[[], None]:
     """Return the call that makes one step over a filled descriptor table.
 
     It is computed in the dtype of the coefficients, and is all C: no signal is looked at in it.
@@ -101,10 +106,12 @@ def runner(table: npt.NDArray[np.void], coefficients: Array, total: int) -> Call
         The scalars of a step in the order of the algorithm, one row per distinct set.
     total : int
         Elements of all tensors together.
+    ops : numpy.ndarray of ops.OP, optional
+        The operations that the programs of the rows are made of.
     """
     narrow = coefficients.dtype == np.float32
     loops = _kernels.adam_float32 if narrow else _kernels.adam_float64
-    return partial(loops, table, coefficients, n_threads(total))
+    return partial(loops, table, coefficients, n_threads(total), ops)
 
 
 def loop(computing: np.dtype[Any]) -> object:
@@ -132,9 +139,11 @@ def note_time(n: int, total: int, ns: int) -> None:
         _late_steps.note(n, total, ns)
 
 
-def run(table: npt.NDArray[np.void], coefficients: Array) -> None:
+def run(
+    table: npt.NDArray[np.void], coefficients: Array, ops: npt.NDArray[np.void] | None = None
+) -> None:
     """Make one step over a filled descriptor table, as `runner` says."""
-    runner(table, coefficients, int(table["start"][-1] + table["n"][-1]))()
+    runner(table, coefficients, int(table["start"][-1] + table["n"][-1]), ops)()
 
 
 def tree_sum(numbers: Iterable[float]) -> float:

@@ -24,6 +24,8 @@ GRADIENT = np.dtype(
         ("out", np.uintp),
         ("scale", np.float64),
         *((name, np.intp) for name in ("n", "start", "g_type")),
+        ("p", np.uintp),
+        *((name, np.intp) for name in ("p_type", "first_op", "n_ops")),
     ]
 )
 
@@ -70,6 +72,18 @@ class GradientTable:
         """
         self._squares.take(scales)
 
+    def take_ops(self, ops: npt.NDArray[np.void], counts: Sequence[int]) -> None:
+        """Take over the gradients that the steps have now, and what is done to each.
+
+        Parameters
+        ----------
+        ops : numpy.ndarray of ops.OP
+            The operations that the programs of the steps are made of.
+        counts : sequence of int
+            How many operations of each program are applied; nothing is written.
+        """
+        self._squares.take_ops(ops, counts)
+
     def squares(self) -> list[float]:
-        """Return the sum of squares of every gradient, or of every quotient."""
+        """Return the sum of squares of every gradient, of its quotient, or after operations."""
         return self._squares.run(engine.n_threads(self._total))

@@ -68,8 +68,8 @@ struct Row {
 template <typename T>
 struct Scalars { Row<T> rows[SETS]; T scale; };
 
-// How a half-precision parameter is stored, what is done to gradients before a step, and what a
-// hook does to them, as in _tensors.pxd.
+// How a half-precision parameter is stored, as in _tensors.pxd; what is done to gradients before a
+// step, as in gpu/table.py; and what a hook does to them, as in ops.py.
 enum Stored { COMPUTING, FLOAT16, BFLOAT16 };
 enum Prepare { AS_IT_IS, PREPARED, WRITTEN };
 enum Kind { STEP, ADD, ADD_SIGN, CLIP, MULTIPLY };

@@ -28,11 +28,15 @@ from fastadam.kernels.gpu.engine import (
 )
 from fastadam.kernels.gpu.sums import GpuSquares
 from fastadam.kernels.memory import extent
-from fastadam.kernels.table import AS_IT_IS, N_COEFFICIENTS, PREPARED, WRITTEN, Step
+from fastadam.kernels.table import N_COEFFICIENTS, Step
 
 __all__ = ["TENSOR", "GpuTable", "gpu_key"]
 
 Array = npt.NDArray[Any]
+
+# What is done to a gradient before its step, as in gpu/source.py: nothing; g / scale * rate, which
+# the step alone sees; the same, written in the place of g.
+AS_IT_IS, PREPARED, WRITTEN = range(3)
 
 # One row, as gpu/source.py spells it.
 TENSOR = np.dtype(

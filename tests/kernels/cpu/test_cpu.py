@@ -115,7 +115,7 @@ class Recorder:
     def __init__(self) -> None:
         self.n_threads: list[int] = []
 
-    def adam_float32(self, table: object, scalars: object, n_threads: int) -> None:
+    def adam_float32(self, table: object, scalars: object, n_threads: int, ops: object) -> None:
         """Remember."""
         self.n_threads.append(n_threads)
 

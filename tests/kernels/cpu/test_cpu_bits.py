@@ -88,6 +88,7 @@ def kernels(isa: str) -> object:
 def run(module: object, steps: list[Step], n_threads: int) -> None:
     """Step dense arrays through one module's loops, past the checks and the dispatch."""
     table = np.zeros(len(steps), TENSOR)
+    table["step"] = True
     start = 0
     for row, step in zip(table, steps, strict=True):
         for key, array in step.named().items():

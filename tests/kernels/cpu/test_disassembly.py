@@ -160,7 +160,7 @@ def test_sums_of_squares_are_loops_of_full_vectors(module: str, dtype: str) -> N
 def test_gradients_are_prepared_in_full_vectors(module: str, dtype: str) -> None:
     suffix = "pd" if dtype == "float64" else "ps"
     register, prefix = WIDTH[module]
-    [code] = symbols(module, "prepare", NUMBER[dtype])
+    [code] = symbols(module, "op_typed", NUMBER[dtype], NUMBER[dtype])
     found = vector_loops(module, code, f"div{suffix}")
     assert [body for body in found if has(body, f"{prefix}mul{suffix}", register)]
 
@@ -189,7 +189,7 @@ def test_half_precision_is_converted_in_full_vectors(module: str, function: str)
 def test_changes_of_gradients_are_loops_of_full_vectors(module: str, dtype: str) -> None:
     suffix = "pd" if dtype == "float64" else "ps"
     register, prefix = WIDTH[module]
-    [code] = symbols(module, "change_typed", NUMBER[dtype], NUMBER[dtype])
+    [code] = symbols(module, "op_typed", NUMBER[dtype], NUMBER[dtype])
     found = [
         body
         for body in loops(code)

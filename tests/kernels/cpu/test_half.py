@@ -48,6 +48,7 @@ def run(
     if isa not in engine.built_instruction_sets() or isa not in _cpu_features.supported():
         pytest.skip(f"{isa} is not built, or this CPU does not run it")
     table = np.zeros(1, TENSOR)
+    table["step"] = True
     for key, array in zip("pgmv", (p, g, m, v), strict=True):
         table[key] = array.ctypes.data
     table["n"], table["p_type"], table["g_type"] = p.size, stored(p.dtype), stored(g.dtype)

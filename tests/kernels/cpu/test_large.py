@@ -72,6 +72,7 @@ def test_one_tensor_of_more_than_two_to_the_31_elements(endless: list[np.ndarray
     hp |= {"weight_decay_rate": 0.01, "amsgrad": False, "adabound": False}
     c = step_coefficients(hp, 3)
     table = np.zeros(1, TENSOR)
+    table["step"] = True
     for key, array in zip("pgmv", (p, g, m, v), strict=True):
         table[key] = array.__array_interface__["data"][0]
     table["n"] = p.size
@@ -104,6 +105,7 @@ def test_more_than_two_to_the_31_elements_in_a_table() -> None:
     hp |= {"weight_decay_rate": 0.01, "amsgrad": False, "adabound": False}
     c = step_coefficients(hp, 3)
     table = np.zeros(rows + 1, TENSOR)
+    table["step"] = True
     for key, array, end in zip("pgmv", (p, g, m, v), last, strict=True):
         table[key] = array.ctypes.data
         table[key][-1] = end.ctypes.data
