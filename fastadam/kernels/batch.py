@@ -533,7 +533,8 @@ class Batch:
         total = 0
         for rows in self._rows:
             total += rows.total
-        if total >= engine.SERIAL_BELOW:
+        # what is done chunk by chunk takes longer
+        if total >= engine.SERIAL_BELOW and not self._strided:
             engine.note_time(max(n_threads), total, time.perf_counter_ns() - started)
 
 

@@ -12,6 +12,7 @@ from steps import step_of
 import fastadam
 from fastadam.algorithms.adam import Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
+from fastadam.kernels._source import ArraySource
 from fastadam.kernels.batch import Batch
 from fastadam.kernels.cpu import _cpu_features, engine
 from fastadam.kernels.dtypes import computing_dtype
@@ -154,8 +155,10 @@ def coefficients() -> Coefficients:
 
 
 def batch_of(rows: list[Row], c: Coefficients) -> Batch:
-    batch = Batch([step_of("p", *row[:4], None, c) for row in rows])
-    assert batch._on_cpu[0].keep_masters([row.half for row in rows])
+    steps = [step_of("p", *row[:4], None, c) for row in rows]
+    halves = [row.half for row in rows]
+    batch = Batch(ArraySource(steps, halves), steps, halves)
+    assert batch.refresh([c])
     return batch
 
 
@@ -182,8 +185,7 @@ def check(rows: list[Row], write: bool, n_threads: int) -> None:
         counts = [i % 4 for i in range(len(rows))]
         found = batch.squares_after(counts)
         same_sums(found, [after(row, n) for row, n in zip(theirs, counts, strict=True)])
-        for run in batch.runs():
-            run()
+        batch.step({}, {}, ())
     finally:
         fastadam.set_num_threads(None)
     for mine, row in zip(rows, theirs, strict=True):
@@ -246,12 +248,12 @@ def test_written_apart_and_nothing_around() -> None:
             for n in (1, 5, 383, 513, 1025):
                 row, c = make(random, n, kind, program), coefficients()
                 theirs = copied(row)
-                table = batch_of([row], c)._on_cpu[0]
+                batch = batch_of([row], c)
                 memory = np.full(n + 64, 3, row.g.dtype)
                 out = memory[32 : 32 + n]
-                table.set_program([[], program], 1, np.array([out.ctypes.data], np.uintp))
-                for run in table.runs(False):
-                    run()
+                where = np.array([out.ctypes.data], np.uintp)
+                batch._on_cpu[0].set_program([[], program], 1, where)
+                batch.step({}, {}, ())
                 same(out, after(theirs).astype(out.dtype))
                 same(row.g, theirs.g)
                 step_in_numpy(theirs, c, False)
