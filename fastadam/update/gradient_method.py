@@ -32,7 +32,13 @@ from fastadam.model.parameter import lendable, peek_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer
 from fastadam.update.exclusive import MIDDLE, POST, PRE, enter, exclusive
-from fastadam.update.folded import Folded, calls_own_parts, parts_of, step
+from fastadam.update.folded import (
+    UPDATE_LOSS_SCALE,
+    Folded,
+    calls_own_parts,
+    parts_of,
+    step,
+)
 from fastadam.update.gradients import (
     GradientStats,
     PendingStats,
@@ -555,8 +561,9 @@ class GradientMethod(LossScaling):
         self, grads: Any = None, loss_scale: float | None = None, lent: bool = False
     ) -> None:
         """Make one update, from a caller's gradients or from those that are there."""
-        targets, hooks = self._set_up(), self._hooks
-        assert hooks is not None
+        targets, hooks = self._targets, self._hooks
+        if targets is None or hooks is None:
+            targets, hooks = self._set_up(), self._set_up_hooks()
         if targets.unchanged() and targets.parameters is self._walked:
             targets.finish()
         else:
@@ -577,7 +584,7 @@ class GradientMethod(LossScaling):
             plan is None
             or called
             or self.t == 0
-            or not self._step_at_once(plan, params, gradients, loss_scale, lent)
+            or not self._step_at_once(plan, params, gradients, loss_scale, lent, pre, post)
         ):
             given = gradients, grads, loss_scale
             self._update_openly(plan, params, given if lent else None, called)
@@ -612,18 +619,19 @@ class GradientMethod(LossScaling):
         gradients: Any,
         loss_scale: float | None,
         lent: bool,
+        pre: dict[str, Any],
+        post: dict[str, Any],
     ) -> bool:
         """Make the step of a plan, if nobody's code runs between gradients and step.
 
         What is to be done to gradients is folded into it. False, with nothing changed, if there is
         more to do.
         """
-        steps, hooks = plan.steps, self._hooks
-        if steps is None or hooks is None or not plan.only_steps:
+        steps = plan.steps
+        if steps is None or not plan.only_steps:
             return False
         if not (lent or plan.skip) and absent(params, gradients):
             return False
-        pre, post = hooks.tables()
         scales = scales_of(params)
         if lent:
             scales = None if loss_scale is None else [loss_scale] * len(params)
@@ -633,7 +641,7 @@ class GradientMethod(LossScaling):
             return not post and Folded(self, plan, gradients, scales, lent).run(list(pre.values()))
         if steps.batch.prepared:
             steps.batch.prepare(gradients, None, 1.0, False)
-        step(self, plan, None, [], self._adapts())
+        step(self, plan, None, [], has_other(self, "update_loss_scale", UPDATE_LOSS_SCALE))
         return True
 
     def _call_post_hooks(self, params: list[Any], gradients: Any, lent: bool) -> None:
@@ -695,8 +703,7 @@ class GradientMethod(LossScaling):
                 "there are no gradients: call update(lossfun, ...) with a function that "
                 "returns (loss, gradients), or apply_gradients(gradients)"
             )
-        assert self._hooks is not None
-        pre, post = self._hooks.tables()
+        pre, post = self._set_up_hooks().tables()
         found = {name: own[name] for name in _FOUND if name in own}
         own["_unscaled"] = ()
         try:
@@ -765,7 +772,7 @@ class GradientMethod(LossScaling):
         elif plan is None:
             plan = self._plan_now()
         own, t = self.__dict__, self.t
-        adapts = self._adapts()
+        adapts = has_other(self, "update_loss_scale", UPDATE_LOSS_SCALE)
         noted: dict[str, Any] = {
             "t": t + 1,
             "_last": self._report(t + 1, () if plan is None else plan.paths, not safe),
@@ -812,10 +819,6 @@ class GradientMethod(LossScaling):
         if batch is not None and batch.prepared:
             batch.prepare(gradients, None, 1.0, False)
         return self._plan
-
-    def _adapts(self) -> bool:
-        """Tell whether the loss scale is adapted in a way of a subclass, or of this object."""
-        return has_other(self, "update_loss_scale", LossScaling.update_loss_scale)
 
     def _report(
         self, t: int, applied: tuple[str, ...], skipped: bool

@@ -202,7 +202,7 @@ class UpdatePlan:
 
     @property
     def applied(self) -> tuple[str, ...]:
-        """Paths of the parameters that have been updated so far."""
+        """Paths of the parameters that have been updated so far, where not all are at once."""
         return tuple(path for path in self.paths if path in self._applied)
 
     @property
@@ -282,7 +282,6 @@ class UpdatePlan:
         if self.only_steps:
             assert self.steps is not None
             self.steps.step(owner, noted, unscaled)
-            self._applied.update(self.paths)
             return
         # the rules' hooks see the new count
         owner["t"] = noted.get("t")
