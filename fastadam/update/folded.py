@@ -17,7 +17,7 @@ from fastadam.update.gradients import PendingStats, is_scaled
 from fastadam.update.graph import Replay
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.loss_scale import LossScaling
-from fastadam.update.overrides import brought_by_class, has_other
+from fastadam.update.overrides import has_other
 from fastadam.update.plan import UpdatePlan
 
 __all__ = ["UPDATE_LOSS_SCALE", "Folded", "calls_own_parts", "parts_of", "step"]
@@ -83,18 +83,13 @@ class Folded:
         Parameters
         ----------
         hooks : list
-            The 'pre' hooks.
+            The 'pre' hooks, such as `can_be_folded`.
         """
         optimizer, plan, batch = self._optimizer, self._plan, self._batch
         decides = bool(
             optimizer._loss_scaling_is_dynamic or optimizer._on_nonfinite != "propagate"
         )
         asked = bool(self._scales or decides or optimizer.monitor)
-        # what a class brings holds for it, and not for those derived from it
-        folded = [brought_by_class(hook, "ops") for hook in hooks]
-        for hook, ops in zip(hooks, folded, strict=True):
-            if ops is None and brought_by_class(hook, "rate") is None:
-                return False
         if asked or hooks:
             if not (plan.is_whole and batch.whole and batch.takes(self._scales)):
                 return False
@@ -104,7 +99,7 @@ class Folded:
         adapts = has_other(optimizer, "update_loss_scale", UPDATE_LOSS_SCALE)
         if batch.on_gpu:
             return self._run_on_gpu(hooks, decides, asked, adapts)
-        if not self._measure(hooks, folded, asked):
+        if not self._measure(hooks, asked):
             return False
         if self._scales or self._ops:
             self._sort_by_kind()
@@ -116,7 +111,7 @@ class Folded:
         step(optimizer, plan, self._found, unscaled, adapts)
         return True
 
-    def _measure(self, hooks: list[Any], folded: list[Any], asked: bool) -> bool:
+    def _measure(self, hooks: list[Any], asked: bool) -> bool:
         """Find the norm, if anybody asks, and what each hook does.
 
         False if gradients are not finite, which takes a closer look.
@@ -127,8 +122,8 @@ class Folded:
             if norm is None:
                 return False
             self._found = norm
-        for hook, ops in zip(hooks, folded, strict=True):
-            if ops is not None:
+        for hook in hooks:
+            if hasattr(hook, "ops"):
                 self._ops.append(hook.ops())
                 norm = None
                 continue
@@ -208,7 +203,7 @@ class Folded:
         batch = self._batch
         recording = batch.capturing()
         clipping = hooks[0] if hooks else None
-        if len(hooks) > 1 or (clipping is not None and not brought_by_class(clipping, "rate")):
+        if len(hooks) > 1 or hasattr(clipping, "ops"):
             return False
         if recording and (
             decides or adapts or not self._plan.is_whole or not batch.begin_capture()
@@ -294,6 +289,22 @@ def step(optimizer: Any, plan: UpdatePlan, found: Any, unscaled: list[Any], adap
     with DeferredInterrupt():
         plan.run(own, noted, unscaled)
         optimizer.update_loss_scale()
+
+
+def can_be_folded(hooks: dict[str, Any]) -> bool:
+    """Tell whether all hooks are such that an update does their work on the way of its step.
+
+    Parameters
+    ----------
+    hooks : dict of str to callable
+        The 'pre' hooks.
+    """
+    for hook in hooks.values():
+        own = vars(type(hook))
+        # what a class brings holds for it, and not for those derived from it
+        if not ("ops" in own or "rate" in own) or "__call__" not in own:
+            return False
+    return True
 
 
 def calls_own_parts(optimizer: Any, ours: tuple[Any, ...]) -> bool:

@@ -36,6 +36,7 @@ from fastadam.update.folded import (
     UPDATE_LOSS_SCALE,
     Folded,
     calls_own_parts,
+    can_be_folded,
     parts_of,
     step,
 )
@@ -58,10 +59,6 @@ from fastadam.update.rule import UpdateRule
 from fastadam.update.target import ArrayTarget, Target
 
 __all__ = ["GradientMethod", "check_hyperparam", "optional_hyperparams"]
-
-# What an update finds out before it makes its step.
-_FOUND = ("_loss_scaling_isnan", "_loss_scaling_isnan_ever")
-
 
 class GradientMethod(LossScaling):
     """Base class of optimizers that update every parameter from its gradient, by a rule.
@@ -341,7 +338,8 @@ class GradientMethod(LossScaling):
         """
         if self._missing_gradients == "skip":
             return
-        params = list(self._set_up().parameters.values())
+        targets = self._targets or self._set_up()
+        params = list(targets.parameters.values())
         if not missing(params):
             return
         for param in params:
@@ -586,10 +584,10 @@ class GradientMethod(LossScaling):
             or self.t == 0
             or not self._step_at_once(plan, params, gradients, loss_scale, lent, pre, post)
         ):
-            given = gradients, grads, loss_scale
-            self._update_openly(plan, params, given if lent else None, called)
+            given = (gradients, grads, loss_scale) if lent else None
+            self._update_openly(targets, plan, params, given, called)
         elif post:
-            self._call_post_hooks(params, gradients, lent)
+            self._call_post_hooks(targets, params, gradients, lent, post)
         elif lent:
             clear_all(params)
 
@@ -638,21 +636,31 @@ class GradientMethod(LossScaling):
         asked = self.monitor or self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
         if pre or scales or asked or steps.batch.on_gpu:
             # 'post' hooks see what has become of the gradients
-            return not post and Folded(self, plan, gradients, scales, lent).run(list(pre.values()))
+            if post or not can_be_folded(pre):
+                return False
+            return Folded(self, plan, gradients, scales, lent).run(list(pre.values()))
         if steps.batch.prepared:
             steps.batch.prepare(gradients, None, 1.0, False)
         step(self, plan, None, [], has_other(self, "update_loss_scale", UPDATE_LOSS_SCALE))
         return True
 
-    def _call_post_hooks(self, params: list[Any], gradients: Any, lent: bool) -> None:
+    def _call_post_hooks(
+        self,
+        targets: Target,
+        params: list[Any],
+        gradients: Any,
+        lent: bool,
+        hooks: dict[str, Any],
+    ) -> None:
         """Call the 'post' hooks, which see the gradients of an update that is made."""
         enter(self, POST)
         try:
             if lent:
                 self._lend(params, gradients, None, None)
-            self.call_hooks("post")
+            for hook in list(hooks.values()):
+                self.call_hook(hook)
         finally:
-            self._set_up().finish()
+            targets.finish()
             if lent:
                 clear_all(params)
 
@@ -670,6 +678,7 @@ class GradientMethod(LossScaling):
 
     def _update_openly(
         self,
+        targets: Target,
         plan: UpdatePlan | None,
         params: list[Any],
         lent: tuple[list[Any] | None, Any, float | None] | None,
@@ -679,6 +688,8 @@ class GradientMethod(LossScaling):
 
         Parameters
         ----------
+        targets : Target
+            The walked target.
         plan : UpdatePlan or None
             What has been found to hold with these gradients.
         params : list of Parameter
@@ -689,11 +700,10 @@ class GradientMethod(LossScaling):
         called : bool
             Whether all parts of the update are called, since some of them are somebody's own.
         """
-        targets, own, t = self._set_up(), self.__dict__, self.t
-        if loaded_cupy() is not None and any(
-            map(capturing, {device_of(p.array) for p in params} - {CPU})
-        ):
-            refuse_capture(self)
+        own, t = self.__dict__, self.t
+        if (plan is None or plan.on_gpu) and loaded_cupy() is not None:
+            if any(map(capturing, {device_of(p.array) for p in params} - {CPU})):
+                refuse_capture(self)
         if lent is not None:
             self._lend(params, *lent)
         elif isinstance(targets, ArrayTarget) and len(
@@ -704,7 +714,7 @@ class GradientMethod(LossScaling):
                 "returns (loss, gradients), or apply_gradients(gradients)"
             )
         pre, post = self._set_up_hooks().tables()
-        found = {name: own[name] for name in _FOUND if name in own}
+        isnan, ever = own.get("_loss_scaling_isnan"), own.get("_loss_scaling_isnan_ever")
         own["_unscaled"] = ()
         try:
             if t == 0:
@@ -721,31 +731,39 @@ class GradientMethod(LossScaling):
                 # gradients are written, and nothing else is meant to be
                 copy_shared_gradients(params)
                 plan = None
-            if scaled or self.monitor or self._decides():
+            decides = self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
+            if scaled or decides or self.monitor:
                 self._unscale_and_look()
                 plan = None
             own["_loss_scaling_isnan"] = False
             if called or self._loss_scaling_is_dynamic:
                 self.check_nan_in_grads()
-            if called or pre:
+            if called:
                 self.call_hooks("pre")
+            else:
+                for hook in list(pre.values()):
+                    self.call_hook(hook)
+            if called or pre:
                 plan = None
-            self._refuse_nonfinite()
+            if decides:
+                self._refuse_nonfinite()
             if (called or pre) and not targets.unchanged():
                 # a hook has put other arrays into it
                 self._refresh()
                 self.reallocate_cleared_grads()
-            self._update_parameters(plan)
+            self._update_parameters(plan, called or decides)
             if called or missing(params):
                 self.reallocate_cleared_grads()
-            if called or post:
+            if called:
                 self.call_hooks("post")
+            else:
+                for hook in list(post.values()):
+                    self.call_hook(hook)
         finally:
             if self.t == t:
                 # nothing has been updated, and nothing found
-                for name in _FOUND:
-                    own.pop(name, None)
-                own.update(found)
+                own["_loss_scaling_isnan"] = bool(isnan)
+                own["_loss_scaling_isnan_ever"] = bool(ever)
             unscaled = own.pop("_unscaled", None)
             own.pop("_facts", None)
             targets.finish()
@@ -754,19 +772,16 @@ class GradientMethod(LossScaling):
             if lent is not None:
                 clear_all(params)
 
-    def _decides(self) -> bool:
-        """Tell whether the update depends on what its gradients are."""
-        return self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
-
     def _before_first_update(self) -> None:
         """Get ready for the first update; there is nothing to do here."""
 
-    def _update_parameters(self, plan: UpdatePlan | None) -> None:
+    def _update_parameters(self, plan: UpdatePlan | None, asks: bool) -> None:
         """Count the step, run the rules unless it is to be skipped, and report.
 
-        `plan` is what holds, if nobody's code has run since that was found.
+        `plan` is what holds, if nobody's code has run since that was found; `asks` says whether
+        the gradients may be such that no parameter is to be touched.
         """
-        safe = self.is_safe_to_update()
+        safe = not asks or self.is_safe_to_update()
         if not safe:
             plan = None
         elif plan is None:
@@ -775,11 +790,11 @@ class GradientMethod(LossScaling):
         adapts = has_other(self, "update_loss_scale", UPDATE_LOSS_SCALE)
         noted: dict[str, Any] = {
             "t": t + 1,
-            "_last": self._report(t + 1, () if plan is None else plan.paths, not safe),
+            "_last": (t + 1, not safe, self._facts, self._loss_scale, plan.paths if plan else ()),
         }
-        if not adapts:
+        if self._loss_scaling_is_dynamic and not adapts:
             noted["_loss_scale"] = self._next_loss_scale()
-        if plan is not None and plan.in_c and not adapts:
+        if plan is not None and plan.only_steps and plan.steps.batch.in_c and not adapts:
             plan.run(own, noted)
             enter(self, POST)
             return
@@ -798,7 +813,7 @@ class GradientMethod(LossScaling):
                 if own.get("_last") is not noted["_last"]:
                     # a step that no parameter has taken is not counted
                     applied = () if plan is None else plan.applied
-                    noted["_last"] = self._report(t + 1, applied, not safe)
+                    noted["_last"] = t + 1, not safe, self._facts, self._loss_scale, applied
                     own.update(noted if applied else {"t": t})
                 raise
             finally:
@@ -806,7 +821,8 @@ class GradientMethod(LossScaling):
 
     def _plan_now(self) -> UpdatePlan:
         """Return the plan of this update: the last one, if it holds, or a new one."""
-        parameters = self._set_up().parameters
+        assert self._targets is not None
+        parameters = self._targets.parameters
         gradients = gradients_of(list(parameters.values()))
         skip = self._missing_gradients == "skip"
         if self._plan is None or not self._plan.holds(parameters, gradients, skip):
@@ -819,12 +835,6 @@ class GradientMethod(LossScaling):
         if batch is not None and batch.prepared:
             batch.prepare(gradients, None, 1.0, False)
         return self._plan
-
-    def _report(
-        self, t: int, applied: tuple[str, ...], skipped: bool
-    ) -> tuple[int, bool, Any, float | None, tuple[str, ...]]:
-        """Return what `last_update` is made of."""
-        return t, skipped, self._facts, self._loss_scale, applied
 
 
 # The parts of an update as they are here, not as they may be patched.
