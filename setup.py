@@ -54,6 +54,7 @@ INCLUDED = {
     "cpu._step_avx512": LOOPS,
     "cpu._floor": ("cpu/_cut.pxi", "cpu/_tensors.pxd"),
     "cpu._tensors": ("cpu/_tensors.pxd",),
+    "cpu._array_source": ("cpu/_tensors.pxd",),
 }
 
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
@@ -170,10 +171,11 @@ def extensions(platform: str) -> list[Extension]:
     take_back = [*TAKE_BACK, *(TAKE_BACK_X86_64 if sets is X86_64 else [])]
     flags = {module: [*options, *take_back, *NUMERICS] for module, options in sets.values()}
     flags["cpu._floor"] = [*take_back, *NUMERICS]
-    include = {module: [numpy.get_include()] for module in ("cpu._tensors", "_commit")}
+    # all that know of the descriptor table
+    of_numpy = ("_commit", *(name for name in INCLUDED if "cpu/_tensors.pxd" in INCLUDED[name]))
+    include = {module: [numpy.get_include()] for module in of_numpy}
     macros = {
-        "cpu._tensors": NUMPY_MACROS,
-        "_commit": NUMPY_MACROS,
+        **dict.fromkeys(of_numpy, NUMPY_MACROS),
         "cpu._cpu_features": [("FASTADAM_BUILT", f'"{" ".join(sets)}"')],
     }
     kernels = [
@@ -186,8 +188,8 @@ def extensions(platform: str) -> list[Extension]:
             define_macros=macros.get(module, []),
         )
         for module in (
-            *(*flags, "cpu._tensors", "_commit", "_noted", "_pages", "gpu._tensors"),
-            *("cpu._cpu_features", "cpu._openmp"),
+            *(*flags, "cpu._tensors", "cpu._array_source", "_commit", "_noted", "_pages"),
+            *("gpu._tensors", "cpu._cpu_features", "cpu._openmp"),
         )
     ]
     others = [

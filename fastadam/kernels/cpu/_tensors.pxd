@@ -1,3 +1,5 @@
+cimport numpy as cnp
+
 # One row of the descriptor table: where a parameter's arrays lie and which numbers drive its step.
 # Every field is eight bytes wide, so the row has no padding on any 64-bit machine; table.py derives
 # the same row, as a NumPy dtype, from the table of algorithms. `layout` tells a test what is here.
@@ -77,3 +79,13 @@ cdef enum Stored:
     COMPUTING             # in the type of the computation: float32 or float64
     FLOAT16
     BFLOAT16
+
+
+# Whether and how an array can be walked, for those who fill a row by themselves.
+cdef bint dense(cnp.ndarray a) noexcept
+cdef size_t pointer(object array, int wanted, cnp.ndarray p, bint written) noexcept
+cdef Py_ssize_t stored(int type_number, int computing, int bfloat16) noexcept
+cdef size_t gradient(Tensor* tensor, object array, int computing, int bfloat16, cnp.ndarray p)
+cdef bint describe_state(
+    Tensor* row, tuple state, object flags, int computing, cnp.ndarray p
+) except -1
