@@ -372,6 +372,20 @@ def test_flags_that_are_switched_off_and_on(at_once: list[bool]) -> None:
     assert at_once[2:] == [True, False, True]
 
 
+def test_a_gradient_that_is_a_master_is_not_divided_where_it_is() -> None:
+    found = []
+    for copies in (False, True):
+        rule, param = ruled("f2")
+        rule.use_fp32_update()
+        rule.update(param)
+        master = rule._fp32_param.array
+        param.grad = master.copy() if copies else master
+        param._loss_scale = 2.0
+        rule.update(param)
+        found.append((param.array.tobytes(), rule._fp32_param.array.tobytes()))
+    assert found[0] == found[1]
+
+
 def test_what_a_class_has_of_its_own_is_asked(at_once: list[bool]) -> None:
     class Slow(AdamRule):
         @property
