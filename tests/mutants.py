@@ -714,14 +714,10 @@ MUTANTS = [
         "scalars of another step", SINGLE, "known.t is None or known.t != t:", "known.t is None:"
     ),
     Mutant("shared memory stepped", SINGLE, "if not apart(", "if False and not apart("),
-    Mutant("parameters of other sizes", SINGLE, "p_size if i == 0 else g_size", "g_size"),
     Mutant("any eps rounded", SINGLE, "and fabs(row[EPS]) < FLT_MIN:", "and False:"),
     Mutant("infinite in float32", SINGLE, "        if isinf(row[k]):\n", "        if False:\n"),
     Mutant("large ones at once", SINGLE, "0 < row.n < self.limit", "0 < row.n"),
     Mutant("strided ones at once", SINGLE, "row.p_type < 0 or not dense(p)", "row.p_type < 0"),
-    Mutant(
-        "streams that are off", SINGLE, "if not getattr(known.constants, FLAGS[k]):", "if False:"
-    ),
     Mutant(
         "a step that is not noted",
         SINGLE,

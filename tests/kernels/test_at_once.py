@@ -262,8 +262,9 @@ def test_what_is_remembered_is_what_was_given(at_once: list[bool]) -> None:
         {},
         {"alpha": 0.5},
         {"alpha": 0.5, "adabound": True},
-        {"alpha": 0.5, "adabound": True, "initial_alpha": 0.25},
-        {"alpha": 0.5, "adabound": True, "initial_alpha": 0.125},
+        # the bounds are close
+        {"alpha": 0.5, "adabound": True, "gamma": 1.0, "initial_alpha": 0.25},
+        {"alpha": 0.5, "adabound": True, "gamma": 1.0, "initial_alpha": 0.125},
         {"decay_mode": "alpha", "weight_decay_rate": 0.5},
         {"eps_mode": "paper", "eps": 0.5},
     ]

@@ -37,7 +37,6 @@ cdef enum:
     REMEMBERED = 4
 
 cdef tuple NAMES = tuple([hyper.name for hyper in ADAM.hypers])
-cdef tuple FLAGS = tuple([stream.when for stream in ADAM.streams])
 # The columns of the scalars that must be finite.
 cdef tuple FINITE = tuple([Coefficients._fields.index(key) for key, _ in ADAM.finite])
 
@@ -194,7 +193,6 @@ cdef class SingleSteps:
         """Fill the row, and return the type that is computed in; -1 if it takes a closer look."""
         cdef cnp.ndarray p
         cdef int number, computing, bfloat16 = -1
-        cdef Py_ssize_t k
         # as it is, and nothing else than a step
         memset(row, 0, sizeof(Tensor))
         row.step = True
@@ -215,10 +213,6 @@ cdef class SingleSteps:
         row.g = gradient(row, g, computing, bfloat16, p)
         if not (row.p and row.g):
             return -1
-        for k in range(N_STREAMS):
-            if FLAGS[k] is not None and state[k] is not None:
-                if not getattr(known.constants, FLAGS[k]):
-                    state = (*state[:k], None, *state[k + 1:])
         if not describe_state(row, state, known.constants, computing, p):
             return -1
         row.amsgrad = <bint> known.coefficients[AMSGRAD]
