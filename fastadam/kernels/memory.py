@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fastadam.kernels.backend import address, is_gpu_array, loaded_cupy, shares_memory
 from fastadam.kernels.cpu import _tensors
-from fastadam.kernels.cpu._array_source import lie_apart
+from fastadam.kernels.cpu._single import lie_apart
 
 __all__ = [
     "clusters",
