@@ -437,7 +437,7 @@ class UpdateRule:
         """
         if self._fp32_param is not None or getattr(param, "update_rule", None) is not self:
             return False
-        grad, state = peek_grad(param), self.state
+        grad, state = peek_grad(param), self._state
         if grad is None:
             return True
         held = state.values() if isinstance(state, dict) else ()
