@@ -52,7 +52,7 @@ from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.lending import lend_gradients, lend_one
 from fastadam.update.loss_scale import LossScaling
-from fastadam.update.overrides import has_other, is_ours
+from fastadam.update.overrides import has_other
 from fastadam.update.plan import UpdatePlan
 from fastadam.update.report import UpdateReport
 from fastadam.update.rule import UpdateRule
@@ -355,11 +355,8 @@ class GradientMethod(LossScaling):
             As for :meth:`Optimizer.call_hook`. A hook that is called for each parameter is not
             called for those without a rule or with a disabled one, which no update touches.
         """
-        if is_ours(type(hook)):
-            # no floating-point setting of a caller's reaches into it
-            with np.errstate(all="ignore"):
-                super().call_hook(hook)
-        else:
+        # no floating-point setting of a caller's reaches into an update
+        with np.errstate(all="ignore"):
             super().call_hook(hook)
         self.reallocate_cleared_grads()
 
