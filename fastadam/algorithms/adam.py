@@ -144,7 +144,8 @@ def numbers(values: Mapping[str, Any], door: str) -> dict[str, Any]:
     for hyper in _MODES:
         value = values.get(hyper.name, hyper.default)
         found[hyper.name] = value if value is hyper.default else hyper.check(value, door)
-    if found["decay_mode"] == "eta":
+    # nearly always 0, and not looked at
+    if found["decay_mode"] == "eta" and found["weight_decay_rate"]:
         check_decay(found["weight_decay_rate"], found["eta"], door)
     return found
 

@@ -433,6 +433,17 @@ class Batch:
         self.prepared = True
         return True
 
+    def rounds(self) -> list[bool]:
+        """Tell whose gradients are stored in half precision, as their parameters are.
+
+        What a hook does to such a gradient is rounded.
+        """
+        found = [False] * self._size
+        for table in self._on_cpu:
+            for i, rounds in zip(table.places, table.rounds(), strict=True):
+                found[i] = rounds
+        return found
+
     def squares_after(self, n: int | Sequence[int]) -> list[float]:
         """Return the sums of squares of gradients after the first operations of their programs.
 

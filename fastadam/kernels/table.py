@@ -105,6 +105,9 @@ class Table:
         for flag in ADAM.flags:
             self.table[flag] = [getattr(step.coefficients, flag) for step in steps]
         self.ops = np.empty(0, OP)
+        # how many operations each program has, and which program is whose
+        self._shape: tuple[list[int], int | Sequence[int]] | None = None
+        self._written = False
         self._gradients: GradientTable | None = None
         self.rows = Rows(
             source,
@@ -145,19 +148,27 @@ class Table:
             that; the column ``g`` for the gradients themselves. A program without operations
             writes nothing. By default the step alone sees it.
         """
-        ops: list[Op] = []
-        rows: list[tuple[int, int]] = []
-        for program in programs:
-            rows.append((len(ops), len(program)))
-            ops.extend(program)
-        self.ops = np.array(ops, OP)
-        if isinstance(which, int):
-            self.table["first_op"], self.table["n_ops"] = rows[which]
-        else:
-            self.table["first_op"] = [rows[k][0] for k in which]
-            self.table["n_ops"] = [rows[k][1] for k in which]
-        self.table["out"] = 0 if out is None else out
-        self.rows.take_ops(self.ops)
+        shape = [len(program) for program in programs], which
+        if shape != self._shape:
+            self._shape = shape
+            self.ops = np.zeros(sum(shape[0]), OP)
+            ends = np.cumsum(shape[0])
+            first = np.array(ends - shape[0])
+            self.table["first_op"], self.table["n_ops"] = first[which], np.array(shape[0])[which]
+            self.rows.take_ops(self.ops)
+        self.ops[...] = [op for program in programs for op in program]
+        if out is not None or self._written:
+            self.table["out"] = 0 if out is None else out
+        self._written = out is not None
+
+    def rounds(self) -> list[bool]:
+        """Tell whose gradients are stored in half precision, as their parameters are."""
+        table = self.table
+        if self.computing != np.float32 or not table["g_type"].any():
+            return [False] * len(table)
+        own = (table["p_type"] != 0) | (table["half"] != 0)
+        found: list[bool] = (own & (table["g_type"] != 0)).tolist()
+        return found
 
     def can_write(self, programs: Sequence[Sequence[Op]], which: int | Sequence[int]) -> bool:
         """Tell whether what programs leave may be written in the place of the gradients.
@@ -180,7 +191,7 @@ class Table:
 
     def squares(self, scales: Sequence[float] | None) -> list[float]:
         """Return the sum of squares of every gradient, divided by its scale; 0 is no scale."""
-        gradients = self._gradient_table()
+        gradients = self._gradients or self._gradient_table()
         gradients.take(scales)
         return gradients.squares()
 
@@ -195,16 +206,15 @@ class Table:
         n : int or sequence of int
             How many operations, of every row or of each; a program may have fewer.
         """
-        gradients = self._gradient_table()
+        gradients = self._gradients or self._gradient_table()
         counts = [n] * len(self.table) if isinstance(n, int) else n
         gradients.take_ops(self.ops, counts)
         return gradients.squares()
 
     def _gradient_table(self) -> GradientTable:
         """Return the table of the gradients, which is made once."""
-        if self._gradients is None:
-            sizes = self.table["n"].tolist()
-            self._gradients = GradientTable(sizes, self.coefficients.dtype, self.table)
+        sizes = self.table["n"].tolist()
+        self._gradients = GradientTable(sizes, self.coefficients.dtype, self.table)
         return self._gradients
 
     def run_strided(self) -> None:

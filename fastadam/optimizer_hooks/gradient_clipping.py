@@ -59,8 +59,6 @@ class GradientClipping(ShowsArguments):
 
     name = "GradientClipping"
     timing = "pre"
-    # an update that calls no other hook may multiply on its way
-    folds = True
 
     def __init__(self, threshold: float) -> None:
         non_negative(self, threshold=threshold)

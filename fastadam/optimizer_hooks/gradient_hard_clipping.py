@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.kernels.changing import CLIP
+from fastadam.kernels.ops import CLIP, Op
 from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
 
 __all__ = ["GradientHardClipping"]
@@ -79,6 +79,11 @@ class GradientHardClipping(ShowsArguments):
             If they do not hold real floating numbers.
         """
         self.call_for_all([param])
+
+    def ops(self) -> list[Op]:
+        """Return what an update does to every gradient on its way, in the place of a call."""
+        # g = clip(g, lower_bound, upper_bound)
+        return [Op(CLIP, float(self.lower_bound), float(self.upper_bound))]
 
     def call_for_all(self, params: Sequence[Any]) -> None:
         """Change the gradients of many parameters in one call; updates do it so.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastadam.kernels.changing import ADD_SIGN
+from fastadam.kernels.ops import ADD_SIGN, Op
 from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
 
 __all__ = ["Lasso"]
@@ -76,6 +76,11 @@ class Lasso(ShowsArguments):
             If they do not hold real floating numbers.
         """
         self.call_for_all([param])
+
+    def ops(self) -> list[Op]:
+        """Return what an update does to every gradient on its way, in the place of a call."""
+        # g += rate * sign(p)
+        return [Op(ADD_SIGN, float(self.rate), 1.0)]
 
     def call_for_all(self, params: Sequence[Any]) -> None:
         """Change the gradients of many parameters in one call; updates do it so.

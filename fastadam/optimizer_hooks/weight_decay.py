@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fastadam.kernels.changing import ADD
+from fastadam.kernels.ops import ADD, Op
 from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
 
 __all__ = ["WeightDecay"]
@@ -73,6 +73,11 @@ class WeightDecay(ShowsArguments):
             If they do not hold real floating numbers.
         """
         self.call_for_all([param])
+
+    def ops(self) -> list[Op]:
+        """Return what an update does to every gradient on its way, in the place of a call."""
+        # g += rate * p
+        return [Op(ADD, float(self.rate), 1.0)]
 
     def call_for_all(self, params: Sequence[Any]) -> None:
         """Change the gradients of many parameters in one call; updates do it so.

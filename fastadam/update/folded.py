@@ -10,15 +10,17 @@ import math
 from operator import attrgetter
 from typing import Any
 
+from fastadam.kernels.ops import DIVIDE, MULTIPLY, ROUND, Op
 from fastadam.kernels.sums import global_norm
 from fastadam.model._gradients import any_lent
 from fastadam.update.gradients import PendingStats, is_scaled
 from fastadam.update.graph import Replay
 from fastadam.update.interrupt import DeferredInterrupt
-from fastadam.update.overrides import brought_by_class
+from fastadam.update.loss_scale import LossScaling
+from fastadam.update.overrides import has_other
 from fastadam.update.plan import UpdatePlan
 
-__all__ = ["Folded", "calls_own_parts", "parts_of", "step"]
+__all__ = ["UPDATE_LOSS_SCALE", "Folded", "calls_own_parts", "parts_of", "step"]
 
 # Parts of an update that a subclass or an object may have made its own: then they are called.
 _PARTS = (
@@ -28,6 +30,9 @@ _PARTS = (
     "check_nan_in_grads",
     "is_safe_to_update",
 )
+
+# How a loss scale is adapted, as it is here.
+UPDATE_LOSS_SCALE = LossScaling.update_loss_scale
 
 # The parts of an update as a class has them.
 parts_of = attrgetter(*_PARTS)
@@ -65,8 +70,12 @@ class Folded:
         self._gradients = gradients
         self._scales = scales
         self._lent = lent
-        self._clipping: Any = None
         self._found: Any = None
+        # what each hook does to a gradient
+        self._ops: list[list[Op]] = []
+        # which of the programs, by scale and rounding, is whose
+        self._which: int | list[int] = 0
+        self._kinds: list[tuple[float | None, bool]] = []
 
     def run(self, hooks: list[Any]) -> bool:
         """Make the update; False, with nothing changed, if there is more to do.
@@ -74,59 +83,162 @@ class Folded:
         Parameters
         ----------
         hooks : list
-            The 'pre' hooks.
+            The 'pre' hooks, such as `can_be_folded`.
         """
-        optimizer, plan, scales = self._optimizer, self._plan, self._scales
-        decides = optimizer._loss_scaling_is_dynamic or optimizer._on_nonfinite != "propagate"
-        asked = scales or decides or optimizer.monitor
-        recording = self._batch.capturing()
-        if hooks:
-            self._clipping = hooks[0]
-            if len(hooks) > 1 or not brought_by_class(hooks[0], "folds"):
+        optimizer, plan, batch = self._optimizer, self._plan, self._batch
+        decides = bool(
+            optimizer._loss_scaling_is_dynamic or optimizer._on_nonfinite != "propagate"
+        )
+        asked = bool(self._scales or decides or optimizer.monitor)
+        if asked or hooks:
+            if not (plan.is_whole and batch.whole and batch.takes(self._scales)):
                 return False
-        if (asked or hooks or recording) and not (
-            plan.is_whole and self._batch.whole and self._batch.takes(scales)
-        ):
+            # a gradient that was lent to a parameter must not be written
+            if not self._lent and any_lent(plan.params):
+                return False
+        adapts = has_other(optimizer, "update_loss_scale", UPDATE_LOSS_SCALE)
+        if batch.on_gpu:
+            return self._run_on_gpu(hooks, decides, asked, adapts)
+        if not self._measure(hooks, asked):
             return False
-        adapts = optimizer._adapts()
-        if recording and (decides or adapts or not self._batch.begin_capture()):
+        if self._scales or self._ops:
+            self._sort_by_kind()
+            if not batch.program(self._programs(), self._which, not self._lent):
+                return False
+        elif batch.prepared:
+            batch.prepare(self._gradients, None, 1.0, False)
+        unscaled = [] if self._lent or self._scales is None else self._unscaled()
+        step(optimizer, plan, self._found, unscaled, adapts)
+        return True
+
+    def _measure(self, hooks: list[Any], asked: bool) -> bool:
+        """Find the norm, if anybody asks, and what each hook does.
+
+        False if gradients are not finite, which takes a closer look.
+        """
+        norm: float | None = None
+        if asked:
+            norm = self._norm(self._batch.squares(self._scales), True)
+            if norm is None:
+                return False
+            self._found = norm
+        for hook in hooks:
+            if hasattr(hook, "ops"):
+                self._ops.append(hook.ops())
+                norm = None
+                continue
+            first = not self._ops
+            if norm is None:
+                norm = self._norm(self._squares(), False)
+                if norm is None:
+                    return False
+                if first and not asked:
+                    # the first hook's norm is that of the true gradients
+                    self._found = norm
+            rate = hook.rate(norm)
+            if rate is not None or not first:
+                # the place of a factor is kept: programs of the same operations are not made anew
+                self._ops.append([Op(MULTIPLY, b=1.0 if rate is None else rate)])
+                norm = None
+        return True
+
+    def _squares(self) -> list[float]:
+        """Return the sums of squares of gradients after what the hooks so far do to them."""
+        batch = self._batch
+        if not self._ops:
+            return batch.squares(self._scales)
+        self._sort_by_kind()
+        counts = list(map(len, self._programs()))
+        self._ops.append([Op(MULTIPLY)])
+        batch.program(self._programs(), self._which, False)
+        self._ops.pop()
+        which = self._which
+        if isinstance(which, int):
+            return batch.squares_after(counts[which])
+        return batch.squares_after([counts[k] for k in which])
+
+    def _norm(self, squares: list[float], asked: bool) -> float | None:
+        """Return the norm of all gradients; None if one, or its square, may not be finite."""
+        norm = global_norm((), squares)
+        if not math.isfinite(norm) or (asked and self._batch.doubtful(squares)):
+            return None
+        return norm
+
+    def _sort_by_kind(self) -> None:
+        """Find out which programs there are: by scale, and by rounding to a half type.
+
+        What is not divided is rounded after each operation, as hooks one after the other leave it.
+        """
+        if self._kinds:
+            return
+        rounds = self._batch.rounds()
+        if self._scales is None and not any(rounds):
+            self._kinds = [(None, False)]
+            return
+        scales = self._scales or [None] * len(rounds)
+        each = [(s, r and s is None) for s, r in zip(scales, rounds, strict=True)]
+        numbers = {kind: i for i, kind in enumerate(dict.fromkeys(each))}
+        self._kinds = list(numbers)
+        if len(numbers) > 1:
+            self._which = [numbers[kind] for kind in each]
+
+    def _programs(self) -> list[list[Op]]:
+        """Return the program of each kind."""
+        programs = []
+        for scale, rounds in self._kinds:
+            program = [] if scale is None else [Op(DIVIDE, scale)]
+            for ops in self._ops:
+                program += ops
+                if rounds:
+                    program.append(Op(ROUND))
+            programs.append(program)
+        return programs
+
+    def _unscaled(self) -> list[Any]:
+        """Return the parameters whose gradients are true ones from then on."""
+        return list(filter(is_scaled, self._plan.params))
+
+    def _run_on_gpu(self, hooks: list[Any], decides: bool, asked: bool, adapts: bool) -> bool:
+        """Make the update where anything is on a GPU; of hooks, clipping alone is folded."""
+        batch = self._batch
+        recording = batch.capturing()
+        clipping = hooks[0] if hooks else None
+        if len(hooks) > 1 or hasattr(clipping, "ops"):
+            return False
+        if recording and (
+            decides or adapts or not self._plan.is_whole or not batch.begin_capture()
+        ):
             return False
         looked: tuple[Any, Any] | None = None, 1.0
         if asked or hooks:
-            looked = self._look(bool(decides), bool(asked))
+            looked = self._look(clipping, decides, asked)
         if looked is None:
             return False
         self._found, rate = looked
-        # a rate on a GPU is known there alone
-        plain = scales is None and type(rate) is float and rate == 1
-        # a gradient that was lent to a parameter must not be written
-        if not plain and not self._lent and any_lent(plan.params):
+        if not batch.prepare(self._gradients, self._scales, rate, not self._lent):
             return False
-        if not self._batch.prepare(self._gradients, scales, rate, not self._lent):
-            return False
-        unscaled = [] if self._lent or scales is None else list(filter(is_scaled, plan.params))
+        unscaled = [] if self._lent or self._scales is None else self._unscaled()
         if recording:
             self._capture(unscaled)
         else:
-            step(optimizer, plan, self._found, unscaled, adapts)
+            step(self._optimizer, self._plan, self._found, unscaled, adapts)
         return True
 
-    def _look(self, decides: bool, asked: bool) -> tuple[Any, Any] | None:
+    def _look(self, clipping: Any, decides: bool, asked: bool) -> tuple[Any, Any] | None:
         """Return what there is to know of the gradients, and what clipping multiplies them with.
 
         On a GPU, both stay there as long as the host has nothing to decide by them. None if
         gradients are not finite, which takes a closer look.
         """
-        clipping, paths = self._clipping, self._plan.paths
+        paths = self._plan.paths
         sums = None if decides else self._batch.gpu_sums(self._scales)
         if sums is not None:
             # the steps are all that there is to update, in the order of the paths
             pairs = zip(paths, self._gradients, strict=True) if sums.may_overflow else ()
             facts = PendingStats(paths, dict(pairs), sums.values)
             return facts, 1.0 if clipping is None else sums.clip_rate(clipping.threshold)
-        squares = self._batch.squares(self._scales)
-        norm = global_norm((), squares)
-        if not math.isfinite(norm) or (asked and self._batch.doubtful(squares)):
+        norm = self._norm(self._batch.squares(self._scales), asked)
+        if norm is None:
             return None
         rate = None if clipping is None else clipping.rate(norm)
         return norm, 1.0 if rate is None else rate
@@ -177,6 +289,22 @@ def step(optimizer: Any, plan: UpdatePlan, found: Any, unscaled: list[Any], adap
     with DeferredInterrupt():
         plan.run(own, noted, unscaled)
         optimizer.update_loss_scale()
+
+
+def can_be_folded(hooks: dict[str, Any]) -> bool:
+    """Tell whether all hooks are such that an update does their work on the way of its step.
+
+    Parameters
+    ----------
+    hooks : dict of str to callable
+        The 'pre' hooks.
+    """
+    for hook in hooks.values():
+        own = vars(type(hook))
+        # what a class brings holds for it, and not for those derived from it
+        if not ("ops" in own or "rate" in own) or "__call__" not in own:
+            return False
+    return True
 
 
 def calls_own_parts(optimizer: Any, ours: tuple[Any, ...]) -> bool:

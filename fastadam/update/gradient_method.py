@@ -32,7 +32,14 @@ from fastadam.model.parameter import lendable, peek_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer
 from fastadam.update.exclusive import MIDDLE, POST, PRE, enter, exclusive
-from fastadam.update.folded import Folded, calls_own_parts, parts_of, step
+from fastadam.update.folded import (
+    UPDATE_LOSS_SCALE,
+    Folded,
+    calls_own_parts,
+    can_be_folded,
+    parts_of,
+    step,
+)
 from fastadam.update.gradients import (
     GradientStats,
     PendingStats,
@@ -52,10 +59,6 @@ from fastadam.update.rule import UpdateRule
 from fastadam.update.target import ArrayTarget, Target
 
 __all__ = ["GradientMethod", "check_hyperparam", "optional_hyperparams"]
-
-# What an update finds out before it makes its step.
-_FOUND = ("_loss_scaling_isnan", "_loss_scaling_isnan_ever")
-
 
 class GradientMethod(LossScaling):
     """Base class of optimizers that update every parameter from its gradient, by a rule.
@@ -335,7 +338,8 @@ class GradientMethod(LossScaling):
         """
         if self._missing_gradients == "skip":
             return
-        params = list(self._set_up().parameters.values())
+        targets = self._targets or self._set_up()
+        params = list(targets.parameters.values())
         if not missing(params):
             return
         for param in params:
@@ -555,8 +559,9 @@ class GradientMethod(LossScaling):
         self, grads: Any = None, loss_scale: float | None = None, lent: bool = False
     ) -> None:
         """Make one update, from a caller's gradients or from those that are there."""
-        targets, hooks = self._set_up(), self._hooks
-        assert hooks is not None
+        targets, hooks = self._targets, self._hooks
+        if targets is None or hooks is None:
+            targets, hooks = self._set_up(), self._set_up_hooks()
         if targets.unchanged() and targets.parameters is self._walked:
             targets.finish()
         else:
@@ -577,12 +582,12 @@ class GradientMethod(LossScaling):
             plan is None
             or called
             or self.t == 0
-            or not self._step_at_once(plan, params, gradients, loss_scale, lent)
+            or not self._step_at_once(plan, params, gradients, loss_scale, lent, pre, post)
         ):
-            given = gradients, grads, loss_scale
-            self._update_openly(plan, params, given if lent else None, called)
+            given = (gradients, grads, loss_scale) if lent else None
+            self._update_openly(targets, plan, params, given, called)
         elif post:
-            self._call_post_hooks(params, gradients, lent)
+            self._call_post_hooks(targets, params, gradients, lent, post)
         elif lent:
             clear_all(params)
 
@@ -612,39 +617,50 @@ class GradientMethod(LossScaling):
         gradients: Any,
         loss_scale: float | None,
         lent: bool,
+        pre: dict[str, Any],
+        post: dict[str, Any],
     ) -> bool:
         """Make the step of a plan, if nobody's code runs between gradients and step.
 
         What is to be done to gradients is folded into it. False, with nothing changed, if there is
         more to do.
         """
-        steps, hooks = plan.steps, self._hooks
-        if steps is None or hooks is None or not plan.only_steps:
+        steps = plan.steps
+        if steps is None or not plan.only_steps:
             return False
         if not (lent or plan.skip) and absent(params, gradients):
             return False
-        pre, post = hooks.tables()
         scales = scales_of(params)
         if lent:
             scales = None if loss_scale is None else [loss_scale] * len(params)
         asked = self.monitor or self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
         if pre or scales or asked or steps.batch.on_gpu:
             # 'post' hooks see what has become of the gradients
-            return not post and Folded(self, plan, gradients, scales, lent).run(list(pre.values()))
+            if post or not can_be_folded(pre):
+                return False
+            return Folded(self, plan, gradients, scales, lent).run(list(pre.values()))
         if steps.batch.prepared:
             steps.batch.prepare(gradients, None, 1.0, False)
-        step(self, plan, None, [], self._adapts())
+        step(self, plan, None, [], has_other(self, "update_loss_scale", UPDATE_LOSS_SCALE))
         return True
 
-    def _call_post_hooks(self, params: list[Any], gradients: Any, lent: bool) -> None:
+    def _call_post_hooks(
+        self,
+        targets: Target,
+        params: list[Any],
+        gradients: Any,
+        lent: bool,
+        hooks: dict[str, Any],
+    ) -> None:
         """Call the 'post' hooks, which see the gradients of an update that is made."""
         enter(self, POST)
         try:
             if lent:
                 self._lend(params, gradients, None, None)
-            self.call_hooks("post")
+            for hook in list(hooks.values()):
+                self.call_hook(hook)
         finally:
-            self._set_up().finish()
+            targets.finish()
             if lent:
                 clear_all(params)
 
@@ -662,6 +678,7 @@ class GradientMethod(LossScaling):
 
     def _update_openly(
         self,
+        targets: Target,
         plan: UpdatePlan | None,
         params: list[Any],
         lent: tuple[list[Any] | None, Any, float | None] | None,
@@ -671,6 +688,8 @@ class GradientMethod(LossScaling):
 
         Parameters
         ----------
+        targets : Target
+            The walked target.
         plan : UpdatePlan or None
             What has been found to hold with these gradients.
         params : list of Parameter
@@ -681,11 +700,10 @@ class GradientMethod(LossScaling):
         called : bool
             Whether all parts of the update are called, since some of them are somebody's own.
         """
-        targets, own, t = self._set_up(), self.__dict__, self.t
-        if loaded_cupy() is not None and any(
-            map(capturing, {device_of(p.array) for p in params} - {CPU})
-        ):
-            refuse_capture(self)
+        own, t = self.__dict__, self.t
+        if (plan is None or plan.on_gpu) and loaded_cupy() is not None:
+            if any(map(capturing, {device_of(p.array) for p in params} - {CPU})):
+                refuse_capture(self)
         if lent is not None:
             self._lend(params, *lent)
         elif isinstance(targets, ArrayTarget) and len(
@@ -695,9 +713,8 @@ class GradientMethod(LossScaling):
                 "there are no gradients: call update(lossfun, ...) with a function that "
                 "returns (loss, gradients), or apply_gradients(gradients)"
             )
-        assert self._hooks is not None
-        pre, post = self._hooks.tables()
-        found = {name: own[name] for name in _FOUND if name in own}
+        pre, post = self._set_up_hooks().tables()
+        isnan, ever = own.get("_loss_scaling_isnan"), own.get("_loss_scaling_isnan_ever")
         own["_unscaled"] = ()
         try:
             if t == 0:
@@ -714,31 +731,39 @@ class GradientMethod(LossScaling):
                 # gradients are written, and nothing else is meant to be
                 copy_shared_gradients(params)
                 plan = None
-            if scaled or self.monitor or self._decides():
+            decides = self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
+            if scaled or decides or self.monitor:
                 self._unscale_and_look()
                 plan = None
             own["_loss_scaling_isnan"] = False
             if called or self._loss_scaling_is_dynamic:
                 self.check_nan_in_grads()
-            if called or pre:
+            if called:
                 self.call_hooks("pre")
+            else:
+                for hook in list(pre.values()):
+                    self.call_hook(hook)
+            if called or pre:
                 plan = None
-            self._refuse_nonfinite()
+            if decides:
+                self._refuse_nonfinite()
             if (called or pre) and not targets.unchanged():
                 # a hook has put other arrays into it
                 self._refresh()
                 self.reallocate_cleared_grads()
-            self._update_parameters(plan)
+            self._update_parameters(plan, called or decides)
             if called or missing(params):
                 self.reallocate_cleared_grads()
-            if called or post:
+            if called:
                 self.call_hooks("post")
+            else:
+                for hook in list(post.values()):
+                    self.call_hook(hook)
         finally:
             if self.t == t:
                 # nothing has been updated, and nothing found
-                for name in _FOUND:
-                    own.pop(name, None)
-                own.update(found)
+                own["_loss_scaling_isnan"] = bool(isnan)
+                own["_loss_scaling_isnan_ever"] = bool(ever)
             unscaled = own.pop("_unscaled", None)
             own.pop("_facts", None)
             targets.finish()
@@ -747,32 +772,29 @@ class GradientMethod(LossScaling):
             if lent is not None:
                 clear_all(params)
 
-    def _decides(self) -> bool:
-        """Tell whether the update depends on what its gradients are."""
-        return self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
-
     def _before_first_update(self) -> None:
         """Get ready for the first update; there is nothing to do here."""
 
-    def _update_parameters(self, plan: UpdatePlan | None) -> None:
+    def _update_parameters(self, plan: UpdatePlan | None, asks: bool) -> None:
         """Count the step, run the rules unless it is to be skipped, and report.
 
-        `plan` is what holds, if nobody's code has run since that was found.
+        `plan` is what holds, if nobody's code has run since that was found; `asks` says whether
+        the gradients may be such that no parameter is to be touched.
         """
-        safe = self.is_safe_to_update()
+        safe = not asks or self.is_safe_to_update()
         if not safe:
             plan = None
         elif plan is None:
             plan = self._plan_now()
         own, t = self.__dict__, self.t
-        adapts = self._adapts()
+        adapts = has_other(self, "update_loss_scale", UPDATE_LOSS_SCALE)
         noted: dict[str, Any] = {
             "t": t + 1,
-            "_last": self._report(t + 1, () if plan is None else plan.paths, not safe),
+            "_last": (t + 1, not safe, self._facts, self._loss_scale, plan.paths if plan else ()),
         }
-        if not adapts:
+        if self._loss_scaling_is_dynamic and not adapts:
             noted["_loss_scale"] = self._next_loss_scale()
-        if plan is not None and plan.in_c and not adapts:
+        if plan is not None and plan.only_steps and plan.steps.batch.in_c and not adapts:
             plan.run(own, noted)
             enter(self, POST)
             return
@@ -791,7 +813,7 @@ class GradientMethod(LossScaling):
                 if own.get("_last") is not noted["_last"]:
                     # a step that no parameter has taken is not counted
                     applied = () if plan is None else plan.applied
-                    noted["_last"] = self._report(t + 1, applied, not safe)
+                    noted["_last"] = t + 1, not safe, self._facts, self._loss_scale, applied
                     own.update(noted if applied else {"t": t})
                 raise
             finally:
@@ -799,7 +821,8 @@ class GradientMethod(LossScaling):
 
     def _plan_now(self) -> UpdatePlan:
         """Return the plan of this update: the last one, if it holds, or a new one."""
-        parameters = self._set_up().parameters
+        assert self._targets is not None
+        parameters = self._targets.parameters
         gradients = gradients_of(list(parameters.values()))
         skip = self._missing_gradients == "skip"
         if self._plan is None or not self._plan.holds(parameters, gradients, skip):
@@ -812,16 +835,6 @@ class GradientMethod(LossScaling):
         if batch is not None and batch.prepared:
             batch.prepare(gradients, None, 1.0, False)
         return self._plan
-
-    def _adapts(self) -> bool:
-        """Tell whether the loss scale is adapted in a way of a subclass, or of this object."""
-        return has_other(self, "update_loss_scale", LossScaling.update_loss_scale)
-
-    def _report(
-        self, t: int, applied: tuple[str, ...], skipped: bool
-    ) -> tuple[int, bool, Any, float | None, tuple[str, ...]]:
-        """Return what `last_update` is made of."""
-        return t, skipped, self._facts, self._loss_scale, applied
 
 
 # The parts of an update as they are here, not as they may be patched.

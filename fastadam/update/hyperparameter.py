@@ -76,14 +76,10 @@ class Hyperparameter:
         if self._gate is not None:
             self._gate(self, name, value)
         object.__setattr__(self, name, value)
-        self._changed()
+        object.__setattr__(self, "_version", _next_version())
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
-        self._changed()
-
-    def _changed(self) -> None:
-        """Take a new version."""
         object.__setattr__(self, "_version", _next_version())
 
     @property

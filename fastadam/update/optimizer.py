@@ -196,7 +196,8 @@ class Optimizer(Comparable):
         RuntimeError
             If the optimizer is not set up.
         """
-        self._set_up()
+        if self._targets is None:
+            self._set_up()
         if getattr(hook, "call_for_each_param", False):
             together: Any = hook if brought_by_class(hook, "call_for_all") else None
             if together is not None:

@@ -202,13 +202,13 @@ class UpdatePlan:
 
     @property
     def applied(self) -> tuple[str, ...]:
-        """Paths of the parameters that have been updated so far."""
+        """Paths of the parameters that have been updated so far, where not all are at once."""
         return tuple(path for path in self.paths if path in self._applied)
 
     @property
-    def in_c(self) -> bool:
-        """Whether the update is one call into C."""
-        return self.only_steps and self.steps is not None and self.steps.batch.in_c
+    def on_gpu(self) -> bool:
+        """Whether the kernels step anything on a GPU, or nothing is known of what others do."""
+        return self.steps is None or bool(self._singles) or bool(self.steps.batch.on_gpu)
 
     def check(self) -> None:
         """Let everybody refuse before anybody writes; who is alone refuses by itself."""
@@ -256,7 +256,9 @@ class UpdatePlan:
         """Tell whether a gradient may be part of what is written, by what was read last."""
         if self._groups or self._only_called or self.steps is None:
             return True
-        more = [array for single in self._singles for _, array in _written(single.param)]
+        more: list[Any] = []
+        for single in self._singles:
+            more += [array for _, array in _written(single.param)]
         return self.steps.batch.reaches(gradients, more)
 
     def run(
@@ -282,7 +284,6 @@ class UpdatePlan:
         if self.only_steps:
             assert self.steps is not None
             self.steps.step(owner, noted, unscaled)
-            self._applied.update(self.paths)
             return
         # the rules' hooks see the new count
         owner["t"] = noted.get("t")

@@ -68,6 +68,7 @@ class _Group:
         self.place = place
         self._root = _bags(rule.hyperparam)[-1]
         self._noted: Noted | None = None
+        self._door = rule._door()
         self.constants: Constants
 
     def coefficients(self, t: int) -> Coefficients:
@@ -78,7 +79,7 @@ class _Group:
             noted.instance(self._root)
             noted.entries(vars(self._root))
             values = self.rule.hyperparam.get_dict()
-            self.constants = constants(values, self.rule._door())
+            self.constants = constants(values, self._door)
             # an array may change its value without anybody's notice
             lasting = _LASTING.issuperset(map(type, values.values()))
             self._noted = noted if lasting else None

@@ -260,7 +260,8 @@ class ArrayTarget(Target):
 
     def finish(self) -> None:
         """Write what rules and hooks have put in the place of the user's arrays into these."""
-        self._write_back(self._arrays)
+        if others(self.parameters, self._arrays):
+            self._write_back(self._arrays)
 
     def _write_back(self, arrays: Mapping[str, Array]) -> None:
         """Give parameters their arrays again, with the values of those that took their place."""

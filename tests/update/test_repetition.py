@@ -211,19 +211,19 @@ def clipped(target: Any, threshold: float = 0.5) -> Any:
 def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note every pass over gradients that writes, looks or steps."""
     passes: list[str] = []
-    squares, prepare = gradient_table.GradientTable.squares, Batch.prepare
+    squares, program = gradient_table.GradientTable.squares, Batch.program
 
     def noted_squares(table: Any) -> list[float]:
         passes.append("writes" if table.rows["out"].any() else "looks")
         return squares(table)
 
-    def noted_prepare(batch: Any, *args: Any, **kwds: Any) -> bool:
-        done = prepare(batch, *args, **kwds)
+    def noted_program(batch: Any, *args: Any, **kwds: Any) -> bool:
+        done = program(batch, *args, **kwds)
         passes.append("prepared" if done else "refused")
         return done
 
     monkeypatch.setattr(gradient_table.GradientTable, "squares", noted_squares)
-    monkeypatch.setattr(Batch, "prepare", noted_prepare)
+    monkeypatch.setattr(Batch, "program", noted_program)
     return passes
 
 
