@@ -53,6 +53,7 @@ INCLUDED = {
     "cpu._tensors": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
     "cpu._layout": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
     "cpu._rows": ("cpu/_tensors.pxd", "cpu/_layout.pxd", "_source.pxd"),
+    "cpu._single": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
     "_source": ("cpu/_tensors.pxd", "_source.pxd"),
     "gpu._tensors": ("cpu/_tensors.pxd", "_source.pxd"),
     "update._rule_source": ("cpu/_tensors.pxd", "_source.pxd"),
@@ -60,7 +61,7 @@ INCLUDED = {
 
 # Extensions that read NumPy's arrays.
 OF_ARRAYS = (
-    *("cpu._tensors", "cpu._layout", "cpu._rows", "_commit"),
+    *("cpu._tensors", "cpu._layout", "cpu._rows", "cpu._single", "_commit"),
     *("model._gradients", "update._tree"),
 )
 # Folders beside the kernels that have extensions.

@@ -20,6 +20,7 @@ REFERENCE = "fastadam/kernels/reference.py"
 ROWS = "fastadam/kernels/table.py"
 ARRAYS = "fastadam/kernels/arrays.py"
 MEMORY = "fastadam/kernels/memory.py"
+SINGLE = "fastadam/kernels/cpu/_single.pyx"
 HALF = "fastadam/kernels/cpu/_half.pxi"
 NORM = "fastadam/kernels/cpu/_norm.pxi"
 OPS = "fastadam/kernels/cpu/_ops.pxi"
@@ -568,9 +569,7 @@ MUTANTS = [
         "                if False:\n",
     ),
     Mutant("masters kept", BASE, "        if not flag:\n            self._fp32_param = None\n", ""),
-    Mutant(
-        "masters not rounded", BASE, "            round_to(param, stepped)\n", "            pass\n"
-    ),
+    Mutant("masters not rounded", BASE, "        round_to(param, stepped)\n", "        pass\n"),
     Mutant(
         "masters not saved",
         BASE,
@@ -790,6 +789,43 @@ MUTANTS = [
         "if targets.unchanged() and targets.parameters is",
         "if targets.parameters is",
     ),
+    # single steps in C
+    Mutant("sets by their values only", SINGLE, "if start is known.start and same(", "if same("),
+    Mutant("any set is the last", SINGLE, "one[i] is not other[i]", "False"),
+    Mutant(
+        "numbers that change remembered",
+        SINGLE,
+        "remember = remember and lasting(values[i])",
+        "pass",
+    ),
+    Mutant("only the first set kept", SINGLE, "self.known.insert(0, known)", "self.known[:] = []"),
+    Mutant(
+        "scalars of another step", SINGLE, "known.t is None or known.t != t:", "known.t is None:"
+    ),
+    Mutant("shared memory stepped", SINGLE, "if not apart(", "if False and not apart("),
+    Mutant("any eps rounded", SINGLE, "and fabs(row[EPS]) < FLT_MIN:", "and False:"),
+    Mutant("infinite in float32", SINGLE, "        if isinf(row[k]):\n", "        if False:\n"),
+    Mutant("large ones at once", SINGLE, "0 < row.n < self.limit", "0 < row.n"),
+    Mutant("strided ones at once", SINGLE, "row.p_type < 0 or not dense(p)", "row.p_type < 0"),
+    Mutant(
+        "a step that is not noted",
+        SINGLE,
+        "            owner.update(noted)\n",
+        "            pass\n",
+    ),
+    Mutant("true as a count", SINGLE, "type(t) is not int or not", "not isinstance(t, int) or not"),
+    Mutant("own scalars not asked", RULE, " and _SCALARS(type(self)) == _OF_ADAM:", ":"),
+    Mutant(
+        "own bags not asked", HYPERPARAMETER, "if type(bag) is not Hyperparameter:", "if False:"
+    ),
+    Mutant(
+        "bags the wrong way round",
+        HYPERPARAMETER,
+        "{**bag.__dict__, **entries}",
+        "{**entries, **bag.__dict__}",
+    ),
+    Mutant("what touches is not seen", SINGLE, "(a) < end and begin <", "(a) < begin and begin <"),
+    Mutant("masters forgotten", BASE, "if self._fp32_param is not None or getattr", "if getattr"),
     # trees in C
     Mutant(
         "order of keys", TREE, "&key, &value) and <object> key is node.keys[i]:", "&key, &value):"

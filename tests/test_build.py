@@ -140,8 +140,8 @@ def test_the_target_counts_and_not_the_machine_that_builds(setup, tmp_path):
         text=True,
     )
     names = (
-        "'cpu._step', 'cpu._floor', 'cpu._tensors', '_commit', '_noted', '_pages', "
-        "'gpu._tensors', 'cpu._cpu_features', 'cpu._openmp', 'update._tree'"
+        "'cpu._step', 'cpu._floor', 'cpu._tensors', 'cpu._single', '_commit', '_noted', "
+        "'_pages', 'gpu._tensors', 'cpu._cpu_features', 'cpu._openmp', 'update._tree'"
     )
     assert done.stdout.strip() == f"[{names}]"
 

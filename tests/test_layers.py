@@ -103,7 +103,7 @@ FOLDERS = {
         engine
         threads late_steps
         cgroup strided
-        _tensors _step _step_avx2 _step_avx512 _floor _openmp _cpu_features
+        _single _tensors _step _step_avx2 _step_avx512 _floor _openmp _cpu_features
     """,
     "kernels.gpu": """
         arrays table

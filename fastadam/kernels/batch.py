@@ -149,6 +149,8 @@ class Batch:
         Whether every gradient was there at the last `refresh`, and can be looked at in one pass.
     in_c : bool
         Whether a step is one call into C.
+    moved : bool
+        Whether the last `refresh` has found an array elsewhere.
     on_gpu : list of GpuTable
         What is stepped on GPUs.
     """
@@ -170,7 +172,7 @@ class Batch:
         self._written = Written()
         self._size = len(steps)
         self._strided = any([table.others for table in self._on_cpu])
-        self.whole = self.in_c = False
+        self.whole = self.in_c = self.moved = False
         # whether the next step does anything to gradients on its way
         self.prepared = False
         low, high = _sorted_extents([each for *_, each in written]) if self.on_gpu else _NONE
@@ -196,14 +198,6 @@ class Batch:
         self._recordings: list[Recording] = []
         self._recording: Recording | None = None
         self._replayed_sums: GpuSums | None = None
-
-    @property
-    def moved(self) -> bool:
-        """Whether the last `refresh` has found an array elsewhere."""
-        for rows in self._rows:
-            if rows.moved:
-                return True
-        return False
 
     def reaches(self, gradients: list[Any], more: list[Any]) -> bool:
         """Tell whether a gradient may be part of what is written, by what was read last.
@@ -237,7 +231,9 @@ class Batch:
         if not refresh(self._rows, self._written, coefficients, self._loose, dense_gradient):
             return False
         self.whole = self.steady and not self._strided
+        self.moved = False
         for rows in self._rows:
+            self.moved = self.moved or rows.moved
             self.whole = self.whole and not rows.without
             # such a master has been brought up to date by whoever made it
             if rows.to_round:
@@ -477,8 +473,9 @@ class Batch:
         unscaled : sequence of Parameter
             Whose loss scale becomes None.
         """
-        n_threads = []
+        n_threads, total = [], 0
         for rows in self._rows:
+            total += rows.total
             few = rows.total < engine.SERIAL_BELOW
             n_threads.append(1 if few else engine.n_threads(rows.total))
         for gpu in self.on_gpu:
@@ -500,7 +497,9 @@ class Batch:
             step_and_commit(*what, self._source, owner, noted, list(unscaled))
         for rows in self._rows:
             rows.release()
-        self._note_time(n_threads, started)
+        # what is done chunk by chunk takes longer
+        if total >= engine.SERIAL_BELOW and not self._strided:
+            engine.note_time(max(n_threads), total, time.perf_counter_ns() - started)
 
     def capturing(self) -> bool:
         """Tell whether a step, or a part of it, would become part of a CUDA graph."""
@@ -538,15 +537,6 @@ class Batch:
             # for the next graph
             gpu.reserve()
         commit(self._source, owner, noted, list(unscaled))
-
-    def _note_time(self, n_threads: list[int], started: int) -> None:
-        """Take in how long the step took that has just been made on so many threads."""
-        total = 0
-        for rows in self._rows:
-            total += rows.total
-        # what is done chunk by chunk takes longer
-        if total >= engine.SERIAL_BELOW and not self._strided:
-            engine.note_time(max(n_threads), total, time.perf_counter_ns() - started)
 
 
 def _one_scale(scales: Sequence[float | None] | None) -> float | None:

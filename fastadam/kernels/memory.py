@@ -17,8 +17,17 @@ import numpy.typing as npt
 
 from fastadam.kernels.backend import address, is_gpu_array, loaded_cupy, shares_memory
 from fastadam.kernels.cpu import _tensors
+from fastadam.kernels.cpu._single import lie_apart
 
-__all__ = ["clusters", "extent", "extents", "first_sharing", "reach_into_another", "sharing"]
+__all__ = [
+    "clusters",
+    "extent",
+    "extents",
+    "first_sharing",
+    "lie_apart",
+    "reach_into_another",
+    "sharing",
+]
 
 Array = npt.NDArray[Any]
 

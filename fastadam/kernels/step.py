@@ -5,19 +5,31 @@ from __future__ import annotations
 import inspect
 from typing import Any, Never
 
+import numpy as np
 import numpy.typing as npt
 
-from fastadam.algorithms.adam import INITIAL_ALPHA
+from fastadam.algorithms.adam import ADAM, INITIAL_ALPHA
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.algorithms.number import step_number
 from fastadam.algorithms.suggestions import HYPERPARAMETERS, no_argument
 from fastadam.kernels.arrays import check_arrays
 from fastadam.kernels.batch import adam_batch
+from fastadam.kernels.cpu import engine
+from fastadam.kernels.cpu._single import SingleSteps
+from fastadam.kernels.dtypes import bfloat16_number
 from fastadam.kernels.table import Step
 
-__all__ = ["adam_step"]
+__all__ = ["adam_step", "at_once"]
 
 Array = npt.NDArray[Any]
+
+# A step of arrays with nothing unusual about them; False if it is to be made the longer way.
+at_once = SingleSteps(
+    engine.loop(np.dtype(np.float32)),
+    engine.loop(np.dtype(np.float64)),
+    engine.SERIAL_BELOW,
+    bfloat16_number,
+).step
 
 _BEGIN_WITH_ZEROS = "give one of that {what}: zeros before the first step"
 _CLIP = "clip the gradient before: it is used as it is given"
@@ -130,24 +142,27 @@ def adam_step(
     """
     if unknown:
         raise TypeError(_no_argument(next(iter(unknown))))
-    number_of_step = step_number(t)
     state = (m, v, vhat)
+    values = (
+        alpha,
+        beta1,
+        beta2,
+        eps,
+        eta,
+        weight_decay_rate,
+        vhat is not None,
+        adabound,
+        final_lr,
+        gamma,
+        eps_mode,
+        decay_mode,
+    )
+    if at_once(param, grad, state, t, values, initial_alpha):
+        return
+    number_of_step = step_number(t)
     check_arrays("param", param, grad, state, remedy=_BEGIN_WITH_ZEROS)
     coefficients = step_coefficients(
-        {
-            "alpha": alpha,
-            "beta1": beta1,
-            "beta2": beta2,
-            "eps": eps,
-            "eta": eta,
-            "weight_decay_rate": weight_decay_rate,
-            "amsgrad": vhat is not None,
-            "adabound": adabound,
-            "final_lr": final_lr,
-            "gamma": gamma,
-            "eps_mode": eps_mode,
-            "decay_mode": decay_mode,
-        },
+        {hyper.name: value for hyper, value in zip(ADAM.hypers, values, strict=True)},
         number_of_step,
         None if initial_alpha is None else INITIAL_ALPHA.check(initial_alpha, "adam_step"),
         "adam_step",

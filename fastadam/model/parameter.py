@@ -344,8 +344,9 @@ class Parameter(LazyArray):
 
     def update(self) -> None:
         """Let the update rule, if there is one, update the array."""
-        if self.update_rule is not None:
-            self.update_rule.update(self)
+        rule = self.update_rule
+        if rule is not None:
+            rule.update(self)
 
     def _lendable(self, grad: npt.ArrayLike) -> Array:
         """Return a caller's gradient as an array that fits, or raise; nothing is changed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,14 @@ from fastadam.kernels.arrays import check_parameter
 from fastadam.kernels.backend import is_array
 from fastadam.kernels.batch import Batch
 from fastadam.kernels.dtypes import computing_dtype, is_half, state_like
+from fastadam.kernels.step import at_once
 from fastadam.kernels.table import Step
 from fastadam.model.parameter import peek_grad
 from fastadam.optimizers.gate import Gate, check_all
 from fastadam.optimizers.suggestions import explain_foreign_arguments
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer, optional_number
-from fastadam.update.hyperparameter import Hyperparameter, guard
+from fastadam.update.hyperparameter import Hyperparameter, guard, stored_values
 from fastadam.update.overrides import (
     class_overrides,
     is_chainers,
@@ -55,6 +57,13 @@ _OVERRIDABLE = (
 
 # With its own of these, a rule may make any step.
 _OF_STEPS = ("update", "update_core", "update_core_cpu")
+
+# The properties that a step's scalars are read from.
+_SCALARS = attrgetter("alpha_t", "bounds")
+
+# The names of the hyperparameters, and what those are that need not be there.
+_NAMES = tuple(hyper.name for hyper in ADAM.hypers)
+_UNLESS_GIVEN = tuple(hyper.default if hyper.modes else None for hyper in ADAM.hypers)
 
 # A class with its own of these has batches of its own.
 _OF_BATCHES = ("update_batch", "check_batch")
@@ -214,9 +223,25 @@ eps_mode, decay_mode : optional
             The parameter. If its gradient is None, there is no step: what state is missing is
             made, and that is all.
         """
+        own, state = self.__dict__, self._state
+        # the scalars go through properties, which a subclass may override
+        if type(state) is dict and _SCALARS(type(self)) == _OF_ADAM:
+            values = stored_values(self.hyperparam)
+            if values is not None:
+                start = None if values.get("adabound") is False else self._start_alpha()
+                if at_once(
+                    param.array,
+                    peek_grad(param),
+                    tuple(map(state.get, ADAM.state)),
+                    self.t,
+                    tuple(map(values.get, _NAMES, _UNLESS_GIVEN)),
+                    start,
+                    own,
+                    {"_stepped_at": self.t},
+                ):
+                    return
         hp = self.hyperparam.get_dict()
         coefficients = step_coefficients(hp, self.t, self._start_alpha(), self._door())
-        # through the properties, which a subclass may override
         coefficients = coefficients._replace(alpha_t=float(self.alpha_t))
         if coefficients.adabound:
             lower, upper = self.bounds
@@ -399,6 +424,9 @@ eps_mode, decay_mode : optional
         if type(start) is float and math.isfinite(start):
             return start
         return float(INITIAL_ALPHA.check(start, self._door()))
+
+
+_OF_ADAM = _SCALARS(AdamRule)
 
 
 def _steps_of(

@@ -58,15 +58,6 @@ cdef class RuleSource(Source):
         self.following = []
         self.beginning = True
 
-    def count_again(self):
-        """Take over counts that somebody else has raised, and states that he has begun."""
-        cdef Py_ssize_t k
-        self.ts = [rule.t for rule in self.rules]
-        for k in range(len(self.rules)):
-            if self.beginning and (<dict> self.dicts[k]).get("_state") is None:
-                return
-        self.beginning = False
-
     cdef bint read(self, Py_ssize_t k, Found* found) except -1:
         cdef dict fields = <dict> self.dicts[k]
         cdef PyObject* t = PyDict_GetItem(fields, "t")

@@ -527,8 +527,10 @@ class GradientMethod(LossScaling):
     def _refresh(self) -> None:
         """Walk the target, and give rules to the parameters that are new."""
         super()._refresh()
-        known = {id(param) for param in self._known}
         parameters = self._set_up().parameters
+        if parameters is self._walked:
+            return
+        known = {id(param) for param in self._known}
         if len(known) == len(parameters) and all(id(p) in known for p in parameters.values()):
             self._walked = parameters
             return
@@ -585,7 +587,7 @@ class GradientMethod(LossScaling):
             or not self._step_at_once(plan, params, gradients, loss_scale, lent, pre, post)
         ):
             given = (gradients, grads, loss_scale) if lent else None
-            self._update_openly(targets, plan, params, given, called)
+            self._update_openly(targets, plan, params, given, called, pre, post)
         elif post:
             self._call_post_hooks(targets, params, gradients, lent, post)
         elif lent:
@@ -683,6 +685,8 @@ class GradientMethod(LossScaling):
         params: list[Any],
         lent: tuple[list[Any] | None, Any, float | None] | None,
         called: bool,
+        pre: dict[str, Any],
+        post: dict[str, Any],
     ) -> None:
         """Make one update in which hooks and rules see the gradients of parameters.
 
@@ -699,6 +703,8 @@ class GradientMethod(LossScaling):
             were given; and their loss scale.
         called : bool
             Whether all parts of the update are called, since some of them are somebody's own.
+        pre, post : dict of str to callable
+            The hooks.
         """
         own, t = self.__dict__, self.t
         if (plan is None or plan.on_gpu) and loaded_cupy() is not None:
@@ -713,7 +719,6 @@ class GradientMethod(LossScaling):
                 "there are no gradients: call update(lossfun, ...) with a function that "
                 "returns (loss, gradients), or apply_gradients(gradients)"
             )
-        pre, post = self._set_up_hooks().tables()
         isnan, ever = own.get("_loss_scaling_isnan"), own.get("_loss_scaling_isnan_ever")
         own["_unscaled"] = ()
         try:

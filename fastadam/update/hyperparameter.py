@@ -13,7 +13,7 @@ import numpy as np
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.update.overrides import stores_plainly
 
-__all__ = ["Hyperparameter", "HyperparameterProxy", "guard"]
+__all__ = ["Hyperparameter", "HyperparameterProxy", "guard", "stored_values"]
 
 # Versions are unique in the process: a number seen once never stands for other contents.
 _next_version: Callable[[], int] = itertools.count(1).__next__
@@ -211,6 +211,24 @@ def plain(value: Any) -> Any:
     # bool and int stay what they are; so do numbers of which nobody knows what they are
     is_number = isinstance(value, numbers.Real | Decimal) and not isinstance(value, int)
     return float(value) if is_number else value
+
+
+def stored_values(hyperparam: Any) -> dict[str, Any] | None:
+    """Return what `get_dict` returns; None if a bag is of a class that may have ways of its own.
+
+    Parameters
+    ----------
+    hyperparam : Hyperparameter
+        The bag.
+    """
+    entries: dict[str, Any] = {}
+    bag = hyperparam
+    while bag is not None:
+        if type(bag) is not Hyperparameter:
+            return None
+        entries = {**bag.__dict__, **entries}
+        bag = bag._parent
+    return entries
 
 
 class HyperparameterProxy:

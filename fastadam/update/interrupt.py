@@ -35,7 +35,7 @@ class DeferredInterrupt:
         self._handlers: dict[int, Handler] = {}
         self._holding: dict[int, Handler] = {}
         self._held: dict[int, FrameType | None] = {}
-        if not _is_main():
+        if threading.current_thread() is not threading.main_thread():
             return
         try:
             for number in _NUMBERS:
@@ -67,7 +67,8 @@ class DeferredInterrupt:
         if not self._handlers:
             return
         self._put_back()
-        self._hand_on()
+        if self._held:
+            self._hand_on()
 
     def _hand_on(self) -> None:
         """Call the handlers of the signals that came."""

@@ -11,9 +11,9 @@ from typing import Any
 
 from fastadam.kernels._noted import Noted
 from fastadam.kernels.arrays import check_apart
-from fastadam.kernels.backend import is_array
-from fastadam.model._gradients import gradients_of
-from fastadam.model.parameter import Parameter, peek_grad
+from fastadam.kernels.backend import is_array, is_gpu_array
+from fastadam.model._gradients import fits, gradients_of
+from fastadam.model.parameter import Parameter
 from fastadam.update.gradients import copy_shared_gradients, put_back_gradients
 from fastadam.update.hooks import hooks_of
 from fastadam.update.overrides import brought_by_fastadam, has_own_update
@@ -43,8 +43,10 @@ class _Single:
         """Raise what the update of this parameter would refuse, and change nothing."""
         if not isinstance(self.rule, UpdateRule):
             return
+        # arrays are compared with everything else that the plan was made of
         checked = self._checked
-        if checked is None or not checked.fits([peek_grad(self.param)]):
+        gradients = gradients_of([self.param])
+        if checked is None or fits([self.param], gradients) != 2 or not checked.is_good():
             self._checked = self.rule._check_single(self.param)
 
 
@@ -115,12 +117,17 @@ class UpdatePlan:
         apart = self._singles or self._groups or self._only_called
         self.only_steps = self.steps is not None and not apart
         self.is_whole = self.only_steps and len(self._rows) == len(self.params)
+        # whether anything may be on a GPU, or nothing is known of what others do
+        self.on_gpu = self.steps is None or bool(self._groups or self.steps.batch.on_gpu)
+        self.on_gpu |= any(is_gpu_array(single.param.array) for single in self._singles)
         self._pieces = len(self._groups) + len(self._singles) + (self.steps is not None)
         # whether one call, or one rule, updates all parameters that there are
         self._is_one = self._pieces == 1 and len(self.paths) == len(self.params)
         self.check()
         if not self._is_one:
             self._check_apart()
+        # what single rules are known to write
+        self._written = [a for single in self._singles for _, a in _written(single.param)]
 
     def _sort(self) -> list[str]:
         """Find out how every parameter is updated; return the paths of those that are."""
@@ -178,8 +185,9 @@ class UpdatePlan:
         self._noted.some(vars(rule), _FIELDS)
         for hooks in hooks_of(rule).tables():
             self._noted.entries(hooks)
+        self._noted.some(vars(rule), ["_fp32_param"])
         if rule._is_known_to_write_state():
-            self._noted.some(vars(rule), ["_state", "_fp32_param"])
+            self._noted.some(vars(rule), ["_state"])
             if type(rule.state) is dict:
                 self._noted.entries(rule.state)
 
@@ -189,26 +197,16 @@ class UpdatePlan:
             return None
         params = [self.params[i] for i in self._rows]
         rules = [param.update_rule for param in params]
-        steps = RuleSteps(rules, params, self._own(gradients))
-        if not steps.refresh(self._own(gradients)):
+        own = [gradients[i] for i in self._rows]
+        steps = RuleSteps(rules, params, own)
+        if not steps.refresh(own):
             raise RuntimeError("the arrays of parameters have changed while they were looked at")
         return steps
-
-    def _own(self, gradients: list[Any]) -> list[Any]:
-        """Return the gradients of what the kernels step."""
-        if len(self._rows) == len(gradients):
-            return gradients
-        return list(map(gradients.__getitem__, self._rows))
 
     @property
     def applied(self) -> tuple[str, ...]:
         """Paths of the parameters that have been updated so far, where not all are at once."""
         return tuple(path for path in self.paths if path in self._applied)
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether the kernels step anything on a GPU, or nothing is known of what others do."""
-        return self.steps is None or bool(self._singles) or bool(self.steps.batch.on_gpu)
 
     def check(self) -> None:
         """Let everybody refuse before anybody writes; who is alone refuses by itself."""
@@ -248,18 +246,21 @@ class UpdatePlan:
         steps = self.steps
         if steps is None:
             return True
-        own = gradients if self.is_whole else self._own(gradients)
+        own = gradients
+        if not self.is_whole:
+            own = list(map(gradients.__getitem__, self._rows))
         # what lies elsewhere may share memory with what others write
-        return steps.same() and steps.refresh(own) and (self._is_one or not steps.batch.moved)
+        if not (steps.same() and steps.refresh(own) and (self._is_one or not steps.batch.moved)):
+            return False
+        if self._pieces > 1:
+            self.check()
+        return True
 
     def reaches(self, gradients: list[Any]) -> bool:
         """Tell whether a gradient may be part of what is written, by what was read last."""
         if self._groups or self._only_called or self.steps is None:
             return True
-        more: list[Any] = []
-        for single in self._singles:
-            more += [array for _, array in _written(single.param)]
-        return self.steps.batch.reaches(gradients, more)
+        return self.steps.batch.reaches(gradients, self._written)
 
     def run(
         self,
@@ -298,12 +299,24 @@ class UpdatePlan:
             for group in self._groups.values():
                 self._apply(group.paths, group.rules, group.update)
             for single in self._singles:
-                self._apply([single.path], [single.rule], single.param.update)
+                self._apply_one(single)
             for param in self._only_called:
                 param.update()
         finally:
-            put_back_gradients(copied)
+            if copied:
+                put_back_gradients(copied)
         owner.update(noted)
+
+    def _apply_one(self, single: _Single) -> None:
+        """Update one parameter and note whether it was reached, by its count if that raises."""
+        before = getattr(single.rule, "t", None)
+        try:
+            single.param.update()
+        except BaseException:
+            if getattr(single.rule, "t", None) != before:
+                self._applied.add(single.path)
+            raise
+        self._applied.add(single.path)
 
     def _apply(self, paths: list[str], rules: list[Any], update: Callable[[], None]) -> None:
         """Make an update and note whom it reached, by the rules' counts if it raises."""

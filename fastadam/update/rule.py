@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastadam.algorithms.number import check_loss_scale
-from fastadam.kernels.backend import CPU, beside, device_of, is_array, move
+from fastadam.kernels.backend import CPU, beside, device_of, is_array, loaded_cupy, move
 from fastadam.kernels.dtypes import computing_dtype, is_half
-from fastadam.model.parameter import Parameter
+from fastadam.kernels.memory import lie_apart
+from fastadam.model.parameter import Parameter, peek_grad
 from fastadam.serializers.prepared import PreparedLoad, stored_count, write_count
 from fastadam.serializers.protocol import (
     check_stored_array,
@@ -19,7 +20,7 @@ from fastadam.serializers.protocol import (
     is_deserializer,
     optional_entry,
 )
-from fastadam.update.gradients import copy_shared_gradients, is_scaled, unscale_gradients
+from fastadam.update.gradients import copy_shared_gradients, unscale_gradients
 from fastadam.update.hooks import Hook, HookTable
 from fastadam.update.hyperparameter import Hyperparameter, plain
 from fastadam.update.master import follow, new_master, round_to
@@ -173,9 +174,10 @@ class UpdateRule:
 
     def _update(self, param: Parameter) -> None:
         """Make one update of a parameter that is there."""
-        scaled = is_scaled(param)
-        if scaled or self._hooks.at("pre"):
-            # gradients are written, and nothing else is meant to be
+        scaled = getattr(param, "_loss_scale", None) is not None
+        hooks = self._hooks.at("pre")
+        # gradients are written, and nothing else is meant to be
+        if (scaled or hooks) and not self._lies_apart(param):
             copy_shared_gradients([param])
         if scaled:
             assert param.array is not None
@@ -183,7 +185,7 @@ class UpdateRule:
             door = f"the loss scale of parameter {self.path or param.name!r}"
             check_loss_scale(param._loss_scale, door, () if dtype is None else (dtype,))
             unscale_gradients([param])
-        stepped = self._stepped(param)
+        stepped = self._stepped(param) if self._use_fp32_update else param
         if stepped is not param:
             grad = param.grad
             with beside(param.array):
@@ -198,7 +200,8 @@ class UpdateRule:
                 if self._state is None:
                     self._state = {}
                     self.init_state(stepped)
-                for hook in self._hooks.at("pre"):
+                    hooks = self._hooks.at("pre")
+                for hook in hooks:
                     hook(self, stepped)
                 started = True
                 self.update_core(stepped)
@@ -215,10 +218,11 @@ class UpdateRule:
             for hook in self._hooks.at("post"):
                 hook(self, stepped)
         finally:
-            if counted:
-                self._finish(param, stepped)
-            elif stepped is not param:
-                stepped.cleargrad()
+            if stepped is not param:
+                if counted:
+                    self._finish(param, stepped)
+                else:
+                    stepped.cleargrad()
 
     def follow_device(self, param: Any) -> None:
         """Move the state, and the float32 master, to the device of a parameter's array.
@@ -230,7 +234,7 @@ class UpdateRule:
         param : Parameter
             The rule's parameter; nothing happens as long as it has no array.
         """
-        if param.array is None:
+        if loaded_cupy() is None or param.array is None:
             return
         device = device_of(param.array)
         master = self._fp32_param
@@ -391,8 +395,8 @@ class UpdateRule:
         return new_master(move(new(array, np.float32), device), param)
 
     def _stepped(self, param: Any) -> Any:
-        """Return what the step is made on: the parameter, or its up-to-date float32 master."""
-        if not self._use_fp32_update or not is_half(param.array.dtype):
+        """Return what a step with masters is made on: the parameter, or its own, up to date."""
+        if not is_half(param.array.dtype):
             return param
         return follow(self._fp32_param, param)
 
@@ -423,9 +427,21 @@ class UpdateRule:
 
     def _finish(self, param: Any, stepped: Any) -> None:
         """Keep a master that has been stepped, and round it to its parameter."""
-        if stepped is not param:
-            self._fp32_param = stepped
-            round_to(param, stepped)
+        self._fp32_param = stepped
+        round_to(param, stepped)
+
+    def _lies_apart(self, param: Any) -> bool:
+        """Tell, fast, whether a gradient shares no memory with what its parameter's update writes.
+
+        False where that takes a closer look.
+        """
+        if self._fp32_param is not None or getattr(param, "update_rule", None) is not self:
+            return False
+        grad, state = peek_grad(param), self._state
+        if grad is None:
+            return True
+        held = state.values() if isinstance(state, dict) else ()
+        return lie_apart(grad, [param.array, *held])
 
     def _steps_with_others(self) -> bool:
         """Tell whether the kernels step this rule's parameter, together with others."""

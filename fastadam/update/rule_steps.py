@@ -61,20 +61,23 @@ def _shared_by(rule: Any) -> Hashable:
 
 
 class _Group:
-    """Rules whose next step has the same scalars; `place` is where the first of them is."""
+    """Rules whose next step has the same scalars; `place` is where the first of them is.
+
+    What all of them share is `noted`, None where it may change without anybody's notice.
+    """
 
     def __init__(self, rule: Any, place: int) -> None:
         self.rule = rule
         self.place = place
         self._root = _bags(rule.hyperparam)[-1]
-        self._noted: Noted | None = None
+        self.noted: Noted | None = None
         self._door = rule._door()
         self.constants: Constants
 
     def coefficients(self, t: int) -> Coefficients:
         """Return the scalars of step `t`."""
         # what a single rule has of its own is compared with everything else of the rule
-        if self._noted is None or not self._noted.same():
+        if self.noted is None or not self.noted.same():
             noted = Noted()
             noted.instance(self._root)
             noted.entries(vars(self._root))
@@ -82,7 +85,7 @@ class _Group:
             self.constants = constants(values, self._door)
             # an array may change its value without anybody's notice
             lasting = _LASTING.issuperset(map(type, values.values()))
-            self._noted = noted if lasting else None
+            self.noted = noted if lasting else None
         start = self.rule._start_alpha() if self.constants.adabound else None
         return coefficients_at(self.constants, t, start)
 
@@ -203,16 +206,12 @@ class RuleSteps:
             coefficients.append(group.coefficients(ts[group.place] + 1))  # noqa: PERF401
         return self.batch.refresh(coefficients)
 
-    def fits(self, gradients: list[Any]) -> bool:
-        """Tell whether a step with these gradients would be refused by nobody; none is made.
-
-        Parameters
-        ----------
-        gradients : list
-            As for `refresh`.
-        """
-        self._source.count_again()
-        return self.same() and self.refresh(gradients)
+    def is_good(self) -> bool:
+        """Tell whether rules and hyperparameters are those that have been found good."""
+        for group in self._groups:
+            if group.noted is None or not group.noted.same():
+                return False
+        return self.same()
 
     def step(
         self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any] = ()

@@ -11,3 +11,6 @@ cdef Py_ssize_t stored(int type_number, int computing, int bfloat16) noexcept
 cdef size_t gradient(Tensor* tensor, object array, int computing, int bfloat16, cnp.ndarray p)
 cdef size_t half_pointer(object array, cnp.ndarray master, int bfloat16) noexcept
 cdef size_t* streams(Tensor* row) noexcept
+cdef bint describe_state(
+    Tensor* row, tuple state, object flags, int computing, cnp.ndarray p
+) except -1

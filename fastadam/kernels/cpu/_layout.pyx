@@ -3,13 +3,25 @@
 cimport numpy as cnp
 from cpython.object cimport PyObject_TypeCheck, PyTypeObject
 
-from fastadam.kernels.cpu._tensors cimport BFLOAT16, COMPUTING, FIRST_STREAM, FLOAT16, Tensor
+from fastadam.kernels.cpu._tensors cimport (
+    BFLOAT16,
+    COMPUTING,
+    FIRST_STREAM,
+    FLOAT16,
+    N_STREAMS,
+    Tensor,
+)
 
 from numpy.ma import MaskedArray
+
+from fastadam.algorithms.adam import ADAM
 
 cnp.import_array()
 
 cdef object MASKED = MaskedArray
+
+# The flag without which each stream is not there, or None.
+cdef tuple FLAGS = tuple([stream.when for stream in ADAM.streams])
 
 
 cdef bint dense(cnp.ndarray a) noexcept:
@@ -122,3 +134,21 @@ cdef size_t half_pointer(object array, cnp.ndarray master, int bfloat16) noexcep
 cdef size_t* streams(Tensor* row) noexcept:
     """Where the addresses of the streams stand in a row."""
     return <size_t*> row + FIRST_STREAM
+
+
+cdef bint describe_state(
+    Tensor* row, tuple state, object flags, int computing, cnp.ndarray p
+) except -1:
+    """Note where the streams are; False if one cannot be walked beside p, or one is missing."""
+    cdef size_t* at = streams(row)
+    cdef Py_ssize_t k
+    for k in range(N_STREAMS):
+        if state[k] is None:
+            at[k] = 0
+            if FLAGS[k] is None or getattr(flags, FLAGS[k]):
+                return False
+        else:
+            at[k] = pointer(state[k], computing, p, True)
+            if not at[k]:
+                return False
+    return True

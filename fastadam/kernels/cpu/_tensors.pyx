@@ -8,7 +8,7 @@ from cpython.ref cimport PyObject
 from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport fabs
 
-from fastadam.kernels.cpu._layout cimport dense, gradient, pointer, stored, streams
+from fastadam.kernels.cpu._layout cimport dense, describe_state, gradient, pointer, stored
 from fastadam.kernels.cpu._tensors cimport (
     ADABOUND,
     ALPHA_T,
@@ -37,11 +37,6 @@ from fastadam.algorithms.adam import ADAM
 
 cnp.import_array()
 
-# The names of the streams, and the flag without which each is not there, or None.
-cdef tuple NAMES = ADAM.state
-cdef tuple FLAGS = tuple([stream.when for stream in ADAM.streams])
-
-
 def describe_gradients(list pairs, Tensor[::1] table, int bfloat16):
     """Fill the rows of a table from pairs ``(p, g)`` of which g is changed, and nothing stepped.
 
@@ -69,24 +64,6 @@ def describe_gradients(list pairs, Tensor[::1] table, int bfloat16):
         else:
             others.append(i)
     return others
-
-
-cdef bint describe_state(
-    Tensor* row, tuple state, object flags, int computing, cnp.ndarray p
-) except -1:
-    """Note where the streams are; False if one cannot be walked beside p, or one is missing."""
-    cdef size_t* at = streams(row)
-    cdef Py_ssize_t k
-    for k in range(N_STREAMS):
-        if state[k] is None:
-            at[k] = 0
-            if FLAGS[k] is None or getattr(flags, FLAGS[k]):
-                return False
-        else:
-            at[k] = pointer(state[k], computing, p, True)
-            if not at[k]:
-                return False
-    return True
 
 
 cdef bint describe_row(Tensor* row, tuple step, int bfloat16) except -1:
