@@ -30,10 +30,14 @@ TABLE = "fastadam/kernels/cpu/_tensors.pyx"
 DTYPES = "fastadam/kernels/dtypes.py"
 PASS = "fastadam/kernels/sums.py"
 RULE = "fastadam/optimizers/adam_rule.py"
-GATHER = "fastadam/optimizers/adam_batch.py"
 METHOD = "fastadam/update/gradient_method.py"
-AGAIN = "fastadam/update/repetition.py"
-DISPATCH = "fastadam/update/dispatch.py"
+LAYOUT = "fastadam/kernels/cpu/_layout.pyx"
+READ = "fastadam/kernels/cpu/_rows.pyx"
+SOURCE = "fastadam/update/_rule_source.pyx"
+STEPS = "fastadam/update/rule_steps.py"
+PLAN = "fastadam/update/plan.py"
+FOLDED = "fastadam/update/folded.py"
+OF_ALL = "fastadam/model/_gradients.pyx"
 BASE = "fastadam/update/rule.py"
 SCALING = "fastadam/update/loss_scale.py"
 LOOK = "fastadam/update/gradients.py"
@@ -170,18 +174,18 @@ MUTANTS = [
         "<unsigned short> rounded",
     ),
     # which loop for which types
-    Mutant("bfloat16 as float16", TABLE, "return BFLOAT16 if", "return FLOAT16 if"),
+    Mutant("bfloat16 as float16", LAYOUT, "return BFLOAT16 if", "return FLOAT16 if"),
     Mutant("gradient as the parameter", LOOPS, "widen(tensor.g_type,", "widen(tensor.p_type,"),
     Mutant(
         "mixed half types in one loop",
-        TABLE,
+        LAYOUT,
         "tensor.g_type not in (COMPUTING, tensor.p_type)",
         "False",
     ),
-    Mutant("half gradients of float64", TABLE, "if computing != cnp.NPY_FLOAT32:", "if False:"),
-    Mutant("layout in bytes", TABLE, "* cnp.PyArray_ITEMSIZE(p)\n", "* 1\n"),
-    Mutant("misaligned pointers", TABLE, "cnp.PyArray_ISBEHAVED_RO(a)", "True"),
-    Mutant("extents of half types", ROWS, 'self.table[f"{key}_type"] != 0', "False"),
+    Mutant("half gradients of float64", LAYOUT, "if computing != cnp.NPY_FLOAT32:", "if False:"),
+    Mutant("layout in bytes", LAYOUT, "* cnp.PyArray_ITEMSIZE(p)\n", "* 1\n"),
+    Mutant("misaligned pointers", LAYOUT, "cnp.PyArray_ISBEHAVED_RO(a)", "True"),
+    Mutant("extents of half types", READ, "high[0] += cnp.PyArray_ITEMSIZE(a)", "high[0] += 4"),
     Mutant(
         "state of the parameter's dtype",
         DTYPES,
@@ -278,43 +282,45 @@ MUTANTS = [
         "    final = final_lr",
     ),
     # the batch and the order of an update
-    Mutant("aliased gradients", ROWS, "table.copy_gradient(int(i))", "int(i)"),
+    Mutant("aliased gradients", READ, "or not written.has_part(self.held[place])", "or True"),
     Mutant(
         "overlaps ignored",
         BATCH,
-        "overlapping and parameters_overlap(self._tables)",
-        "False",
+        "self._serial = reach_into_another(*extents(params))",
+        "self._serial = False",
     ),
     Mutant("eps unchecked", ARRAYS, "if eps != 0 and", "if False and"),
-    Mutant("others left out", ROWS, " + [partial(self._run_strided, i) for i in self.others]", ""),
-    Mutant("t is behind", GATHER, "coefficients(rule.t + 1)", "coefficients(max(rule.t, 1))"),
-    Mutant("t not counted", GATHER, "ts = [rule.t + 1 for", "ts = [rule.t for"),
-    Mutant("overrides ignored", GATHER, "key = (bags, rule.t, ", "key = (rule.t, "),
+    Mutant(
+        "others left out", BATCH, "                table.run_strided()\n", "                pass\n"
+    ),
+    Mutant(
+        "t is behind",
+        STEPS,
+        "group.coefficients(ts[group.place] + 1)",
+        "group.coefficients(max(ts[group.place], 1))",
+    ),
+    Mutant("t not counted", SOURCE, "following = last + 1", "following = last"),
+    Mutant("overrides ignored", STEPS, "        for bag in own\n", "        for bag in own[:0]\n"),
     Mutant("initial alpha follows", RULE, 'if not self.__dict__.get("initial_alpha"):', "if True:"),
     Mutant("rule hooks forgotten", RULE, "if self._hooks or not", "if not"),
-    Mutant("disabled rules run", DISPATCH, 'not getattr(rule, "enabled", True)', "False"),
+    Mutant("disabled rules run", PLAN, 'not getattr(rule, "enabled", True)', "False"),
     Mutant("no zero gradients", METHOD, "param.grad = zeros_like(param.array)", "pass"),
     Mutant("no pre hooks", METHOD, 'self.call_hooks("pre")', "None"),
     Mutant("no post hooks", METHOD, 'self.call_hooks("post")', "None"),
-    Mutant("epoch's t", METHOD, '{"t": t + 1}\n', '{"t": t + 2}\n'),
-    Mutant("t stays after a refusal", METHOD, 'noted if work.applied else {"t": t}', "noted"),
+    Mutant("epoch's t", METHOD, '"t": t + 1,\n', '"t": t + 2,\n'),
+    Mutant("t stays after a refusal", METHOD, 'noted if applied else {"t": t}', "noted"),
     Mutant("rule t stays after a refusal", BASE, "            self.t = t\n", "            pass\n"),
     Mutant(
         "lent gradients kept",
         METHOD,
-        "param.cleargrad()\n\n    def _before_first_update",
+        "clear_all(params)\n\n    def _before_first_update",
         "pass\n\n    def _before_first_update",
     ),
     # who is updated, and who is said to have been
-    Mutant("a shared rule in the batch", DISPATCH, " or id(rule) in taken", ""),
-    Mutant("batches unchecked", DISPATCH, "            batch.check()\n", "            pass\n"),
-    Mutant(
-        "singles unchecked",
-        DISPATCH,
-        "type(param.update_rule).check_batch([param.update_rule], [param])",
-        "pass",
-    ),
-    Mutant("several checked as one", DISPATCH, "pieces == 1 and", "True and"),
+    Mutant("a shared rule in the batch", PLAN, " and id(rule) not in taken", ""),
+    Mutant("batches unchecked", PLAN, "                group.check()\n", "                pass\n"),
+    Mutant("singles unchecked", PLAN, "                single.check()\n", "                pass\n"),
+    Mutant("several checked as one", PLAN, "self._pieces == 1 and", "True and"),
     # arrays that share memory
     Mutant("states overlap", ARRAYS, '[key == "array" for', "[True for"),
     Mutant("none may share", ARRAYS, '[key == "array" for', "[False for"),
@@ -328,25 +334,25 @@ MUTANTS = [
     ),
     Mutant("all in one cluster", MEMORY, "parts = _split(cluster, kept)", "parts = [cluster]"),
     Mutant("pairs in any order", MEMORY, "return min(found, key=", "return max(found, key="),
-    Mutant("gradient in m", ROWS, '("p", *ADAM.state, "half")', '("p", *ADAM.state[1:], "half")'),
-    Mutant("masked arrays", TABLE, "or masked(array)", ""),
-    Mutant("gradients of others", DISPATCH, "copied = copy_shared_gradients(", "copied = list("),
-    Mutant("frozen state", DISPATCH, "and len(self._paths) == len(self._parameters)", ""),
+    Mutant(
+        "gradient in m",
+        READ,
+        "if k != GRADIENT and array is not None:",
+        "if k != GRADIENT and k != STATE and array is not None:",
+    ),
+    Mutant("masked arrays", LAYOUT, "or masked(array)", ""),
+    Mutant("gradients of others", PLAN, "copied = copy_shared_gradients(", "copied = list("),
+    Mutant("frozen state", PLAN, "and len(self.paths) == len(self.params)", ""),
     Mutant(
         "bad parameter at setup", METHOD, "param.update_rule._check_parameter(path, param)", "pass"
     ),
-    Mutant("all are said to be done", DISPATCH, " if done or old != new)", ")"),
-    Mutant(
-        "nobody is said to be done",
-        DISPATCH,
-        "if done or old != new)\n",
-        "if done)\n",
-    ),
+    Mutant("all are said to be done", PLAN, " if done or old != new)", ")"),
+    Mutant("nobody is said to be done", PLAN, "if done or old != new)\n", "if done)\n"),
     Mutant(
         "done in any order",
-        DISPATCH,
-        "for path in self._paths if",
-        "for path in sorted(self._paths)[::-1] if",
+        PLAN,
+        "for path in self.paths if",
+        "for path in sorted(self.paths)[::-1] if",
     ),
     # loss scaling
     Mutant(
@@ -365,7 +371,12 @@ MUTANTS = [
     Mutant("interval of NaN", SCALING, "if not updates >= 1:", "if updates < 1:"),
     Mutant("infinite scale", NUMBER, "if not 0 < found < math.inf:", "if not 0 < found:"),
     Mutant("scale of float32", NUMBER, "if not least <= found <= greatest:", "if False:"),
-    Mutant("left scale", METHOD, "            self._check_left_scales()\n", ""),
+    Mutant(
+        "left scale",
+        METHOD,
+        "                self._check_left_scales()\n",
+        "                pass\n",
+    ),
     Mutant(
         "negative scale in a file",
         SCALING,
@@ -413,12 +424,14 @@ MUTANTS = [
         "min(float(self._loss_scale_max), self._loss_scale * factor)",
         "self._loss_scale * factor",
     ),
-    Mutant("monitor ignored", SCALING, "            self.monitor\n", "            False\n"),
+    Mutant(
+        "monitor ignored", METHOD, "if scaled or decides or self.monitor:", "if scaled or decides:"
+    ),
     Mutant(
         "nobody asks for scaled ones",
-        SCALING,
-        "            or any(is_scaled(param) for param in params)\n",
-        "",
+        METHOD,
+        "if scaled or decides or self.monitor:",
+        "if decides or self.monitor:",
     ),
     Mutant("disabled rules count", SCALING, '            and getattr(rule, "enabled", True)\n', ""),
     Mutant(
@@ -444,19 +457,29 @@ MUTANTS = [
         "                if adapts:\n",
         "                if False:\n",
     ),
-    Mutant("skipped all the same", METHOD, "self._present() if safe else {}", "self._present()"),
-    Mutant("facts kept", METHOD, "            self._facts = None\n", ""),
-    Mutant("norm noted by hand", METHOD, "= self._unscaled, None", "= self._unscaled, 0"),
+    Mutant(
+        "skipped all the same",
+        METHOD,
+        "        if not safe:\n            plan = None\n        elif plan is None:",
+        "        if plan is None:",
+    ),
+    Mutant("facts kept", METHOD, '            own.pop("_facts", None)\n', ""),
+    Mutant(
+        "norm noted by hand",
+        METHOD,
+        'unscaled = own.pop("_unscaled", None)',
+        'unscaled = own.get("_unscaled", None)',
+    ),
     Mutant(
         "raised before the hooks",
         METHOD,
-        '            self.call_hooks("pre")\n            self._refuse_nonfinite()\n',
-        '            self._refuse_nonfinite()\n            self.call_hooks("pre")\n',
+        '            own["_loss_scaling_isnan"] = False\n            if called or',
+        "            self._refuse_nonfinite()\n            if called or",
     ),
     Mutant(
         "no report of what raised",
         METHOD,
-        'noted["_last"] = self._report(t + 1, not safe, work.applied)\n',
+        'noted["_last"] = t + 1, not safe, self._facts, self._loss_scale, applied\n',
         'noted.pop("_last")\n',
     ),
     # gradients and their loss scales
@@ -555,55 +578,67 @@ MUTANTS = [
     ),
     Mutant(
         "no masters in batches",
-        GATHER,
-        "rule._stepped(param) if rule._use_fp32_update and",
-        "rule._stepped(param) if False and",
+        STEPS,
+        "rule._stepped(param) if rule._use_fp32_update else",
+        "rule._stepped(param) if False else",
     ),
     Mutant(
         "batches not rounded",
-        GATHER,
-        "*[_rounding(param.array, master.array) for _, param, master in mastered],\n",
-        "\n",
+        BATCH,
+        "                    copy_into(half, master)\n",
+        "                    pass\n",
     ),
     # what is kept between updates
-    Mutant("changes unnoticed", GATHER, "kept is None or not kept.same()", "kept is None"),
-    Mutant("counts set by hand", TABLE, "or rules[i].t != ts[i]\n", "\n"),
+    Mutant("changes unnoticed", STEPS, "return self._noted.same() and", "return"),
+    Mutant("counts set by hand", SOURCE, "<object> t is self.ts[k] or (", "True or ("),
     Mutant(
         "scalars kept",
-        GATHER,
+        STEPS,
         "if self._noted is None or not self._noted.same():",
         "if self._noted is None:",
     ),
-    Mutant("arrays as scalars", GATHER, "noted if lasting else None", "noted"),
-    Mutant("counts kept", TABLE, "    ts[:] = following\n", ""),
-    Mutant("one t for all", GATHER, "if len(kept.groups) == 1 else", "if True else"),
-    Mutant("warm-up kept", GATHER, "all(group.rule._start_alpha() for group in groups)", "True"),
+    Mutant("arrays as scalars", STEPS, "noted if lasting else None", "noted"),
+    Mutant("counts kept", SOURCE, "        self.ts = self.following\n", ""),
+    Mutant("one t for all", STEPS, ", rule.t, rule._start_alpha()", ", rule._start_alpha()"),
+    Mutant(
+        "warm-up kept", STEPS, "all(group.rule._start_alpha() for group in self._groups)", "True"
+    ),
     Mutant(
         "missing ones kept",
-        GATHER,
-        "batch.steady and len(steps) == len(self.rules)",
-        "batch.steady",
+        PLAN,
+        "or (skip and [grad is None for grad in gradients] != self.absent)",
+        "",
     ),
-    Mutant("gradients kept alive", ROWS, "        self.steps = []\n", ""),
-    Mutant("amsgrad kept", TABLE, "row.amsgrad == <bint> values[AMSGRAD]", "True"),
-    Mutant("adabound kept", TABLE, "and row.adabound == <bint> values[ADABOUND]", ""),
-    Mutant("coefficients kept", TABLE, "self.narrow[row, k] = <float> <double> values[k]", "pass"),
-    Mutant("eps of later steps unchecked", TABLE, "(eps != 0 and fabs", "(False and fabs"),
-    Mutant("gradient's type unnoticed", TABLE, "tensor.g_type = stored(type", "stored(type"),
     Mutant(
-        "master replaced",
-        TABLE,
-        "array = array, getattr(rules[i]._fp32_param, attribute)",
-        "x = array, 0",
+        "gradients kept alive",
+        READ,
+        "            self.held[N_HELD * i + GRADIENT] = None\n\n\ndef refresh",
+        "            pass\n\n\ndef refresh",
     ),
-    Mutant("half array unnoticed", TABLE, "(row.half and half_pointer", "(False and half_pointer"),
+    Mutant("amsgrad kept", READ, "self.table[i].amsgrad != <bint> values[AMSGRAD]", "False"),
+    Mutant("adabound kept", READ, "or self.table[i].adabound != <bint> values[ADABOUND]", ""),
+    Mutant("coefficients kept", READ, "self.narrow[row, k] = <float> <double> values[k]", "pass"),
+    Mutant("eps of later steps unchecked", READ, "(eps != 0 and fabs", "(False and fabs"),
+    Mutant("gradient's type unnoticed", LAYOUT, "tensor.g_type = stored(type", "stored(type"),
+    Mutant("master replaced", SOURCE, "or <object> master is not self.masters[k]", ""),
+    Mutant(
+        "half array unnoticed",
+        READ,
+        "        row.half = at\n",
+        "        row.half = at if not self.begun else row.half\n",
+    ),
     Mutant(
         "loss scale stays",
-        TABLE,
+        READ,
         '        PyObject_GenericSetAttr(param, "_loss_scale", None)\n',
         "        pass\n",
     ),
-    Mutant("optimizer not counted", TABLE, "    owner.update(noted)\n", ""),
+    Mutant(
+        "optimizer not counted",
+        READ,
+        "        PyDict_SetItem(owner, name, value)\n",
+        "        pass\n",
+    ),
     Mutant(
         "loops do not follow",
         LOOPS,
@@ -640,12 +675,12 @@ MUTANTS = [
         "return not write",
     ),
     Mutant("half gradients written", ROWS, "return not write and (divided", "return (divided"),
-    Mutant("shared gradients written", ROWS, "return not write or self._separate()", "return True"),
+    Mutant("shared gradients written", READ, "return gradients.sort()", "return True"),
     Mutant(
         "read-only gradients written",
-        BATCH,
-        "not all(is_writeable(g) for g in gradients)",
-        "False",
+        READ,
+        "if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> grad):",
+        "if False:",
     ),
     Mutant(
         "scales of other tables",
@@ -653,53 +688,107 @@ MUTANTS = [
         "[scales[i] for i in table.places]\n            programs",
         "[scales[0] for i in table.places]\n            programs",
     ),
-    Mutant("still prepared", BATCH, "plain and not self._prepared", "plain"),
+    Mutant("still prepared", BATCH, "plain and not self.prepared", "plain"),
     Mutant("gradients in place though shared", LOOK, "single[i] = single[last] = False", "pass"),
     Mutant("a caller's gradient in place", LOOK, "and not is_lent(param)", ""),
-    Mutant("size unnoticed", TABLE, "cnp.PyArray_SIZE(p) != row.n", "False"),
-    Mutant("address unnoticed", TABLE, "or pointer(p, p_number, p, True) != row.p", ""),
+    Mutant("size unnoticed", READ, "cnp.PyArray_SIZE(p) != <Py_ssize_t> self.sizes[i]", "False"),
+    Mutant("address unnoticed", READ, "        row.p = at\n", "        row.p = row.p or at\n"),
     Mutant(
         "m unnoticed",
-        TABLE,
-        "for k in range(N_STREAMS):\n            if at[k] and",
-        "for k in range(1, N_STREAMS):\n            if at[k] and",
+        READ,
+        "            state[k] = at\n",
+        "            state[k] = at if k else state[k]\n",
     ),
     Mutant(
         "v unnoticed",
-        TABLE,
-        "if at[k] and pointer(",
-        "if k != 1 and at[k] and pointer(",
+        READ,
+        "            state[k] = at\n",
+        "            state[k] = state[k] if k == 1 else at\n",
     ),
-    Mutant("new gradients unread", TABLE, "            row.g = g_at\n", "            pass\n"),
+    Mutant("new gradients unread", READ, "        row.g = at\n", "        row.g = row.g or at\n"),
     Mutant(
         "overlaps of later steps",
-        TABLE,
-        "return first > 0 and self.high[first - 1] > begin",
+        READ,
+        "return first > 0 and self.extents[first - 1].high > low",
         "return False",
     ),
-    Mutant("hooks unnoticed", AGAIN, "    if hooks:\n", "    if False:\n"),
-    Mutant("more hooks unnoticed", AGAIN, "if others or timing", "if timing"),
-    Mutant("post hooks unnoticed", AGAIN, 'timing != "pre" or', ""),
+    Mutant("hooks unnoticed", METHOD, "if pre or scales or asked or", "if scales or asked or"),
     Mutant(
-        "other hooks taken for clipping", AGAIN, 'or not brought_by_class(clipping, "folds")', ""
+        "more hooks unnoticed",
+        FOLDED,
+        'if not ("ops" in own or "rate" in own) or "__call__" not in own:',
+        'if not ("ops" in own or "rate" in own):',
     ),
-    Mutant("not finite but repeated", AGAIN, "not math.isfinite(norm) or ", ""),
-    Mutant("threshold of nothing", AGAIN, "1.0 if rate is None else rate", "rate or 1.0"),
-    Mutant("norm not told", AGAIN, "return norm, 1.0", "return None, 1.0"),
     Mutant(
-        "dynamic scale not adapted", AGAIN, "            if dynamic:\n", "            if False:\n"
+        "post hooks unnoticed",
+        METHOD,
+        "if post or not can_be_folded(pre):",
+        "if not can_be_folded(pre):",
     ),
-    Mutant("own adapting forgotten", AGAIN, "if not self._adapts:", "if True:"),
-    Mutant("squares that overflow repeated", AGAIN, "asked and self._batch.doubtful", "False and "),
-    Mutant("other walks unnoticed", AGAIN, "self._targets.parameters is not", "False and"),
-    Mutant("lent ones written where they are", AGAIN, "and any(p._grad_borrowed", "and any(False"),
-    Mutant("lent gradients written", AGAIN, "rate, not lent)", "rate, True)"),
-    Mutant("own gradients not written", AGAIN, "rate, not lent)", "rate, False)"),
-    Mutant("own methods unnoticed", AGAIN, "or not own.keys().isdisjoint(_OWN_PARTS)", ""),
-    Mutant("monitor unnoticed", AGAIN, " or optimizer.monitor", ""),
-    Mutant("skipping unnoticed", AGAIN, 'optimizer._on_nonfinite != "propagate"', "False"),
-    Mutant("target unnoticed", AGAIN, "or not self._targets.unchanged()", ""),
-    Mutant("rules unnoticed", GATHER, "return self.rules.same() and", "return"),
+    Mutant(
+        "other hooks taken for clipping",
+        FOLDED,
+        'if not ("ops" in own or "rate" in own) or "__call__" not in own:',
+        'if not (hasattr(hook, "ops") or hasattr(hook, "rate")):',
+    ),
+    Mutant("not finite but repeated", FOLDED, "not math.isfinite(norm) or ", ""),
+    Mutant("threshold of nothing", FOLDED, "b=1.0 if rate is None else rate", "b=rate or 0.0"),
+    Mutant(
+        "norm not told",
+        FOLDED,
+        "            self._found = norm\n",
+        "            self._found = None\n",
+    ),
+    Mutant(
+        "dynamic scale not adapted",
+        FOLDED,
+        '            noted["_loss_scale"] = optimizer._next_loss_scale()\n',
+        "            pass\n",
+    ),
+    Mutant(
+        "own adapting forgotten",
+        FOLDED,
+        "        optimizer.update_loss_scale()\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "squares that overflow repeated",
+        FOLDED,
+        "(asked and self._batch.doubtful(squares))",
+        "False",
+    ),
+    Mutant("other walks unnoticed", PLAN, "parameters is not self.parameters\n            or ", ""),
+    Mutant(
+        "lent ones written where they are",
+        FOLDED,
+        "if not self._lent and any_lent(plan.params):",
+        "if False:",
+    ),
+    Mutant("lent gradients written", FOLDED, "self._which, not self._lent)", "self._which, True)"),
+    Mutant(
+        "own gradients not written", FOLDED, "self._which, not self._lent)", "self._which, False)"
+    ),
+    Mutant(
+        "own methods unnoticed", FOLDED, " or not optimizer.__dict__.keys().isdisjoint(_PARTS)", ""
+    ),
+    Mutant(
+        "monitor unnoticed",
+        FOLDED,
+        "self._scales or decides or optimizer.monitor",
+        "self._scales or decides",
+    ),
+    Mutant(
+        "skipping unnoticed",
+        FOLDED,
+        'optimizer._loss_scaling_is_dynamic or optimizer._on_nonfinite != "propagate"',
+        "optimizer._loss_scaling_is_dynamic",
+    ),
+    Mutant(
+        "target unnoticed",
+        METHOD,
+        "if targets.unchanged() and targets.parameters is",
+        "if targets.parameters is",
+    ),
     # single steps in C
     Mutant("sets by their values only", SINGLE, "if start is known.start and same(", "if same("),
     Mutant("any set is the last", SINGLE, "one[i] is not other[i]", "False"),
@@ -915,12 +1004,7 @@ MUTANTS = [
         "        super().call_hook(hook)\n        self.reallocate_cleared_grads()",
         "        super().call_hook(hook)",
     ),
-    Mutant(
-        "loss scales unnoticed",
-        AGAIN,
-        "scales = left if left != self._unscaled else None",
-        "scales = None",
-    ),
+    Mutant("loss scales unnoticed", METHOD, "scales = scales_of(params)\n", "scales = None\n"),
     Mutant("decay of the gradient", OPS, "(g_i + a * p[i]) * b", "(g_i + a * g_i) * b"),
     Mutant("no decay of gradients", OPS, "(g_i + a * p[i]) * b", "g_i * b"),
     Mutant("no rate of lars", OPS, "(g_i + a * p[i]) * b", "(g_i + a * p[i])"),
@@ -1067,7 +1151,12 @@ MUTANTS = [
         "out, inverse, n, True, True, True",
         "out, scale, n, True, True, True",
     ),
-    Mutant("own gradients left", AGAIN, " or not batch.cleared()", ""),
+    Mutant(
+        "own gradients left",
+        OF_ALL,
+        '                PyObject_GenericSetAttr(param, "_grad", None)\n',
+        "                pass\n",
+    ),
     # threads that wait
     Mutant("one late step is enough", CROWD, "LATE_STEPS = 2", "LATE_STEPS = 1"),
     Mutant("late by the step", CROWD, "LATE_NS_PER_ELEMENT * total", "0"),
@@ -1088,9 +1177,6 @@ MUTANTS = [
     Mutant("set threads step aside", CPU, "threads.set_by_hand() is not None", "False"),
     Mutant("set threads are timed", CPU, " and threads.set_by_hand() is None", ""),
     Mutant("small steps are timed", CPU, "if total >= SERIAL_BELOW and", "if"),
-    Mutant(
-        "steps with copies are timed", BATCH, "    if batch.steady:\n        batch", "    batch"
-    ),
     # files
     Mutant("changes are saved", f"{FILES}/entries.py", "if found != expected.sha256:", "if False:"),
     Mutant(
@@ -1205,16 +1291,16 @@ MUTANTS = [
     Mutant(
         "operations of the first program",
         ROWS,
-        "        if self.rows is not None:\n            self.rows.take_ops(self.ops)\n",
-        "",
+        "            self.rows.take_ops(self.ops)\n        self.ops[...]",
+        "            pass\n        self.ops[...]",
     ),
     Mutant(
         "quotients written in half precision",
         ROWS,
-        "divide[which] & (self",
-        "divide[which] & (0 * self",
+        "divide[which] & half) and",
+        "divide[which] & half & False) and",
     ),
-    Mutant("programs write what is shared", ROWS, " and self._separate()\n", "\n"),
+    Mutant("programs write what is shared", ROWS, " and bool(self.rows.may_write())", ""),
     Mutant(
         "programs of other tables",
         BATCH,
@@ -1222,9 +1308,9 @@ MUTANTS = [
         "[which[0] for i in table.places]",
     ),
     Mutant(
-        "programs of strided arrays", BATCH, "if self.on_gpu or not self.steady:", "if self.on_gpu:"
+        "programs of strided arrays", BATCH, "if self.on_gpu or not self.whole:", "if self.on_gpu:"
     ),
-    Mutant("programs go on", BATCH, "        self._prepared = True\n", ""),
+    Mutant("programs go on", BATCH, "        self.prepared = True\n", ""),
     Mutant(
         "counts of other tables",
         BATCH,
@@ -1237,4 +1323,288 @@ MUTANTS = [
         'table.set_program(programs, each, table.table["g"] if write else None)',
         'table.set_program(programs, each, table.table["g"])',
     ),
+    # what a plan was made of, compared
+    Mutant(
+        "dtypes of later steps",
+        READ,
+        "            or stored(p_number, computing, self.bfloat16) != row.p_type\n",
+        "",
+    ),
+    Mutant("gaps of later steps", READ, "            or not dense(p)\n", ""),
+    Mutant(
+        "moved parameters unnoticed",
+        READ,
+        "self.moved |= self.hold(i, PARAMETER, found.p) or at != row.p",
+        "self.hold(i, PARAMETER, found.p)",
+    ),
+    Mutant(
+        "moved states unnoticed",
+        READ,
+        "self.moved |= self.hold(i, STATE + k, found.state[k]) or at != state[k]",
+        "self.hold(i, STATE + k, found.state[k])",
+    ),
+    Mutant(
+        "moved halves unnoticed",
+        READ,
+        "self.moved |= self.hold(i, HALF, found.half) or at != row.half",
+        "self.hold(i, HALF, found.half)",
+    ),
+    Mutant(
+        "what has moved may overlap",
+        READ,
+        "        if not written.sort() and not (loose and first) or (loose and not first):",
+        "        if written.sort() and False:",
+    ),
+    Mutant("what overlaps may move", READ, " or (loose and not first):", ":"),
+    Mutant(
+        "what lies within ends first",
+        READ,
+        "self.extents[i].high = max(self.extents[i].high, self.extents[i - 1].high)",
+        "pass",
+    ),
+    Mutant(
+        "only ends are looked at",
+        READ,
+        "if self.extents[middle].low < high:",
+        "if self.extents[middle].low < low:",
+    ),
+    Mutant(
+        "reversed ones end late",
+        READ,
+        "            low[0] += reach\n        else:\n            high[0] += reach\n    high[0]",
+        "            high[0] -= reach\n        else:\n            high[0] += reach\n    high[0]",
+    ),
+    Mutant("masked gradients converted", READ, " or masked(grad):", ":"),
+    Mutant(
+        "any numbers as gradients",
+        READ,
+        "        cnp.PyTypeNum_ISFLOAT(number) or number",
+        "        True or number",
+    ),
+    Mutant(
+        "gradients of any shape",
+        READ,
+        "cnp.PyArray_DIM(g, axis) != cnp.PyArray_DIM(p, axis)",
+        "False",
+    ),
+    Mutant(
+        "strided ones replaced",
+        READ,
+        "        elif other:\n            return False\n",
+        "        elif other:\n            pass\n",
+    ),
+    Mutant(
+        "alpha of later steps unchecked",
+        READ,
+        "                or fabs(<double> values[ALPHA_T]) > FLT_MAX\n",
+        "",
+    ),
+    Mutant(
+        "converted ones written", READ, "        if self.converted:\n            return False\n", ""
+    ),
+    Mutant(
+        "strided halves not rounded",
+        READ,
+        "            self.to_round.append((<object> found.half, <object> found.p))\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "other halves not rounded",
+        READ,
+        "                self.to_round.append((<object> found.half, p))\n",
+        "                pass\n",
+    ),
+    Mutant("missing ones unnoticed", READ, "            self.without += found.g == NULL\n", ""),
+    Mutant(
+        "missing ones stepped",
+        READ,
+        "            row.n = 0\n            return True\n        row.n",
+        "            return True\n        row.n",
+    ),
+    Mutant("overlapping ones at once", READ, "        if not serial:\n", "        if True:\n"),
+    Mutant("apart from the second on", READ, "                alone.start = 0\n", ""),
+    Mutant("states of other kinds", SOURCE, " or type(<object> state) is not dict:", ":"),
+    Mutant(
+        "states not begun",
+        SOURCE,
+        "                if self.begun[k]:\n",
+        "                if False:\n",
+    ),
+    Mutant(
+        "masters not begun",
+        SOURCE,
+        '                    PyDict_SetItem(fields, "_fp32_param", self.masters[k])\n',
+        "                    pass\n",
+    ),
+    Mutant(
+        "one count for all",
+        SOURCE,
+        "            if self.ts[k] is not last:\n",
+        "            if last is None:\n",
+    ),
+    Mutant(
+        "counts of somebody else",
+        SOURCE,
+        "        self.ts = [rule.t for rule in self.rules]\n        for",
+        "        for",
+    ),
+    Mutant(
+        "what is not there is missing",
+        OF_ALL,
+        "param._grad is None and param._array is not None",
+        "param._grad is None",
+    ),
+    Mutant(
+        "lent gradients as own",
+        OF_ALL,
+        '"_grad_borrowed", arrays[i] is not None)',
+        '"_grad_borrowed", False)',
+    ),
+    Mutant(
+        "lent without their scale",
+        OF_ALL,
+        'PyObject_GenericSetAttr(param, "_loss_scale", loss_scale)',
+        "pass",
+    ),
+    Mutant(
+        "scales are not cleared",
+        OF_ALL,
+        '                PyObject_GenericSetAttr(param, "_loss_scale", None)\n',
+        "                pass\n",
+    ),
+    Mutant(
+        "what is not there is absent",
+        OF_ALL,
+        "            if (param._array if isinstance(param, OURS) else param.array) is not None:\n",
+        "            if True:\n",
+    ),
+    Mutant(
+        "lent in any shape",
+        OF_ALL,
+        "cnp.PyArray_DIM(g, axis) != cnp.PyArray_DIM(p, axis)",
+        "False",
+    ),
+    Mutant(
+        "lent in other dimensions",
+        OF_ALL,
+        "        if cnp.PyArray_NDIM(g) != cnp.PyArray_NDIM(p):\n            return 0\n",
+        "        if cnp.PyArray_NDIM(g) < cnp.PyArray_NDIM(p):\n            return 0\n",
+    ),
+    Mutant(
+        "lent in any dtype",
+        OF_ALL,
+        "        if not cnp.PyTypeNum_ISFLOAT(cnp.PyArray_TYPE(g)) and (",
+        "        if False and (",
+    ),
+    Mutant(
+        "lent to what is not there",
+        OF_ALL,
+        "            if param._array is None:\n                return 0\n",
+        "",
+    ),
+    Mutant("skipping of later updates", PLAN, "            or skip is not self.skip\n", ""),
+    Mutant("what cannot be kept is", PLAN, "            or not self._lasting\n", ""),
+    Mutant("single rules unnoticed", PLAN, "            or not self._noted.same()\n", ""),
+    Mutant("what moves among others", PLAN, " and (self._is_one or not steps.batch.moved)", ""),
+    Mutant(
+        "plans that go on",
+        PLAN,
+        "return steps.same() and steps.refresh(own)",
+        "return steps.refresh(own)",
+    ),
+    Mutant(
+        "pieces overlap others", PLAN, "            self._check_apart()\n", "            pass\n"
+    ),
+    Mutant(
+        "own updates left out",
+        PLAN,
+        "            own = has_own_update(param, _UPDATE)\n",
+        "            own = False\n",
+    ),
+    Mutant(
+        "own updates unnoticed",
+        PLAN,
+        '            self._noted.some(vars(param), ["update"])\n',
+        "            pass\n",
+    ),
+    Mutant(
+        "classes of single rules",
+        PLAN,
+        "                self._noted.attribute(kind, name)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "keys of others are kept",
+        PLAN,
+        '            self._comparable &= brought_by_fastadam(type(rule), "batch_key")\n',
+        "",
+    ),
+    Mutant(
+        "single rules enabled",
+        PLAN,
+        "        self._noted.some(vars(rule), _FIELDS)\n",
+        "        pass\n",
+    ),
+    Mutant(
+        "hooks of single rules",
+        PLAN,
+        "        for hooks in hooks_of(rule).tables():\n            self._noted.entries(hooks)\n",
+        "",
+    ),
+    Mutant(
+        "states of single rules",
+        PLAN,
+        "                self._noted.entries(rule.state)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "arrays of single rules",
+        PLAN,
+        '        self._noted.attribute(param, "_array" if ours else "array")\n',
+        "",
+    ),
+    Mutant(
+        "rules of single parameters",
+        PLAN,
+        '        self._noted.attribute(param, "_update_rule" if ours else "update_rule")\n',
+        "",
+    ),
+    Mutant("hooks of rules before the count", PLAN, '        owner["t"] = noted.get("t")\n', ""),
+    Mutant(
+        "single rules write no gradient",
+        PLAN,
+        "            more += [array for _, array in _written(single.param)]\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "methods of classes unnoticed",
+        STEPS,
+        " and list(map(_PLAIN, self._kinds)) == self._methods",
+        "",
+    ),
+    Mutant(
+        "other rules unnoticed", STEPS, "            noted.attribute(param, rule_attribute)\n", ""
+    ),
+    Mutant(
+        "updates of parameters unnoticed",
+        STEPS,
+        '                noted.some(vars(param), ["update"])\n',
+        "                pass\n",
+    ),
+    Mutant("classes of rules unnoticed", STEPS, "            noted.instance(rule)\n", ""),
+    Mutant(
+        "fields of rules unnoticed", STEPS, "            noted.entries(vars(rule), _FREE)\n", ""
+    ),
+    Mutant(
+        "hooks of rules unnoticed",
+        STEPS,
+        "            for hooks in rule._hooks.tables():\n                noted.entries(hooks)\n",
+        "",
+    ),
+    Mutant("parents unnoticed", STEPS, '                noted.attribute(bag, "_parent")\n', ""),
+    Mutant(
+        "own hyperparameters unnoticed", STEPS, "                    noted.entries(vars(bag))\n", ""
+    ),
+    Mutant("first alphas alike", STEPS, ", rule.t, rule._start_alpha()", ", rule.t"),
+    Mutant("checked by old counts", STEPS, "        self._source.count_again()\n", ""),
 ]

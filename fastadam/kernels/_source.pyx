@@ -51,7 +51,7 @@ cdef class ArraySource(Source):
         cdef tuple step = <tuple> self.steps[k]
         cdef tuple state = <tuple> step[3]
         cdef Py_ssize_t i
-        found.p, found.g = <PyObject*> step[1], <PyObject*> step[2]
+        found.p, found.g = <PyObject*> step[1], there(step[2])
         found.half = there(self.halves[k]) if self.halves else NULL
         for i in range(N_STREAMS):
             found.state[i] = there(state[i])

@@ -9,14 +9,14 @@ from steps import arrays_of, step_of
 
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
-from fastadam.kernels.batch import Batch, adam_batch
+from fastadam.kernels._source import ArraySource
+from fastadam.kernels.batch import Batch, adam_batch, coefficients_of
 from fastadam.kernels.table import Step
 
 __all__ = [
     "AMSBOUND",
     "OFFSETS",
     "SPECIAL",
-    "Holder",
     "assert_batches_agree",
     "assert_masters_agree",
     "assert_prepared_steps_agree",
@@ -164,29 +164,19 @@ def assert_batches_agree(there: list[Step], here: list[Step]) -> None:
                 assert_same_bits(ours, theirs, other.name)
 
 
-class Holder:
-    """A parameter, or a rule."""
-
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
-
-
 def assert_prepared_steps_agree(
     cupy: Any, types: Any, write: bool, scale: float | None, rate: float
 ) -> None:
     """Prepared gradients are what NumPy's operations make of them, and written if asked for."""
     here = model(types, (3, 257, 2000), AMSBOUND)
     there = [moved(cupy, step) for step in here]
-    batch = Batch(there)
-    for run in batch.runs():
-        run()
+    batch = Batch(ArraySource(there, []), there)
+    assert batch.refresh(coefficients_of(there))
+    batch.step({}, {}, ())
     adam_batch(here)
-    assert batch.keep([None] * len(there))
-    params = [Holder(array=s.p) for s in there]
-    states = [dict(zip(ADAM.state, s.state, strict=True)) for s in there]
-    rules = [Holder(_state=state, t=2, _fp32_param=None) for state in states]
-    gradients, ts, c = [s.g for s in there], [2] * 3, coefficients_at(3, AMSBOUND)
-    assert batch.follow(params, "array", rules, ts, gradients, [c])
+    gradients, c = [s.g for s in there], coefficients_at(3, AMSBOUND)
+    assert batch.steady
+    assert batch.refresh([c])
     scales = None if scale is None else [scale] * 3
     may = batch.prepare(gradients, scales, rate, write)
     # a half type cannot hold what has been divided
@@ -194,9 +184,8 @@ def assert_prepared_steps_agree(
     if not may:
         return
     owner: dict[str, Any] = {}
-    batch.step_and_count([c], rules, ts, [3] * 3, owner, {"t": 3}, ())
+    batch.step(owner, {"t": 3}, ())
     assert owner == {"t": 3}
-    assert [rule.t for rule in rules] == [3] * 3
     here = [step._replace(g=_prepared(step, scale, rate, write), coefficients=c) for step in here]
     adam_batch(here)
     for one, other in zip(there, here, strict=True):
@@ -233,14 +222,12 @@ def assert_masters_agree(cupy: Any, half: str, gradient: str) -> None:
     done = []
     for xp in (np, cupy):
         own = [a.copy() if xp is np else on_gpu(xp, a) for a in (p, g, m, v, halves)]
-        batch = Batch([step_of("p", *own[:4], None, c)])
-        param, rule = Holder(array=own[4]), Holder(_state={"m": own[2], "v": own[3]}, t=1)
-        rule._fp32_param = Holder(array=own[0])
-        assert batch.keep([own[4]])
-        for t in (2, 3):
-            rows = [param], "array", [rule], [t - 1], [own[1]], [c]
-            assert batch.follow(*rows)
-            batch.step_and_count([c], [rule], [t - 1], [t], {}, {}, ())
+        steps = [step_of("p", *own[:4], None, c)]
+        batch = Batch(ArraySource(steps, [own[4]]), steps, [own[4]])
+        assert batch.steady
+        for _ in range(2):
+            assert batch.refresh([c])
+            batch.step({}, {}, ())
         done.append(own)
     for one, other in zip(done[1], done[0], strict=True):
         assert_same_bits(one, other, half)

@@ -16,7 +16,7 @@ from fastadam.kernels import backend, batch
 from fastadam.kernels.gpu import engine
 from fastadam.kernels.gpu import sums as gpu_norm
 from fastadam.kernels.gpu import table as gpu_table
-from fastadam.update import replay
+from fastadam.update import graph
 
 Patch = Callable[[pytest.MonkeyPatch], None]
 
@@ -152,20 +152,20 @@ def copies_do_not_wait(patch: pytest.MonkeyPatch) -> None:
 
 
 def any_scale_that_is_left(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(replay.Replay, "_divides_by_what_is_left", lambda self: True)
+    patch.setattr(graph.Replay, "_divides_by_what_is_left", lambda self: True)
 
 
 def scales_stay(patch: pytest.MonkeyPatch) -> None:
-    true = batch.Batch.replay_and_count
+    true = batch.Batch.replay
 
-    def replay_and_count(self: Any, *args: Any) -> None:
+    def replay(self: Any, *args: Any) -> None:
         true(self, *args[:-1], ())
 
-    patch.setattr(batch.Batch, "replay_and_count", replay_and_count)
+    patch.setattr(batch.Batch, "replay", replay)
 
 
 def reports_of_any_graph(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(replay.Replay, "join", lambda self, earlier: None)
+    patch.setattr(graph.Replay, "join", lambda self, earlier: None)
 
 
 class Defect(NamedTuple):

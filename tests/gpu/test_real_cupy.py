@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from steps import step_of
+from steps import changed, step_of
 
 from fastadam.algorithms.coefficients import step_coefficients
+from fastadam.kernels._source import ArraySource
 from fastadam.kernels.arrays import check_arrays, is_writeable
 from fastadam.kernels.backend import address, device_of, get_array_module, is_array, is_gpu_array
 from fastadam.kernels.gpu._tensors import DeviceRows
@@ -79,7 +80,7 @@ def test_a_table_describes_them() -> None:
     c = step_coefficients(HYPERPARAM, 1, None)
     step = step_of("w", *map(over, hosts), c)
     assert gpu_key(step)[0] == 0
-    table = GpuTable([step], [0], {id(c): 0})
+    table = GpuTable([step], [0], {id(c): 0}, ArraySource([step], []))
     row = table.table[0]
     addresses = [host.ctypes.data for host in hosts]
     assert [row["p"], table.addresses[0], row["m"], row["v"], row["vhat"]] == addresses
@@ -87,33 +88,32 @@ def test_a_table_describes_them() -> None:
     assert table.types == ("float", "float", "float", "true", "false")
 
 
-class Holder:
-    """A parameter, or a rule."""
-
-    def __init__(self, **attributes: Any) -> None:
-        self.__dict__.update(attributes)
-
-
-def test_rows_follow_them() -> None:
+def test_rows_are_read_anew() -> None:
     p, m, v, g, other = (over(np.zeros(7, np.float32)) for _ in range(5))
     addresses = np.array([address(g)], np.uint64)
     low, high = np.array([extent(p)], np.uintp).T.copy()
     kind = type(g), g.dtype, 0
-    state = {"m": [m], "v": [v]}
-    rows = DeviceRows([p], state, [None], *kind, ["_c_contiguous"], addresses, low, high)
-    params, rules = [Holder(array=p)], [Holder(_state={"m": m, "v": v}, t=3)]
-    assert rows.follow(params, "array", rules, [3], [g])
-    assert rows.follow(params, "array", rules, [3], [other])
+    step = step_of("p", p, g, m, v, None, None)
+    steps = [step]
+    own = [p], [[m, v, None]], [None]
+    layout = *kind, ["_c_contiguous"], addresses, low, high
+    rows = DeviceRows(ArraySource(steps, []), [0], *own, *layout)
+    assert rows.refresh()
+    steps[0] = step._replace(g=other)
+    assert rows.refresh()
     assert addresses.tolist() == [address(other)]
-    # not: another t, dtype, shape, device, memory of the parameter's own, library
-    assert not rows.follow(params, "array", rules, [4], [g])
+    # not: another array, dtype, shape, device, memory of the parameter's own, library
+    for name in ("p", "m", "v"):
+        steps[0] = changed(step, **{name: over(np.zeros(7, np.float32))})
+        assert not rows.refresh()
     bad = [
         *(over(np.zeros(7)), over(np.zeros(6, np.float32)), over(np.zeros((7, 1), np.float32))),
         *(over(np.zeros(7, np.float32), 1), p, np.zeros(7, np.float32), None),
         over(np.zeros(14, np.float32)[::2]),
     ]
     for grad in bad:
-        assert not rows.follow(params, "array", rules, [3], [grad])
+        steps[0] = step._replace(g=grad)
+        assert not rows.refresh()
     assert addresses.tolist() == [address(other)]
 
 

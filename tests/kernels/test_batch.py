@@ -12,7 +12,6 @@ from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels import batch, table
 from fastadam.kernels.batch import adam_batch, check_batch
-from fastadam.kernels.cpu import engine
 from fastadam.kernels.cpu._rows import Rows, step_and_commit
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.table import Step

@@ -13,11 +13,12 @@ from steps import arrays_of, changed, step_of
 
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
-from fastadam.kernels import dtypes, table
-from fastadam.kernels.batch import adam_batch, check_batch
-from fastadam.kernels.cpu import engine
+from fastadam.kernels import batch, dtypes
+from fastadam.kernels._source import ArraySource
+from fastadam.kernels.batch import Batch, adam_batch, check_batch
+from fastadam.kernels.cpu import _tensors
 from fastadam.kernels.reference import adam_reference
-from fastadam.kernels.table import Step
+from fastadam.kernels.table import TENSOR, Step
 
 HYPERPARAM = {
     "alpha": 0.02,
@@ -117,8 +118,9 @@ def check_pair(p_name: str, g_name: str, shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(("p_name", "g_name"), PAIRS)
 def test_which_pairs_have_a_loop_of_their_own(p_name: str, g_name: str) -> None:
     step = step_of("p", *some_arrays(p_name, g_name), coefficients_at())
-    others = table.Table([step], [0], {id(step.coefficients): 0}).others
-    assert others == ([] if (p_name, g_name) in FAST else [0])
+    others, odd = _tensors.describe([step], np.empty(1, TENSOR), dtypes.bfloat16_number())
+    assert others == []
+    assert odd == ([] if (p_name, g_name) in FAST else [0])
 
 
 @pytest.mark.parametrize("g_name", ["float16", "bfloat16", "float32", "float64"])
@@ -177,13 +179,14 @@ def test_all_dtypes_in_one_call_are_as_one_by_one() -> None:
         same_bits([array for array in arrays_of(alone) if array is not None], arrays)
 
 
-def test_one_call_for_each_dtype_of_computation(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    real = engine.runner
-    monkeypatch.setattr(engine, "runner", lambda *a: (calls.append(len(a[0])), real(*a))[1])
+def test_one_call_for_each_dtype_of_computation() -> None:
     names = ["float32", "float64", "float16", "bfloat16", "float16"]
-    adam_batch([step_of("p", *some_arrays(name, name), coefficients_at()) for name in names])
-    assert calls == [4, 1]
+    steps = [step_of("p", *some_arrays(name, name), coefficients_at()) for name in names]
+    tables = Batch(ArraySource(steps, []), steps)._on_cpu
+    assert [(table.computing.name, table.places) for table in tables] == [
+        ("float32", [0, 2, 3, 4]),
+        ("float64", [1]),
+    ]
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])
@@ -225,9 +228,9 @@ def test_gradients_that_overlap_parameters_of_another_size(
 def copies(steps: list[Step], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run a batch and count the gradients that were copied."""
     counted: list[int] = []
-    real = table.Table.copy_gradient
+    real = batch.dense_gradient
     monkeypatch.setattr(
-        table.Table, "copy_gradient", lambda table, i: (counted.append(i), real(table, i))
+        batch, "dense_gradient", lambda p, g: (counted.append(g.size), real(p, g))[1]
     )
     adam_batch(steps)
     return len(counted)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import fastadam
 from fastadam import kernels
 from fastadam.algorithms.adam import ADAM
 from fastadam.algorithms.coefficients import step_coefficients
+from fastadam.kernels import batch
 from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.cpu import _cpu_features, engine, threads
 from fastadam.kernels.table import TENSOR
@@ -142,13 +144,20 @@ def test_small_models_are_stepped_by_one_thread(
 
 
 def test_set_num_threads_reaches_the_loops(monkeypatch: pytest.MonkeyPatch) -> None:
-    recorder = Recorder()
-    monkeypatch.setattr(engine, "_kernels", recorder)
-    p, g, m, v = np.ones((4, engine.SERIAL_BELOW))
+    found: list[list[int]] = []
+    real = batch.step_and_commit
+
+    def noted(tables: Any, n_threads: list[int], *others: Any) -> None:
+        found.append(n_threads)
+        real(tables, n_threads, *others)
+
+    monkeypatch.setattr(batch, "step_and_commit", noted)
+    steps = [step_of("p", *np.ones((4, engine.SERIAL_BELOW)), None, STEP)]
+    steps.append(step_of("q", *np.ones((4, engine.SERIAL_BELOW - 1), "f4"), None, STEP))
     try:
         for n in (1, 3, 7):
             threads.set_num_threads(n)
-            adam_batch([step_of("p", p, g, m, v, None, STEP)])
+            adam_batch(steps)
     finally:
         threads.set_num_threads(None)
-    assert recorder.n_threads == [1, 3, 7]
+    assert found == [[1, 1], [3, 1], [7, 1]]

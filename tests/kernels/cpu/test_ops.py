@@ -269,34 +269,14 @@ def test_without_a_step_nothing_else_changes() -> None:
     for kind in [*KINDS, (F8, F8, None)]:
         row, c = make(random, 1000, kind, [Op(ADD, 0.1, 0.3)]), coefficients()
         theirs = copied(row)
-        table = batch_of([row], c)._on_cpu[0]
+        batch = batch_of([row], c)
+        table = batch._on_cpu[0]
         table.table["step"] = False
         table.set_program([row.program], 0, table.table["g"])
-        for run in table.runs(False):
-            run()
+        batch.step({}, {}, ())
         same(row.g, after(theirs).astype(row.g.dtype))
         for ours, expected in zip((row.p, *row[2:5]), (theirs.p, *theirs[2:5]), strict=True):
             same(ours, expected)
-
-
-def kept(rows: list[Row], c: Coefficients) -> tuple[Batch, Any]:
-    """A batch that follows, and what makes its step."""
-    batch = Batch([step_of("p", *row[:4], None, c) for row in rows])
-    assert batch.keep([None] * len(rows))
-    params = [SimpleNamespace(array=row.p) for row in rows]
-    rules = [
-        SimpleNamespace(_state={"m": row.m, "v": row.v}, t=0, _fp32_param=None) for row in rows
-    ]
-    ts = [0] * len(rows)
-
-    def follow() -> None:
-        gradients = [row.g for row in rows]
-        assert batch.follow(params, "array", rules, ts, gradients, [c])
-
-    def step() -> None:
-        batch.step_and_count([c], rules, ts, [t + 1 for t in ts], {}, {}, [])
-
-    return batch, (follow, step)
 
 
 @pytest.mark.usefixtures("isa")
@@ -311,10 +291,10 @@ def test_a_kept_batch() -> None:
     ]
     rows = [make(random, 600 + i, kind, []) for i, kind in enumerate(kinds)]
     theirs = [copied(row) for row in rows]
-    batch, (follow, step) = kept(rows, c)
+    batch = batch_of(rows, c)
     # one for all, one for each, then nothing again
     for which in (0, [1, 0, 2, 1], [2, 2, 1, 0], None):
-        follow()
+        assert batch.refresh([c])
         if which is None:
             assert batch.prepare([row.g for row in rows], None, 1.0, False)
             numbers: Any = []
@@ -326,7 +306,7 @@ def test_a_kept_batch() -> None:
         for n in (0, 1, 2, 9):
             same_sums(batch.squares_after(n), [after(row, n) for row in theirs])
         same_sums(batch.squares(), [after(row, 0) for row in theirs])
-        step()
+        batch.step({}, {}, ())
         for mine, row in zip(rows, theirs, strict=True):
             step_in_numpy(row, c, which != [2, 2, 1, 0])
             for ours, expected in zip(mine[:4], row[:4], strict=True):
@@ -347,8 +327,11 @@ def test_what_a_batch_cannot_do() -> None:
     assert shared.program(program, [0, 1], False)
     assert not shared.program(program, [0, 1], True)
     aliased = batch_of([first._replace(g=first.p)], c)
-    assert not aliased.program(program, 0, False)
-    strided = Batch([step_of("p", *(array[::2] for array in first[:4]), None, c)])
+    # is read from a copy
+    assert aliased.program(program, 0, False)
+    assert not aliased.program(program, 0, True)
+    third = make(random, 9, KINDS[0], [])
+    strided = batch_of([third._replace(**{k: getattr(third, k)[::2] for k in "pgmv"})], c)
     assert not strided.program(program, 0, False)
     somewhere = batch_of([first], c)
     somewhere.on_gpu = [SimpleNamespace()]
@@ -358,13 +341,11 @@ def test_what_a_batch_cannot_do() -> None:
 def test_a_refusal_changes_nothing() -> None:
     random, c = np.random.default_rng(7), coefficients()
     rows = [make(random, 50, (F8, F8, None), []), make(random, 50, (F4, F2, None), [])]
-    batch = batch_of(rows[:1], c)
-    batch = Batch([step_of("p", *row[:4], None, c) for row in rows])
+    batch = batch_of(rows, c)
     before = [copied(row) for row in rows]
     assert not batch.program([[Op(DIVIDE, 2.0)]], 0, True)
     with np.errstate(all="ignore"):
-        for run in batch.runs():
-            run()
+        batch.step({}, {}, ())
         for mine, row in zip(rows, before, strict=True):
             step_in_numpy(row, c, False)
             for ours, expected in zip(mine[:4], row[:4], strict=True):
@@ -389,6 +370,7 @@ def test_the_row_of_an_operation_has_no_padding() -> None:
 
 def test_a_new_table_does_nothing_to_gradients() -> None:
     row = make(np.random.default_rng(8), 5, KINDS[0], [])
-    table = Table([step_of("p", *row[:4], None, c := coefficients())], [0], {id(c): 0})
+    steps = [step_of("p", *row[:4], None, c := coefficients())]
+    table = Table(steps, [0], {id(c): 0}, ArraySource(steps, []))
     assert table.ops.size == 0
     assert [table.table[name][0] for name in ("first_op", "n_ops", "step", "out")] == [0, 0, 1, 0]
