@@ -594,8 +594,8 @@ MUTANTS = [
     Mutant(
         "scalars kept",
         STEPS,
-        "if self._noted is None or not self._noted.same():",
-        "if self._noted is None:",
+        "if self.noted is None or not self.noted.same():",
+        "if self.noted is None:",
     ),
     Mutant("arrays as scalars", STEPS, "noted if lasting else None", "noted"),
     Mutant("counts kept", SOURCE, "        self.ts = self.following\n", ""),
@@ -1443,12 +1443,6 @@ MUTANTS = [
         "            if last is None:\n",
     ),
     Mutant(
-        "counts of somebody else",
-        SOURCE,
-        "        self.ts = [rule.t for rule in self.rules]\n        for",
-        "        for",
-    ),
-    Mutant(
         "what is not there is missing",
         OF_ALL,
         "param._grad is None and param._array is not None",
@@ -1509,8 +1503,8 @@ MUTANTS = [
     Mutant(
         "plans that go on",
         PLAN,
-        "return steps.same() and steps.refresh(own)",
-        "return steps.refresh(own)",
+        "if not (steps.same() and steps.refresh(own)",
+        "if not (steps.refresh(own)",
     ),
     Mutant(
         "pieces overlap others", PLAN, "            self._check_apart()\n", "            pass\n"
@@ -1573,8 +1567,8 @@ MUTANTS = [
     Mutant(
         "single rules write no gradient",
         PLAN,
-        "            more += [array for _, array in _written(single.param)]\n",
-        "            pass\n",
+        "[a for single in self._singles for _, a in _written(single.param)]",
+        "[]",
     ),
     Mutant(
         "methods of classes unnoticed",
@@ -1606,5 +1600,16 @@ MUTANTS = [
         "own hyperparameters unnoticed", STEPS, "                    noted.entries(vars(bag))\n", ""
     ),
     Mutant("first alphas alike", STEPS, ", rule.t, rule._start_alpha()", ", rule.t"),
-    Mutant("checked by old counts", STEPS, "        self._source.count_again()\n", ""),
+    Mutant(
+        "later updates unchecked",
+        PLAN,
+        "        if self._pieces > 1:\n            self.check()\n        return True",
+        "        return True",
+    ),
+    Mutant(
+        "numbers of single rules unchecked",
+        STEPS,
+        "if group.noted is None or not group.noted.same():",
+        "if False:",
+    ),
 ]

@@ -49,7 +49,8 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0
             found |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return found
+    # the packages that a module is in come with it
+    return {name.rsplit(".", n)[0] for name in found for n in range(name.count(".") + 1)}
 
 
 def reached(start: Path) -> set[str]:

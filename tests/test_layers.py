@@ -95,15 +95,19 @@ FOLDERS = {
         gpu
         table
         arrays reference
-        dtypes memory
-        cpu backend bits ops _commit _noted _pages
+        memory
+        cpu
+        dtypes
+        backend bits ops _commit _noted _pages _source
     """,
     "kernels.cpu": """
         gradient_table
         engine
         threads late_steps
         cgroup strided
-        _single _tensors _step _step_avx2 _step_avx512 _floor _openmp _cpu_features
+        _rows
+        _single _tensors
+        _layout _step _step_avx2 _step_avx512 _floor _openmp _cpu_features
     """,
     "kernels.gpu": """
         arrays table
@@ -114,7 +118,7 @@ FOLDERS = {
     "model": """
         chain
         link
-        registry loading
+        registry loading _gradients
         parameter
         lazy_array
         device initializer
@@ -128,7 +132,7 @@ FOLDERS = {
         variants
         adam
         adam_rule
-        adam_batch gate
+        gate
         suggestions decay_advice
     """,
     "serializers": """
@@ -142,15 +146,16 @@ FOLDERS = {
     """,
     "update": """
         gradient_method
-        loss_scale dispatch repetition
-        optimizer replay
-        order
+        folded
+        loss_scale graph
+        optimizer plan
+        order rule_steps
         snapshot
         rule
-        state_loading rule_batch master gradients lending
+        state_loading master gradients lending
         target parameter_table hooks hyperparameter report
         noted_links
-        ties _tree
+        ties _tree _rule_source
         exclusive interrupt overrides
     """,
 }
@@ -172,22 +177,17 @@ CHAINERS = {
     "_set_grad_without_check",
 }
 
-# Private attributes that a folder uses of another's objects. Most are in loops over parameters;
-# they go when there is one reader of parameters and rules, in C.
+# Private attributes that a folder uses of another's objects.
 PRIVATE = {
     ("checkpoint.optimizer_loading", "_fixed"),
-    ("kernels.cpu._tensors", "_fp32_param"),
-    ("kernels.cpu._tensors", "_state"),
-    ("kernels.gpu._tensors", "_fp32_param"),
-    ("kernels.gpu._tensors", "_state"),
-    ("optimizers.adam_batch", "_grad"),
-    ("optimizers.adam_batch", "_hooks"),
-    ("optimizers.adam_batch", "_use_fp32_update"),
     ("serializers.remembering", "_copied_slots"),
     ("serializers.remembering", "_targets"),
     ("update.noted_links", "_named_children"),
     ("update.noted_links", "_params"),
-    ("update.repetition", "_grad_borrowed"),
+    # what rules of an algorithm that the kernels step have in common
+    ("update.rule_steps", "_ready_state"),
+    ("update.rule_steps", "_start_alpha"),
+    ("update.rule_steps", "_step"),
 }
 
 
@@ -311,7 +311,7 @@ def test_the_loops_know_nothing_of_the_objects() -> None:
 def test_only_the_optimizers_call_kernels() -> None:
     allowed = re.compile(
         r"kernels\.|optimizers\.|optimizer_hooks\.|bench\.|cli\.|"
-        r"(__init__|configuration|update\.gradients|update\.repetition)$"
+        r"(__init__|configuration|update\.gradients|update\.folded|update\.rule_steps)$"
     )
     for module in modules():
         if not allowed.match(module):

@@ -3,7 +3,7 @@
 import os
 
 try:
-    from fastadam.kernels.cpu import _cpu_features, _openmp, _step, _tensors
+    from fastadam.kernels.cpu import _cpu_features, _layout, _openmp, _step, _tensors
 except ImportError as error:
     raise ImportError(
         f"fastadam's compiled kernels are missing from {os.path.dirname(__file__)} ({error}). If "
@@ -11,4 +11,4 @@ except ImportError as error:
         "folder to use the installed package."
     ) from error
 
-__all__ = ["_cpu_features", "_openmp", "_step", "_tensors"]
+__all__ = ["_cpu_features", "_layout", "_openmp", "_step", "_tensors"]
