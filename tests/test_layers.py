@@ -46,11 +46,10 @@ FOLDERS = {
     "bench": """
         command
         plans picture
-        chain memory subnormal sweep
         ratios report
-        peers targets
+        peers
         device
-        own cuda_steps other_steps
+        own other_steps
         torch_steps floor
         contender headers
         arrays

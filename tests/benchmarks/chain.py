@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from fastadam.bench import arrays
+from fastadam.bench import arrays, report
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender, NotComparable, check
@@ -17,8 +18,6 @@ from fastadam.bench.spread import ratio
 from fastadam.bench.timing import Plan, measure
 from fastadam.bench.torch_steps import TorchFused, tensor, torch
 from fastadam.optimizer_hooks import GradientClipping
-
-__all__ = ["FastadamChain", "TorchChain", "compare_chains"]
 
 _LARGEST_NORM = 1.0
 
@@ -127,3 +126,12 @@ def compare_chains(
         },
         **results(times),
     }
+
+
+def text(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lay out the tables, and the ratios of the two kinds of steps."""
+    for row in rows:
+        yield from report.compared(row)
+        for name, related in row["chain_beside_plain"].items():
+            yield f"  {name} beside its plain step: {report.spelled(related)}"
+        yield ""
