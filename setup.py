@@ -51,6 +51,7 @@ INCLUDED = {
     "cpu._step_avx512": LOOPS,
     "cpu._floor": ("cpu/_cut.pxi", "cpu/_tensors.pxd"),
     "cpu._tensors": ("cpu/_tensors.pxd",),
+    "_commit": ("_copies.pxi", "_effect.pxi"),
 }
 
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
