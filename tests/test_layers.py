@@ -34,7 +34,7 @@ algorithms _version
 
 # They import nothing of the package and stand below all floors, though their place is where what
 # they are for is done.
-GROUND = {"update.exclusive", "update.interrupt", "update.overrides"}
+GROUND = {"update.exclusive", "update.interrupt", "update.overrides", "update.text_table"}
 
 # In each folder, imports go to lower lines; a folder's own __init__ stands above its modules.
 FOLDERS = {
@@ -153,7 +153,7 @@ FOLDERS = {
         target parameter_table hooks hyperparameter report
         noted_links tree
         ties
-        exclusive interrupt overrides
+        exclusive interrupt overrides text_table
     """,
 }
 
@@ -184,7 +184,6 @@ PRIVATE = {
     ("optimizers.adam_batch", "_grad"),
     ("optimizers.adam_batch", "_hooks"),
     ("optimizers.adam_batch", "_use_fp32_update"),
-    ("serializers.remembering", "_copied_slots"),
     ("serializers.remembering", "_targets"),
     ("update.noted_links", "_named_children"),
     ("update.noted_links", "_params"),

@@ -95,11 +95,13 @@ class Bench:
         )
         parser.add_argument(
             "--output",
-            type=_file,
+            type=arguments.new_file,
             metavar="FILE",
             help="write the result as JSON to this file, too",
         )
-        parser.add_argument("--png", type=_file, metavar="FILE", help="draw a chart into this file")
+        parser.add_argument(
+            "--png", type=arguments.new_file, metavar="FILE", help="draw a chart into this file"
+        )
 
     def run(self, args: argparse.Namespace) -> int:
         """Measure, print, write and draw; return 0, or 1 if something asked for is missing."""
@@ -222,16 +224,6 @@ def _threads(text: str) -> list[int]:
     read = arguments.at_least(1)
     found = [machine.cpus() if part == "all" else read(part) for part in text.split(",")]
     return list(dict.fromkeys(found))
-
-
-def _file(text: str) -> Path:
-    """Read a path that a file can be written to, so that no measurement is lost at its end."""
-    path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a folder; give the path of a file")
-    if not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text}: no file can be made in {path.parent}")
-    return path
 
 
 @contextlib.contextmanager

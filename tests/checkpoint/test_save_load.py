@@ -31,13 +31,6 @@ MAKERS: dict[str, Callable[..., Any]] = {
 SHAPES = {"W": (4, 5), "b": (5,), "s": ()}
 
 
-@pytest.fixture(params=["npz", "h5", "hdf5"])
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param != "npz":
-        pytest.importorskip("h5py")
-    return tmp_path / f"run.{request.param}"
-
-
 def tree(seed: int, dtype: Any = np.float32) -> dict[str, Any]:
     random = np.random.default_rng(seed)
     made = {k: np.asarray(random.normal(size=s)).astype(dtype) for k, s in SHAPES.items()}
