@@ -18,7 +18,7 @@ from fastadam.files.limits import HEADER, MEMBERS, SMALL, file_name, open_regula
 from fastadam.files.none import MAX_LENGTH, is_pickled_none
 from fastadam.files.npz_writer import write, write_to
 from fastadam.files.zip_directory import Directory
-from fastadam.files.zip_member import DEFLATED, ENCRYPTED, STORED, DamageError
+from fastadam.files.zip_member import DEFLATED, ENCRYPTED, STORED, DamageError, Member
 
 __all__ = ["NpzReader", "opened", "write", "write_to"]
 
@@ -80,22 +80,56 @@ class NpzReader(Directory):
         CheckpointError
             If it is damaged, too large, or holds Python objects.
         """
+        with self._named(key):
+            member = self._member(key)
+            size = member.record.size
+            if size <= SMALL:
+                return self._array(io.BytesIO(member.whole()), size, limit)
+            found = self._array(member, size, limit)
+            member.finish()
+            return found
+
+    def header(self, key: str) -> Header | None:
+        """Read what a value says of itself: shape, Fortran order and dtype.
+
+        Parameters
+        ----------
+        key : str
+            A key that is there.
+
+        Returns
+        -------
+        tuple or None
+            None for a member that is no array by its name.
+
+        Raises
+        ------
+        CheckpointError
+            If it cannot be read.
+        """
+        if not self.record(key).name.endswith(b".npy"):
+            return None
+        with self._named(key):
+            return self._header(self._member(key))[0]
+
+    @contextlib.contextmanager
+    def _named(self, key: str) -> Iterator[None]:
+        """Say of which value an error is."""
         try:
-            record = self.record(key)
-            if record.method not in (STORED, DEFLATED) or record.flags & ENCRYPTED:
-                raise _RefusedError("is compressed in an unknown way")
-            member = self.member(record)
-            small = member.whole() if record.size <= SMALL else None
-            found = self._array(member if small is None else io.BytesIO(small), record.size, limit)
-            if small is None:
-                member.finish()
+            yield
         except _RefusedError as error:
             raise CheckpointError(f"{key!r} in {self.where} {error}") from None
         except DamageError as error:
             raise DamagedArchiveError(f"{key!r} in {self.where} is damaged: {error}") from None
         except zlib.error as error:
             raise DamagedArchiveError(f"{key!r} in {self.where} is damaged: {error}") from error
-        return found
+
+    def _member(self, key: str) -> Member:
+        """Return the bytes of a value."""
+        record = self.record(key)
+        if record.method not in (STORED, DEFLATED) or record.flags & ENCRYPTED:
+            raise _RefusedError("is compressed in an unknown way")
+        return self.member(record)
 
     def peek(self, key: str, n_bytes: int) -> None:
         """Tell that there is no quicker way to a value than to read it."""
