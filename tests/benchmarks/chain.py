@@ -12,7 +12,7 @@ from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender, NotComparable, check
 from fastadam.bench.own import FastadamArrays
 from fastadam.bench.peers import Roster
-from fastadam.bench.ratios import fits, results, subject
+from fastadam.bench.ratios import described, fits, results, subject
 from fastadam.bench.settings import VARIANTS, Variant
 from fastadam.bench.spread import ratio
 from fastadam.bench.timing import Plan, measure
@@ -112,13 +112,7 @@ def compare_chains(
     subjects.clear()
     gc.collect()
     return {
-        "case": case.name,
-        "variant": variant,
-        "dtype": dtype or " ".join(names),
-        "threads": n_threads,
-        "tensors": len(case.tensors),
-        "elements": case.elements,
-        "gradients": "fresh" if case.fresh else "kept",
+        **described(case, variant, dtype, n_threads),
         "chain_beside_plain": {
             name: ratio(times[name], times[plain])._asdict()
             for name, plain in _PLAIN.items()
