@@ -202,29 +202,30 @@ def test_hdf5_files_that_promise_terabytes(tmp_path: Path) -> None:
     load_hdf5(path, link)
 
 
-@pytest.mark.slow
-def test_groups_in_one_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "depth", [DEPTH - 1, DEPTH + 1, pytest.param(30_000, marks=pytest.mark.slow)]
+)
+def test_groups_in_one_another(tmp_path: Path, depth: int) -> None:
     """Without end, or as many as there may be: in a process of its own, in case of a crash."""
     h5py = pytest.importorskip("h5py")
     path = tmp_path / "deep.h5"
-    for depth in (DEPTH - 1, DEPTH + 1, 30_000):
-        with h5py.File(path, "w", libver="latest") as file:
-            group = file.id
-            for _ in range(depth):
-                group = h5py.h5g.create(group, b"g")
-            del group
-        script = (
-            "import sys, numpy as np, fastadam\n"
-            "from fastadam.serializers import load_hdf5\n"
-            "for load in (lambda o: fastadam.load(sys.argv[1], o),\n"
-            "             lambda o: load_hdf5(sys.argv[1], o)):\n"
-            "    try: load(fastadam.Adam().setup({'w': np.ones(3)}))\n"
-            "    except (ValueError, KeyError) as error: print(error)\n"
-        )
-        argv = [sys.executable, "-c", script, str(path)]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert ("groups in one another" in done.stdout) == (depth >= DEPTH), done.stdout
+    with h5py.File(path, "w", libver="latest") as file:
+        group = file.id
+        for _ in range(depth):
+            group = h5py.h5g.create(group, b"g")
+        del group
+    script = (
+        "import sys, numpy as np, fastadam\n"
+        "from fastadam.serializers import load_hdf5\n"
+        "for load in (lambda o: fastadam.load(sys.argv[1], o),\n"
+        "             lambda o: load_hdf5(sys.argv[1], o)):\n"
+        "    try: load(fastadam.Adam().setup({'w': np.ones(3)}))\n"
+        "    except (ValueError, KeyError) as error: print(error)\n"
+    )
+    argv = [sys.executable, "-c", script, str(path)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert ("groups in one another" in done.stdout) == (depth >= DEPTH), done.stdout
 
 
 def test_a_locked_file_is_said_to_be_locked(tmp_path: Path) -> None:
