@@ -248,9 +248,13 @@ class Batch:
     def takes(self, scales: Sequence[float | None] | None) -> bool:
         """Tell whether gradients can be divided by these scales; on GPUs all must be one.
 
-        A scale that float32 does not have is for those who look at every parameter's dtype.
+        A scale that float32 does not have is for those who look at every parameter's dtype, and
+        gradients of a wider type are divided in that before they are rounded.
         """
         if scales is not None:
+            for rows in self._rows:
+                if rows.rounded:
+                    return False
             seen = None
             for scale in scales:
                 # nearly always the same object

@@ -515,3 +515,18 @@ def test_prepared_gradients_on_every_instruction_set_and_number_of_threads(
             results.add(b"".join(p.tobytes() for p in params.values()))
     fastadam.set_num_threads(None)
     assert len(results) == 1
+
+
+def test_gradients_of_a_wider_type_are_divided_in_it() -> None:
+    """float64 gradients of float32 parameters are divided in float64, and rounded once."""
+    found = []
+    for forgets in (False, True):
+        params = {"w": values(np.random.default_rng(1), (50,), np.float32)}
+        opt = AdamW(alpha=0.05, eps=1e-3).setup(params)
+        for step in range(4):
+            if forgets:
+                opt._plan = None
+            grads = {"w": values(np.random.default_rng(step), (50,), np.float64)}
+            opt.apply_gradients(grads, loss_scale=1.7)
+        found.append((params["w"].tobytes(), repr(opt.last_update)))
+    assert found[0] == found[1]
