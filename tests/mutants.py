@@ -15,7 +15,7 @@ ADAM = "fastadam/algorithms/adam.py"
 GATE = "fastadam/optimizers/gate.py"
 HYPERPARAMETER = "fastadam/update/hyperparameter.py"
 PATHS = "fastadam/update/parameter_table.py"
-BATCH = "fastadam/kernels/batch.py"
+KERNEL_STEP = "fastadam/kernels/multi_tensor.py"
 REFERENCE = "fastadam/kernels/reference.py"
 ROWS = "fastadam/kernels/table.py"
 ARRAYS = "fastadam/kernels/arrays.py"
@@ -285,13 +285,16 @@ MUTANTS = [
     Mutant("aliased gradients", READ, "or not written.has_part(self.held[place])", "or True"),
     Mutant(
         "overlaps ignored",
-        BATCH,
+        KERNEL_STEP,
         "self._serial = reach_into_another(*extents(params))",
         "self._serial = False",
     ),
     Mutant("eps unchecked", ARRAYS, "if eps != 0 and", "if False and"),
     Mutant(
-        "others left out", BATCH, "                table.run_strided()\n", "                pass\n"
+        "others left out",
+        KERNEL_STEP,
+        "                table.run_strided()\n",
+        "                pass\n",
     ),
     Mutant(
         "t is behind",
@@ -584,7 +587,7 @@ MUTANTS = [
     ),
     Mutant(
         "batches not rounded",
-        BATCH,
+        KERNEL_STEP,
         "                    copy_into(half, master)\n",
         "                    pass\n",
     ),
@@ -684,11 +687,11 @@ MUTANTS = [
     ),
     Mutant(
         "scales of other tables",
-        BATCH,
+        KERNEL_STEP,
         "[scales[i] for i in table.places]\n            programs",
         "[scales[0] for i in table.places]\n            programs",
     ),
-    Mutant("still prepared", BATCH, "plain and not self.prepared", "plain"),
+    Mutant("still prepared", KERNEL_STEP, "plain and not self.prepared", "plain"),
     Mutant("gradients in place though shared", LOOK, "single[i] = single[last] = False", "pass"),
     Mutant("a caller's gradient in place", LOOK, "and not is_lent(param)", ""),
     Mutant("size unnoticed", READ, "cnp.PyArray_SIZE(p) != <Py_ssize_t> self.sizes[i]", "False"),
@@ -1303,23 +1306,26 @@ MUTANTS = [
     Mutant("programs write what is shared", ROWS, " and bool(self.rows.may_write())", ""),
     Mutant(
         "programs of other tables",
-        BATCH,
+        KERNEL_STEP,
         "[which[i] for i in table.places]",
         "[which[0] for i in table.places]",
     ),
     Mutant(
-        "programs of strided arrays", BATCH, "if self.on_gpu or not self.whole:", "if self.on_gpu:"
+        "programs of strided arrays",
+        KERNEL_STEP,
+        "if self.on_gpu or not self.whole:",
+        "if self.on_gpu:",
     ),
-    Mutant("programs go on", BATCH, "        self.prepared = True\n", ""),
+    Mutant("programs go on", KERNEL_STEP, "        self.prepared = True\n", ""),
     Mutant(
         "counts of other tables",
-        BATCH,
+        KERNEL_STEP,
         "[n[i] for i in table.places]",
         "[n[0] for i in table.places]",
     ),
     Mutant(
         "programs always write",
-        BATCH,
+        KERNEL_STEP,
         'table.set_program(programs, each, table.table["g"] if write else None)',
         'table.set_program(programs, each, table.table["g"])',
     ),
@@ -1499,7 +1505,9 @@ MUTANTS = [
     Mutant("skipping of later updates", PLAN, "            or skip is not self.skip\n", ""),
     Mutant("what cannot be kept is", PLAN, "            or not self._lasting\n", ""),
     Mutant("single rules unnoticed", PLAN, "            or not self._noted.same()\n", ""),
-    Mutant("what moves among others", PLAN, " and (self._is_one or not steps.batch.moved)", ""),
+    Mutant(
+        "what moves among others", PLAN, " and (self._is_one or not steps.kernel_step.moved)", ""
+    ),
     Mutant(
         "plans that go on",
         PLAN,
