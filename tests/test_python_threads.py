@@ -22,6 +22,7 @@ GIL = """
 import sys, threading, time
 import numpy as np
 import fastadam
+from fastadam.kernels._source import ArraySource
 from fastadam.kernels.batch import Batch, Step
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels.sums import sum_of_squares
@@ -37,7 +38,11 @@ for _ in range(3):
 arrays = np.zeros((3, N), np.float32)
 coefficients = step_coefficients(opt.hyperparam.get_dict(), 1)
 step = Step("p", arrays[0], grad, (arrays[1], arrays[2], None), coefficients)
-[kernel] = Batch([step]).runs()
+batch = Batch(ArraySource([step], []), [step])
+batch.refresh([coefficients])
+
+def kernel():
+    batch.step({}, {}, ())
 
 gate = threading.Lock()
 gate.acquire()

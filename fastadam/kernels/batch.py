@@ -248,13 +248,9 @@ class Batch:
     def takes(self, scales: Sequence[float | None] | None) -> bool:
         """Tell whether gradients can be divided by these scales; on GPUs all must be one.
 
-        A scale that float32 does not have is for those who look at every parameter's dtype, and
-        gradients of a wider type are divided in that before they are rounded.
+        A scale that float32 does not have is for those who look at every parameter's dtype.
         """
         if scales is not None:
-            for rows in self._rows:
-                if rows.rounded:
-                    return False
             seen = None
             for scale in scales:
                 # nearly always the same object
@@ -443,6 +439,16 @@ class Batch:
             table.set_program(programs, each, table.table["g"] if write else None)
         self.prepared = True
         return True
+
+    def has_converted(self) -> bool:
+        """Tell whether any gradient is read from a copy of another layout or dtype.
+
+        Such gradients are divided, and summed in another order, as they are.
+        """
+        for rows in self._rows:  # noqa: SIM110  (a generator calls for each)
+            if rows.converted:
+                return True
+        return False
 
     def has_halves(self) -> bool:
         """Tell whether any gradient that was read is stored in half precision."""

@@ -91,6 +91,9 @@ class Folded:
         if asked or hooks:
             if not (plan.is_whole and batch.whole and batch.takes(self._scales)):
                 return False
+            # what is divided or summed is the gradient as it was given
+            if batch.has_converted() and (asked or not all(hasattr(h, "ops") for h in hooks)):
+                return False
             # a gradient that was lent to a parameter must not be written
             if not self._lent and any_lent(plan.params):
                 return False
