@@ -139,13 +139,9 @@ class MultiTensorStep:
     def takes(self, scales: Sequence[float | None] | None) -> bool:
         """Tell whether gradients can be divided by these scales; on GPUs all must be one.
 
-        A scale that float32 does not have is for those who look at every parameter's dtype, and
-        gradients of a wider type are divided in that before they are rounded.
+        A scale that float32 does not have is for those who look at every parameter's dtype.
         """
         if scales is not None:
-            for rows in self._rows:
-                if rows.rounded:
-                    return False
             seen = None
             for scale in scales:
                 # nearly always the same object
@@ -289,6 +285,14 @@ class MultiTensorStep:
         """
         if self.on_gpu or not self.whole:
             return False
+        if len(self._on_cpu) == 1:
+            # in the order of the places
+            table = self._on_cpu[0]
+            if write and not table.can_write(programs, which):
+                return False
+            table.set_program(programs, which, table.table["g"] if write else None)
+            self.prepared = True
+            return True
         own = [
             which if isinstance(which, int) else [which[i] for i in table.places]
             for table in self._on_cpu
@@ -300,6 +304,23 @@ class MultiTensorStep:
             table.set_program(programs, each, table.table["g"] if write else None)
         self.prepared = True
         return True
+
+    def has_converted(self) -> bool:
+        """Tell whether any gradient is read from a copy of another layout or dtype.
+
+        Such gradients are divided, and summed in another order, as they are.
+        """
+        for rows in self._rows:  # noqa: SIM110  (a generator calls for each)
+            if rows.converted:
+                return True
+        return False
+
+    def has_halves(self) -> bool:
+        """Tell whether any gradient that was read is stored in half precision."""
+        for rows in self._rows:  # noqa: SIM110  (a generator calls for each)
+            if rows.halves:
+                return True
+        return False
 
     def rounds(self) -> list[bool]:
         """Tell whose gradients are stored in half precision, as their parameters are.
@@ -323,6 +344,8 @@ class MultiTensorStep:
         n : int or sequence of int
             How many operations, of all programs or for each parameter; a program may have fewer.
         """
+        if len(self._on_cpu) == 1:
+            return self._on_cpu[0].squares_after(n)
         totals = [0.0] * self._size
         for table in self._on_cpu:
             own = n if isinstance(n, int) else [n[i] for i in table.places]

@@ -530,3 +530,19 @@ def test_gradients_of_a_wider_type_are_divided_in_it() -> None:
             opt.apply_gradients(grads, loss_scale=1.7)
         found.append((params["w"].tobytes(), repr(opt.last_update)))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("order", ["F", "C"])
+def test_the_norm_of_gradients_in_another_order_is_theirs(order: Any) -> None:
+    """The squares are added in the order in which a gradient lies, not its parameter."""
+    found = []
+    for forgets in (False, True):
+        params = {"w": np.zeros((37, 129), order="FC"["CF".index(order)])}
+        opt = clipped(params)
+        for step in range(4):
+            if forgets:
+                opt._plan = None
+            grad = values(np.random.default_rng(step), (37, 129), np.float64)
+            opt.apply_gradients({"w": np.asarray(grad, order=order)})
+        found.append((params["w"].tobytes(), repr(opt.last_update)))
+    assert found[0] == found[1]

@@ -113,7 +113,8 @@ def gradients_for(plan: Any, data: Any) -> Any:
 
 def same(one: Any, other: Any) -> bool:
     """Tell whether two gradients are one object, or equal sums."""
-    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+    kinds = np.ndarray, np.generic
+    if isinstance(one, kinds) and isinstance(other, kinds):
         return one is other or (one.dtype == other.dtype and bool(np.array_equal(one, other)))
     return one is other
 

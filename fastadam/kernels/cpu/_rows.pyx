@@ -204,8 +204,8 @@ cdef class Rows:
     cdef readonly Py_ssize_t total
     cdef readonly Py_ssize_t without
     cdef readonly list to_round
-    cdef bint converted, begun
-    cdef readonly bint rounded
+    cdef bint begun
+    cdef readonly bint converted, halves
 
     def __init__(
         self,
@@ -258,7 +258,7 @@ cdef class Rows:
         cdef Py_ssize_t i, k, start = 0
         cdef Found found
         cdef Tensor* row
-        self.moved = self.converted = self.rounded = False
+        self.moved = self.converted = self.halves = False
         self.without = 0
         self.to_round = []
         for i in range(len(self.places)):
@@ -339,14 +339,11 @@ cdef class Rows:
                 return False
             self.converted = True
             self.held[N_HELD * i + GRADIENT] = grad = convert(p, <object> found.g)
-            self.rounded |= (
-                cnp.PyArray_ITEMSIZE(<cnp.ndarray> grad)
-                < cnp.PyArray_ITEMSIZE(<cnp.ndarray> <object> found.g)
-            )
             at = gradient(row, grad, computing, self.bfloat16, p)
             if not at:
                 return False
         row.g = at
+        self.halves |= row.g_type != COMPUTING
         return True
 
     cdef bint read_strided(self, Py_ssize_t i, Found* found) except -1:
