@@ -84,10 +84,8 @@ class MultiTensorStep:
         # each half-precision array with the master that is to be rounded to it after the step
         self._to_round: list[tuple[Any, Any]] = []
         self._gpu = GpuSteps(self.on_gpu, len(steps), not self._on_cpu)
-        self.steady = True
-        if self.on_gpu:
-            gradients_there = all(step.g is not None for step in steps)
-            self.steady = self._gpu.keep(halves, arrays, gradients_there and not self._serial)
+        whole = all(step.g is not None for step in steps)
+        self.steady = not self.on_gpu or self._gpu.keep(halves, arrays, whole and not self._serial)
         if not self.steady:
             self._to_round = [
                 (half, step.p)
@@ -175,13 +173,7 @@ class MultiTensorStep:
         return totals
 
     def doubtful(self, squares: Sequence[float]) -> bool:
-        """Tell whether a square of a gradient may not be finite where the step computes it.
-
-        Parameters
-        ----------
-        squares : sequence of float
-            The sums of squares of all gradients.
-        """
+        """Tell, by all sums of squares, whether a square may not be finite where it is computed."""
         for table in self._tables:
             limit = largest_square(table.computing)
             own = [squares[i] for i in table.places]
@@ -287,19 +279,17 @@ class MultiTensorStep:
             return False
         if len(self._on_cpu) == 1:
             # in the order of the places
-            table = self._on_cpu[0]
-            if write and not table.can_write(programs, which):
-                return False
-            table.set_program(programs, which, table.table["g"] if write else None)
-            self.prepared = True
-            return True
-        own = [
-            which if isinstance(which, int) else [which[i] for i in table.places]
-            for table in self._on_cpu
-        ]
+            own = [which]
+        else:
+            own = [
+                which if isinstance(which, int) else [which[i] for i in table.places]
+                for table in self._on_cpu
+            ]
         tables = list(zip(self._on_cpu, own, strict=True))
-        if write and not all(table.can_write(programs, each) for table, each in tables):
-            return False
+        if write:
+            for table, each in tables:
+                if not table.can_write(programs, each):
+                    return False
         for table, each in tables:
             table.set_program(programs, each, table.table["g"] if write else None)
         self.prepared = True
