@@ -45,6 +45,7 @@ LOOPS = (
     "cpu/_ops.pxi",
     "cpu/_tensors.pxd",
 )
+ROWS = ("cpu/_tensors.pxd", "cpu/_written.pxd", "cpu/_rows.pxd", "_source.pxd")
 INCLUDED = {
     "cpu._step": LOOPS,
     "cpu._step_avx2": LOOPS,
@@ -52,7 +53,9 @@ INCLUDED = {
     "cpu._floor": ("cpu/_cut.pxi", "cpu/_tensors.pxd"),
     "cpu._tensors": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
     "cpu._layout": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
-    "cpu._rows": ("cpu/_tensors.pxd", "cpu/_layout.pxd", "_source.pxd"),
+    "cpu._written": ("cpu/_written.pxd",),
+    "cpu._rows": ("cpu/_layout.pxd", *ROWS),
+    "cpu._door": ROWS,
     "cpu._single": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
     "_source": ("cpu/_tensors.pxd", "_source.pxd"),
     "gpu._tensors": ("cpu/_tensors.pxd", "_source.pxd"),
@@ -62,8 +65,8 @@ INCLUDED = {
 
 # Extensions that read NumPy's arrays.
 OF_ARRAYS = (
-    *("cpu._tensors", "cpu._layout", "cpu._rows", "cpu._single", "_commit"),
-    *("model._gradients", "update._tree"),
+    *("cpu._tensors", "cpu._layout", "cpu._written", "cpu._rows", "cpu._door", "cpu._single"),
+    *("_commit", "model._gradients", "update._tree"),
 )
 # Folders beside the kernels that have extensions.
 OTHERS = ("model.", "update.")

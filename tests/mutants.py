@@ -54,6 +54,8 @@ PREPARED = "fastadam/serializers/prepared.py"
 STATES = "fastadam/update/state_loading.py"
 LOADED = "fastadam/checkpoint/optimizer_loading.py"
 LOADING = "fastadam/checkpoint/loading.py"
+WRITTEN = "fastadam/kernels/cpu/_written.pyx"
+DOOR = "fastadam/kernels/cpu/_door.pyx"
 
 
 class Mutant(NamedTuple):
@@ -185,7 +187,7 @@ MUTANTS = [
     Mutant("half gradients of float64", LAYOUT, "if computing != cnp.NPY_FLOAT32:", "if False:"),
     Mutant("layout in bytes", LAYOUT, "* cnp.PyArray_ITEMSIZE(p)\n", "* 1\n"),
     Mutant("misaligned pointers", LAYOUT, "cnp.PyArray_ISBEHAVED_RO(a)", "True"),
-    Mutant("extents of half types", READ, "high[0] += cnp.PyArray_ITEMSIZE(a)", "high[0] += 4"),
+    Mutant("extents of half types", WRITTEN, "high[0] += cnp.PyArray_ITEMSIZE(a)", "high[0] += 4"),
     Mutant(
         "state of the parameter's dtype",
         DTYPES,
@@ -615,8 +617,8 @@ MUTANTS = [
     Mutant(
         "gradients kept alive",
         READ,
-        "            self.held[N_HELD * i + GRADIENT] = None\n\n\ndef refresh",
-        "            pass\n\n\ndef refresh",
+        'gradients go."""\n        cdef Py_ssize_t i\n        for i in range(len(self.places)):',
+        'gradients go."""\n        cdef Py_ssize_t i\n        for i in range(0):',
     ),
     Mutant("amsgrad kept", READ, "self.table[i].amsgrad != <bint> values[AMSGRAD]", "False"),
     Mutant("adabound kept", READ, "or self.table[i].adabound != <bint> values[ADABOUND]", ""),
@@ -632,13 +634,13 @@ MUTANTS = [
     ),
     Mutant(
         "loss scale stays",
-        READ,
+        DOOR,
         '        PyObject_GenericSetAttr(param, "_loss_scale", None)\n',
         "        pass\n",
     ),
     Mutant(
         "optimizer not counted",
-        READ,
+        DOOR,
         "        PyDict_SetItem(owner, name, value)\n",
         "        pass\n",
     ),
@@ -711,7 +713,7 @@ MUTANTS = [
     Mutant("new gradients unread", READ, "        row.g = at\n", "        row.g = row.g or at\n"),
     Mutant(
         "overlaps of later steps",
-        READ,
+        WRITTEN,
         "return first > 0 and self.extents[first - 1].high > low",
         "return False",
     ),
@@ -1357,39 +1359,39 @@ MUTANTS = [
     ),
     Mutant(
         "what has moved may overlap",
-        READ,
+        DOOR,
         "        if not written.sort() and not (loose and first) or (loose and not first):",
         "        if written.sort() and False:",
     ),
-    Mutant("what overlaps may move", READ, " or (loose and not first):", ":"),
+    Mutant("what overlaps may move", DOOR, " or (loose and not first):", ":"),
     Mutant(
         "what lies within ends first",
-        READ,
+        WRITTEN,
         "self.extents[i].high = max(self.extents[i].high, self.extents[i - 1].high)",
         "pass",
     ),
     Mutant(
         "only ends are looked at",
-        READ,
+        WRITTEN,
         "if self.extents[middle].low < high:",
         "if self.extents[middle].low < low:",
     ),
     Mutant(
         "reversed ones end late",
-        READ,
+        WRITTEN,
         "            low[0] += reach\n        else:\n            high[0] += reach\n    high[0]",
         "            high[0] -= reach\n        else:\n            high[0] += reach\n    high[0]",
     ),
-    Mutant("masked gradients converted", READ, " or masked(grad):", ":"),
+    Mutant("masked gradients converted", LAYOUT, " or masked(grad):", ":"),
     Mutant(
         "any numbers as gradients",
-        READ,
+        LAYOUT,
         "        cnp.PyTypeNum_ISFLOAT(number) or number",
         "        True or number",
     ),
     Mutant(
         "gradients of any shape",
-        READ,
+        LAYOUT,
         "cnp.PyArray_DIM(g, axis) != cnp.PyArray_DIM(p, axis)",
         "False",
     ),

@@ -144,8 +144,9 @@ def test_the_target_counts_and_not_the_machine_that_builds(setup, tmp_path):
         text=True,
     )
     names = (
-        "'cpu._step', 'cpu._floor', 'cpu._tensors', 'cpu._layout', 'cpu._rows', 'cpu._single', "
-        "'_commit', 'model._gradients', 'update._tree', '_noted', '_pages', '_source', "
+        "'cpu._step', 'cpu._floor', 'cpu._tensors', 'cpu._layout', 'cpu._written', 'cpu._rows', "
+        "'cpu._door', 'cpu._single', '_commit', 'model._gradients', 'update._tree', '_noted', "
+        "'_pages', '_source', "
         "'gpu._tensors', 'update._rule_source', 'cpu._cpu_features', 'cpu._openmp'"
     )
     assert done.stdout.strip() == f"[{names}]"

@@ -108,8 +108,9 @@ FOLDERS = {
         engine
         threads late_steps
         cgroup strided
+        _door
         _rows
-        _single _tensors
+        _single _tensors _written
         _layout _step _step_avx2 _step_avx512 _floor _openmp _cpu_features
     """,
     "kernels.gpu": """

@@ -15,7 +15,8 @@ from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_apart, is_writeable
 from fastadam.kernels.backend import copy_into, is_gpu_array
 from fastadam.kernels.cpu import engine
-from fastadam.kernels.cpu._rows import Written, commit, reaches, refresh, run, step_and_commit
+from fastadam.kernels.cpu._door import commit, reaches, refresh, run, step_and_commit
+from fastadam.kernels.cpu._written import Written
 from fastadam.kernels.cpu.strided import dense_gradient
 from fastadam.kernels.gpu.steps import GpuSteps, one_scale
 from fastadam.kernels.gpu.sums import GpuSums

@@ -11,7 +11,8 @@ from steps import arrays_of, changed, described, step_of
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels import multi_tensor, table
-from fastadam.kernels.cpu._rows import Rows, step_and_commit
+from fastadam.kernels.cpu._door import step_and_commit
+from fastadam.kernels.cpu._rows import Rows
 from fastadam.kernels.plain_steps import adam_batch
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.table import Step

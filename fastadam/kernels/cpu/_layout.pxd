@@ -14,3 +14,4 @@ cdef size_t* streams(Tensor* row) noexcept
 cdef bint describe_state(
     Tensor* row, tuple state, object flags, int computing, cnp.ndarray p
 ) except -1
+cdef bint convertible(object grad, cnp.ndarray p, int bfloat16) noexcept

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -6,9 +5,6 @@ import numpy.typing as npt
 from typing_extensions import disjoint_base
 
 from fastadam.kernels._source import Source
-
-@disjoint_base
-class Written: ...
 
 @disjoint_base
 class Rows:
@@ -39,30 +35,5 @@ class Rows:
     def take_ops(self, ops: npt.NDArray[np.void]) -> None: ...
     def may_write(self) -> bool: ...
     def release(self) -> None: ...
-
-def refresh(
-    tables: list[Rows],
-    written: Written,
-    coefficients: list[Any],
-    loose: bool,
-    convert: Callable[[Any, Any], Any],
-) -> bool: ...
-def reaches(written: Written, arrays: list[Any], more: list[Any]) -> bool: ...
-def run(
-    tables: list[Rows], n_threads: list[int], coefficients: list[Any], serial: bool
-) -> None: ...
-def commit(
-    source: Source, owner: dict[str, Any], noted: dict[str, Any], unscaled: list[Any]
-) -> None: ...
-def step_and_commit(
-    tables: list[Rows],
-    n_threads: list[int],
-    coefficients: list[Any],
-    serial: bool,
-    source: Source,
-    owner: dict[str, Any],
-    noted: dict[str, Any],
-    unscaled: list[Any],
-) -> None: ...
 
 __test__: dict[Any, Any]

@@ -1,4 +1,4 @@
-"""The rows of a table that is kept: read from their owner, run, and committed, all in C.
+"""The rows of a table that is kept: read from their owner, and run, in C.
 
 What was described is read again before every step. Arrays of the same size, dtype and layout may
 lie elsewhere; gradients may be anything that can be converted. Whatever else has changed makes the
@@ -6,21 +6,17 @@ table stale.
 """
 
 cimport numpy as cnp
-from cpython.dict cimport PyDict_SetItem
-from cpython.mem cimport PyMem_Free, PyMem_Realloc
-from cpython.object cimport PyObject_GenericSetAttr
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
 from libc.float cimport FLT_MAX, FLT_MIN
 from libc.math cimport fabs
-from libc.stdlib cimport qsort
 
 from fastadam.kernels._source cimport Found, Source
 from fastadam.kernels.cpu._layout cimport (
+    convertible,
     dense,
     gradient,
     half_pointer,
-    masked,
     pointer,
     stored,
     streams,
@@ -40,12 +36,9 @@ from fastadam.kernels.cpu._tensors cimport (
     Tensor,
     program,
 )
+from fastadam.kernels.cpu._written cimport Written
 
 cnp.import_array()
-
-# The loops of one instruction set, as _step.pyx's `loop` gives them.
-ctypedef void (*Loop32)(const Tensor*, Py_ssize_t, const Op*, const float*, int) noexcept nogil
-ctypedef void (*Loop64)(const Tensor*, Py_ssize_t, const Op*, const double*, int) noexcept nogil
 
 # What is held of each row, in this order; the arrays of the streams are the last.
 cdef enum:
@@ -54,116 +47,6 @@ cdef enum:
     GRADIENT
     STATE
     N_HELD = STATE + N_STREAMS
-
-
-cdef struct Extent:
-    size_t low
-    size_t high           # once they are sorted, the greatest end so far
-
-
-cdef int by_low(const void* a, const void* b) noexcept nogil:
-    """Compare where two extents begin."""
-    cdef size_t first = (<const Extent*> a).low
-    cdef size_t second = (<const Extent*> b).low
-    return (first > second) - (first < second)
-
-
-cdef void reach_of(cnp.ndarray a, size_t* low, size_t* high) noexcept:
-    """The first byte of an array in any layout, and the last one plus one; equal of an empty one."""
-    cdef int axis
-    cdef cnp.npy_intp reach
-    low[0] = high[0] = <size_t> cnp.PyArray_DATA(a)
-    if cnp.PyArray_SIZE(a) == 0:
-        return
-    for axis in range(cnp.PyArray_NDIM(a)):
-        reach = cnp.PyArray_STRIDE(a, axis) * (cnp.PyArray_DIM(a, axis) - 1)
-        if reach < 0:
-            low[0] += reach
-        else:
-            high[0] += reach
-    high[0] += cnp.PyArray_ITEMSIZE(a)
-
-
-cdef class Written:
-    """Where the arrays lie that a step on the CPU writes."""
-
-    cdef Extent* extents
-    cdef Py_ssize_t n, room
-
-    def __cinit__(self):
-        self.extents = NULL
-        self.n = self.room = 0
-
-    def __dealloc__(self):
-        PyMem_Free(self.extents)
-
-    def __reduce__(self):
-        raise TypeError("addresses cannot be copied")
-
-    cdef int add(self, object array) except -1:
-        """Note one array."""
-        cdef size_t low, high
-        cdef Extent* more
-        reach_of(<cnp.ndarray> array, &low, &high)
-        if low == high:
-            return 0
-        if self.n == self.room:
-            more = <Extent*> PyMem_Realloc(self.extents, (2 * self.room + 16) * sizeof(Extent))
-            if more == NULL:
-                raise MemoryError
-            self.extents = more
-            self.room = 2 * self.room + 16
-        self.extents[self.n].low = low
-        self.extents[self.n].high = high
-        self.n += 1
-        return 0
-
-    cdef bint sort(self) noexcept:
-        """Put them in order; whether no two reach into one another."""
-        cdef Py_ssize_t i
-        cdef bint apart = True
-        qsort(self.extents, self.n, sizeof(Extent), by_low)
-        for i in range(1, self.n):
-            if self.extents[i - 1].high > self.extents[i].low:
-                apart = False
-                self.extents[i].high = max(self.extents[i].high, self.extents[i - 1].high)
-        return apart
-
-    cdef bint has_part(self, object array) noexcept:
-        """Whether an array reaches into one of them."""
-        cdef Py_ssize_t first = 0, last = self.n, middle
-        cdef size_t low, high
-        reach_of(<cnp.ndarray> array, &low, &high)
-        if low == high:
-            return False
-        # those that begin before its end
-        while first < last:
-            middle = (first + last) // 2
-            if self.extents[middle].low < high:
-                first = middle + 1
-            else:
-                last = middle
-        return first > 0 and self.extents[first - 1].high > low
-
-
-cdef bint convertible(object grad, cnp.ndarray p, int bfloat16) noexcept:
-    """Whether a gradient has the shape of p and real floating numbers, in whatever layout."""
-    cdef int axis, number
-    cdef cnp.ndarray g
-    if not cnp.PyArray_Check(grad) or masked(grad):
-        return False
-    g = <cnp.ndarray> grad
-    number = cnp.PyArray_TYPE(g)
-    if not (
-        cnp.PyTypeNum_ISFLOAT(number) or number == cnp.NPY_FLOAT16 or number == bfloat16
-    ):
-        return False
-    if cnp.PyArray_NDIM(g) != cnp.PyArray_NDIM(p):
-        return False
-    for axis in range(cnp.PyArray_NDIM(p)):
-        if cnp.PyArray_DIM(g, axis) != cnp.PyArray_DIM(p, axis):
-            return False
-    return True
 
 
 cdef class Rows:
@@ -188,24 +71,6 @@ cdef class Rows:
     bfloat16 : int
         As for `describe`.
     """
-
-    cdef Source source
-    cdef list places, sets, held, strided
-    cdef Tensor[::1] table
-    cdef list sizes
-    cdef bint single
-    cdef readonly bint moved
-    cdef float[:, ::1] narrow
-    cdef double[:, ::1] wide
-    cdef Loop32 loop32
-    cdef Loop64 loop64
-    cdef const Op[::1] ops
-    cdef int bfloat16
-    cdef readonly Py_ssize_t total
-    cdef readonly Py_ssize_t without
-    cdef readonly list to_round
-    cdef bint begun
-    cdef readonly bint converted, halves
 
     def __init__(
         self,
@@ -255,7 +120,7 @@ cdef class Rows:
 
     cdef bint read(self, object convert) except -1:
         """Read all rows from their owner; False if one of them is stale."""
-        cdef Py_ssize_t i, k, start = 0
+        cdef Py_ssize_t i, start = 0
         cdef Found found
         cdef Tensor* row
         self.moved = self.converted = self.halves = False
@@ -505,122 +370,3 @@ cdef class Rows:
         cdef Py_ssize_t i
         for i in range(len(self.places)):
             self.held[N_HELD * i + GRADIENT] = None
-
-
-def refresh(list tables, Written written, list coefficients, bint loose, object convert):
-    """Read everything anew from its owner, as far as it is on the CPU.
-
-    Parameters
-    ----------
-    tables : list of Rows
-        All that one step is made on.
-    written : Written
-        Where the arrays lie that they write; brought up to date where any has moved.
-    coefficients : list of Coefficients
-        What each of the sets is now.
-    loose : bool
-        Whether arrays that are written reach into one another, as they are described, and must not
-        move.
-    convert : callable
-        Returns a gradient, of a parameter's array and a gradient, that the loops can walk.
-
-    Returns
-    -------
-    bool
-        False if something is not what was described: another number of elements, dtype, layout or
-        variant, arrays that reach into one another now, numbers that the loops cannot take.
-    """
-    cdef Rows rows
-    cdef bint first, moved = written.n == 0
-    for rows in tables:
-        if not (
-            rows.can_take(coefficients)
-            and rows.same_variants(coefficients)
-            and rows.read(convert)
-        ):
-            return False
-        moved |= rows.moved
-    if moved:
-        first = written.n == 0
-        written.n = 0
-        for rows in tables:
-            rows.note_written(written)
-        if not written.sort() and not (loose and first) or (loose and not first):
-            # whoever is in the way is named where they are described
-            written.n = 0
-            return False
-    for rows in tables:
-        rows.untangle(written, convert)
-    return True
-
-
-def reaches(Written written, list arrays, list more):
-    """Tell whether one of NumPy's arrays reaches into what is written, or into one of some more."""
-    cdef object array, other
-    cdef Written others = None
-    if more:
-        others = Written()
-        for other in more:
-            if cnp.PyArray_Check(other):
-                others.add(other)
-        others.sort()
-    for array in arrays:
-        if cnp.PyArray_Check(array) and (
-            written.has_part(array) or (others is not None and others.has_part(array))
-        ):
-            return True
-    return False
-
-
-def run(list tables, list n_threads, list coefficients, bint serial):
-    """Make the step on all dense rows, with coefficients that are each rounded once."""
-    cdef Py_ssize_t i
-    for i in range(len(tables)):
-        (<Rows> tables[i]).run(coefficients, n_threads[i], serial)
-
-
-def commit(Source source, dict owner, dict noted, list unscaled):
-    """Store what belongs to the step that has been made.
-
-    The source commits, the entries `owner` become those `noted`, and the loss scale of the
-    parameters `unscaled` None. What they were goes last of all. All in C, so that neither Ctrl-C
-    nor a finalizer comes in between.
-    """
-    cdef list before = [owner.get(name) for name in noted]
-    cdef object name, value
-    source.hold()
-    store(source, owner, noted, unscaled)
-    source.release()
-    before.clear()
-
-
-cdef int store(Source source, dict owner, dict noted, list unscaled) except -1:
-    """Store it all."""
-    cdef object name, value, param
-    source.commit()
-    for name, value in noted.items():
-        PyDict_SetItem(owner, name, value)
-    for param in unscaled:
-        PyObject_GenericSetAttr(param, "_loss_scale", None)
-    return 0
-
-
-def step_and_commit(
-    list tables,
-    list n_threads,
-    list coefficients,
-    bint serial,
-    Source source,
-    dict owner,
-    dict noted,
-    list unscaled,
-):
-    """Make the step that was refreshed, and commit it, with nothing in between."""
-    cdef Py_ssize_t i
-    cdef list before = [owner.get(name) for name in noted]
-    source.hold()
-    for i in range(len(tables)):
-        (<Rows> tables[i]).run(coefficients, n_threads[i], serial)
-    store(source, owner, noted, unscaled)
-    source.release()
-    before.clear()

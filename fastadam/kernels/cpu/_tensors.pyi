@@ -27,7 +27,6 @@ def describe(
     steps: list[Any], table: npt.NDArray[np.void], bfloat16: int
 ) -> tuple[list[int], list[int]]: ...
 
-__pyx_capi__: dict[str, Any]
 __test__: dict[Any, Any]
 
 def extents(arrays: list[Any], low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> None: ...
