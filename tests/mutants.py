@@ -56,6 +56,10 @@ LOADED = "fastadam/checkpoint/optimizer_loading.py"
 LOADING = "fastadam/checkpoint/loading.py"
 WRITTEN = "fastadam/kernels/cpu/_written.pyx"
 DOOR = "fastadam/kernels/cpu/_door.pyx"
+KEPT = "fastadam/update/rule_state.py"
+IN_TREES = "fastadam/update/paths.py"
+RULED = "fastadam/update/ruled.py"
+SCALE_FILES = "fastadam/update/loss_scale_files.py"
 
 
 class Mutant(NamedTuple):
@@ -384,8 +388,8 @@ MUTANTS = [
     ),
     Mutant(
         "negative scale in a file",
-        SCALING,
-        '        check_loss_scale(scale, "the loss scale in the file")\n',
+        SCALE_FILES,
+        '    check_loss_scale(scale, "the loss scale in the file")\n',
         "",
     ),
     Mutant(
@@ -441,18 +445,18 @@ MUTANTS = [
     Mutant("disabled rules count", SCALING, '            and getattr(rule, "enabled", True)\n', ""),
     Mutant(
         "memory not saved",
-        SCALING,
-        'child("loss_scale_nonfinite_ever", bool(self._loss_scaling_isnan_ever))',
+        SCALE_FILES,
+        'child("loss_scale_nonfinite_ever", bool(optimizer._loss_scaling_isnan_ever))',
         "pass",
     ),
     Mutant(
         "growth not saved",
-        SCALING,
-        '_prepare_scale(prepared, scale, flags["dynamic"], multiplier,',
-        '_prepare_scale(prepared, scale, flags["dynamic"], None,',
+        SCALE_FILES,
+        '_prepare(optimizer, prepared, scale, flags["dynamic"], multiplier,',
+        '_prepare(optimizer, prepared, scale, flags["dynamic"], None,',
     ),
     Mutant(
-        "kind not saved", SCALING, '"_loss_scaling_is_dynamic", dynamic)', '"_unused", dynamic)'
+        "kind not saved", SCALE_FILES, '"_loss_scaling_is_dynamic", dynamic)', '"_unused", dynamic)'
     ),
     Mutant("no look", METHOD, "            self._unscale_and_look()\n", ""),
     Mutant("scale never adapted", METHOD, 'noted["_loss_scale"] = self._next_loss_scale()', "pass"),
@@ -566,18 +570,18 @@ MUTANTS = [
     Mutant("another array", MASTER, "param.array[...] = _rounded", "param.array = _rounded"),
     Mutant("the master's gradient stays", MASTER, "    master.cleargrad()\n", ""),
     Mutant("read-only parameters", MASTER, "if not is_writeable(half):", "if False:"),
-    Mutant("False switches it on", METHOD, "rule.use_fp32_update(flag)", "rule.use_fp32_update()"),
+    Mutant("False switches it on", RULED, "rule.use_fp32_update(flag)", "rule.use_fp32_update()"),
     Mutant(
         "no master for late parameters",
-        METHOD,
+        RULED,
         "                if self._use_fp32_update:\n",
         "                if False:\n",
     ),
-    Mutant("masters kept", BASE, "        if not flag:\n            self._fp32_param = None\n", ""),
-    Mutant("masters not rounded", BASE, "        round_to(param, stepped)\n", "        pass\n"),
+    Mutant("masters kept", KEPT, "        if not flag:\n            self._fp32_param = None\n", ""),
+    Mutant("masters not rounded", KEPT, "        round_to(param, stepped)\n", "        pass\n"),
     Mutant(
         "masters not saved",
-        BASE,
+        KEPT,
         'serializer("fp32_param", self._fp32_param.array)',
         "pass",
     ),
@@ -873,7 +877,7 @@ MUTANTS = [
     Mutant("paths with slashes left", TREE, '(<str> name).strip("/")', "name"),
     Mutant("ties not added", TARGET, "len(found) == len(self.parameters):", "True:"),
     Mutant(
-        "sums that warn", TARGET, 'with np.errstate(all="ignore"), beside(a):', "with beside(a):"
+        "sums that warn", IN_TREES, 'with np.errstate(all="ignore"), beside(a):', "with beside(a):"
     ),
     Mutant(
         "links unnoticed",
@@ -999,7 +1003,7 @@ MUTANTS = [
     ),
     Mutant(
         "hooks for disabled rules",
-        "fastadam/update/gradient_method.py",
+        RULED,
         '            and getattr(rule, "enabled", True)\n        ]',
         "        ]",
     ),

@@ -138,7 +138,7 @@ FOLDERS = {
         variants
         adam
         adam_rule
-        gate
+        gate adam_state
         suggestions decay_advice
     """,
     "serializers": """
@@ -154,16 +154,18 @@ FOLDERS = {
         gradient_method
         making
         folded
+        ruled
         loss_scale graph
         optimizer plan
         order rule_steps
         snapshot
         rule
+        rule_state
         state_loading master gradients lending
         target parameter_table hooks hyperparameter report
-        noted_links
+        noted_links paths
         ties _tree _rule_source
-        exclusive interrupt overrides text_table
+        exclusive interrupt overrides text_table lossfun loss_scale_files
     """,
 }
 

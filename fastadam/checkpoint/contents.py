@@ -14,7 +14,7 @@ from fastadam.update.gradient_method import GradientMethod
 from fastadam.update.hooks import hooks_of
 from fastadam.update.hyperparameter import plain
 from fastadam.update.optimizer import target_of
-from fastadam.update.rule import uses_master
+from fastadam.update.rule_state import uses_master
 from fastadam.update.target import ArrayTarget, Target
 
 __all__ = [

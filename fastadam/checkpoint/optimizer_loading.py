@@ -27,17 +27,17 @@ from fastadam.files.entries import text_of
 from fastadam.files.errors import CheckpointError
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.remembering import remember
-from fastadam.update.gradient_method import check_hyperparam, optional_hyperparams
 from fastadam.update.hyperparameter import prepare_values
 from fastadam.update.loss_scale import (
     MISSING_GRADIENTS,
     ON_NONFINITE,
     LossScaling,
-    prepare_no_scale,
 )
+from fastadam.update.loss_scale_files import prepare_no_scale
 from fastadam.update.optimizer import target_of
 from fastadam.update.overrides import class_overrides, loads_in_two_phases, overrides
 from fastadam.update.rule import UpdateRule
+from fastadam.update.ruled import check_hyperparam, optional_hyperparams
 
 __all__ = ["prepare_optimizer"]
 

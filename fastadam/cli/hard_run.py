@@ -32,7 +32,7 @@ from fastadam.optimizer_hooks import (
     WeightDecay,
 )
 from fastadam.optimizers import Adam, AdamW, AMSBound, AMSGrad
-from fastadam.update.rule import master_of
+from fastadam.update.rule_state import master_of
 
 __all__ = ["N_STEPS", "PARTS", "POWERS", "canonical", "results"]
 

@@ -8,18 +8,16 @@ from collections.abc import Hashable, Sequence
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
-
-from fastadam.algorithms.adam import ADAM, BY_NAME, INITIAL_ALPHA, Coefficients
+from fastadam.algorithms.adam import ADAM, BY_NAME, INITIAL_ALPHA
 from fastadam.algorithms.coefficients import alpha_t, bounds, step_coefficients
 from fastadam.kernels._source import ArraySource
 from fastadam.kernels.arrays import check_parameter
 from fastadam.kernels.backend import is_array
-from fastadam.kernels.dtypes import computing_dtype, is_half, state_like
+from fastadam.kernels.dtypes import is_half
 from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.step import at_once
-from fastadam.kernels.table import Step
 from fastadam.model.parameter import peek_grad
+from fastadam.optimizers.adam_state import AdamState, widened
 from fastadam.optimizers.gate import Gate, check_all
 from fastadam.optimizers.suggestions import explain_foreign_arguments
 from fastadam.serializers.prepared import PreparedLoad
@@ -29,12 +27,9 @@ from fastadam.update.overrides import (
     class_overrides,
     is_chainers,
     is_ours,
-    overrides,
     overrides_any,
 )
-from fastadam.update.rule import UpdateRule
 from fastadam.update.rule_steps import RuleSteps
-from fastadam.update.state_loading import StateLike
 
 __all__ = ["DEFAULTS", "AdamRule"]
 
@@ -69,7 +64,7 @@ _UNLESS_GIVEN = tuple(hyper.default if hyper.modes else None for hyper in ADAM.h
 _OF_BATCHES = ("update_batch", "check_batch")
 
 
-class AdamRule(UpdateRule):
+class AdamRule(AdamState):
     """The update rule that :class:`fastadam.Adam` and its variants give to each parameter.
 
     Parameters
@@ -99,7 +94,6 @@ eps_mode, decay_mode : optional
     """
 
     is_elementwise = True
-    _late_names = ADAM.late
 
     @explain_foreign_arguments
     def __init__(
@@ -163,21 +157,6 @@ eps_mode, decay_mode : optional
         return bounds(
             float(hp.alpha), float(hp.final_lr), float(hp.gamma), self._start_alpha(), self.t
         )
-
-    def init_state(self, param: Any) -> None:
-        """Make the moments: zeros of the parameter's shape and dtype, float32 for half types.
-
-        Parameters
-        ----------
-        param : Parameter
-            The parameter.
-        """
-        if self._state is None:
-            # called from outside, before the first update
-            self._state = {}
-        state = self._state
-        for key in ADAM.needed(self.hyperparam):
-            state[key] = state_like(param.array)
 
     def serialize(self, serializer: Any) -> None:
         """Write or read `t`, the state and, with AdaBound, a first alpha that is not today's.
@@ -251,7 +230,7 @@ eps_mode, decay_mode : optional
             self._state = state
             return
         if any(is_half(value.dtype) for value in state.values() if is_array(value)):
-            state = {key: _widened(value) for key, value in state.items()}
+            state = {key: widened(value) for key, value in state.items()}
 
         step = self._step(param, peek_grad(param), state, coefficients)
         source = ArraySource([step], [])
@@ -338,67 +317,6 @@ eps_mode, decay_mode : optional
         if array.dtype.kind not in "biu" or not is_chainers(param):
             check_parameter(path, array)
 
-    def _written(self, param: Any) -> list[tuple[str, Any]]:
-        """Return what a step writes: the parameter, its master, and the moments."""
-        state = self._state or {}
-        moments = [(key, state[key]) for key in ADAM.state if key in state]
-        return [*super()._written(param), *moments]
-
-    def _ready_state(
-        self, param: Any, coefficients: Coefficients, trial: bool = False
-    ) -> dict[str, Any]:
-        """Return the state for the next step: the rule's own, or one that has what is missing."""
-        state = self._state
-        if state is None:
-            state = (
-                {key: state_like(param.array) for key in ADAM.state}
-                if trial
-                else self._new_state(param)
-            )
-        lacking = [key for key in ADAM.needed(coefficients) if key not in state]
-        late = self._late_state(param, state) if lacking else {}
-        return {**state, **late} if late else state
-
-    def _state_template(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return what the moments would be like, unless a subclass makes its own state."""
-        if overrides(self, "init_state", AdamRule):
-            return self._initial_state(param)
-        array = np.zeros(1, np.float32) if param is None or param.array is None else param.array
-        like = StateLike(array, computing_dtype(array.dtype) or array.dtype)
-        return dict.fromkeys(ADAM.needed(self.hyperparam), like), {}
-
-    def _initial_state(self, param: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return a new state, in float32 for half types whatever a subclass makes."""
-        state, gained = super()._initial_state(param)
-        return {key: _widened(value) for key, value in state.items()}, gained
-
-    def _new_state(self, param: Any) -> dict[str, Any]:
-        """Return a fresh state, in float32 for half types whatever a subclass makes."""
-        return {key: _widened(value) for key, value in super()._new_state(param).items()}
-
-    def _late_state(self, param: Any, state: dict[str, Any]) -> dict[str, Any]:
-        """Return the streams whose flag was switched on later, as zeros."""
-        if param is None or param.array is None:
-            return {}
-        needed = ADAM.needed(self.hyperparam)
-        lacking = [key for key in ADAM.late if key in needed and key not in state]
-        return {key: state_like(param.array) for key in lacking}
-
-    def _step(
-        self, param: Any, grad: Any, state: dict[str, Any], coefficients: Coefficients
-    ) -> Step:
-        """Name the arrays of one step."""
-        name = self.path or param.name or "param"
-        needed = ADAM.needed(coefficients)
-        lacking = [key for key in needed if key not in state]
-        if lacking:
-            raise ValueError(
-                f"parameter {name!r}: its rule's state lacks {', '.join(map(repr, lacking))}; put "
-                "the arrays back, or begin anew with rule.init_state(param) and rule.t = 0"
-            )
-        arrays = tuple([state[key] if key in needed else None for key in ADAM.state])
-        return Step(name, param.array, grad, arrays, coefficients)
-
     def _alpha(self) -> float:
         """Return alpha as a float."""
         alpha = self.hyperparam.alpha
@@ -440,10 +358,3 @@ def _steps_of(rules: Sequence[Any], params: Sequence[Any], trial: bool = False) 
     steps = RuleSteps(rules, params, trial=trial)
     steps.refresh([peek_grad(param) for param in params])
     return steps
-
-
-def _widened(value: Any) -> Any:
-    """Return state in float32 that a subclass has made in its parameter's half type."""
-    if is_array(value) and is_half(value.dtype):
-        return value.astype(np.float32)
-    return value

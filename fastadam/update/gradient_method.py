@@ -2,49 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-import sys
 import warnings
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, Self, cast
+from collections.abc import Callable
+from typing import Any, Self, cast
 
 import numpy as np
 
 from fastadam.algorithms.number import GREATEST_SCALE, LEAST_SCALE
-from fastadam.kernels.backend import (
-    CPU,
-    device_of,
-    wait_for,
-    zeros_like,
-)
-from fastadam.model._gradients import (
-    missing,
-)
+from fastadam.kernels.backend import CPU, device_of, wait_for, zeros_like
+from fastadam.model._gradients import missing
 from fastadam.model.parameter import peek_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer
 from fastadam.update.exclusive import exclusive
-from fastadam.update.folded import (
-    parts_of,
-)
-from fastadam.update.gradients import (
-    GradientStats,
-    PendingStats,
-)
+from fastadam.update.folded import parts_of
+from fastadam.update.gradients import GradientStats, PendingStats
 from fastadam.update.graph import Replay
 from fastadam.update.hooks import Hook
-from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
-from fastadam.update.loss_scale import LossScaling
+from fastadam.update.loss_scale_files import prepare_loss_scale, write_loss_scale
+from fastadam.update.lossfun import no_pair, without_graph
 from fastadam.update.making import make_update
 from fastadam.update.plan import UpdatePlan
 from fastadam.update.report import UpdateReport
 from fastadam.update.rule import UpdateRule
+from fastadam.update.ruled import RuledOptimizer
 from fastadam.update.target import ArrayTarget
 
-__all__ = ["GradientMethod", "check_hyperparam", "optional_hyperparams"]
+__all__ = ["GradientMethod"]
 
 
-class GradientMethod(LossScaling):
+class GradientMethod(RuledOptimizer):
     """Base class of optimizers that update every parameter from its gradient, by a rule.
 
     A subclass overrides `create_update_rule`.
@@ -80,20 +67,11 @@ class GradientMethod(LossScaling):
 
     _use_cleargrads = True
     _plan: UpdatePlan | None = None
-    # the parameters that have been given rules
-    _walked: dict[str, Any] | None = None
     _replay: Replay | None = None
     # all that have been captured: as long as a graph may be launched, what it reads must be there
     _graphs: tuple[Replay, ...] = ()
     # a report, or what one is to be made of
     _last: UpdateReport | tuple[Any, ...] | None = None
-    _use_fp32_update = False
-    # hyperparameters that the bag holds only where somebody has set them
-    _optional_hyperparams: ClassVar[frozenset[str]] = frozenset()
-
-    def __init__(self) -> None:
-        self.hyperparam = Hyperparameter()
-        self._known: list[Any] = []
 
     def __getstate__(self) -> dict[str, Any]:
         # a copy finds its own batches
@@ -115,10 +93,6 @@ class GradientMethod(LossScaling):
             nonfinite = found.nonfinite if looked else None if found is None else ()
             self._last = UpdateReport(t, skipped, nonfinite, norm, loss_scale, applied)
         return cast("UpdateReport | None", self._last)
-
-    def create_update_rule(self) -> Any:
-        """Return the rule that a parameter gets; a subclass says which."""
-        raise NotImplementedError(f"{type(self).__name__} must override create_update_rule")
 
     def setup(self, link: Any) -> Self:
         """Set the target and give every parameter a new rule.
@@ -223,18 +197,18 @@ class GradientMethod(LossScaling):
         loss = lossfun(*args, **kwds)
         if isinstance(loss, tuple) and len(loss) == 2:
             loss, grads = loss
-            loss = _without_graph(loss)
+            loss = without_graph(loss)
             make_update(self, _PARTS, grads, lent=True)
             return loss
         self._refresh()
         arrays = isinstance(self._targets, ArrayTarget)
         if arrays or not callable(getattr(loss, "backward", None)):
             raise TypeError(
-                _no_pair(loss) + ("" if arrays else "; or a loss with backward(), without them")
+                no_pair(loss) + ("" if arrays else "; or a loss with backward(), without them")
             )
         self._clear_gradients()
         loss.backward(loss_scale=self._loss_scale)
-        loss = _without_graph(loss)
+        loss = without_graph(loss)
         make_update(self, _PARTS)
         return loss
 
@@ -361,29 +335,6 @@ class GradientMethod(LossScaling):
         )
         self._use_cleargrads = use
 
-    def use_fp32_update(self, flag: bool = True) -> None:
-        """Keep float32 masters of half-precision parameters, and update these.
-
-        Each step is made on the float32 master and rounded to the parameter, so that small steps
-        add up instead of being rounded away. Float32 and float64 parameters are unaffected. May be
-        called before or after `setup`, at any time.
-
-        Parameters
-        ----------
-        flag : bool
-            False ends it: the masters are dropped.
-
-        See Also
-        --------
-        UpdateRule.use_fp32_update : The same for one parameter.
-        """
-        self._use_fp32_update = bool(flag)
-        if self._targets is not None:
-            for param in self._targets.parameters.values():
-                rule = getattr(param, "update_rule", None)
-                if rule is not None:
-                    rule.use_fp32_update(flag)
-
     def serialize(self, serializer: Any) -> None:
         """Write ``t``, ``epoch``, the rules' states and the loss scale, or read them.
 
@@ -406,7 +357,7 @@ class GradientMethod(LossScaling):
         """
         super().serialize(serializer)
         if not is_deserializer(serializer):
-            self._write_loss_scaling(serializer)
+            write_loss_scale(self, serializer)
 
     def prepare_load(self, serializer: Any) -> PreparedLoad:
         """Read and check counts, states and the loss scale; nothing changes yet.
@@ -422,111 +373,8 @@ class GradientMethod(LossScaling):
             What its ``commit()`` is going to change.
         """
         prepared = super().prepare_load(serializer)
-        self._prepare_loss_scaling(prepared, serializer)
+        prepare_loss_scale(self, prepared, serializer)
         return prepared
-
-    def set_hyperparam(self, which: str | Callable[[str, Any], object], **values: Any) -> list[str]:
-        """Override hyperparameters for some of the parameters.
-
-        Parameters
-        ----------
-        which : str or callable
-            A glob over paths, such as ``'*/b'``, or a predicate called with path and parameter.
-        **values
-            The hyperparameters to set on the matching parameters' rules. They no longer follow
-            the optimizer's.
-
-        Returns
-        -------
-        list of str
-            The paths that matched.
-
-        Raises
-        ------
-        ValueError
-            If nothing matched, or a matching parameter has no rule.
-        TypeError
-            If a name is no hyperparameter, or none is given; if Adam is given a value that is no
-            number.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> import fastadam
-        >>> opt = fastadam.AdamW(weight_decay_rate=1e-4)
-        >>> _ = opt.setup({'l1': {'W': np.zeros((2, 3)), 'b': np.zeros(3)}})
-        >>> opt.set_hyperparam('*/b', weight_decay_rate=0)
-        ['l1/b']
-        """
-        if not values:
-            raise TypeError("set_hyperparam needs a hyperparameter to set, as name=value")
-        known = self.hyperparam.get_dict()
-        # by their own names: an alias may be called otherwise
-        own: dict[str, Any] = {}
-        for name, value in values.items():
-            alias = getattr(type(self), name, None)
-            if isinstance(alias, HyperparameterProxy):
-                own[alias._attr_name] = value
-            elif name in known:
-                own[name] = value
-            else:
-                raise TypeError(self._no_hyperparam(name))
-        parameters = self.parameters
-        paths = parameters.matching(which)
-        rules = [parameters[path].update_rule for path in paths]
-        if None in rules:
-            raise ValueError(f"parameter {paths[rules.index(None)]!r} has no update rule")
-        for rule in rules:
-            others = {**rule.hyperparam.get_dict(), **own}
-            for name, value in own.items():
-                self._check_hyperparam(name, value, f"set_hyperparam({name}=...)", others)
-        for rule in rules:
-            # modes first: what a number may be depends on them
-            for name, value in sorted(own.items(), key=lambda item: not item[0].endswith("_mode")):
-                setattr(rule.hyperparam, name, value)
-        return paths
-
-    def _no_hyperparam(self, name: str) -> str:
-        """Say that there is no such hyperparameter."""
-        return (
-            f"{type(self).__name__} has no hyperparameter {name!r}; "
-            f"there are: {', '.join(self.hyperparam.get_dict())}"
-        )
-
-    def _check_hyperparam(
-        self, name: str, value: Any, door: str = "", others: Mapping[str, Any] | None = None
-    ) -> None:
-        """Refuse a value that a hyperparameter cannot have beside others; any is good here."""
-
-    def _hooked_parameters(self) -> list[Any]:
-        """Return the parameters whose rule is there and enabled."""
-        return [
-            param
-            for param in self._present().values()
-            if (rule := getattr(param, "update_rule", None)) is not None
-            and getattr(rule, "enabled", True)
-        ]
-
-    def _refresh(self) -> None:
-        """Walk the target, and give rules to the parameters that are new."""
-        super()._refresh()
-        parameters = self._set_up().parameters
-        if parameters is self._walked:
-            return
-        known = {id(param) for param in self._known}
-        if len(known) == len(parameters) and all(id(p) in known for p in parameters.values()):
-            self._walked = parameters
-            return
-        for path, param in parameters.items():
-            # a rule of None in a parameter that is known was set by hand, and stays
-            if id(param) not in known and getattr(param, "update_rule", None) is None:
-                rule = param.update_rule = self.create_update_rule()
-                if isinstance(rule, UpdateRule):
-                    rule.path = path
-                if self._use_fp32_update:
-                    rule.use_fp32_update()
-        self._known = list(parameters.values())
-        self._walked = parameters
 
     def _clear_gradients(self) -> None:
         """Make room for the gradients of a backward pass."""
@@ -546,40 +394,3 @@ class GradientMethod(LossScaling):
 
 # The parts of an update as they are here, not as they may be patched.
 _PARTS = parts_of(GradientMethod)
-
-
-def _no_pair(returned: Any) -> str:
-    """Say what a loss function returned, and what is wanted of it."""
-    what = "the loss function returned "
-    if returned is None:
-        return f"{what}None: did it forget its return? Return the pair (loss, gradients)"
-    if isinstance(returned, list):
-        return f"{what}a list of {len(returned)}; return a tuple, the pair (loss, gradients)"
-    if isinstance(returned, tuple):
-        return (
-            f"{what}a tuple of {len(returned)}; return the pair (loss, gradients); what else there "
-            "is goes with the loss, and comes back with it: ((loss, more), gradients)"
-        )
-    return (
-        f"{what}{type(returned).__name__} without gradients; return the pair (loss, gradients), as "
-        "value_and_grad does"
-    )
-
-
-def _without_graph(loss: Any) -> Any:
-    """Return one of Chainer's variables as a new one with its value; others as they are."""
-    chainer = sys.modules.get("chainer")
-    # a copy has a node of its own, which nothing has computed
-    return copy.copy(loss) if isinstance(loss, getattr(chainer, "Variable", ())) else loss
-
-
-def optional_hyperparams(optimizer: GradientMethod) -> frozenset[str]:
-    """Return the names of hyperparameters that are there only where they have been set."""
-    return optimizer._optional_hyperparams
-
-
-def check_hyperparam(
-    optimizer: GradientMethod, name: str, value: Any, door: str, others: Mapping[str, Any]
-) -> None:
-    """Refuse what a hyperparameter cannot be beside others; `door` says where it comes from."""
-    optimizer._check_hyperparam(name, value, door, others)

@@ -12,8 +12,6 @@ import numpy as np
 from fastadam.algorithms.number import check_loss_scale, number
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.model.parameter import peek_grad
-from fastadam.serializers.prepared import PreparedLoad
-from fastadam.serializers.protocol import optional_child, optional_number, stored_entry
 from fastadam.update.gradients import (
     GradientStats,
     PendingStats,
@@ -23,18 +21,10 @@ from fastadam.update.gradients import (
 )
 from fastadam.update.optimizer import Optimizer
 
-__all__ = ["MISSING_GRADIENTS", "ON_NONFINITE", "LossScaling", "note_norm", "prepare_no_scale"]
+__all__ = ["MISSING_GRADIENTS", "ON_NONFINITE", "LossScaling", "note_norm"]
 
 MISSING_GRADIENTS = ("zeros", "skip")
 ON_NONFINITE = ("propagate", "skip", "raise")
-
-# What files hold of a loss scale, where there is one, under ``fastadam/``.
-_ENTRIES = (
-    "loss_scale",
-    "loss_scale_dynamic",
-    "loss_scale_multiplier",
-    "loss_scale_nonfinite_ever",
-)
 
 # Half-precision gradients are often too small for their type. A loss multiplied by a scale gives
 # gradients multiplied by it; the update divides them again, in float32.
@@ -333,59 +323,6 @@ class LossScaling(Optimizer):
                 "updated. on_nonfinite = 'skip' would pass over such updates"
             )
 
-    def _write_loss_scaling(self, serializer: Any) -> None:
-        """Write the loss scale, where there is one, under keys that Chainer does not read."""
-        if self._loss_scale is None:
-            return
-        child = serializer["fastadam"]
-        child("loss_scale", float(self._loss_scale))
-        child("loss_scale_dynamic", bool(self._loss_scaling_is_dynamic))
-        child("loss_scale_multiplier", float(self._loss_scaling_multiplier))
-        child("loss_scale_nonfinite_ever", bool(self._loss_scaling_isnan_ever))
-
-    def _prepare_loss_scaling(self, prepared: PreparedLoad, serializer: Any) -> None:
-        """Read and check the loss scale, if the file has one."""
-        child = optional_child(serializer, "fastadam")
-        numbers = {name: optional_number(child, name) for name in _ENTRIES}
-        if set(numbers.values()) == {None}:
-            return
-        # they are written together: one that is missing is missed as any other value
-        for name, number_of in numbers.items():
-            if number_of is None:
-                stored_entry(child, name, 0.0)
-        scale, dynamic, multiplier, ever = numbers.values()
-        if scale is None:
-            return
-        check_loss_scale(scale, "the loss scale in the file")
-        flags = {}
-        for name, flag in (("dynamic", dynamic), ("nonfinite_ever", ever)):
-            if flag not in (None, 0, 1):
-                raise ValueError(f"loss_scale_{name} is {flag} in the file, and no truth value")
-            flags[name] = bool(flag)
-        multiplier = 1.0 if multiplier is None else multiplier
-        if not 1 <= multiplier <= 2:
-            raise ValueError(
-                f"the loss scale in the file grows by the factor {multiplier} with each update; it "
-                "must be from 1 to 2"
-            )
-        self._prepare_scale(prepared, scale, flags["dynamic"], multiplier, flags["nonfinite_ever"])
-
-    def _prepare_scale(
-        self,
-        prepared: PreparedLoad,
-        scale: float | None,
-        dynamic: bool = False,
-        multiplier: float | None = None,
-        ever: bool = False,
-    ) -> None:
-        """Let a load set the loss scale, or switch scaling off."""
-        prepared.attribute(self, "_loss_scale", scale)
-        prepared.attribute(self, "_loss_scaling_is_dynamic", dynamic)
-        if multiplier is not None:
-            prepared.attribute(self, "_loss_scaling_multiplier", multiplier)
-        prepared.attribute(self, "_loss_scaling_isnan_ever", ever)
-        prepared.attribute(self, "_loss_scaling_isnan", False)
-
 
 def _computing(params: Iterable[Any]) -> Iterator[np.dtype[Any]]:
     """Yield the dtypes that the steps of parameters are computed in."""
@@ -400,8 +337,3 @@ def note_norm(optimizer: Any, hook: Any, norm: float | None, sums: Any) -> None:
     """Tell an optimizer what a hook that clips has found: the norm, or the sums on a GPU."""
     if isinstance(optimizer, LossScaling):
         optimizer._note_norm(hook, norm, sums)
-
-
-def prepare_no_scale(prepared: PreparedLoad, optimizer: LossScaling) -> None:
-    """Take over, when a load is made, that the loss of an optimizer is not scaled."""
-    optimizer._prepare_scale(prepared, None)

@@ -9,30 +9,25 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from itertools import repeat
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from fastadam.files.names import check_key, plain
+from fastadam.files.names import plain
 from fastadam.kernels._noted import Noted
-from fastadam.kernels.arrays import refuse_masked
-from fastadam.kernels.backend import beside, copy_into, is_array
-from fastadam.kernels.dtypes import computing_dtype
+from fastadam.kernels.backend import copy_into, is_array
 from fastadam.kernels.memory import extents, first_sharing, reach_into_another
 from fastadam.model.parameter import Parameter
-from fastadam.update._tree import CHANGED, DEEPEST, MOVED, SAME, TreeSpec, by_path, others
+from fastadam.update._tree import CHANGED, MOVED, SAME, TreeSpec, by_path, others
 from fastadam.update.noted_links import noted_links
+from fastadam.update.paths import added, advice, check_keys, leaves_of, matched
 from fastadam.update.ties import memory_of, replaced, ties
 
 __all__ = ["ArrayTarget", "LinkTarget", "Target", "as_target"]
 
 Array = npt.NDArray[Any]
-
-# The path of the parameter when the target is one array.
-SINGLE = "param"
 
 # Sets an attribute in C, where no Ctrl-C comes in between.
 _set = object.__setattr__
@@ -169,7 +164,7 @@ class LinkTarget(Target):
                 "the gradients of a link are a mapping from path to array, such as "
                 f"{{{next(iter(self.parameters), 'l1/W')!r}: ...}}, not {type(grads).__name__}"
             )
-        _check_keys("the gradients", self.parameters, {plain(k).strip("/") for k in grads})
+        check_keys("the gradients", self.parameters, {plain(k).strip("/") for k in grads})
         return {plain(path).strip("/"): grad for path, grad in grads.items()}
 
 
@@ -218,9 +213,9 @@ class ArrayTarget(Target):
 
     def _walk(self) -> None:
         """Look at everything anew."""
-        deque(_leaves(self.tree, ""), 0)  # what cannot be a target is refused by name
+        deque(leaves_of(self.tree, ""), 0)  # what cannot be a target is refused by name
         shape = TreeSpec(self.tree)
-        leaves = list(_leaves(self.tree, ""))
+        leaves = list(leaves_of(self.tree, ""))
         if not leaves:
             raise ValueError("the optimization target holds no array, so there is nothing to train")
         found = dict(leaves)
@@ -291,7 +286,7 @@ class ArrayTarget(Target):
         # a copy has other arrays: it is to walk the tree
         state = {**self.__dict__, "_shape": None, "_arrays": {}}
         with contextlib.suppress(TypeError, ValueError):
-            state["_ties"] = ties(_leaves(self.tree, ""))
+            state["_ties"] = ties(leaves_of(self.tree, ""))
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -299,13 +294,13 @@ class ArrayTarget(Target):
         tied = state.pop("_ties", {})
         self.__dict__.update(state)
         if tied:
-            arrays = dict(_leaves(self.tree, ""))
+            arrays = dict(leaves_of(self.tree, ""))
             views = {path: arrays[first][...] for path, first in tied.items()}
             self.tree = replaced(self.tree, views, "")
 
     def gradients(self, grads: Any) -> dict[str, Any]:
         """Match gradients in the target's structure; add up those of an array given twice."""
-        return self._added(dict(_matched(self.tree, grads, "")))
+        return self._added(dict(matched(self.tree, grads, "")))
 
     def _added(self, found: dict[str, Any]) -> dict[str, Any]:
         """Add up the gradients of an array that is there twice, from those of all paths."""
@@ -313,7 +308,7 @@ class ArrayTarget(Target):
             more = found.pop(path)
             if more is not None:
                 one = found[first]
-                found[first] = more if one is None else _sum(path, one, more)
+                found[first] = more if one is None else added(path, one, more)
         return found
 
 
@@ -333,112 +328,7 @@ def as_target(obj: Any) -> Target:
         raise TypeError(
             "the optimization target must be a link that holds the parameter, or its array"
         )
-    raise TypeError(_advice("the optimization target", obj))
-
-
-def _advice(what: str, obj: Any) -> str:
-    """Say what to give instead of something that cannot be trained in place."""
-    kind = f"{type(obj).__module__}.{type(obj).__qualname__}"
-    if isinstance(obj, (bool, int, float, complex, np.generic)):
-        return (
-            f"{what} is the number {obj!r}, which cannot be updated in place; "
-            "make it an array: numpy.array(...)"
-        )
-    if hasattr(obj, "__jax_array__") or kind.startswith("jax"):
-        return (
-            f"{what} is a JAX array, which cannot be updated in place; keep the parameters as "
-            "NumPy arrays, numpy.array(x), and hand these to your JAX functions"
-        )
-    if kind.startswith("torch."):
-        where = getattr(getattr(obj, "device", None), "type", "cpu")
-        memory = "x.detach().numpy()" if where == "cpu" else "cupy.from_dlpack(x.detach())"
-        library = "NumPy" if where == "cpu" else "CuPy"
-        return f"{what} is a {kind}; give its memory as a {library} array: {memory}"
-    return (
-        f"{what} must be a link, an object with params(), a NumPy array, a CuPy array, or a dict "
-        f"or list of arrays, not {kind}"
-    )
-
-
-def _leaves(tree: Any, path: str, above: tuple[int, ...] = ()) -> Iterator[tuple[str, Array]]:
-    """Yield (path, array) for every array in a nesting of dicts and lists."""
-    if is_array(tree):
-        refuse_masked(f"parameter {path or SINGLE!r}", tree)
-        yield path or SINGLE, tree
-        return
-    if id(tree) in above:
-        raise ValueError(f"{path!r} in the target is a {type(tree).__name__} that contains itself")
-    if len(above) == DEEPEST:
-        where = f"{path[:40]}..." if len(path) > 40 else path
-        raise ValueError(
-            f"the target is nested deeper than {DEEPEST} dicts and lists, at {where!r}"
-        )
-    above = (*above, id(tree))
-    if isinstance(tree, dict):
-        at = repr(path) if path else "the target"
-        for key, child in tree.items():
-            if not isinstance(key, str):
-                raise TypeError(f"keys must be str, and the key {key!r} in {at} is not")
-            if not key or "/" in key:
-                reason = "contains '/', which separates the parts of a path" if key else "is empty"
-                raise ValueError(f"the key {key!r} in {at} {reason}; rename it")
-            name = check_key(key)
-            yield from _leaves(child, f"{path}/{name}" if path else name, above)
-    elif isinstance(tree, (list, tuple)):
-        for i, child in enumerate(tree):
-            yield from _leaves(child, f"{path}/{i}" if path else str(i), above)
-    else:
-        raise TypeError(_advice(f"parameter {path!r}", tree))
-
-
-def _matched(tree: Any, grads: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield (path, gradient) for every array of the tree."""
-    where = f"the gradients at {path!r}" if path else "the gradients"
-    if is_array(tree):
-        yield path or SINGLE, grads
-    elif grads is None:
-        for child, _ in _leaves(tree, path):
-            yield child, None
-    elif isinstance(tree, dict):
-        if not isinstance(grads, Mapping):
-            raise ValueError(f"{where} must be a dict like the target, not {type(grads).__name__}")
-        _check_keys(where, tree, grads)
-        for key, child in tree.items():
-            name = check_key(key)
-            yield from _matched(child, grads[key], f"{path}/{name}" if path else name)
-    else:
-        if not isinstance(grads, (list, tuple)):
-            raise ValueError(f"{where} must be a list like the target, not {type(grads).__name__}")
-        if len(grads) != len(tree):
-            raise ValueError(f"{where}: {len(tree)} expected, one per parameter, got {len(grads)}")
-        for i, child in enumerate(tree):
-            yield from _matched(child, grads[i], f"{path}/{i}" if path else str(i))
-
-
-def _sum(path: str, one: Any, more: Any) -> Array:
-    """Add the gradients of an array that is there twice; half types in float32."""
-    a, b = (each if is_array(each) else np.asarray(each) for each in (one, more))
-    if a.shape != b.shape:
-        raise ValueError(
-            f"the gradients of the array at {path!r}, which is there twice, have the shapes "
-            f"{a.shape} and {b.shape}"
-        )
-    with np.errstate(all="ignore"), beside(a):
-        total: Array = a.astype(computing_dtype(a.dtype) or a.dtype, copy=False) + b
-    return total
-
-
-def _check_keys(where: str, expected: Any, given: Any) -> None:
-    """Refuse gradients that lack keys or have others; name all of them."""
-    missing = [key for key in expected if key not in given]
-    extra = sorted(str(key) for key in given if key not in expected)
-    problems = [f"missing {', '.join(map(repr, missing))}"] if missing else []
-    problems += [f"unknown {', '.join(map(repr, extra))}"] if extra else []
-    if problems:
-        raise ValueError(
-            f"{where} do not fit the parameters: {'; '.join(problems)}. "
-            "For a parameter without a gradient, give None"
-        )
+    raise TypeError(advice("the optimization target", obj))
 
 
 def _refuse_overlaps(arrays: Mapping[str, Array]) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastadam
-from fastadam.update import target as targets
+from fastadam.update import paths
 from fastadam.update._tree import CHANGED, MOVED, SAME, TreeSpec
 from fastadam.update.target import ArrayTarget, LinkTarget
 
@@ -233,10 +233,10 @@ def test_a_look_finds_what_a_new_walk_finds(data: Any) -> None:
     except ValueError:
         return
     for _ in range(4):
-        before = dict(targets._leaves(tree, ""))
+        before = dict(paths.leaves_of(tree, ""))
         known = dict(target.parameters)
         changes(data, tree)
-        leaves = dict(targets._leaves(tree, ""))
+        leaves = dict(paths.leaves_of(tree, ""))
         as_before = list(leaves) == list(before) and all(leaves[p] is a for p, a in before.items())
         if not leaves:
             return
@@ -298,7 +298,7 @@ def test_no_call_for_each_array(make: Callable[[int], Any]) -> None:
         replaced(tree, np.copy)
         counts.append(calls(target.refresh))
         assert target.unchanged()
-        assert param.array is next(targets._leaves(tree, ""))[1]
+        assert param.array is next(paths.leaves_of(tree, ""))[1]
         found.append(counts)
     assert found[0] == found[1]
     assert max(found[0]) <= 10
