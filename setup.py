@@ -57,6 +57,7 @@ INCLUDED = {
     "_source": ("cpu/_tensors.pxd", "_source.pxd"),
     "gpu._tensors": ("cpu/_tensors.pxd", "_source.pxd"),
     "update._rule_source": ("cpu/_tensors.pxd", "_source.pxd"),
+    "_commit": ("_copies.pxi", "_effect.pxi"),
 }
 
 # Extensions that read NumPy's arrays.

@@ -13,6 +13,8 @@ from pathlib import Path
 REQUIRED = (
     "LICENSE",
     "README.md",
+    "fastadam/kernels/_copies.pxi",
+    "fastadam/kernels/_effect.pxi",
     "fastadam/kernels/cpu/_step.pyx",
     "fastadam/kernels/cpu/_step_avx2.pyx",
     "fastadam/kernels/cpu/_step_avx512.pyx",

@@ -44,6 +44,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("smoke")
 
 
+@pytest.fixture(params=["npz", "h5"])
+def suffix(request: pytest.FixtureRequest) -> str:
+    """Each kind of file that there is a library for."""
+    if request.param == "h5":
+        pytest.importorskip("h5py", reason="h5py is not installed")
+    return str(request.param)
+
+
+@pytest.fixture
+def path(suffix: str, tmp_path: Path) -> Path:
+    """A name for a file of each kind."""
+    return tmp_path / f"run.{suffix}"
+
+
 @pytest.fixture
 def case() -> Callable[..., AbstractContextManager[None]]:
     """Return a context that adds the case of a loop to what fails within: ``with case(n=n):``."""

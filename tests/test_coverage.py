@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -198,9 +200,9 @@ to_cpu reference test_device.py::test_parameters_old_methods
 to_gpu reference test_device.py::test_parameters_old_methods
 """,
     "Files": """
-save_npz files test_npz.py::test_round_trip
+save_npz files test_formats.py::test_round_trip
 load_npz files test_serialize_optimizer.py::test_ignored_names
-NpzDeserializer reference test_npz.py::test_scalars
+NpzDeserializer reference test_formats.py::test_scalars
 NpzDeserializer.npz reference test_npz.py::test_deserializer_takes_a_mapping
 NpzDeserializer.path reference test_npz.py::test_children_keep_the_settings
 NpzDeserializer.strict reference test_npz.py::test_children_keep_the_settings
@@ -209,8 +211,8 @@ PreparedLoad reference test_all_or_nothing.py::test_two_phases_of_users_classes
 DictionarySerializer reference test_dictionary.py::test_paths
 DictionarySerializer.target reference test_dictionary.py::test_paths
 DictionarySerializer.path reference test_dictionary.py::test_paths
-save_hdf5 files test_hdf5.py::test_every_value_survives_in_a_link
-load_hdf5 files test_hdf5.py::test_not_strict_keeps_what_is_missing
+save_hdf5 files test_formats.py::test_every_value_survives_in_a_link
+load_hdf5 files test_formats.py::test_not_strict_keeps_what_is_missing
 HDF5Serializer files test_hdf5.py::test_serializers_on_a_group
 HDF5Serializer.group reference test_hdf5.py::test_serializers_on_a_group
 HDF5Serializer.compression reference test_hdf5.py::test_serializers_on_a_group
@@ -362,33 +364,24 @@ def chainers_part(signature: inspect.Signature) -> str:
     return f"({', '.join(shown)})"
 
 
-@pytest.mark.parametrize("documented", CONSTRUCTORS, ids=lambda cls: cls.__name__)
-def test_constructors(documented: Any) -> None:
-    assert chainers_part(inspect.signature(documented)) == CONSTRUCTORS[documented]
-    assert documented.__name__ in NAMES
+def test_signatures() -> None:
+    documented = CONSTRUCTORS | CALLS
+    assert {obj: chainers_part(inspect.signature(obj)) for obj in documented} == documented
+    named = [obj for obj in documented if not obj.__qualname__.startswith("UpdateRule.")]
+    assert {obj.__name__ for obj in named} <= set(NAMES)
 
 
-@pytest.mark.parametrize("documented", CALLS, ids=lambda function: function.__qualname__)
-def test_calls(documented: Any) -> None:
-    assert chainers_part(inspect.signature(documented)) == CALLS[documented]
-    if not documented.__qualname__.startswith("UpdateRule"):
-        assert documented.__name__ in NAMES
+def test_attributes() -> None:
+    opt = fastadam.Adam()
+    missing = [n for n in ATTRIBUTES if not hasattr(fastadam.Adam, n) and not hasattr(opt, n)]
+    assert missing == []
+    assert set(ATTRIBUTES) <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", ATTRIBUTES)
-def test_attributes(name: str) -> None:
-    assert hasattr(fastadam.Adam, name) or hasattr(fastadam.Adam(), name)
-    assert name in NAMES
-
-
-@pytest.mark.parametrize(
-    "module",
-    [fastadam.optimizers, optimizer_hooks, serializers],
-    ids=lambda module: module.__name__,
-)
-def test_public_names(module: Any) -> None:
+def test_public_names() -> None:
     helpers = {"is_deserializer", "serialize"}
-    assert set(module.__all__) - helpers <= set(NAMES)
+    for module in (fastadam.optimizers, optimizer_hooks, serializers):
+        assert set(module.__all__) - helpers <= set(NAMES)
 
 
 def test_names_are_in_one_row() -> None:
@@ -466,26 +459,33 @@ def reference() -> set[str]:
 REFERENCE = reference()
 
 
-@pytest.mark.parametrize("name", HOOKS)
-def test_hooks_keep_their_arguments(name: str) -> None:
-    hook = getattr(optimizer_hooks, name)(**HOOKS[name])
-    for argument, value in HOOKS[name].items():
-        assert getattr(hook, argument) is value
-        assert f"{name}.{argument}" in NAMES
+def test_hooks_keep_their_arguments() -> None:
+    for name, arguments in HOOKS.items():
+        hook = getattr(optimizer_hooks, name)(**arguments)
+        for argument, value in arguments.items():
+            assert getattr(hook, argument) is value
+            assert f"{name}.{argument}" in NAMES
 
 
-@pytest.mark.parametrize(("name", "page", "file", "test"), ROWS, ids=NAMES)
-def test_rows(name: str, page: str, file: str, test: str) -> None:
-    assert there(name)
-    last = name.rpartition(".")[2]
-    if page == "reference":
-        assert last in REFERENCE
-    else:
-        text = (DOCS / f"{page}.rst").read_text(encoding="utf-8")
-        assert re.search(rf"\b{last}\b", text) or name.startswith("__")
+@functools.cache
+def names_in(file: str) -> set[str]:
+    """The functions of a file of tests, of which there is one of this name."""
     (path,) = TESTS.rglob(file)
     tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    assert test in {node.name for node in tree if isinstance(node, ast.FunctionDef)}
+    return {node.name for node in tree if isinstance(node, ast.FunctionDef)}
+
+
+def test_rows(case: Callable[..., Any]) -> None:
+    pages = {page: (DOCS / f"{page}.rst").read_text(encoding="utf-8") for _, page, *_ in ROWS}
+    for name, page, file, test in ROWS:
+        with case(name=name, page=page, file=file, test=test):
+            assert there(name)
+            last = name.rpartition(".")[2]
+            if page == "reference":
+                assert last in REFERENCE
+            else:
+                assert re.search(rf"\b{last}\b", pages[page]) or name.startswith("__")
+            assert test in names_in(file)
 
 
 if __name__ == "__main__":

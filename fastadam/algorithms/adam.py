@@ -12,7 +12,7 @@ With gradient ``g`` at step ``t = 1, 2, ...``, each operation rounded once, in t
 The scalars are computed in float64 by ``coefficients`` and rounded once to the type of the
 computation. The formula is spelled three times, with the same names: in array operations
 (``kernels/reference.py``), for the CPU (``kernels/cpu/_step.pyx``) and in CUDA
-(``kernels/gpu/source.py``).
+(``kernels/gpu/source_adam.py``).
 """
 
 from __future__ import annotations

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
-import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from fastadam.bench.cases import Case, Tensor
 from fastadam.cli.extras import load
+from fastadam.files import npz
+from fastadam.files.errors import CheckpointError
 from fastadam.kernels.dtypes import computing_dtype
 
 __all__ = ["UnreadableModel", "read_model"]
@@ -22,9 +21,6 @@ _SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "b
 
 # NumPy has no name for bfloat16 and writes it as two raw bytes.
 _RAW_BFLOAT16 = np.dtype("V2")
-
-# A header is some hundred bytes; so much of an array's file is read.
-_LONGEST_HEADER = 10_000
 
 
 class UnreadableModel(Exception):
@@ -84,40 +80,20 @@ _Found = tuple[str, tuple[int, ...], str | None, str]
 
 
 def _npz(path: Path) -> list[_Found]:
-    """Read the headers inside a zip file of .npy files."""
+    """Read the headers of the arrays in an npz file."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            found = []
-            for info in archive.infolist():
-                if info.filename.endswith(".npy"):
-                    with archive.open(info) as member:
-                        shape, dtype = _npy_header(member, f"{path}: {info.filename}")
-                    name = info.filename.removesuffix(".npy")
-                    found.append((name, shape, _stepped(dtype), str(dtype)))
-            return found
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        # the latter two: compressed in an unknown way, encrypted
+        with npz.opened(path) as reader:
+            headers = [(key, reader.header(key)) for key in list(reader.keys())]
+    except CheckpointError as error:
         raise UnreadableModel(f"{path}: not an .npz file that can be read: {error}") from error
-
-
-def _npy_header(member: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Read the header at the beginning of an .npy file; nothing is unpickled."""
-    start = io.BytesIO(member.read(_LONGEST_HEADER))
-    try:
-        version = np.lib.format.read_magic(start)
-        if version == (1, 0):
-            header = np.lib.format.read_array_header_1_0(start, max_header_size=_LONGEST_HEADER)
-        elif version == (2, 0):
-            header = np.lib.format.read_array_header_2_0(start, max_header_size=_LONGEST_HEADER)
-        else:
-            raise ValueError(f"version {version[0]}.{version[1]} of its format is not known")
-    except ValueError as error:
-        reason = str(error).partition("\n")[0]
-        raise UnreadableModel(f"{where}: its header cannot be read: {reason}") from error
-    shape, _, dtype = header
-    if any(n < 0 for n in shape):
-        raise UnreadableModel(f"{where}: its header has the impossible shape {shape}")
-    return shape, dtype
+    found = []
+    for key, header in headers:
+        if header is not None:
+            shape, _, dtype = header
+            if any(n < 0 for n in shape):
+                raise UnreadableModel(f"{path}: {key!r} has the impossible shape {shape}")
+            found.append((key, shape, _stepped(dtype), str(dtype)))
+    return found
 
 
 def _stepped(dtype: np.dtype[Any]) -> str | None:

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastadam.bench.contender import Contender, NotComparable, Unavailable, check
-from fastadam.bench.device import Cpu, Cuda
+from fastadam.bench.device import Cpu
 from fastadam.bench.settings import VARIANTS
 from fastadam.cli.extras import MissingExtra
 
 __all__ = ["CONTENDERS", "OURS", "LeftOut", "Roster"]
 
-# On the CPU; those on a GPU are a device's.
 CONTENDERS = Cpu.contenders
 OURS = ("fastadam", "fastadam-link")
 
@@ -32,12 +31,12 @@ class Roster:
     ----------
     names : sequence of str
         Of the device's contenders.
-    device : Cpu or Cuda, optional
-        Where they are: on the CPU by default.
+    device : Cpu, optional
+        Where they are; whatever has the same methods.
 
     Attributes
     ----------
-    device : Cpu or Cuda
+    device : Cpu
         Where they are.
     versions : dict of str to str
         Of the libraries that are here, by contender.
@@ -45,7 +44,7 @@ class Roster:
         One for every contender and reason.
     """
 
-    def __init__(self, names: Sequence[str], device: Cpu | Cuda | None = None) -> None:
+    def __init__(self, names: Sequence[str], device: Cpu | None = None) -> None:
         self.device = device or Cpu()
         self.versions: dict[str, str] = {}
         self.left_out: list[LeftOut] = []

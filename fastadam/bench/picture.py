@@ -1,17 +1,19 @@
-"""The benchmark's picture: times beside the memory floor, and the time of an element by size."""
+"""The benchmark's picture: times beside the memory floor."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fastadam.bench.report import microseconds
+from fastadam.bench.report import microseconds, where
 from fastadam.cli.extras import load
 
-__all__ = ["check_matplotlib", "save_picture"]
+__all__ = ["GREY", "STYLES", "Panel", "check_matplotlib", "clean", "plain_ticks", "save_picture"]
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart, and a mark each.
-_STYLES = {
+STYLES = {
     "fastadam": ("#d55e00", "o"),
     "fastadam-link": ("#d55e00", "D"),
     "fastadam-graph": ("#d55e00", "D"),
@@ -23,8 +25,7 @@ _STYLES = {
     "deepspeed": ("#cc79a7", "X"),
     "chainer": ("#000000", "*"),
 }
-_GREY = "#666666"
-_LINES = {1: "-", 100: "--", 10_000: ":"}
+GREY = "#666666"
 
 
 def check_matplotlib() -> None:
@@ -32,7 +33,11 @@ def check_matplotlib() -> None:
     load("bench", "matplotlib.figure")
 
 
-def save_picture(path: Path, result: dict[str, Any]) -> None:
+# The height in inches and what draws into its axes.
+Panel = tuple[float, Callable[[Any], None]]
+
+
+def save_picture(path: Path, result: dict[str, Any], more: Sequence[Panel] = ()) -> None:
     """Draw what was measured into a PNG file.
 
     Parameters
@@ -40,32 +45,34 @@ def save_picture(path: Path, result: dict[str, Any]) -> None:
     path : pathlib.Path
         The file to write.
     result : dict
-        The command's result. Ratios, the chain, the host's cost and sweeps are drawn.
+        The command's result, of which ratios and the host's cost are drawn.
+    more : sequence of Panel
+        What else is drawn, below.
     """
     # without pyplot: no display is looked for, and the user's backend is left alone
-    measured = result["results"]
-    rows = [row for what in ("ratios", "host") for row in measured.get(what, ())]
-    sweeps = measured.get("sweep", [])
-    heights = ([1.2 + 0.6 * len(rows)] if rows else []) + [4.6] * len(sweeps)
+    rows = [row for what in ("ratios", "host") for row in result["results"].get(what, ())]
+    panels: list[Panel] = []
+    if rows:
+        panels.append((1.2 + 0.6 * len(rows), partial(_draw_ratios, rows)))
+    panels += more
+    heights = [height for height, _ in panels]
     figure = load("bench", "matplotlib.figure").Figure(
         figsize=(9, sum(heights) + 0.6 or 1.0), layout="constrained"
     )
-    panels = figure.subplots(len(heights), squeeze=False, height_ratios=heights) if heights else []
-    axes = [panel for (panel,) in panels]
-    if rows:
-        _draw_ratios(axes.pop(0), rows)
-    for panel, sweep in zip(axes, sweeps, strict=True):
-        _draw_sweep(panel, sweep)
+    if panels:
+        axes = figure.subplots(len(panels), squeeze=False, height_ratios=heights)
+        for (panel,), (_, draw) in zip(axes, panels, strict=True):
+            draw(panel)
     made_on = result["made_on"]
     figure.supxlabel(
         f"{made_on.get('gpu', made_on['cpu'])}, {made_on['cpus']} CPUs, {made_on['date']}",
         fontsize=8,
-        color=_GREY,
+        color=GREY,
     )
     figure.savefig(path, format="png", dpi=130)
 
 
-def _draw_ratios(axes: Any, rows: list[dict[str, Any]]) -> None:
+def _draw_ratios(rows: list[dict[str, Any]], axes: Any) -> None:
     """Draw a line of marks for every row: how far each contender is from the floor."""
     shown: set[str] = set()
     for y, row in enumerate(rows):
@@ -74,7 +81,7 @@ def _draw_ratios(axes: Any, rows: list[dict[str, Any]]) -> None:
         for name, times in row["times_us"].items():
             if name == "floor":
                 continue
-            colour, mark = _STYLES[name]
+            colour, mark = STYLES[name]
             axes.plot([times["q1"] / floor, times["q3"] / floor], [y, y], color=colour, zorder=1)
             axes.plot(
                 times["median"] / floor,
@@ -91,73 +98,20 @@ def _draw_ratios(axes: Any, rows: list[dict[str, Any]]) -> None:
     axes.set_yticks(range(len(rows)), [_label(row) for row in rows], fontsize=8)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xscale("log")
-    _plain_ticks(axes.xaxis)
+    plain_ticks(axes.xaxis)
     axes.set_xlabel("time of a step, in times of the floor (left is better)")
     axes.legend(frameon=False, fontsize=8, ncols=5, loc="lower center", bbox_to_anchor=(0.4, 1.01))
-    _clean(axes)
+    clean(axes)
 
 
 def _label(row: dict[str, Any]) -> str:
     """Name a row by its case and by what fastadam takes for it."""
     ours = microseconds(row["times_us"]["fastadam"]["median"])
-    on_gpu = row.get("device") == "cuda"
-    where = "on a GPU" if on_gpu else f"{row['threads']} thread(s)"
-    lines = (row["case"], f"{row['variant']} {row['dtype']}, {where}")
+    lines = (row["case"], f"{row['variant']} {row['dtype']}, {where(row)}")
     return "\n".join((*lines, f"fastadam: {ours}"))
 
 
-def _draw_sweep(axes: Any, sweep: dict[str, Any]) -> None:
-    """Draw times of an element by size, and the regions."""
-    points = sweep["points"]
-    for name in points[0]["us"]:
-        for count in dict.fromkeys(point["tensors"] for point in points):
-            drawn = [point for point in points if point["tensors"] == count]
-            if name == "floor" and count != 1:
-                continue
-            axes.plot(
-                [point["elements"] for point in drawn],
-                [point["us"][name] * 1000 / point["elements"] for point in drawn],
-                _LINES[count],
-                color="#000000" if name == "floor" else _STYLES[name][0],
-                linewidth=1.2 if name == "floor" else 1.8,
-                label="memory floor" if name == "floor" else f"{name}, {count:,} {_tensors(count)}",
-            )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    _plain_ticks(axes.xaxis)
-    _plain_ticks(axes.yaxis)
-    left = float(points[0]["elements"])
-    right = float(points[-1]["elements"])
-    axes.set_xlim(left, right)
-    for region in sweep["regions"]:
-        end = min(region["up_to"] or right, right)
-        if (region["up_to"] is None and region["name"] != "memory") or end <= left:
-            continue
-        if end < right:
-            axes.axvline(end, color=_GREY, linewidth=0.8, linestyle=(0, (2, 3)))
-        axes.text(
-            (left * end) ** 0.5,
-            0.98,
-            region["name"],
-            transform=axes.get_xaxis_transform(),
-            ha="center",
-            va="top",
-            fontsize=9,
-            color=_GREY,
-        )
-        left = end
-    axes.set_xlabel("elements of all tensors together")
-    axes.set_ylabel("nanoseconds for an element")
-    axes.set_title(
-        f"{sweep['variant']} {sweep['dtype']}, {sweep['threads']} thread(s)",
-        loc="left",
-        fontsize=10,
-    )
-    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.05))
-    _clean(axes)
-
-
-def _plain_ticks(axis: Any) -> None:
+def plain_ticks(axis: Any) -> None:
     """Write numbers, not powers of ten."""
     axis.set_major_formatter(load("bench", "matplotlib.ticker").FuncFormatter(_plain))
 
@@ -167,14 +121,9 @@ def _plain(number: float, position: int) -> str:
     return f"{number:,.0f}" if number >= 1 else f"{number:g}"
 
 
-def _tensors(count: int) -> str:
-    """Use the singular for one."""
-    return "tensor" if count == 1 else "tensors"
-
-
-def _clean(axes: Any) -> None:
+def clean(axes: Any) -> None:
     """Leave away what is no information."""
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_GREY)
-    axes.tick_params(which="both", colors=_GREY)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(which="both", colors=GREY)
     axes.tick_params(axis="y", which="major", labelcolor="#000000")

@@ -16,7 +16,7 @@ from fastadam.bench.settings import VARIANTS
 from fastadam.bench.spread import Spread, ratio, spread
 from fastadam.bench.timing import Plan, Subject, measure
 
-__all__ = ["FLOOR", "compare", "fits", "fresh_gradients", "results", "subject"]
+__all__ = ["FLOOR", "compare", "described", "fits", "results", "subject"]
 
 FLOOR = "floor"
 
@@ -64,14 +64,8 @@ def compare(
     subjects.clear()
     gc.collect()
     return {
-        "case": case.name,
-        "variant": variant,
-        "dtype": dtype or " ".join(names),
-        "threads": n_threads,
+        **described(case, variant, dtype, n_threads),
         "device": device.name,
-        "tensors": len(case.tensors),
-        "elements": case.elements,
-        "gradients": "fresh" if case.fresh else "kept",
         "bytes_moved": bytes_moved(case, dtype, VARIANTS[variant]),
         "difference": {
             kind.name: roster.difference(kind.name, variant, names)
@@ -79,6 +73,20 @@ def compare(
             if kind.name not in OURS
         },
         **results(times),
+    }
+
+
+def described(case: Case, variant: str, dtype: str | None, n_threads: int) -> dict[str, Any]:
+    """Return what a row says of what was stepped."""
+    names = sorted({kind.name for kind in arrays.dtypes(case, dtype)})
+    return {
+        "case": case.name,
+        "variant": variant,
+        "dtype": dtype or " ".join(names),
+        "threads": n_threads,
+        "tensors": len(case.tensors),
+        "elements": case.elements,
+        "gradients": "fresh" if case.fresh else "kept",
     }
 
 
@@ -105,12 +113,9 @@ def subject(contender: Contender, grads: list[Array], fresh: bool) -> Subject:
     contender.give(grads)
     if not fresh:
         return Subject(contender.name, contender.step)
-    return Subject(contender.name, contender.step, fresh_gradients(contender, grads))
-
-
-def fresh_gradients(contender: Contender, grads: list[Array]) -> Any:
-    """Return what gives newly allocated copies of gradients."""
-    return lambda: contender.give([g.copy() for g in grads])
+    return Subject(
+        contender.name, contender.step, lambda: contender.give([g.copy() for g in grads])
+    )
 
 
 def results(times: dict[str, list[float]]) -> dict[str, Any]:

@@ -16,10 +16,6 @@ class Spread(NamedTuple):
     q1: float
     q3: float
 
-    def text(self, digits: int = 2) -> str:
-        """Spell it as '1.30 (1.25-1.36)'."""
-        return f"{self.median:.{digits}f} ({self.q1:.{digits}f}-{self.q3:.{digits}f})"
-
 
 def spread(values: Sequence[float]) -> Spread:
     """Return the median and the quartiles of at least one value.

@@ -25,7 +25,7 @@ def lacks_as_the_first_did(source: Source, key: str) -> bool:
 
 
 def saved_hooks(source: Source, strict: bool) -> list[str] | None:
-    """Return the names of the hooks that a file was saved with; None if nobody is to know.
+    """Return the names of the hooks that a file was saved with; None if it does not say.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def saved_hooks(source: Source, strict: bool) -> list[str] | None:
     Raises
     ------
     CheckpointError
-        If what is there is no list of names.
+        If the entry is no list of names.
     """
     if source.plain or lacks_as_the_first_did(source, HOOKS) or not source.demand(HOOKS, strict):
         return None

@@ -135,7 +135,7 @@ class _How(NamedTuple):
 
 
 def _load(optimizer: Any, path: str | os.PathLike[str], how: _How) -> LoadReport:
-    """Load a file, while nobody else is in an update."""
+    """Load a file, while no other thread is in an update."""
     kind = format_of(path)
     targets = target_of(optimizer, refresh=True)
     values = target_values(targets)
@@ -224,7 +224,7 @@ def _warn_of_hooks(where: str, report: LoadReport) -> None:
 
 
 def _refuse_left(source: Source, left: list[str], how: _How) -> None:
-    """Refuse what there is no place for; states of hooks that are not here are told of."""
+    """Refuse values without a place; states of hooks that are not here are reported instead."""
     read = [OPTIMIZER, OURS]
     read += [TARGET] if how.parameters else []
     unread = () if how.hyperparam else (HYPERPARAM, RULE)

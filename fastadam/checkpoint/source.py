@@ -169,7 +169,7 @@ class Source:
         return value
 
     def demand(self, key: str, strict: bool) -> bool:
-        """Tell whether a key is to be read: it is there, and nobody wants it to be left.
+        """Tell whether a key is to be read: it is there, and not to be ignored.
 
         Raises
         ------
@@ -236,7 +236,7 @@ class Source:
                 raise CheckpointError(f"ignore_names: there is no {name!r} in {self.where}{hint}")
 
     def left(self, aliases: Iterable[str]) -> list[str]:
-        """Return the keys that nobody has asked for, but for the other names of what is shared."""
+        """Return the keys that were never asked for, but for the other names of what is shared."""
         prefix = "" if self.plain else OPTIMIZER
         others = {f"{prefix}{path}" for path in aliases}
         seen = {*self.read, *map(self.in_file, self.ignored), KEY}
@@ -289,7 +289,7 @@ class Source:
         return above if above in self._room else None
 
     def _limit(self, path: str | None) -> int | None:
-        """Return how many bytes a value of a parameter may take; None where nobody knows yet."""
+        """Return how many bytes a value of a parameter may take; None if that is not known."""
         if path is None:
             return self._spare
         room = self._room[path]

@@ -69,7 +69,7 @@ class SourceDeserializer(Deserializer):
         that of all rules.
     """
 
-    # arrays of a file are nobody else's
+    # arrays of a file belong to no other object
     gives_new_arrays = True
 
     def __init__(

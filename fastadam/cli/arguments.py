@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from fastadam.kernels.cpu import threads
 
-__all__ = ["at_least", "restored_threads"]
+__all__ = ["at_least", "new_file", "restored_threads"]
 
 
 def at_least(minimum: int) -> Callable[[str], int]:
@@ -24,6 +26,16 @@ def at_least(minimum: int) -> Callable[[str], int]:
         return number
 
     return read
+
+
+def new_file(text: str) -> Path:
+    """Read a path that a file can be written to, so that no result is lost at the end."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a folder; give the path of a file")
+    if not os.access(path.parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: no file can be made in {path.parent}")
+    return path
 
 
 @contextmanager

@@ -7,10 +7,8 @@ test; the network has 64 inputs, 32 tanh units and 10 classes.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from fastadam.cli import arguments, demo_network, demo_plot, demo_timing, demo_training, output
@@ -59,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--out",
-        type=_png_path,
+        type=arguments.new_file,
         default="fastadam-demo.png",
         metavar="PNG",
         help="where to write the picture of the loss curves (default: %(default)s)",
@@ -90,16 +88,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         _print_result(result)
     return 0
-
-
-def _png_path(text: str) -> Path:
-    """Read a path that a file can be written to, so that no training is lost at its end."""
-    path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a folder; give the path of a file")
-    if not os.access(path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"{text}: no file can be made in {path.parent}")
-    return path
 
 
 def _train_all(args: argparse.Namespace) -> dict[str, Any]:

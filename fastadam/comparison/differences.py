@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, overload
 
 import numpy as np
+
+from fastadam.update.text_table import table
 
 __all__ = ["Absent", "Difference", "Differences"]
 
@@ -99,24 +101,17 @@ class Differences(Sequence[Difference]):
         steps = f"{self.agreed} step{'' if self.agreed == 1 else 's'}"
         if self.equal:
             return "no difference" if self.agreed is None else f"no difference in {steps}"
-        lines = list(_table(self.differences))
+        rows = [_HEAD, *map(_cells, self.differences)]
+        # without the columns that would be empty
+        columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+        lines = table(list(zip(*columns, strict=True)), "l" * len(columns))
         if self.agreed is not None:
             at = "" if self.t is None else f" at t={self.t},"
             lines.insert(0, f"first difference{at} after {steps} without any")
         return "\n".join(lines)
 
 
-def _table(differences: Sequence[Difference]) -> Iterator[str]:
-    """Yield the lines of an aligned table, without the columns that would be empty."""
-    rows: list[tuple[str, ...]] = [
-        ("where", "what", "a", "b", "differ", "ULPs", "relative", "absolute", "first at")
-    ]
-    rows += [_cells(difference) for difference in differences]
-    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
-    widths = [max(map(len, column)) for column in columns]
-    for row in zip(*columns, strict=True):
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        yield "  ".join(cells).rstrip()
+_HEAD = ("where", "what", "a", "b", "differ", "ULPs", "relative", "absolute", "first at")
 
 
 def _cells(difference: Difference) -> tuple[str, ...]:

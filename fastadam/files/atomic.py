@@ -198,7 +198,7 @@ def _remove_abandoned(folder: str) -> None:
 
 
 def _lock(descriptor: int) -> bool | None:
-    """Lock an open file until it is closed; False if another process has, None if nobody can."""
+    """Lock an open file until it is closed; False if another process has, None without locks."""
     if fcntl is None:
         return None
     try:

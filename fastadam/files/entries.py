@@ -87,7 +87,7 @@ def refuse_dtype(key: str, dtype: np.dtype[Any]) -> None:
 
 
 def pieces(value: Value) -> Iterator[bytes]:
-    """Yield the bytes of an array of any layout, in C order: copies, which nobody changes.
+    """Yield the bytes of an array of any layout, in C order: copies, which do not change.
 
     Parameters
     ----------

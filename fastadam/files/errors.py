@@ -40,7 +40,7 @@ class CheckpointError(ValueError):
     True
     """
 
-    # What it is where nobody has asked for a checkpoint.
+    # What it is raised as where no checkpoint is read.
     plain: type[Exception] = ValueError
 
     def __init__(self, message: str) -> None:

@@ -114,7 +114,7 @@ def _is_lock(error: Exception) -> bool:
 
 
 class Hdf5Reader(Hdf5Group):
-    """The values of an open file; what there is, is found when it is opened.
+    """The values of an open file, whose names are listed when it is opened.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""An HDF5 file in the making, of which libhdf5 writes all but the elements of large arrays."""
+"""An HDF5 file that is being made: libhdf5 writes all of it but the elements of large arrays."""
 
 from __future__ import annotations
 

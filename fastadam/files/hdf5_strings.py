@@ -30,7 +30,7 @@ def read_strings(
     what : str
         Which one it is, for messages.
     limit : int or None
-        How many bytes they may take; None where nobody knows.
+        How many bytes they may take; None where that is not known.
 
     Raises
     ------

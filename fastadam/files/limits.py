@@ -30,7 +30,7 @@ HEADER = 1 << 16
 INFLATION = 1032
 # Bytes that are read for something of any size, such as a number.
 SMALL = 1 << 20
-# Bytes that are read in all where nobody knows what they are for.
+# Bytes that are read in all where it is not known what they are for.
 SPARE = 1 << 26
 # Bytes that are copied at a time: what is still in the cache afterwards.
 PIECE = 1 << 20

@@ -39,7 +39,7 @@ _QUICK = 1 << 16
 
 
 def read_manifest(reader: Reader) -> Manifest | None:
-    """Return the list of contents of a file, if it has one, and if it is of what is there.
+    """Return the list of contents of a file, if it has one that names all of its values.
 
     Parameters
     ----------

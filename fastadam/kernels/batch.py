@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -95,9 +95,7 @@ def _sorted_extents(
     return low[order], np.maximum.accumulate(high[order])
 
 
-def _tables_of(
-    steps: Sequence[Step], source: Source
-) -> tuple[list[Table], list[GpuTable]]:
+def _tables_of(steps: Sequence[Step], source: Source) -> tuple[list[Table], list[GpuTable]]:
     """Group the steps by what one call can make, and check them.
 
     On the CPU one call makes all that is computed in one dtype, on a GPU all that shares types and
@@ -149,6 +147,8 @@ class Batch:
         Whether every gradient was there at the last `refresh`, and can be looked at in one pass.
     in_c : bool
         Whether a step is one call into C.
+    prepared : bool
+        Whether the next step does anything to gradients on its way.
     moved : bool
         Whether the last `refresh` has found an array elsewhere.
     on_gpu : list of GpuTable
@@ -171,9 +171,8 @@ class Batch:
         self._loose = reach_into_another(*extents([array for *_, array in written]))
         self._written = Written()
         self._size = len(steps)
-        self._strided = any([table.others for table in self._on_cpu])
+        self._strided = any(table.others for table in self._on_cpu)
         self.whole = self.in_c = self.moved = False
-        # whether the next step does anything to gradients on its way
         self.prepared = False
         low, high = _sorted_extents([each for *_, each in written]) if self.on_gpu else _NONE
         # each half-precision array with the master that is to be rounded to it after the step
@@ -387,6 +386,10 @@ class Batch:
         self.prepared = not plain
         return True
 
+    def leave_gradients(self) -> None:
+        """Say that the next step uses the gradients as they are."""
+        self.prepare((), None, 1.0, False)
+
     def program(
         self, programs: Sequence[Sequence[Op]], which: int | Sequence[int], write: bool
     ) -> bool:
@@ -458,9 +461,7 @@ class Batch:
                 totals[i] = total
         return totals
 
-    def step(
-        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]
-    ) -> None:
+    def step(self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]) -> None:
         """Make the step that `refresh` has made ready, and commit it.
 
         On the CPU and with dense arrays it is one call into C; otherwise whoever calls holds
@@ -526,9 +527,7 @@ class Batch:
         self._recordings.append(self._recording)
         self._record(None)
 
-    def replay(
-        self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]
-    ) -> None:
+    def replay(self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]) -> None:
         """Write the scalars of `refresh` to where graphs read them, and commit as for a step."""
         for recording in self._recordings:
             recording.send()

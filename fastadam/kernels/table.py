@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import namedtuple
 from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,10 +43,6 @@ TENSOR = np.dtype(
 )
 
 
-# The flags of a row, for `describe`.
-_Flags = namedtuple("_Flags", ADAM.flags)
-
-
 class Step(NamedTuple):
     """What one step of one parameter reads and writes; ``name`` is for messages.
 
@@ -55,7 +51,8 @@ class Step(NamedTuple):
 
     name: str
     p: Array
-    g: Array
+    # None where there is none, and so no step but a count
+    g: Any
     state: tuple[Array | None, ...]
     coefficients: Coefficients
 
@@ -228,7 +225,7 @@ class Table:
         """Step the arrays of one row through dense chunks."""
         there = {k: array for k, array in enumerate(state) if array is not None}
         row = self.table[i : i + 1].copy()
-        flags = _Flags(*(bool(row[flag][0]) for flag in ADAM.flags))
+        flags = SimpleNamespace(**{flag: bool(row[flag][0]) for flag in ADAM.flags})
         with strided.chunks(p, g, *there.values()) as iterator:
             for p_part, g_part, *parts in iterator:
                 found = dict(zip(there, parts, strict=True))

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Self, cast
 import numpy as np
 
 from fastadam.kernels.arrays import refuse_masked
-from fastadam.kernels.backend import is_array
+from fastadam.kernels.backend import copy_into, is_array
 from fastadam.kernels.dtypes import type_name
 from fastadam.model.device import CpuDevice, Device, check_device, device_holding
 from fastadam.model.initializer import Array, Initializer, Shape, as_initializer, new_array
@@ -177,6 +177,38 @@ class LazyArray:
         if self._array is not None:
             return device_holding(self._array)
         return self._device or CpuDevice()
+
+    def copydata(self, var: LazyArray) -> None:
+        """Copy another parameter's array into this one's.
+
+        If one of the two is uninitialised it is initialised with the other's shape first; if
+        both are, nothing happens.
+
+        Parameters
+        ----------
+        var : LazyArray
+            The parameter to copy from.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
+        TypeError
+            If the values cannot be cast to this parameter's kind of dtype.
+        """
+        if var.array is None:
+            if self._array is None:
+                return
+            var.initialize(self.shape)
+        elif self._array is None:
+            self.initialize(var.shape)
+        target, source = self._require_array("array"), var._require_array("array")
+        if source.shape != target.shape:
+            raise ValueError(
+                f"cannot copy an array of shape {source.shape} to {self._label} of shape "
+                f"{target.shape}"
+            )
+        copy_into(target, source)
 
     def to_device(self, device: Any) -> None:
         """Move the array and the gradient to a device.

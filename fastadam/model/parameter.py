@@ -9,19 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels.arrays import refuse_masked
-from fastadam.kernels.backend import (
-    beside,
-    copy_into,
-    device_of,
-    empty_like,
-    is_array,
-    is_gpu_array,
-    loaded_cupy,
-    zeros_like,
+from fastadam.kernels.backend import beside, copy_into, device_of, empty_like, zeros_like
+from fastadam.kernels.dtypes import computing_dtype, is_half
+from fastadam.model.gradient_checks import (
+    check_place,
+    check_shape,
+    checked_grad,
+    filled_like,
+    unscaled,
 )
-from fastadam.kernels.dtypes import computing_dtype, is_floating, is_half, type_name
-from fastadam.model.device import device_holding
 from fastadam.model.initializer import Array, Initializer, Shape
 from fastadam.model.lazy_array import LazyArray
 from fastadam.serializers.prepared import PreparedLoad
@@ -103,7 +99,7 @@ class Parameter(LazyArray):
         if self._array is None:
             self._grad_fill = np.nan
         elif shape is not None:
-            self._grad = _filled_like(self._array, np.nan)
+            self._grad = filled_like(self._array, np.nan)
 
     @property
     def update_rule(self) -> Any:
@@ -151,7 +147,7 @@ class Parameter(LazyArray):
         if isinstance(grad, np.generic):
             # Arithmetic on 0-dim arrays gives NumPy scalars.
             grad = np.asarray(grad)
-        self._check_grad_place(grad, array)
+        check_place(grad, array, self._label)
         # hooks change and set what an update has made of a half-precision gradient
         wider = is_half(array.dtype) and grad.dtype == computing_dtype(array.dtype)
         if grad.dtype != array.dtype and not wider:
@@ -159,7 +155,7 @@ class Parameter(LazyArray):
                 f"the gradient of {self._label} has dtype {grad.dtype}, the parameter "
                 f"{array.dtype}: convert it with grad.astype({array.dtype.name!r})"
             )
-        self._check_grad_shape(grad, array)
+        check_shape(grad, array, self._label)
         self._grad = grad
         self._grad_borrowed = False
 
@@ -196,7 +192,7 @@ class Parameter(LazyArray):
         >>> w.grad, mine
         (array([2., 2., 2.], dtype=float32), array([1., 1., 1.]))
         """
-        self._lend(self._lendable(grad))
+        lend(self, lendable(self, grad))
 
     def initialize_with(self, array: Array) -> None:
         """Adopt an array as `initialize` would, without calling the initializer.
@@ -207,7 +203,7 @@ class Parameter(LazyArray):
             The parameter's new array. It is not copied.
         """
         super().initialize_with(array)
-        self._grad = None if self._grad_fill is None else _filled_like(array, self._grad_fill)
+        self._grad = None if self._grad_fill is None else filled_like(array, self._grad_fill)
         self._grad_borrowed = False
 
     def prepare_array(self, prepared: PreparedLoad, array: Array) -> None:
@@ -228,7 +224,7 @@ class Parameter(LazyArray):
         for twin in waiting:
             prepared.slot(twin, "_twins", None)
             prepared.slot(twin, "_array", array)
-        grad = None if self._grad_fill is None else _filled_like(array, self._grad_fill)
+        grad = None if self._grad_fill is None else filled_like(array, self._grad_fill)
         prepared.slot(self, "_grad", grad)
         prepared.slot(self, "_grad_borrowed", False)
 
@@ -277,47 +273,15 @@ class Parameter(LazyArray):
             self.grad = theirs
             self._loss_scale = var._loss_scale
             return
-        self._check_grad_shape(theirs, mine)
+        check_shape(theirs, mine, self._label)
         with beside(mine):
             if self._loss_scale == var._loss_scale:
                 self.grad = mine + theirs
                 return
             # true gradients: what is scaled differently cannot be added
-            ours = _unscaled(mine, self._loss_scale)
-            self.grad = ours + _unscaled(theirs, var._loss_scale)
+            ours = unscaled(mine, self._loss_scale)
+            self.grad = ours + unscaled(theirs, var._loss_scale)
         self._loss_scale = None
-
-    def copydata(self, var: Parameter) -> None:
-        """Copy another parameter's array into this one's.
-
-        If one of the two is uninitialised it is initialised with the other's shape first; if
-        both are, nothing happens.
-
-        Parameters
-        ----------
-        var : Parameter
-            The parameter to copy from.
-
-        Raises
-        ------
-        ValueError
-            If the shapes differ.
-        TypeError
-            If the values cannot be cast to this parameter's kind of dtype.
-        """
-        if var.array is None:
-            if self._array is None:
-                return
-            var.initialize(self.shape)
-        elif self._array is None:
-            self.initialize(var.shape)
-        target, source = self._require_array("array"), var._require_array("array")
-        if source.shape != target.shape:
-            raise ValueError(
-                f"cannot copy an array of shape {source.shape} to {self._label} of shape "
-                f"{target.shape}"
-            )
-        copy_into(target, source)
 
     def to_device(self, device: Any) -> None:
         """Move the array, the gradient and the rule's state to a device.
@@ -348,34 +312,6 @@ class Parameter(LazyArray):
         if rule is not None:
             rule.update(self)
 
-    def _lendable(self, grad: npt.ArrayLike) -> Array:
-        """Return a caller's gradient as an array that fits, or raise; nothing is changed."""
-        array = self._array_for_grad()
-        try:
-            lent = self._as_array(grad, array)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"the gradient of {self._label} cannot be made an array of numbers: {error}"
-            ) from error
-        self._check_grad_place(lent, array)
-        if lent.dtype == object and not isinstance(grad, list | tuple) and not is_array(grad):
-            raise TypeError(
-                f"the gradient of {self._label} must be an array of shape {array.shape}, like the "
-                f"parameter, not {type(grad).__name__}"
-            )
-        if not is_floating(lent.dtype):
-            raise TypeError(
-                f"the gradient of {self._label} has dtype {lent.dtype}; it must be a real "
-                f"floating dtype such as {array.dtype.name}"
-            )
-        self._check_grad_shape(lent, array)
-        return lent
-
-    def _lend(self, lent: Array) -> None:
-        """Take what `_lendable` has returned."""
-        self._grad = lent
-        self._grad_borrowed = True
-
     def _zero_grad(self) -> None:
         """Fill the gradient with zeros, or remember to."""
         self._loss_scale = None
@@ -396,42 +332,6 @@ class Parameter(LazyArray):
             )
         return self._array
 
-    def _as_array(self, grad: Any, array: Array) -> Array:
-        """Return a caller's gradient as an array; on a GPU, other libraries' by DLPack."""
-        if is_array(grad):
-            found: Array = grad
-            return found
-        if is_gpu_array(array) and _is_on_gpu(grad):
-            with beside(array):
-                shared: Array = loaded_cupy().from_dlpack(grad)
-            return shared
-        for each in grad if isinstance(grad, list | tuple) else ():
-            refuse_masked(f"a part of the gradient of {self._label}", each)
-        return np.asarray(grad)
-
-    def _check_grad_place(self, grad: Any, array: Array) -> None:
-        """Raise TypeError unless the gradient is of the parameter's library, and beside it."""
-        if not is_array(grad):
-            kind = "cupy.ndarray" if is_gpu_array(array) else "numpy.ndarray"
-            raise TypeError(
-                f"the gradient of {self._label} must be a {kind} or None, not {type_name(grad)}"
-            )
-        refuse_masked(f"the gradient of {self._label}", grad)
-        if device_of(grad) != device_of(array):
-            here, there = device_holding(array), device_holding(grad)
-            move = "cupy.asarray(grad)" if is_gpu_array(array) else "cupy.asnumpy(grad)"
-            raise TypeError(
-                f"the gradient of {self._label} is on {there.name}, the parameter on {here.name}; "
-                f"move one of them, as with {move}"
-            )
-
-    def _check_grad_shape(self, grad: Array, array: Array) -> None:
-        """Raise ValueError unless the gradient has the parameter's shape."""
-        if grad.shape != array.shape:
-            raise ValueError(
-                f"the gradient of {self._label} has shape {grad.shape}, the parameter {array.shape}"
-            )
-
     def _own_grad(self) -> None:
         """Replace a lent gradient by a private copy in the parameter's dtype and layout.
 
@@ -448,29 +348,6 @@ class Parameter(LazyArray):
         self._grad_borrowed = False
 
 
-def _filled_like(array: Array, value: float) -> Array | None:
-    """Return a gradient filled with a value; None for an integer array, which cannot hold NaN."""
-    if not np.issubdtype(array.dtype, np.inexact):
-        return None
-    filled: Array = empty_like(array)
-    filled.fill(value)
-    return filled
-
-
-def _is_on_gpu(x: Any) -> bool:
-    """Tell whether something says by DLPack that it is in a GPU's memory."""
-    where = getattr(x, "__dlpack_device__", None)
-    # 2 is CUDA's number, 13 that of memory that CUDA manages
-    return where is not None and int(where()[0]) in (2, 13)
-
-
-def _unscaled(grad: Array, scale: float | None) -> Array:
-    """Return the true gradient, in the computing dtype, of one multiplied by a loss scale."""
-    wide = grad.astype(computing_dtype(grad.dtype) or grad.dtype, copy=False)
-    unscaled: Array = wide if scale is None else wide / wide.dtype.type(scale)
-    return unscaled
-
-
 def peek_grad(param: Any) -> Any:
     """Return a gradient as it is, without the private copy that reading ``grad`` may make.
 
@@ -481,12 +358,13 @@ def peek_grad(param: Any) -> Any:
 
 def lendable(param: Parameter, grad: npt.ArrayLike) -> Array:
     """Return a caller's gradient as an array that fits a parameter, or raise; nothing changes."""
-    return param._lendable(grad)
+    return checked_grad(grad, param._array_for_grad(), param._label)
 
 
 def lend(param: Parameter, lent: Array) -> None:
     """Lend a parameter, until its next gradient, what `lendable` has returned."""
-    param._lend(lent)
+    param._grad = lent
+    param._grad_borrowed = True
 
 
 def is_lent(param: Any) -> bool:

@@ -429,14 +429,10 @@ eps_mode, decay_mode : optional
 _OF_ADAM = _SCALARS(AdamRule)
 
 
-def _steps_of(
-    rules: Sequence[Any], params: Sequence[Any], trial: bool = False
-) -> RuleSteps | None:
+def _steps_of(rules: Sequence[Any], params: Sequence[Any], trial: bool = False) -> RuleSteps | None:
     """Describe the next step of rules whose parameters are there; None if none is."""
     pairs = [
-        (rule, param)
-        for rule, param in zip(rules, params, strict=True)
-        if param.array is not None
+        (rule, param) for rule, param in zip(rules, params, strict=True) if param.array is not None
     ]
     if not pairs:
         return None

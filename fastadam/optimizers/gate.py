@@ -33,11 +33,11 @@ class Gate:
     def __call__(self, bag: Hyperparameter, name: str, value: Any) -> None:
         """Refuse names that the family does not have, and values that a name cannot have."""
         hyper = BY_NAME.get(name)
-        if type(value) is float and hyper is not None and name != "weight_decay_rate":
-            # without a call for what nearly all of them are
-            if not hyper.modes and hyper.low <= value <= hyper.high:
-                return
-        alone = name in BY_NAME and name != "weight_decay_rate"
+        alone = hyper is not None and name != "weight_decay_rate"
+        # without a call for what nearly all of them are
+        known = alone and hyper is not None and not hyper.modes and type(value) is float
+        if known and hyper is not None and hyper.low <= value <= hyper.high:
+            return
         others = {} if alone else bag.get_dict()
         self.check(name, value, f"{self.owner}.hyperparam.{name}", others)
 

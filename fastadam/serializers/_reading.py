@@ -39,7 +39,7 @@ def room_for(value: Any) -> int | None:
     Parameters
     ----------
     value : numpy.ndarray, scalar, str or None
-        The template; for None nobody knows.
+        The template; None has no size.
     """
     if value is None:
         return None
@@ -63,7 +63,7 @@ class FileDeserializer(Deserializer):
         Keys to leave as they are.
     """
 
-    # Whether what is read is nobody else's.
+    # Whether what is read belongs to no other object.
     gives_new_arrays = False
 
     def __init__(self, reader: Values, path: str, strict: bool, ignore_names: IgnoreNames) -> None:
@@ -131,7 +131,7 @@ class FileDeserializer(Deserializer):
         key : str
             Name of the value; slashes before it are dropped.
         like : numpy.ndarray, scalar, str or None
-            What is there now; it is not written. None, where nobody knows.
+            What is there now; it is not written. None, where that is not known.
 
         Returns
         -------

@@ -47,7 +47,7 @@ def save_hdf5(
         If a value is not an array, a number, a string or None, or `obj` has no ``serialize``.
     ValueError
         If two keys contradict each other, as ``'a'`` and ``'a/b'``, or there is no such level; or
-        if a count of an optimizer is none that a load takes.
+        if a count of an optimizer is one that no load accepts.
     RuntimeError
         If h5py is not installed.
 

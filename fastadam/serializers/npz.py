@@ -45,7 +45,7 @@ def save_npz(
         If a value is not an array, a number, a string or None, or `obj` has no ``serialize``.
     ValueError
         If a key is no name in files: it is empty, or too long, or has a null character; or if a
-        count of an optimizer is none that a load takes.
+        count of an optimizer is one that no load accepts.
 
     See Also
     --------

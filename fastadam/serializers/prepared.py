@@ -223,7 +223,7 @@ class PreparedLoad:
 
         Setters and `serialize` methods of users' classes run first. If one raises, those that ran
         are given their old values again, and the error says so. Everything else is one step, in
-        which nobody's code runs.
+        which no Python code runs.
         """
         undos: list[Undo] = []
         try:

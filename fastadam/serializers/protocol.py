@@ -262,7 +262,7 @@ def stored_entry(serializer: Any, key: str, like: Any) -> Any:
     key : str
         The key.
     like : array, scalar, str or None
-        What is there now; it is not written. None, where nobody knows.
+        What is there now; it is not written. None, where that is not known.
 
     Returns
     -------

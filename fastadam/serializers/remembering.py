@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
+from types import MemberDescriptorType
 from typing import Any
 
 from fastadam.kernels.arrays import is_writeable
@@ -14,9 +16,9 @@ __all__ = ["remember"]
 def remember(obj: Any) -> Callable[[], None]:
     """Return what gives an object, and what belongs to it, the attributes and values of now.
 
-    These are its attributes, its dicts and lists, slots of parameters, and the elements of all
-    arrays in them, of which copies are taken. For a link they are those of all links and
-    parameters below it, for an optimizer those of its rules.
+    These are its attributes, its slots, its dicts and lists, and the elements of all arrays in
+    them, of which copies are taken. For a link they are those of all links and parameters below
+    it, for an optimizer those of its rules.
 
     Parameters
     ----------
@@ -25,7 +27,7 @@ def remember(obj: Any) -> Callable[[], None]:
     """
     dicts: dict[int, tuple[dict[Any, Any], dict[Any, Any]]] = {}
     lists: dict[int, tuple[list[Any], list[Any]]] = {}
-    slots: list[tuple[Any, str, Any]] = []
+    slots: list[tuple[Any, MemberDescriptorType, Any]] = []
     arrays: dict[int, Any] = {}
 
     def keep(value: Any, depth: int) -> None:
@@ -44,8 +46,7 @@ def remember(obj: Any) -> Callable[[], None]:
     for part in _parts(obj):
         # an object's dict, what is in it, and what is in the dicts and lists that are there
         keep(getattr(part, "__dict__", None), 3)
-        for name in getattr(part, "_copied_slots", ()):
-            slots.append((part, name, getattr(part, name)))
+        slots += [(part, slot, _held(part, slot)) for slot in _slots(type(part))]
         keep(getattr(part, "array", None), 0)
     copies = [(array, _copy(array)) for array in arrays.values()]
 
@@ -55,8 +56,11 @@ def remember(obj: Any) -> Callable[[], None]:
             mapping.update(entries)
         for items, old in lists.values():
             items[:] = old
-        for part, name, value in slots:
-            object.__setattr__(part, name, value)
+        for part, slot, value in slots:
+            if value is not _NOTHING:
+                slot.__set__(part, value)
+            elif _held(part, slot) is not _NOTHING:
+                slot.__delete__(part)
         for array, values in copies:
             if is_writeable(array):
                 copy_into(array, values)
@@ -80,6 +84,27 @@ def _parts(obj: Any) -> Iterator[Any]:
         yield from obj.links(skipself=True)
     if callable(getattr(obj, "params", None)):
         yield from obj.params()
+
+
+# What a slot holds that was never set.
+_NOTHING = object()
+
+
+def _slots(kind: type) -> Iterator[MemberDescriptorType]:
+    """Yield the slots that a class and its bases have made of ``__slots__``."""
+    for base in inspect.getmro(kind):
+        if "__slots__" in vars(base):
+            for member in vars(base).values():
+                if isinstance(member, MemberDescriptorType):
+                    yield member
+
+
+def _held(part: Any, slot: MemberDescriptorType) -> Any:
+    """Return what an object has in a slot."""
+    try:
+        return slot.__get__(part, type(part))
+    except AttributeError:
+        return _NOTHING
 
 
 def _copy(array: Any) -> Any:

@@ -86,9 +86,7 @@ class Folded:
             The 'pre' hooks, such as `can_be_folded`.
         """
         optimizer, plan, batch = self._optimizer, self._plan, self._batch
-        decides = bool(
-            optimizer._loss_scaling_is_dynamic or optimizer._on_nonfinite != "propagate"
-        )
+        decides = bool(optimizer._loss_scaling_is_dynamic or optimizer._on_nonfinite != "propagate")
         asked = bool(self._scales or decides or optimizer.monitor)
         if asked or hooks:
             if not (plan.is_whole and batch.whole and batch.takes(self._scales)):
@@ -106,7 +104,7 @@ class Folded:
             if not batch.program(self._programs(), self._which, not self._lent):
                 return False
         elif batch.prepared:
-            batch.prepare(self._gradients, None, 1.0, False)
+            batch.leave_gradients()
         unscaled = [] if self._lent or self._scales is None else self._unscaled()
         step(optimizer, plan, self._found, unscaled, adapts)
         return True

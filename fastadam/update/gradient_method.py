@@ -12,53 +12,36 @@ import numpy as np
 
 from fastadam.kernels.backend import (
     CPU,
-    capturing,
     device_of,
-    loaded_cupy,
     wait_for,
     zeros_like,
 )
 from fastadam.model._gradients import (
-    absent,
-    clear_all,
-    fits,
-    gradients_of,
-    lend_all,
-    lent_arrays,
     missing,
-    scales_of,
 )
-from fastadam.model.parameter import lendable, peek_grad
+from fastadam.model.parameter import peek_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer
-from fastadam.update.exclusive import MIDDLE, POST, PRE, enter, exclusive
+from fastadam.update.exclusive import exclusive
 from fastadam.update.folded import (
-    UPDATE_LOSS_SCALE,
-    Folded,
-    calls_own_parts,
-    can_be_folded,
     parts_of,
-    step,
 )
 from fastadam.update.gradients import (
     GradientStats,
     PendingStats,
-    copy_shared_gradients,
-    narrow_gradients,
 )
-from fastadam.update.graph import Replay, refuse_capture
+from fastadam.update.graph import Replay
 from fastadam.update.hooks import Hook
 from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
-from fastadam.update.interrupt import DeferredInterrupt
-from fastadam.update.lending import lend_gradients, lend_one
 from fastadam.update.loss_scale import LossScaling
-from fastadam.update.overrides import has_other, is_ours
+from fastadam.update.making import make_update
 from fastadam.update.plan import UpdatePlan
 from fastadam.update.report import UpdateReport
 from fastadam.update.rule import UpdateRule
-from fastadam.update.target import ArrayTarget, Target
+from fastadam.update.target import ArrayTarget
 
 __all__ = ["GradientMethod", "check_hyperparam", "optional_hyperparams"]
+
 
 class GradientMethod(LossScaling):
     """Base class of optimizers that update every parameter from its gradient, by a rule.
@@ -228,7 +211,7 @@ class GradientMethod(LossScaling):
         their step; a second Ctrl-C does not. Hooks cannot update the optimizer again.
         """
         if lossfun is None:
-            self._update()
+            make_update(self, _PARTS)
             return None
         self._set_up()
         if not callable(lossfun):
@@ -240,7 +223,7 @@ class GradientMethod(LossScaling):
         if isinstance(loss, tuple) and len(loss) == 2:
             loss, grads = loss
             loss = _without_graph(loss)
-            self._update(grads, lent=True)
+            make_update(self, _PARTS, grads, lent=True)
             return loss
         self._refresh()
         arrays = isinstance(self._targets, ArrayTarget)
@@ -251,7 +234,7 @@ class GradientMethod(LossScaling):
         self._clear_gradients()
         loss.backward(loss_scale=self._loss_scale)
         loss = _without_graph(loss)
-        self._update()
+        make_update(self, _PARTS)
         return loss
 
     @exclusive
@@ -279,7 +262,7 @@ class GradientMethod(LossScaling):
         """
         if loss_scale is not None:
             self._check_loss_scale(loss_scale)
-        self._update(grads, loss_scale, lent=True)
+        make_update(self, _PARTS, grads, loss_scale, lent=True)
 
     @exclusive
     def prepare_replay(self) -> None:
@@ -355,11 +338,8 @@ class GradientMethod(LossScaling):
             As for :meth:`Optimizer.call_hook`. A hook that is called for each parameter is not
             called for those without a rule or with a disabled one, which no update touches.
         """
-        if is_ours(type(hook)):
-            # no floating-point setting of a caller's reaches into it
-            with np.errstate(all="ignore"):
-                super().call_hook(hook)
-        else:
+        # no floating-point setting of a caller's reaches into an update
+        with np.errstate(all="ignore"):
             super().call_hook(hook)
         self.reallocate_cleared_grads()
 
@@ -557,289 +537,8 @@ class GradientMethod(LossScaling):
             for param in self._set_up().parameters.values():
                 param.cleargrad()
 
-    def _update(
-        self, grads: Any = None, loss_scale: float | None = None, lent: bool = False
-    ) -> None:
-        """Make one update, from a caller's gradients or from those that are there."""
-        targets, hooks = self._targets, self._hooks
-        if targets is None or hooks is None:
-            targets, hooks = self._set_up(), self._set_up_hooks()
-        if targets.unchanged() and targets.parameters is self._walked:
-            targets.finish()
-        else:
-            self._refresh()
-        enter(self, PRE)
-        params = list(targets.parameters.values())
-        called = calls_own_parts(self, _PARTS)
-        if lent:
-            gradients = self._ordered(targets, params, grads, called)
-        else:
-            gradients = gradients_of(params)
-        plan = None if gradients is None else self._plan
-        skip = self._missing_gradients == "skip"
-        if plan is not None and not plan.holds(targets.parameters, gradients, skip):
-            plan = self.__dict__["_plan"] = None
-        pre, post = hooks.tables()
-        if (
-            plan is None
-            or called
-            or self.t == 0
-            or not self._step_at_once(plan, params, gradients, loss_scale, lent, pre, post)
-        ):
-            given = (gradients, grads, loss_scale) if lent else None
-            self._update_openly(targets, plan, params, given, called, pre, post)
-        elif post:
-            self._call_post_hooks(targets, params, gradients, lent, post)
-        elif lent:
-            clear_all(params)
-
-    def _ordered(
-        self, targets: Target, params: list[Any], grads: Any, called: bool
-    ) -> list[Any] | None:
-        """Return a caller's gradients in the order of the parameters, zeros for missing ones.
-
-        None if they do not fit; whoever lends them says why. With `called`, somebody else may say
-        what becomes of missing ones.
-        """
-        found = None if grads is None else targets.ordered(grads)
-        if found is None:
-            return None
-        found = lent_arrays(params, found, lendable)
-        if not fits(params, found):
-            return None
-        if self._missing_gradients != "skip" and not called:
-            for i in absent(params, found):
-                found[i] = zeros_like(params[i].array)
-        return found
-
-    def _step_at_once(
-        self,
-        plan: UpdatePlan,
-        params: list[Any],
-        gradients: Any,
-        loss_scale: float | None,
-        lent: bool,
-        pre: dict[str, Any],
-        post: dict[str, Any],
-    ) -> bool:
-        """Make the step of a plan, if nobody's code runs between gradients and step.
-
-        What is to be done to gradients is folded into it. False, with nothing changed, if there is
-        more to do.
-        """
-        steps = plan.steps
-        if steps is None or not plan.only_steps:
-            return False
-        if not (lent or plan.skip) and absent(params, gradients):
-            return False
-        scales = scales_of(params)
-        if lent:
-            scales = None if loss_scale is None else [loss_scale] * len(params)
-        asked = self.monitor or self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
-        if pre or scales or asked or steps.batch.on_gpu:
-            # 'post' hooks see what has become of the gradients
-            if post or not can_be_folded(pre):
-                return False
-            return Folded(self, plan, gradients, scales, lent).run(list(pre.values()))
-        if steps.batch.prepared:
-            steps.batch.prepare(gradients, None, 1.0, False)
-        step(self, plan, None, [], has_other(self, "update_loss_scale", UPDATE_LOSS_SCALE))
-        return True
-
-    def _call_post_hooks(
-        self,
-        targets: Target,
-        params: list[Any],
-        gradients: Any,
-        lent: bool,
-        hooks: dict[str, Any],
-    ) -> None:
-        """Call the 'post' hooks, which see the gradients of an update that is made."""
-        enter(self, POST)
-        try:
-            if lent:
-                self._lend(params, gradients, None, None)
-            for hook in list(hooks.values()):
-                self.call_hook(hook)
-        finally:
-            targets.finish()
-            if lent:
-                clear_all(params)
-
-    def _lend(
-        self, params: list[Any], gradients: Any, grads: Any, loss_scale: float | None
-    ) -> None:
-        """Lend a caller's gradients: in the order of the parameters, if they fit, or as given."""
-        if gradients is not None and fits(params, gradients) == 2:
-            lend_all(params, gradients, loss_scale)
-        elif gradients is None or grads is not None:
-            lend_gradients(self._set_up(), grads, loss_scale)
-        else:
-            for param, grad in zip(params, gradients, strict=True):
-                lend_one(param, grad, loss_scale)
-
-    def _update_openly(
-        self,
-        targets: Target,
-        plan: UpdatePlan | None,
-        params: list[Any],
-        lent: tuple[list[Any] | None, Any, float | None] | None,
-        called: bool,
-        pre: dict[str, Any],
-        post: dict[str, Any],
-    ) -> None:
-        """Make one update in which hooks and rules see the gradients of parameters.
-
-        Parameters
-        ----------
-        targets : Target
-            The walked target.
-        plan : UpdatePlan or None
-            What has been found to hold with these gradients.
-        params : list of Parameter
-            All parameters.
-        lent : tuple, optional
-            A caller's gradients in the order of the parameters, None if they do not fit; as they
-            were given; and their loss scale.
-        called : bool
-            Whether all parts of the update are called, since some of them are somebody's own.
-        pre, post : dict of str to callable
-            The hooks.
-        """
-        own, t = self.__dict__, self.t
-        if (plan is None or plan.on_gpu) and loaded_cupy() is not None:
-            if any(map(capturing, {device_of(p.array) for p in params} - {CPU})):
-                refuse_capture(self)
-        if lent is not None:
-            self._lend(params, *lent)
-        elif isinstance(targets, ArrayTarget) and len(
-            absent(params, gradients_of(params))
-        ) == len(params):
-            raise ValueError(
-                "there are no gradients: call update(lossfun, ...) with a function that "
-                "returns (loss, gradients), or apply_gradients(gradients)"
-            )
-        isnan, ever = own.get("_loss_scaling_isnan"), own.get("_loss_scaling_isnan_ever")
-        own["_unscaled"] = ()
-        try:
-            if t == 0:
-                self._before_first_update()
-            scaled = scales_of(params) is not None
-            if scaled:
-                self._check_left_scales()
-            if called or missing(params):
-                self.reallocate_cleared_grads()
-                plan = None
-            if (scaled or pre or post) and (
-                plan is None or plan.reaches(gradients_of(params))
-            ):
-                # gradients are written, and nothing else is meant to be
-                copy_shared_gradients(params)
-                plan = None
-            decides = self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
-            if scaled or decides or self.monitor:
-                self._unscale_and_look()
-                plan = None
-            own["_loss_scaling_isnan"] = False
-            if called or self._loss_scaling_is_dynamic:
-                self.check_nan_in_grads()
-            if called:
-                self.call_hooks("pre")
-            else:
-                for hook in list(pre.values()):
-                    self.call_hook(hook)
-            if called or pre:
-                plan = None
-            if decides:
-                self._refuse_nonfinite()
-            if (called or pre) and not targets.unchanged():
-                # a hook has put other arrays into it
-                self._refresh()
-                self.reallocate_cleared_grads()
-            self._update_parameters(plan, called or decides)
-            if called or missing(params):
-                self.reallocate_cleared_grads()
-            if called:
-                self.call_hooks("post")
-            else:
-                for hook in list(post.values()):
-                    self.call_hook(hook)
-        finally:
-            if self.t == t:
-                # nothing has been updated, and nothing found
-                own["_loss_scaling_isnan"] = bool(isnan)
-                own["_loss_scaling_isnan_ever"] = bool(ever)
-            unscaled = own.pop("_unscaled", None)
-            own.pop("_facts", None)
-            targets.finish()
-            if unscaled:
-                narrow_gradients(unscaled)
-            if lent is not None:
-                clear_all(params)
-
     def _before_first_update(self) -> None:
         """Get ready for the first update; there is nothing to do here."""
-
-    def _update_parameters(self, plan: UpdatePlan | None, asks: bool) -> None:
-        """Count the step, run the rules unless it is to be skipped, and report.
-
-        `plan` is what holds, if nobody's code has run since that was found; `asks` says whether
-        the gradients may be such that no parameter is to be touched.
-        """
-        safe = not asks or self.is_safe_to_update()
-        if not safe:
-            plan = None
-        elif plan is None:
-            plan = self._plan_now()
-        own, t = self.__dict__, self.t
-        adapts = has_other(self, "update_loss_scale", UPDATE_LOSS_SCALE)
-        noted: dict[str, Any] = {
-            "t": t + 1,
-            "_last": (t + 1, not safe, self._facts, self._loss_scale, plan.paths if plan else ()),
-        }
-        if self._loss_scaling_is_dynamic and not adapts:
-            noted["_loss_scale"] = self._next_loss_scale()
-        if plan is not None and plan.only_steps and plan.steps.batch.in_c and not adapts:
-            plan.run(own, noted)
-            enter(self, POST)
-            return
-        # Ctrl-C between two parameters, or between a count and its step, would break a state
-        with DeferredInterrupt():
-            enter(self, MIDDLE)
-            try:
-                with np.errstate(all="ignore"):
-                    if plan is None:
-                        own.update(noted)
-                    else:
-                        plan.run(own, noted)
-                if adapts:
-                    self.update_loss_scale()
-            except BaseException:
-                if own.get("_last") is not noted["_last"]:
-                    # a step that no parameter has taken is not counted
-                    applied = () if plan is None else plan.applied
-                    noted["_last"] = t + 1, not safe, self._facts, self._loss_scale, applied
-                    own.update(noted if applied else {"t": t})
-                raise
-            finally:
-                enter(self, POST)
-
-    def _plan_now(self) -> UpdatePlan:
-        """Return the plan of this update: the last one, if it holds, or a new one."""
-        assert self._targets is not None
-        parameters = self._targets.parameters
-        gradients = gradients_of(list(parameters.values()))
-        skip = self._missing_gradients == "skip"
-        if self._plan is None or not self._plan.holds(parameters, gradients, skip):
-            own = self.__dict__
-            own["_plan"] = None
-            with np.errstate(all="ignore"):
-                own["_plan"] = UpdatePlan(parameters, gradients, skip)
-        assert self._plan is not None
-        batch = None if self._plan.steps is None else self._plan.steps.batch
-        if batch is not None and batch.prepared:
-            batch.prepare(gradients, None, 1.0, False)
-        return self._plan
 
 
 # The parts of an update as they are here, not as they may be patched.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastadam.kernels.dtypes import is_half
+from fastadam.update.text_table import table
 
 __all__ = ["ParameterTable"]
 
@@ -91,13 +92,7 @@ class ParameterTable(Mapping[str, Any]):
         rows += [(path, *_describe(param)) for path, param in self.items()]
         if not any(row[6] for row in rows[1:]):
             rows = [row[:6] for row in rows]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = []
-        for row in rows:
-            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-            cells[3] = row[3].rjust(widths[3])
-            lines.append("  ".join(cells).rstrip())
-        return "\n".join(lines)
+        return "\n".join(table(rows, "lllrlll"[: len(rows[0])]))
 
 
 def _describe(param: Any) -> tuple[str, ...]:

@@ -208,6 +208,11 @@ class UpdatePlan:
         """Paths of the parameters that have been updated so far, where not all are at once."""
         return tuple(path for path in self.paths if path in self._applied)
 
+    @property
+    def is_one_call(self) -> bool:
+        """Whether the update is one call into C."""
+        return self.only_steps and self.steps is not None and self.steps.batch.in_c
+
     def check(self) -> None:
         """Let everybody refuse before anybody writes; who is alone refuses by itself."""
         if self._pieces > 1:

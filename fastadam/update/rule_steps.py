@@ -203,7 +203,7 @@ class RuleSteps:
         ts = self._source.ts
         coefficients = []
         for group in self._groups:
-            coefficients.append(group.coefficients(ts[group.place] + 1))  # noqa: PERF401
+            coefficients.append(group.coefficients(ts[group.place] + 1))
         return self.batch.refresh(coefficients)
 
     def is_good(self) -> bool:

@@ -61,6 +61,10 @@ class Target(ABC):
     def unchanged(self) -> bool:
         """Tell, fast, that a walk would find the same arrays and parameters again."""
 
+    def is_settled(self) -> bool:
+        """Tell, fast, that a refresh would change nothing."""
+        return self.unchanged()
+
     @abstractmethod
     def ordered(self, grads: Any) -> list[Any] | None:
         """Return gradients in the order of `parameters`, None where that takes a closer look."""
@@ -250,6 +254,12 @@ class ArrayTarget(Target):
     def unchanged(self) -> bool:
         """Look at every dict and list."""
         return self._shape is not None and self._shape.compare() == SAME
+
+    def is_settled(self) -> bool:
+        """Tell, fast, that the same arrays are in tree and parameters as before."""
+        shape = self._shape
+        same = shape is not None and shape.compare() == SAME
+        return same and not others(self.parameters, self._arrays)
 
     def ordered(self, grads: Any) -> list[Any] | None:
         """Match the structure of gradients with the target's."""

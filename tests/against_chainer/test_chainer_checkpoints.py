@@ -55,13 +55,6 @@ def assert_same(one: Any, other: Any) -> None:
             assert value.tobytes() == other.parameters[path].update_rule.state[key].tobytes()
 
 
-@pytest.fixture(params=["npz", "h5"])
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param == "h5":
-        pytest.importorskip("h5py")
-    return tmp_path / f"run.{request.param}"
-
-
 @pytest.mark.parametrize("size", [4, None])
 def test_a_run_goes_on(chainer: Any, path: Path, size: int | None) -> None:
     """With the persistent values of batch normalization, and lazily initialised parameters."""

@@ -33,7 +33,7 @@ SPELLINGS = {
     "algorithms/adam.py",
     "kernels/reference.py",
     "kernels/cpu/_step.pyx",
-    "kernels/gpu/source.py",
+    "kernels/gpu/source_adam.py",
     "kernels/step.py",
 }
 # Where else, and in how many lines: the struct in C, what tells the tests where its fields are, and

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from fastadam.bench import arrays, chain, contender, memory, own, peers, ratios, settings, subnormal
-from fastadam.bench.cases import Case, Tensor, one
+from fastadam.bench import arrays, contender, own, peers, ratios, settings
+from fastadam.bench.cases import Case, Tensor
 from fastadam.bench.other_steps import Chainer, Optax
 from fastadam.bench.peers import CONTENDERS, Roster
 from fastadam.bench.settings import VARIANTS, Variant
@@ -206,85 +206,6 @@ def test_fresh_gradients_are_new_arrays_with_the_same_numbers() -> None:
     assert not np.shares_memory(given[1][0], grads[0])
     np.testing.assert_array_equal(given[2][0], grads[0])
     assert ratios.subject(Seen(VARIANTS["adam"], grads), grads, fresh=False).before is None
-
-
-def test_the_chain_clips_unscales_and_skips() -> None:
-    p = [np.ones(4, np.float32)]
-    clipped = chain.FastadamScaledChain(VARIANTS["adam"], p)
-    clipped.give([np.full(4, 3 * 1024, np.float32)])
-    clipped.step()
-    report = clipped.optimizer.last_update
-    assert report is not None
-    assert report.grad_norm == pytest.approx(6.0)
-    state = subnormal.states(clipped)
-    # the norm of what was stepped with is 1
-    np.testing.assert_allclose(state[0], 0.1 * 0.5, rtol=1e-6)
-    clipped.give([np.array([1, np.inf, 1, 1], np.float32)])
-    before = p[0].copy()
-    clipped.step()
-    np.testing.assert_array_equal(p[0], before)
-    with pytest.raises(contender.NotComparable):
-        contender.check(own.FastadamArrays, VARIANTS["adam"], "float32", chain.FastadamChain)
-
-
-def test_torchs_chain_is_the_same_chain() -> None:
-    pytest.importorskip("torch", reason="needs torch")
-    for dtype in ("float32", "float64"):
-        difference = contender.check(
-            chain.TorchChain, VARIANTS["adamw"], dtype, reference=chain.FastadamChain
-        )
-        assert difference < 1e-4
-
-
-def test_chains_are_compared() -> None:
-    case = Case("small", (Tensor("a", (3, 4)),))
-    row = chain.compare_chains(Roster(["fastadam"]), case, "adamw", "float32", 1, SHORT)
-    assert row is not None
-    assert list(row["times_us"]) == ["fastadam", "fastadam-chain", "fastadam-chain-1024"]
-    assert row["chain_beside_plain"].keys() == {"fastadam-chain", "fastadam-chain-1024"}
-
-
-def test_extra_memory_sees_temporary_arrays() -> None:
-    roster = Roster(["fastadam", "numpy"])
-    ours, numpy = memory.extra_memory(roster, 300_000, "adam", "float32", 1)
-    assert (ours["contender"], numpy["contender"]) == ("fastadam", "numpy")
-    assert ours["allocated"] < 100_000
-    # at least one array as large as the parameter
-    assert numpy["allocated"] >= 4 * 300_000
-    for row in (ours, numpy):
-        assert row["resident"] is None or row["resident"] >= 0
-
-
-def test_subnormal_state_is_subnormal_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[bool, ...]] = []
-
-    class Watched(own.FastadamArrays):
-        def step(self) -> None:
-            if self.optimizer.t:
-                tiny = np.finfo(np.float32).tiny
-                kept = subnormal.states(self)
-                seen.append(tuple(bool(np.all((a > 0) & (a < tiny))) for a in kept))
-            super().step()
-
-    monkeypatch.setitem(CONTENDERS, "fastadam", Watched)
-    monkeypatch.setattr(subnormal, "FastadamArrays", Watched)
-    row = subnormal.compare_states(Roster(["fastadam"]), 50, "adam", "float32", 1, SHORT)
-    assert row["beside_normal"].keys() == {"fastadam"}
-    assert row["times_us"].keys() == {"fastadam", "fastadam-subnormal"}
-    assert (True, True) in seen
-    assert (False, False) in seen
-    assert (True, False) not in seen
-
-
-def test_torchs_state_is_filled() -> None:
-    pytest.importorskip("torch", reason="needs torch")
-    stepped = TorchFused(VARIANTS["adam"], arrays.parameters(one(10, "ten"), "float32"))
-    stepped.give(arrays.gradients(one(10, "ten"), "float32"))
-    stepped.step()
-    for array in subnormal.states(stepped):
-        array.fill(7)
-    (state,) = stepped.optimizer.state.values()
-    assert float(state["exp_avg"].min()) == float(state["exp_avg_sq"].max()) == 7.0
 
 
 def test_every_contender_has_a_name_and_the_first_is_ours() -> None:

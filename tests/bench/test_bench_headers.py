@@ -82,21 +82,6 @@ def test_the_data_of_an_npz_are_not_read(tmp_path: Path) -> None:
     assert case.elements == 50000 * 768
 
 
-def test_no_more_of_an_npz_is_read_than_a_header_has() -> None:
-    class Endless(io.RawIOBase):
-        asked = 0
-
-        def read(self, size: int = -1) -> bytes:
-            assert 0 <= size <= 10_000
-            self.asked += size
-            return b"\x93NUMPY\x02\x00\xff\xff\xff\x7f" + bytes(size)
-
-    endless = Endless()
-    with pytest.raises(headers.UnreadableModel, match="here: its header cannot be read"):
-        headers._npy_header(endless, "here")  # type: ignore[arg-type]
-    assert endless.asked <= 10_000
-
-
 BAD_MEMBERS = {
     "text": b"no array",
     "nothing": b"",

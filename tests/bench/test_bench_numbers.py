@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastadam.bench import machine, memory, ratios, report, sweep, timing
+from fastadam.bench import machine, ratios, report, timing
 from fastadam.bench.spread import Spread, ratio, spread
 from fastadam.bench.timing import Plan, Subject, measure
 
@@ -134,7 +134,7 @@ def test_tables() -> None:
             {"floor": [0.95, 1.05], "fastadam": [2.0, 2.0], "torch-fused": [30.0, 30.0]}
         ),
     }
-    lines = list(report.text({"ratios": [row]}))
+    lines = list(report.text([row]))
     assert lines == [
         "mlp, adamw, float32, 2 thread(s), 6 tensors, gradients kept, 17,694 elements",
         "                    time of a step   beside fastadam      beside floor",
@@ -144,31 +144,6 @@ def test_tables() -> None:
         "  for each parameter: fastadam 250 ns",
         "",
     ]
-
-
-def test_regions_are_named_by_where_they_end() -> None:
-    points = [
-        {"elements": n, "tensors": 1, "us": {"fastadam": 4.0 + n / 5000}}
-        for n in sweep.sizes(10_000_000)
-    ]
-    caches = {"L1": 1 << 15, "L2": 1 << 20, "L3": 1 << 25}
-    assert sweep.regions(points, 16, 2, caches) == [
-        {"name": "overhead", "up_to": 50_000},
-        {"name": "L2", "up_to": (1 << 21) // 16},
-        {"name": "L3", "up_to": (1 << 25) // 16},
-        {"name": "memory", "up_to": None},
-    ]
-    # without the sizes of caches, and with one that overhead hides
-    unknown = sweep.regions(points, 16, 2, {})
-    assert [r["name"] for r in unknown] == ["overhead", "L2", "L3", "memory"]
-    assert [r["up_to"] for r in unknown] == [50_000, None, None, None]
-    hidden = sweep.regions(points, 16, 1, {"L2": 1 << 16, "L3": 1 << 25})
-    assert [r["name"] for r in hidden] == ["overhead", "L3", "memory"]
-
-
-def test_sizes_of_a_sweep() -> None:
-    assert sweep.sizes(100_000_000)[-1] == 100_000_000
-    assert sweep.sizes(999) == []
 
 
 def write_cache(folder: Path, **files: str) -> None:
@@ -210,12 +185,3 @@ def test_the_time_of_other_programs(tmp_path: Path) -> None:
     assert second is not None
     # idling and waiting are no work; what another machine takes from this one is
     assert second - first > 10_000
-
-
-def test_counts_of_memory(tmp_path: Path) -> None:
-    status = tmp_path / "status"
-    assert memory.resident("VmHWM", status) is None
-    status.write_text("Name:\tpython\nVmHWM:\t    2048 kB\nVmRSS:\t 1024 kB\n")
-    assert memory.resident("VmHWM", status) == 2048 * 1024
-    assert memory.resident("VmRSS", status) == 1024 * 1024
-    assert memory.resident("VmSwap", status) is None

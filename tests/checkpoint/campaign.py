@@ -30,7 +30,7 @@ MEMORY = 3 << 30
 SECONDS = 20
 
 
-def make(seed: int, n: int = 5) -> Any:
+def make(seed: int = 0, n: int = 5) -> Any:
     """An optimizer, some steps old, of about 130 n bytes."""
     random = np.random.default_rng(seed)
     params = {"W": random.normal(size=(n, 7)).astype(np.float32), "b": random.normal(size=3)}

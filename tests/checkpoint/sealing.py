@@ -13,20 +13,25 @@ from fastadam.files.formats import format_of
 from fastadam.files.manifest import KEY, Manifest, pack, unpack
 
 
-def sealed(path: Path, changes: dict[str, Any]) -> None:
-    """Replace, add, or with ``...`` take out entries, as whoever can save could have saved it."""
+def sealed(path: Path, changes: dict[str, Any], listed: bool = True) -> None:
+    """Replace, add, or with ``...`` take out entries, as whoever can save could have saved it.
+
+    Unless `listed`, the list of contents is left as it was: the file is damaged.
+    """
     with format_of(path).opened(path) as reader:
         values = {key: reader.read(key, None) for key in list(reader.keys())}
-    versions = unpack(values.pop(KEY), "").versions
+    manifest = unpack(values.pop(KEY), "")
     for key, value in changes.items():
         values.pop(key, None)
         if value is not ...:
             values[key] = np.asarray(value)
-    entries = {key: describe(value) for key, value in values.items()}
-    packed = pack(Manifest(entries, versions))
+    if listed:
+        entries = {key: describe(value) for key, value in values.items()}
+        manifest = Manifest(entries, manifest.versions)
+    packed = pack(manifest)
     if path.suffix != ".npz":
-        listed = describe_all(values)
-        format_of(path).write(path, {**values, KEY: packed}, False, lambda _: None, listed)
+        told = describe_all(values)
+        format_of(path).write(path, {**values, KEY: packed}, False, lambda _: None, told)
         return
     # with names that no writer of ours would write
     with zipfile.ZipFile(path, "w") as archive:

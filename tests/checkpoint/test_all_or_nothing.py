@@ -139,6 +139,35 @@ def test_what_ran_before_is_given_back() -> None:
     assert (target.a.x, target.b.words, target.b.table.tolist()) == (5, {"a": 5}, [5, 5, 5])
 
 
+class Slotted(OwnSerialize):
+    """Keeps what it reads in slots, of which one is not set yet."""
+
+    __slots__ = ("__hidden", "late", "level")
+
+    def __init__(self, value: float = 0.0) -> None:
+        super().__init__(value)
+        self.level, self.__hidden = value, value
+
+    def serialize(self, serializer: Any) -> None:
+        super().serialize(serializer)
+        self.level = serializer("level", self.level)
+        self.__hidden = self.late = self.level
+
+    def state(self) -> tuple[Any, ...]:
+        return self.level, self.__hidden, getattr(self, "late", None)
+
+
+def test_slots_are_given_back() -> None:
+    saved: dict[str, Any] = {}
+    DictionarySerializer(saved).save(Chain(a=Slotted(5.0), c=Second(5.0)))
+    target = Chain(a=Slotted(1.0), c=Second(1.0))
+    with pytest.raises(ValueError, match="no"):
+        NpzDeserializer(saved | {"c/x": np.array(REFUSED)}).load(target)
+    assert target.a.state() == (1.0, 1.0, None)
+    NpzDeserializer(saved).load(target)
+    assert target.a.state() == (5.0, 5.0, 5.0)
+
+
 def test_two_phases_of_users_classes() -> None:
     class Prepared(Link):
         def __init__(self) -> None:

@@ -12,14 +12,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import campaign
 
 
-@pytest.fixture(params=["npz", "h5"])
-def suffix(request: pytest.FixtureRequest) -> str:
-    if request.param == "h5":
-        pytest.importorskip("h5py")
-    name: str = request.param
-    return name
-
-
 @pytest.mark.parametrize(("kind", "n"), [("flips", 60), ("cuts", 60), ("fuzz", 400)])
 def test_attacks(kind: str, n: int, suffix: str) -> None:
     done = campaign.run(kind, suffix, n)

@@ -20,13 +20,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from sealing import sealed
 
 
-@pytest.fixture(params=["npz", "h5"])
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param != "npz":
-        pytest.importorskip("h5py")
-    return tmp_path / f"run.{request.param}"
-
-
 def made(*hooks: Any, kind: Any = fastadam.Adam, of_rule: Any = None, **arguments: Any) -> Any:
     opt = kind(**arguments).setup({"a": np.ones(3), "l": {"b": np.ones(2)}})
     for hook in hooks:

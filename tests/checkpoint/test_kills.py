@@ -60,18 +60,12 @@ def kills(path: Path, n: int) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
-@pytest.mark.parametrize("suffix", ["npz", "h5"])
 def test_killed_while_saving(tmp_path: Path, suffix: str) -> None:
-    if suffix == "h5":
-        pytest.importorskip("h5py")
     kills(tmp_path / f"run.{suffix}", 5)
 
 
 @campaign_only
-@pytest.mark.parametrize("suffix", ["npz", "h5"])
 def test_killed_500_times(tmp_path: Path, suffix: str) -> None:
-    if suffix == "h5":
-        pytest.importorskip("h5py")
     kills(tmp_path / f"run.{suffix}", 500)
 
 
@@ -122,10 +116,7 @@ def small_files(n_bytes: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.parametrize("suffix", ["npz", "h5"])
 def test_a_full_disk(tmp_path: Path, suffix: str) -> None:
-    if suffix == "h5":
-        pytest.importorskip("h5py")
     path = tmp_path / f"run.{suffix}"
     opt = make(N)
     fastadam.save(path, opt)
@@ -154,10 +145,7 @@ def somebody_else(folder: Path) -> Iterator[None]:
         folder.chmod(0o755)
 
 
-@pytest.mark.parametrize("suffix", ["npz", "h5"])
 def test_a_folder_that_must_not_be_written(suffix: str) -> None:
-    if suffix == "h5":
-        pytest.importorskip("h5py")
     # not below a folder that only its owner may enter
     with tempfile.TemporaryDirectory() as name:
         path = Path(name, f"run.{suffix}")

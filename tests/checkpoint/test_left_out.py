@@ -32,13 +32,6 @@ NOT_ALWAYS: dict[str, Callable[[str], bool]] = {
 CHAINERS = [f"optimizer/{path}/initial_alpha" for path in ("a/w", "a/lazy", "b/W")]
 
 
-@pytest.fixture(params=["npz", "h5"])
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param != "npz":
-        pytest.importorskip("h5py")
-    return tmp_path / f"run.{request.param}"
-
-
 def full(seed: int) -> Any:
     opt = make(seed)
     opt.eps_mode, opt.decay_mode = "paper", "alpha"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
 import fastadam
 from fastadam.serializers import load_hdf5, load_npz, save_hdf5, save_npz
@@ -40,10 +39,7 @@ def grown(call: Callable[[], object]) -> int:
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("suffix", ["npz", "h5"])
 def test_memory_of_a_load(tmp_path: Path, suffix: str) -> None:
-    if suffix == "h5":
-        pytest.importorskip("h5py")
     save, load = (save_npz, load_npz) if suffix == "npz" else (save_hdf5, load_hdf5)
     for n_arrays, layout, used in ((1, "C", 0), (1, "C", 2), (16, "C", 0), (16, "F", 2)):
         opt = made(n_arrays, layout, 1)

@@ -13,13 +13,6 @@ from fastadam.__main__ import main
 from fastadam.serializers import save_hdf5, save_npz
 
 
-@pytest.fixture(params=["npz", "h5"])
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param == "h5":
-        pytest.importorskip("h5py")
-    return tmp_path / f"run.{request.param}"
-
-
 def test_small_values_are_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     opt = fastadam.Adam(alpha=0.0625).setup({"w": np.array([1.5, -2.0]), "b": np.ones(50)})
     opt.apply_gradients({"w": np.ones(2), "b": np.ones(50)})

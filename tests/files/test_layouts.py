@@ -151,11 +151,8 @@ def test_every_layout_through_every_plain_writer() -> None:
                         assert same(found, array), (dtype, name)
 
 
-@pytest.mark.parametrize("suffix", ["npz", "h5"])
 def test_every_layout_through_checkpoints(tmp_path: Path, suffix: str) -> None:
     """As a persistent value, and as a parameter with its states where it can be one."""
-    if suffix == "h5":
-        pytest.importorskip("h5py")
     path = tmp_path / f"run.{suffix}"
     for dtype in dtypes():
         for compression in (False, True):
@@ -171,10 +168,7 @@ def test_every_layout_through_checkpoints(tmp_path: Path, suffix: str) -> None:
                 assert same(getattr(other, key), array), (dtype, key)
 
 
-@pytest.mark.parametrize("suffix", ["npz", "h5"])
 def test_parameters_of_every_layout(tmp_path: Path, suffix: str) -> None:
-    if suffix == "h5":
-        pytest.importorskip("h5py")
     path = tmp_path / f"run.{suffix}"
     for dtype in ("f2", "f4", "f8"):
 

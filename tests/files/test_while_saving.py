@@ -35,13 +35,6 @@ def make(n: int) -> Any:
     return opt
 
 
-@pytest.fixture(params=SUFFIXES)
-def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    if request.param == "h5":
-        pytest.importorskip("h5py")
-    return tmp_path / f"run.{request.param}"
-
-
 @pytest.mark.parametrize("compression", [False, True])
 @pytest.mark.parametrize("n", [40, PIECE // 4])
 def test_a_change_while_it_is_saved_leaves_the_old_file(

@@ -1,21 +1,25 @@
-"""``python -m fastadam bench --device cuda``, from its options to its picture."""
+"""The benchmark of a GPU, from its options to its picture."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastadam import __main__
 from fastadam.bench import peers, plans
 from fastadam.bench.contender import check
-from fastadam.bench.device import Cuda
 from fastadam.bench.settings import VARIANTS
-from fastadam.bench.targets import judge
 
-ARGV = ["bench", "--device", "cuda", "--cases", "tiny", "--rounds", "2", "--quick"]
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import campaigns
+from gpu import Cuda
+from targets import judge
+
+ARGV = ["--device", "cuda", "--cases", "tiny", "--rounds", "2", "--quick"]
 
 
 def test_everything(
@@ -28,7 +32,7 @@ def test_everything(
     monkeypatch.setattr(plans, "QUICK", plans.QUICK._replace(host=10))
     output, png = tmp_path / "bench.json", tmp_path / "bench.png"
     argv = [*ARGV, "--output", str(output), "--png", str(png)]
-    assert __main__.main(argv) == 0
+    assert campaigns.main(argv) == 0
     printed = capsys.readouterr().out
     result = json.loads(output.read_text())
     assert png.read_bytes().startswith(b"\x89PNG")
@@ -58,17 +62,17 @@ def test_contenders_do_what_fastadam_does(cupy: Any, name: str, variant: str) ->
 def test_what_is_not_there_is_said(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "cupy", None)
-    assert __main__.main(ARGV) == 1
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    assert campaigns.main(ARGV) == 1
     assert "needs CuPy" in capsys.readouterr().err
 
 
 def test_what_is_not_measured_there_is_said(cupy: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    assert __main__.main([*ARGV, "--what", "ratios,memory"]) == 1
+    assert campaigns.main([*ARGV, "--what", "ratios,memory"]) == 1
     assert "there is no --what memory; there are ratios, host" in capsys.readouterr().err
-    assert __main__.main([*ARGV, "--contenders", "optax"]) == 1
+    assert campaigns.main([*ARGV, "--contenders", "optax"]) == 1
     assert "there is no --contenders optax" in capsys.readouterr().err
-    assert __main__.main(["bench", "--contenders", "fastadam-graph", "--quick"]) == 1
+    assert campaigns.main(["--contenders", "fastadam-graph", "--quick"]) == 1
     assert "with --device cpu there is no" in capsys.readouterr().err
 
 

@@ -15,15 +15,6 @@ from fastadam.bench.settings import Variant
 from fastadam.bench.torch_steps import adam, tensor, torch
 from fastadam.kernels.backend import loaded_cupy
 
-__all__ = [
-    "ChainerKernels",
-    "Copy",
-    "FastadamGpu",
-    "FastadamGraph",
-    "TorchCudaForeach",
-    "TorchCudaFused",
-]
-
 
 class Copy:
     """A copy from one of a GPU's arrays to another that moves the bytes of a step.

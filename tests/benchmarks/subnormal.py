@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from fastadam.bench import arrays
+from fastadam.bench import arrays, report
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import one
 from fastadam.bench.contender import Contender
@@ -19,8 +19,6 @@ from fastadam.bench.spread import ratio
 from fastadam.bench.timing import Plan, Subject, measure
 from fastadam.bench.torch_steps import TorchFused
 from fastadam.kernels.dtypes import computing_dtype
-
-__all__ = ["compare_states", "states"]
 
 _NORMAL = 1e-3
 
@@ -96,3 +94,12 @@ def _filling(filled: list[Array], value: float) -> Callable[[], None]:
             array.fill(value)
 
     return fill
+
+
+def text(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lay out the tables, and the ratios of the two kinds of state."""
+    for row in rows:
+        yield from report.compared(row)
+        for name, related in row["beside_normal"].items():
+            yield f"  {name}: subnormal beside normal state {report.spelled(related)}"
+        yield ""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
-from fastadam.bench import arrays, machine
+from fastadam.bench import arrays, machine, picture, report
 from fastadam.bench.cases import many
 from fastadam.bench.contender import Contender
 from fastadam.bench.floor import Floor
@@ -18,10 +19,9 @@ from fastadam.bench.timing import Plan, Subject, measure
 from fastadam.bench.torch_steps import TorchFused
 from fastadam.cli import output
 
-__all__ = ["COUNTS", "regions", "sizes", "sweep"]
-
 # Numbers of tensors over which the elements are spread evenly.
 COUNTS = (1, 100, 10_000)
+LINES = {1: "-", 100: "--", 10_000: ":"}
 
 
 def sizes(largest: int) -> list[int]:
@@ -128,3 +128,76 @@ def regions(
             end = up_to or end
     found.append({"name": "memory", "up_to": None})
     return found
+
+
+def text(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lay out times by size, in nanoseconds for an element."""
+    for row in rows:
+        yield f"nanoseconds for an element: {report.heading(row)}"
+        names = list(row["points"][0]["us"])
+        table = [["elements", "tensors", *names]]
+        for point in row["points"]:
+            each = [point["us"][name] * 1000 / point["elements"] for name in names]
+            table.append(
+                [f"{point['elements']:,}", f"{point['tensors']:,}", *map(report.digits, each)]
+            )
+        yield from (f"  {line}" for line in output.table(table, "r" * len(table[0])))
+        ends = [
+            f"{region['name']} up to {region['up_to']:,}"
+            if region["up_to"]
+            else f"{region['name']} (size unknown)"
+            for region in row["regions"][:-1]
+        ]
+        yield f"  what the time of one tensor is: {', '.join(ends)}, then memory"
+        yield ""
+
+
+def draw(sweep: dict[str, Any], axes: Any) -> None:
+    """Draw times of an element by size, and the regions."""
+    points = sweep["points"]
+    for name in points[0]["us"]:
+        for count in dict.fromkeys(point["tensors"] for point in points):
+            drawn = [point for point in points if point["tensors"] == count]
+            if name == "floor" and count != 1:
+                continue
+            axes.plot(
+                [point["elements"] for point in drawn],
+                [point["us"][name] * 1000 / point["elements"] for point in drawn],
+                LINES[count],
+                color="#000000" if name == "floor" else picture.STYLES[name][0],
+                linewidth=1.2 if name == "floor" else 1.8,
+                label="memory floor" if name == "floor" else f"{name}, {count:,} tensor(s)",
+            )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    picture.plain_ticks(axes.xaxis)
+    picture.plain_ticks(axes.yaxis)
+    left = float(points[0]["elements"])
+    right = float(points[-1]["elements"])
+    axes.set_xlim(left, right)
+    for region in sweep["regions"]:
+        end = min(region["up_to"] or right, right)
+        if (region["up_to"] is None and region["name"] != "memory") or end <= left:
+            continue
+        if end < right:
+            axes.axvline(end, color=picture.GREY, linewidth=0.8, linestyle=(0, (2, 3)))
+        axes.text(
+            (left * end) ** 0.5,
+            0.98,
+            region["name"],
+            transform=axes.get_xaxis_transform(),
+            ha="center",
+            va="top",
+            fontsize=9,
+            color=picture.GREY,
+        )
+        left = end
+    axes.set_xlabel("elements of all tensors together")
+    axes.set_ylabel("nanoseconds for an element")
+    axes.set_title(
+        f"{sweep['variant']} {sweep['dtype']}, {sweep['threads']} thread(s)",
+        loc="left",
+        fontsize=10,
+    )
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.05))
+    picture.clean(axes)

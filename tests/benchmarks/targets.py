@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["judge"]
-
 # The share of a copy's bandwidth that a step is to reach, by case.
 _SHARES = {"16m": 0.7, "100m": 0.9}
 # Microseconds of a whole update of 1000 parameters of one element.

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from fastadam.bench import arrays
+from fastadam.bench import arrays, report
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender, NotComparable, check
 from fastadam.bench.own import FastadamArrays
 from fastadam.bench.peers import Roster
-from fastadam.bench.ratios import fits, results, subject
+from fastadam.bench.ratios import described, fits, results, subject
 from fastadam.bench.settings import VARIANTS, Variant
 from fastadam.bench.spread import ratio
 from fastadam.bench.timing import Plan, measure
 from fastadam.bench.torch_steps import TorchFused, tensor, torch
 from fastadam.optimizer_hooks import GradientClipping
-
-__all__ = ["FastadamChain", "TorchChain", "compare_chains"]
 
 _LARGEST_NORM = 1.0
 
@@ -113,13 +112,7 @@ def compare_chains(
     subjects.clear()
     gc.collect()
     return {
-        "case": case.name,
-        "variant": variant,
-        "dtype": dtype or " ".join(names),
-        "threads": n_threads,
-        "tensors": len(case.tensors),
-        "elements": case.elements,
-        "gradients": "fresh" if case.fresh else "kept",
+        **described(case, variant, dtype, n_threads),
         "chain_beside_plain": {
             name: ratio(times[name], times[plain])._asdict()
             for name, plain in _PLAIN.items()
@@ -127,3 +120,12 @@ def compare_chains(
         },
         **results(times),
     }
+
+
+def text(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lay out the tables, and the ratios of the two kinds of steps."""
+    for row in rows:
+        yield from report.compared(row)
+        for name, related in row["chain_beside_plain"].items():
+            yield f"  {name} beside its plain step: {report.spelled(related)}"
+        yield ""

@@ -5,17 +5,17 @@ from __future__ import annotations
 import ctypes
 import gc
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastadam.bench import arrays
+from fastadam.bench import arrays, report
 from fastadam.bench.cases import one
 from fastadam.bench.contender import Contender
 from fastadam.bench.peers import Roster
 from fastadam.bench.ratios import fits
 from fastadam.bench.settings import VARIANTS
-
-__all__ = ["MEASURED", "extra_memory", "resident"]
+from fastadam.cli import output
 
 # With plain NumPy, whose temporary arrays show that the measurement sees what there is to see.
 MEASURED = ("fastadam", "fastadam-link", "numpy", "torch-fused")
@@ -128,3 +128,15 @@ def resident(key: str, status: Path = _PROCESS / "status") -> int | None:
         if line.startswith(f"{key}:"):
             return int(line.split()[1]) * 1024
     return None
+
+
+def text(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """Lay out what updates need beyond their arrays."""
+    table = [["", "allocated by Python and NumPy", "process larger by"]]
+    for row in rows:
+        resident = "unknown" if row["resident"] is None else f"{row['resident']:,} bytes"
+        table.append([row["contender"], f"{row['allocated']:,} bytes", resident])
+    if rows:
+        yield f"memory that an update takes: {report.heading(rows[0])}"
+        yield from (f"  {line}" for line in output.table(table, "lrr"))
+        yield ""

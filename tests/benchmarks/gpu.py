@@ -1,0 +1,86 @@
+"""The first GPU as the place of a benchmark: who takes part, what the floor is, the GPU's clock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import repeat
+from typing import Any, ClassVar
+
+from cuda_steps import (
+    ChainerKernels,
+    Copy,
+    FastadamGpu,
+    FastadamGraph,
+    TorchCudaForeach,
+    TorchCudaFused,
+)
+
+from fastadam.bench.arrays import Array
+from fastadam.bench.cases import Case
+from fastadam.bench.contender import Contender
+from fastadam.bench.device import by_name
+from fastadam.bench.settings import Variant
+from fastadam.bench.timing import Subject
+from fastadam.kernels.backend import require_cupy
+
+
+class Cuda:
+    """The first GPU, with CuPy.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no CuPy, or no GPU.
+    """
+
+    name: ClassVar[str] = "cuda"
+    contenders: ClassVar[dict[str, type[Contender]]] = by_name(
+        FastadamGpu, FastadamGraph, TorchCudaFused, TorchCudaForeach, ChainerKernels
+    )
+
+    def __init__(self) -> None:
+        self._cupy = require_cupy()
+
+    def describe(self) -> dict[str, Any]:
+        """Return the GPU's name, and the versions of driver, runtime and CuPy."""
+        runtime = self._cupy.cuda.runtime
+        return {
+            "gpu": runtime.getDeviceProperties(0)["name"].decode(),
+            "driver": runtime.driverGetVersion(),
+            "runtime": runtime.runtimeGetVersion(),
+            "cupy": self._cupy.__version__,
+        }
+
+    def floor(
+        self, case: Case, dtype: str | None, variant: Variant, grads: list[Array]
+    ) -> Callable[[], None]:
+        """Return a copy, on the GPU, of half of the bytes that a step reads and writes."""
+        return Copy(case, dtype, variant).step
+
+    def block(self, subject: Subject, steps: int) -> float:
+        """Make steps; return the microseconds of one by the GPU's clock."""
+        step, before = subject.step, subject.before
+        if before is None:
+            return self._timed(step, steps) / steps
+        total = 0.0
+        for _ in repeat(None, steps):
+            before()
+            total += self._timed(step, 1)
+        return total / steps
+
+    def _timed(self, step: Callable[[], object], steps: int) -> float:
+        """Return the microseconds between two events around steps."""
+        cuda = self._cupy.cuda
+        start, end = cuda.Event(), cuda.Event()
+        cuda.runtime.deviceSynchronize()
+        start.record()
+        for _ in repeat(None, steps):
+            step()
+        end.record()
+        end.synchronize()
+        return float(cuda.get_elapsed_time(start, end)) * 1000
+
+    def free_bytes(self) -> int | None:
+        """Return how much of the GPU's memory is free, and CuPy's own that nobody uses."""
+        free: int = self._cupy.cuda.runtime.memGetInfo()[0]
+        return free + int(self._cupy.get_default_memory_pool().free_bytes())
