@@ -31,6 +31,7 @@ DTYPES = "fastadam/kernels/dtypes.py"
 PASS = "fastadam/kernels/sums.py"
 RULE = "fastadam/optimizers/adam_rule.py"
 METHOD = "fastadam/update/gradient_method.py"
+MAKING = "fastadam/update/making.py"
 LAYOUT = "fastadam/kernels/cpu/_layout.pyx"
 READ = "fastadam/kernels/cpu/_rows.pyx"
 SOURCE = "fastadam/update/_rule_source.pyx"
@@ -305,16 +306,16 @@ MUTANTS = [
     Mutant("rule hooks forgotten", RULE, "if self._hooks or not", "if not"),
     Mutant("disabled rules run", PLAN, 'not getattr(rule, "enabled", True)', "False"),
     Mutant("no zero gradients", METHOD, "param.grad = zeros_like(param.array)", "pass"),
-    Mutant("no pre hooks", METHOD, 'self.call_hooks("pre")', "None"),
-    Mutant("no post hooks", METHOD, 'self.call_hooks("post")', "None"),
-    Mutant("epoch's t", METHOD, '"t": t + 1,\n', '"t": t + 2,\n'),
-    Mutant("t stays after a refusal", METHOD, 'noted if applied else {"t": t}', "noted"),
+    Mutant("no pre hooks", MAKING, 'self._call_hooks("pre", pre)', "None"),
+    Mutant("no post hooks", MAKING, 'self._call_hooks("post", self.post)', "None"),
+    Mutant("epoch's t", MAKING, '"t": t + 1,\n', '"t": t + 2,\n'),
+    Mutant("t stays after a refusal", MAKING, 'noted if applied else {"t": t}', "noted"),
     Mutant("rule t stays after a refusal", BASE, "            self.t = t\n", "            pass\n"),
     Mutant(
         "lent gradients kept",
-        METHOD,
-        "clear_all(params)\n\n    def _before_first_update",
-        "pass\n\n    def _before_first_update",
+        MAKING,
+        "clear_all(params)\n\n    def _refuse",
+        "pass\n\n    def _refuse",
     ),
     # who is updated, and who is said to have been
     Mutant("a shared rule in the batch", PLAN, " and id(rule) not in taken", ""),
@@ -372,10 +373,7 @@ MUTANTS = [
     Mutant("infinite scale", NUMBER, "if not 0 < found < math.inf:", "if not 0 < found:"),
     Mutant("scale of float32", NUMBER, "if not least <= found <= greatest:", "if False:"),
     Mutant(
-        "left scale",
-        METHOD,
-        "                self._check_left_scales()\n",
-        "                pass\n",
+        "left scale", MAKING, "            optimizer._check_left_scales()\n", "            pass\n"
     ),
     Mutant(
         "negative scale in a file",
@@ -425,13 +423,16 @@ MUTANTS = [
         "self._loss_scale * factor",
     ),
     Mutant(
-        "monitor ignored", METHOD, "if scaled or decides or self.monitor:", "if scaled or decides:"
+        "monitor ignored",
+        MAKING,
+        "if scaled or decides or optimizer.monitor:",
+        "if scaled or decides:",
     ),
     Mutant(
         "nobody asks for scaled ones",
-        METHOD,
-        "if scaled or decides or self.monitor:",
-        "if decides or self.monitor:",
+        MAKING,
+        "if scaled or decides or optimizer.monitor:",
+        "if decides or optimizer.monitor:",
     ),
     Mutant("disabled rules count", SCALING, '            and getattr(rule, "enabled", True)\n', ""),
     Mutant(
@@ -449,37 +450,39 @@ MUTANTS = [
     Mutant(
         "kind not saved", SCALING, '"_loss_scaling_is_dynamic", dynamic)', '"_unused", dynamic)'
     ),
-    Mutant("no look", METHOD, "            self._unscale_and_look()\n", ""),
-    Mutant("scale never adapted", METHOD, 'noted["_loss_scale"] = self._next_loss_scale()', "pass"),
+    Mutant("no look", MAKING, "            optimizer._unscale_and_look()\n", ""),
+    Mutant(
+        "scale never adapted", MAKING, 'noted["_loss_scale"] = optimizer._next_loss_scale()', "pass"
+    ),
     Mutant(
         "own adapting left out",
-        METHOD,
+        MAKING,
         "                if adapts:\n",
         "                if False:\n",
     ),
     Mutant(
         "skipped all the same",
-        METHOD,
+        MAKING,
         "        if not safe:\n            plan = None\n        elif plan is None:",
         "        if plan is None:",
     ),
-    Mutant("facts kept", METHOD, '            own.pop("_facts", None)\n', ""),
+    Mutant("facts kept", MAKING, '            own.pop("_facts", None)\n', ""),
     Mutant(
         "norm noted by hand",
-        METHOD,
+        MAKING,
         'unscaled = own.pop("_unscaled", None)',
         'unscaled = own.get("_unscaled", None)',
     ),
     Mutant(
         "raised before the hooks",
-        METHOD,
-        '            own["_loss_scaling_isnan"] = False\n            if called or',
-        "            self._refuse_nonfinite()\n            if called or",
+        MAKING,
+        "            optimizer.check_nan_in_grads()\n",
+        "            optimizer.check_nan_in_grads()\n        optimizer._refuse_nonfinite()\n",
     ),
     Mutant(
         "no report of what raised",
-        METHOD,
-        'noted["_last"] = t + 1, not safe, self._facts, self._loss_scale, applied\n',
+        MAKING,
+        'noted["_last"] = (*noted["_last"][:-1], applied)\n',
         'noted.pop("_last")\n',
     ),
     # gradients and their loss scales
@@ -712,7 +715,7 @@ MUTANTS = [
         "return first > 0 and self.extents[first - 1].high > low",
         "return False",
     ),
-    Mutant("hooks unnoticed", METHOD, "if pre or scales or asked or", "if scales or asked or"),
+    Mutant("hooks unnoticed", MAKING, "if self.pre or scales or asked or", "if scales or asked or"),
     Mutant(
         "more hooks unnoticed",
         FOLDED,
@@ -721,9 +724,9 @@ MUTANTS = [
     ),
     Mutant(
         "post hooks unnoticed",
-        METHOD,
-        "if post or not can_be_folded(pre):",
-        "if not can_be_folded(pre):",
+        MAKING,
+        "if self.post or not can_be_folded(self.pre):",
+        "if not can_be_folded(self.pre):",
     ),
     Mutant(
         "other hooks taken for clipping",
@@ -785,9 +788,9 @@ MUTANTS = [
     ),
     Mutant(
         "target unnoticed",
-        METHOD,
-        "if targets.unchanged() and targets.parameters is",
-        "if targets.parameters is",
+        MAKING,
+        "if not targets.is_settled() or targets.parameters",
+        "if targets.parameters",
     ),
     # single steps in C
     Mutant("sets by their values only", SINGLE, "if start is known.start and same(", "if same("),
@@ -1004,7 +1007,7 @@ MUTANTS = [
         "        super().call_hook(hook)\n        self.reallocate_cleared_grads()",
         "        super().call_hook(hook)",
     ),
-    Mutant("loss scales unnoticed", METHOD, "scales = scales_of(params)\n", "scales = None\n"),
+    Mutant("loss scales unnoticed", MAKING, "scales = scales_of(params)\n", "scales = None\n"),
     Mutant("decay of the gradient", OPS, "(g_i + a * p[i]) * b", "(g_i + a * g_i) * b"),
     Mutant("no decay of gradients", OPS, "(g_i + a * p[i]) * b", "g_i * b"),
     Mutant("no rate of lars", OPS, "(g_i + a * p[i]) * b", "(g_i + a * p[i])"),
