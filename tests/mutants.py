@@ -717,12 +717,6 @@ MUTANTS = [
     ),
     Mutant("hooks unnoticed", MAKING, "if self.pre or scales or asked or", "if scales or asked or"),
     Mutant(
-        "more hooks unnoticed",
-        FOLDED,
-        'if not ("ops" in own or "rate" in own) or "__call__" not in own:',
-        'if not ("ops" in own or "rate" in own):',
-    ),
-    Mutant(
         "post hooks unnoticed",
         MAKING,
         "if self.post or not can_be_folded(self.pre):",
