@@ -333,7 +333,7 @@ def test_memory_of_those_that_are_updated_apart_is_not_shared(key: str) -> None:
         theirs = opt.parameters["b"].update_rule.state["v"]
         opt.parameters["a"].update_rule.state[key] = theirs
         kept = params["a"].copy(), params["b"].copy(), theirs.copy()
-        with pytest.raises(ValueError, match="shares? memory"):
+        with pytest.raises(ValueError, match=r"shares? memory"):
             opt.apply_gradients(gradients)
         assert opt.t == before + 1
         for now, old in zip((params["a"], params["b"], theirs), kept, strict=True):
