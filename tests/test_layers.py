@@ -148,6 +148,7 @@ FOLDERS = {
     """,
     "update": """
         gradient_method
+        making
         folded
         loss_scale graph
         optimizer plan
