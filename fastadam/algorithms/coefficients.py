@@ -20,6 +20,7 @@ __all__ = [
     "coefficients_at",
     "constants",
     "step_coefficients",
+    "with_alpha",
 ]
 
 
@@ -134,6 +135,21 @@ def constants(hyperparam: Mapping[str, Any], door: str = "hyperparameters") -> C
         gamma=found["gamma"],
         paper=found["eps_mode"] == "paper",
     )
+
+
+def with_alpha(c: Constants, alpha: float) -> Constants:
+    """Return the same numbers with another alpha, which the decay must not depend on.
+
+    Parameters
+    ----------
+    c : Constants
+        Checked, with ``decay_mode='eta'`` or without decay.
+    alpha : float
+        A finite number.
+    """
+    # not by `_replace`, which takes ten times as long: schedules do this in every update
+    changed: Constants = tuple.__new__(Constants, (alpha, *c[1:]))
+    return changed
 
 
 def coefficients_at(c: Constants, t: int, initial_alpha: float | None = None) -> Coefficients:

@@ -61,6 +61,13 @@ cdef class Noted:
         held = frozenset(found) if isinstance(found, (set, frozenset)) else tuple(found)
         self.collections.append((found, held))
 
+    def renew(self):
+        """Note all keys and values of dicts anew; everything else stays as it is noted."""
+        cdef Py_ssize_t i
+        for i in range(len(self.dicts)):
+            self.keys[i] = tuple(<dict> self.dicts[i])
+            self.values[i] = tuple((<dict> self.dicts[i]).values())
+
     def same(self):
         """Tell whether all of it is as it was noted."""
         cdef Py_ssize_t i, k

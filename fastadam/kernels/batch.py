@@ -424,6 +424,14 @@ class Batch:
         """
         if self.on_gpu or not self.whole:
             return False
+        if len(self._on_cpu) == 1:
+            # in the order of the places
+            table = self._on_cpu[0]
+            if write and not table.can_write(programs, which):
+                return False
+            table.set_program(programs, which, table.table["g"] if write else None)
+            self.prepared = True
+            return True
         own = [
             which if isinstance(which, int) else [which[i] for i in table.places]
             for table in self._on_cpu
@@ -435,6 +443,13 @@ class Batch:
             table.set_program(programs, each, table.table["g"] if write else None)
         self.prepared = True
         return True
+
+    def has_halves(self) -> bool:
+        """Tell whether any gradient that was read is stored in half precision."""
+        for rows in self._rows:  # noqa: SIM110  (a generator calls for each)
+            if rows.halves:
+                return True
+        return False
 
     def rounds(self) -> list[bool]:
         """Tell whose gradients are stored in half precision, as their parameters are.
@@ -458,6 +473,8 @@ class Batch:
         n : int or sequence of int
             How many operations, of all programs or for each parameter; a program may have fewer.
         """
+        if len(self._on_cpu) == 1:
+            return self._on_cpu[0].squares_after(n)
         totals = [0.0] * self._size
         for table in self._on_cpu:
             own = n if isinstance(n, int) else [n[i] for i in table.places]

@@ -105,6 +105,7 @@ class Table:
         # how many operations each program has, and which program is whose
         self._shape: tuple[list[int], int | Sequence[int]] | None = None
         self._written = False
+        self._said: list[Op] = []
         self._gradients: GradientTable | None = None
         self.rows = Rows(
             source,
@@ -145,7 +146,7 @@ class Table:
             that; the column ``g`` for the gradients themselves. A program without operations
             writes nothing. By default the step alone sees it.
         """
-        shape = [len(program) for program in programs], which
+        shape = list(map(len, programs)), which
         if shape != self._shape:
             self._shape = shape
             self.ops = np.zeros(sum(shape[0]), OP)
@@ -153,7 +154,11 @@ class Table:
             first = np.array(ends - shape[0])
             self.table["first_op"], self.table["n_ops"] = first[which], np.array(shape[0])[which]
             self.rows.take_ops(self.ops)
-        self.ops[...] = [op for program in programs for op in program]
+            self._said = []
+        ops = [op for program in programs for op in program]
+        if ops != self._said:
+            self._said = ops
+            self.ops[...] = ops
         if out is not None or self._written:
             self.table["out"] = 0 if out is None else out
         self._written = out is not None

@@ -169,12 +169,15 @@ class Folded:
         """
         if self._kinds:
             return
-        rounds = self._batch.rounds()
-        if self._scales is None and not any(rounds):
-            self._kinds = [(None, False)]
+        scales = self._scales
+        if not self._batch.has_halves() and (
+            scales is None or scales.count(scales[0]) == len(scales)
+        ):
+            self._kinds = [(None if scales is None else scales[0], False)]
             return
-        scales = self._scales or [None] * len(rounds)
-        each = [(s, r and s is None) for s, r in zip(scales, rounds, strict=True)]
+        rounds = self._batch.rounds()
+        own = scales or [None] * len(rounds)
+        each = [(s, r and s is None) for s, r in zip(own, rounds, strict=True)]
         numbers = {kind: i for i, kind in enumerate(dict.fromkeys(each))}
         self._kinds = list(numbers)
         if len(numbers) > 1:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 
+from fastadam.algorithms.number import GREATEST_SCALE, LEAST_SCALE
 from fastadam.kernels.backend import (
     CPU,
     device_of,
@@ -260,7 +261,9 @@ class GradientMethod(LossScaling):
         TypeError, ValueError, FloatingPointError
             As `update`.
         """
-        if loss_scale is not None:
+        # without a call for what nearly all of them are
+        plain = type(loss_scale) is float and LEAST_SCALE <= loss_scale <= GREATEST_SCALE
+        if loss_scale is not None and not plain:
             self._check_loss_scale(loss_scale)
         make_update(self, _PARTS, grads, loss_scale, lent=True)
 

@@ -146,12 +146,12 @@ class UpdatePlan:
                 self._note(param, rule)
                 continue
             paths.append(path)
-            kinds[type(rule)] = None
             ours = isinstance(rule, UpdateRule) and not own and id(rule) not in taken
             if ours and rule._steps_with_others():
                 taken.add(id(rule))
                 self._rows.append(i)
                 continue
+            kinds[type(rule)] = None
             self._note(param, rule)
             # a rule that two parameters share counts its updates one after the other
             key = rule.batch_key() if ours else None
@@ -164,8 +164,9 @@ class UpdatePlan:
             group.paths.append(path)
             group.rules.append(rule)
             group.params.append(param)
+        # those of rules that are stepped together are compared with them
         for kind in kinds:
-            for name in _METHODS:
+            for name in _METHODS if issubclass(kind, UpdateRule) else ("update",):
                 self._noted.attribute(kind, name)
         return paths
 

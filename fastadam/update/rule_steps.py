@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from operator import attrgetter
 from typing import Any
@@ -9,7 +10,12 @@ from typing import Any
 import numpy as np
 
 from fastadam.algorithms.adam import ADAM, Coefficients
-from fastadam.algorithms.coefficients import Constants, coefficients_at, constants
+from fastadam.algorithms.coefficients import (
+    Constants,
+    coefficients_at,
+    constants,
+    with_alpha,
+)
 from fastadam.kernels._noted import Noted
 from fastadam.kernels.batch import Batch
 from fastadam.kernels.table import Step
@@ -72,22 +78,45 @@ class _Group:
         self._root = _bags(rule.hyperparam)[-1]
         self.noted: Noted | None = None
         self._door = rule._door()
+        self._values: dict[str, Any] = {}
         self.constants: Constants
 
     def coefficients(self, t: int) -> Coefficients:
         """Return the scalars of step `t`."""
         # what a single rule has of its own is compared with everything else of the rule
         if self.noted is None or not self.noted.same():
-            noted = Noted()
-            noted.instance(self._root)
-            noted.entries(vars(self._root))
             values = self.rule.hyperparam.get_dict()
-            self.constants = constants(values, self._door)
-            # an array may change its value without anybody's notice
-            lasting = _LASTING.issuperset(map(type, values.values()))
-            self.noted = noted if lasting else None
+            if not self._only_alpha(values):
+                self._look(values)
         start = self.rule._start_alpha() if self.constants.adabound else None
         return coefficients_at(self.constants, t, start)
+
+    def _only_alpha(self, values: dict[str, Any]) -> bool:
+        """Take over another alpha, if that is all that has changed, as schedules do."""
+        noted, before, alpha = self.noted, self._values, values.get("alpha")
+        if noted is None or type(alpha) is not float or not -math.inf < alpha < math.inf:
+            return False
+        of_alpha = values.get("decay_mode") == "alpha" and self.constants.decay
+        if of_alpha or before.keys() != values.keys():
+            return False
+        for name, value in values.items():
+            if value is not before[name] and name != "alpha":
+                return False
+        noted.renew()
+        self._values = values
+        self.constants = with_alpha(self.constants, alpha)
+        return True
+
+    def _look(self, values: dict[str, Any]) -> None:
+        """Check all hyperparameters, and note them."""
+        self.noted = None
+        noted = Noted()
+        noted.instance(self._root)
+        noted.entries(vars(self._root))
+        self.constants = constants(values, self._door)
+        # an array may change its value without anybody's notice
+        if _LASTING.issuperset(map(type, values.values())):
+            self.noted, self._values = noted, values
 
 
 class RuleSteps:

@@ -205,7 +205,7 @@ cdef class Rows:
     cdef readonly Py_ssize_t without
     cdef readonly list to_round
     cdef bint converted, begun
-    cdef readonly bint rounded
+    cdef readonly bint rounded, halves
 
     def __init__(
         self,
@@ -258,7 +258,7 @@ cdef class Rows:
         cdef Py_ssize_t i, k, start = 0
         cdef Found found
         cdef Tensor* row
-        self.moved = self.converted = self.rounded = False
+        self.moved = self.converted = self.rounded = self.halves = False
         self.without = 0
         self.to_round = []
         for i in range(len(self.places)):
@@ -347,6 +347,7 @@ cdef class Rows:
             if not at:
                 return False
         row.g = at
+        self.halves |= row.g_type != COMPUTING
         return True
 
     cdef bint read_strided(self, Py_ssize_t i, Found* found) except -1:
