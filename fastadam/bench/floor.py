@@ -53,7 +53,8 @@ class Floor:
         for computing, steps in groups.items():
             table = np.empty(len(steps), TENSOR)
             others, odd = _tensors.describe(steps, table, bfloat16_number())
-            assert not (others or odd), "all arrays are dense"
+            assert not others, "all arrays are dense"
+            assert not odd, "all gradients have a loop"
             table["row"] = 0
             table["amsgrad"] = variant.amsgrad
             table["adabound"] = False
