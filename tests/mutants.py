@@ -15,7 +15,7 @@ ADAM = "fastadam/algorithms/adam.py"
 GATE = "fastadam/optimizers/gate.py"
 HYPERPARAMETER = "fastadam/update/hyperparameter.py"
 PATHS = "fastadam/update/parameter_table.py"
-BATCH = "fastadam/kernels/batch.py"
+KERNEL_STEP = "fastadam/kernels/multi_tensor.py"
 REFERENCE = "fastadam/kernels/reference.py"
 ROWS = "fastadam/kernels/table.py"
 ARRAYS = "fastadam/kernels/arrays.py"
@@ -286,13 +286,16 @@ MUTANTS = [
     Mutant("aliased gradients", READ, "or not written.has_part(self.held[place])", "or True"),
     Mutant(
         "overlaps ignored",
-        BATCH,
+        KERNEL_STEP,
         "self._serial = reach_into_another(*extents(params))",
         "self._serial = False",
     ),
     Mutant("eps unchecked", ARRAYS, "if eps != 0 and", "if False and"),
     Mutant(
-        "others left out", BATCH, "                table.run_strided()\n", "                pass\n"
+        "others left out",
+        KERNEL_STEP,
+        "                table.run_strided()\n",
+        "                pass\n",
     ),
     Mutant(
         "t is behind",
@@ -587,7 +590,7 @@ MUTANTS = [
     ),
     Mutant(
         "batches not rounded",
-        BATCH,
+        KERNEL_STEP,
         "                    copy_into(half, master)\n",
         "                    pass\n",
     ),
@@ -600,7 +603,12 @@ MUTANTS = [
         "if self.noted is None or not self.noted.same():",
         "if self.noted is None:",
     ),
-    Mutant("arrays as scalars", STEPS, "noted if lasting else None", "noted"),
+    Mutant(
+        "arrays as scalars",
+        STEPS,
+        "        if _LASTING.issuperset(map(type, values.values())):\n",
+        "        if True:\n",
+    ),
     Mutant("counts kept", SOURCE, "        self.ts = self.following\n", ""),
     Mutant("one t for all", STEPS, ", rule.t, rule._start_alpha()", ", rule._start_alpha()"),
     Mutant(
@@ -687,11 +695,11 @@ MUTANTS = [
     ),
     Mutant(
         "scales of other tables",
-        BATCH,
+        KERNEL_STEP,
         "[scales[i] for i in table.places]\n            programs",
         "[scales[0] for i in table.places]\n            programs",
     ),
-    Mutant("still prepared", BATCH, "plain and not self.prepared", "plain"),
+    Mutant("still prepared", KERNEL_STEP, "plain and not self.prepared", "plain"),
     Mutant("gradients in place though shared", LOOK, "single[i] = single[last] = False", "pass"),
     Mutant("a caller's gradient in place", LOOK, "and not is_lent(param)", ""),
     Mutant("size unnoticed", READ, "cnp.PyArray_SIZE(p) != <Py_ssize_t> self.sizes[i]", "False"),
@@ -725,8 +733,8 @@ MUTANTS = [
     Mutant(
         "other hooks taken for clipping",
         FOLDED,
-        'if not ("ops" in own or "rate" in own) or "__call__" not in own:',
-        'if not (hasattr(hook, "ops") or hasattr(hook, "rate")):',
+        'if not brought_by_class(hook, "_folds"):',
+        'if not hasattr(hook, "_folds"):',
     ),
     Mutant("not finite but repeated", FOLDED, "not math.isfinite(norm) or ", ""),
     Mutant("threshold of nothing", FOLDED, "b=1.0 if rate is None else rate", "b=rate or 0.0"),
@@ -1288,8 +1296,8 @@ MUTANTS = [
     Mutant(
         "operations of the first program",
         ROWS,
-        "            self.rows.take_ops(self.ops)\n        self.ops[...]",
-        "            pass\n        self.ops[...]",
+        "            self.rows.take_ops(self.ops)\n            self._said",
+        "            self._said",
     ),
     Mutant(
         "quotients written in half precision",
@@ -1300,23 +1308,26 @@ MUTANTS = [
     Mutant("programs write what is shared", ROWS, " and bool(self.rows.may_write())", ""),
     Mutant(
         "programs of other tables",
-        BATCH,
+        KERNEL_STEP,
         "[which[i] for i in table.places]",
         "[which[0] for i in table.places]",
     ),
     Mutant(
-        "programs of strided arrays", BATCH, "if self.on_gpu or not self.whole:", "if self.on_gpu:"
+        "programs of strided arrays",
+        KERNEL_STEP,
+        "if self.on_gpu or not self.whole:",
+        "if self.on_gpu:",
     ),
-    Mutant("programs go on", BATCH, "        self.prepared = True\n", ""),
+    Mutant("programs go on", KERNEL_STEP, "        self.prepared = True\n", ""),
     Mutant(
         "counts of other tables",
-        BATCH,
+        KERNEL_STEP,
         "[n[i] for i in table.places]",
         "[n[0] for i in table.places]",
     ),
     Mutant(
         "programs always write",
-        BATCH,
+        KERNEL_STEP,
         'table.set_program(programs, each, table.table["g"] if write else None)',
         'table.set_program(programs, each, table.table["g"])',
     ),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastadam.algorithms.adam import ADAM
+from fastadam.kernels._source import ArraySource
+from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.table import Step
 
 
@@ -12,6 +15,11 @@ def step_of(name: str, p: Any, g: Any, *rest: Any) -> Step:
     """Make a step of p, g, the streams in their order, and the scalars."""
     *state, coefficients = rest
     return Step(name, p, g, tuple(state), coefficients)
+
+
+def described(steps: list[Step], halves: Sequence[Any] = ()) -> MultiTensorStep:
+    """Describe the step of many parameters, which checks it and changes nothing."""
+    return MultiTensorStep(ArraySource(list(steps), list(halves)), steps, halves)
 
 
 def arrays_of(step: Step) -> list[Any]:

@@ -91,8 +91,10 @@ FOLDERS = {
     """,
     "kernels": """
         step
-        batch changing
+        plain_steps
+        multi_tensor changing
         sums
+        grouping
         gpu
         table
         arrays reference
@@ -111,6 +113,7 @@ FOLDERS = {
         _layout _step _step_avx2 _step_avx512 _floor _openmp _cpu_features
     """,
     "kernels.gpu": """
+        steps
         arrays table
         sums
         engine

@@ -22,8 +22,8 @@ GIL = """
 import sys, threading, time
 import numpy as np
 import fastadam
-from fastadam.kernels._source import ArraySource
-from fastadam.kernels.batch import Batch, Step
+from fastadam.kernels.plain_steps import adam_batch
+from fastadam.kernels.table import Step
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels.sums import sum_of_squares
 
@@ -38,11 +38,6 @@ for _ in range(3):
 arrays = np.zeros((3, N), np.float32)
 coefficients = step_coefficients(opt.hyperparam.get_dict(), 1)
 step = Step("p", arrays[0], grad, (arrays[1], arrays[2], None), coefficients)
-batch = Batch(ArraySource([step], []), [step])
-batch.refresh([coefficients])
-
-def kernel():
-    batch.step({}, {}, ())
 
 gate = threading.Lock()
 gate.acquire()
@@ -74,7 +69,7 @@ def run(code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "body", ["opt.apply_gradients(grad)", "kernel()", "sum_of_squares([grad])"]
+    "body", ["opt.apply_gradients(grad)", "adam_batch([step])", "sum_of_squares([grad])"]
 )
 def test_a_step_lets_other_threads_run(body: str) -> None:
     code = GIL.replace("SIZE", "4_000_000")

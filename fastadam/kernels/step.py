@@ -13,10 +13,10 @@ from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.algorithms.number import step_number
 from fastadam.algorithms.suggestions import HYPERPARAMETERS, no_argument
 from fastadam.kernels.arrays import check_arrays
-from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.cpu import engine
 from fastadam.kernels.cpu._single import SingleSteps
 from fastadam.kernels.dtypes import bfloat16_number
+from fastadam.kernels.plain_steps import adam_batch
 from fastadam.kernels.table import Step
 
 __all__ = ["adam_step", "at_once"]

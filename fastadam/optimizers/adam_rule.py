@@ -15,8 +15,8 @@ from fastadam.algorithms.coefficients import alpha_t, bounds, step_coefficients
 from fastadam.kernels._source import ArraySource
 from fastadam.kernels.arrays import check_parameter
 from fastadam.kernels.backend import is_array
-from fastadam.kernels.batch import Batch
 from fastadam.kernels.dtypes import computing_dtype, is_half, state_like
+from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.step import at_once
 from fastadam.kernels.table import Step
 from fastadam.model.parameter import peek_grad
@@ -255,9 +255,9 @@ eps_mode, decay_mode : optional
 
         step = self._step(param, peek_grad(param), state, coefficients)
         source = ArraySource([step], [])
-        batch = Batch(source, [step])
-        batch.refresh([coefficients])
-        batch.step(self.__dict__, {"_state": state, "_stepped_at": self.t}, ())
+        kernel_step = MultiTensorStep(source, [step])
+        kernel_step.refresh([coefficients])
+        kernel_step.step(self.__dict__, {"_state": state, "_stepped_at": self.t}, ())
 
     def update_core_gpu(self, param: Any) -> None:
         """Make the step of one parameter on a GPU, as `update_core_cpu`.

@@ -66,7 +66,7 @@ class Folded:
         assert plan.steps is not None
         self._optimizer = optimizer
         self._plan = plan
-        self._batch = plan.steps.batch
+        self._batch = plan.steps.kernel_step
         self._gradients = gradients
         self._scales = scales
         self._lent = lent

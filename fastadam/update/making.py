@@ -158,14 +158,14 @@ class _Making:
             or optimizer._loss_scaling_is_dynamic
             or optimizer._on_nonfinite != "propagate"
         )
-        if self.pre or scales or asked or steps.batch.on_gpu:
+        if self.pre or scales or asked or steps.kernel_step.on_gpu:
             # 'post' hooks see what has become of the gradients
             if self.post or not can_be_folded(self.pre):
                 return False
             folded = Folded(optimizer, plan, self.gradients, scales, given is not None)
             return folded.run(list(self.pre.values()))
-        if steps.batch.prepared:
-            steps.batch.leave_gradients()
+        if steps.kernel_step.prepared:
+            steps.kernel_step.leave_gradients()
         adapts = has_other(optimizer, "update_loss_scale", UPDATE_LOSS_SCALE)
         step(optimizer, plan, None, [], adapts)
         return True
@@ -352,6 +352,6 @@ class _Making:
             own["_plan"] = None
             with np.errstate(all="ignore"):
                 plan = own["_plan"] = UpdatePlan(parameters, gradients, skip)
-        if plan.steps is not None and plan.steps.batch.prepared:
-            plan.steps.batch.leave_gradients()
+        if plan.steps is not None and plan.steps.kernel_step.prepared:
+            plan.steps.kernel_step.leave_gradients()
         return plan

@@ -118,7 +118,7 @@ class UpdatePlan:
         self.only_steps = self.steps is not None and not apart
         self.is_whole = self.only_steps and len(self._rows) == len(self.params)
         # whether anything may be on a GPU, or nothing is known of what others do
-        self.on_gpu = self.steps is None or bool(self._groups or self.steps.batch.on_gpu)
+        self.on_gpu = self.steps is None or bool(self._groups or self.steps.kernel_step.on_gpu)
         self.on_gpu |= any(is_gpu_array(single.param.array) for single in self._singles)
         self._pieces = len(self._groups) + len(self._singles) + (self.steps is not None)
         # whether one call, or one rule, updates all parameters that there are
@@ -212,7 +212,7 @@ class UpdatePlan:
     @property
     def is_one_call(self) -> bool:
         """Whether the update is one call into C."""
-        return self.only_steps and self.steps is not None and self.steps.batch.in_c
+        return self.only_steps and self.steps is not None and self.steps.kernel_step.in_c
 
     def check(self) -> None:
         """Let everybody refuse before anybody writes; who is alone refuses by itself."""
@@ -256,7 +256,9 @@ class UpdatePlan:
         if not self.is_whole:
             own = list(map(gradients.__getitem__, self._rows))
         # what lies elsewhere may share memory with what others write
-        if not (steps.same() and steps.refresh(own) and (self._is_one or not steps.batch.moved)):
+        if not (
+            steps.same() and steps.refresh(own) and (self._is_one or not steps.kernel_step.moved)
+        ):
             return False
         if self._pieces > 1:
             self.check()
@@ -266,7 +268,7 @@ class UpdatePlan:
         """Tell whether a gradient may be part of what is written, by what was read last."""
         if self._groups or self._only_called or self.steps is None:
             return True
-        return self.steps.batch.reaches(gradients, self._written)
+        return self.steps.kernel_step.reaches(gradients, self._written)
 
     def run(
         self,

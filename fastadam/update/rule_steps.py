@@ -17,7 +17,7 @@ from fastadam.algorithms.coefficients import (
     with_alpha,
 )
 from fastadam.kernels._noted import Noted
-from fastadam.kernels.batch import Batch
+from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.table import Step
 from fastadam.model.parameter import Parameter, peek_grad
 from fastadam.update._rule_source import RuleSource
@@ -208,13 +208,15 @@ class RuleSteps:
         self._source = RuleSource(
             self.params, self.rules, self._array, streams, states, begun, masters
         )
-        self.batch = Batch(self._source, steps, [] if all(h is None for h in halves) else halves)
+        self.kernel_step = MultiTensorStep(
+            self._source, steps, [] if all(h is None for h in halves) else halves
+        )
 
     @property
     def lasting(self) -> bool:
         """Whether the next update may go on from here."""
         # a warm-up from alpha = 0 has no first alpha yet
-        return self.batch.steady and all(group.rule._start_alpha() for group in self._groups)
+        return self.kernel_step.steady and all(group.rule._start_alpha() for group in self._groups)
 
     def same(self) -> bool:
         """Tell whether rules, classes and hyperparameters of single rules are what they were."""
@@ -233,7 +235,7 @@ class RuleSteps:
         coefficients = []
         for group in self._groups:
             coefficients.append(group.coefficients(ts[group.place] + 1))
-        return self.batch.refresh(coefficients)
+        return self.kernel_step.refresh(coefficients)
 
     def is_good(self) -> bool:
         """Tell whether rules and hyperparameters are those that have been found good."""
@@ -254,12 +256,12 @@ class RuleSteps:
         unscaled : sequence of Parameter
             Those whose gradients are true ones from then on.
         """
-        if self.batch.in_c:
-            self.batch.step(owner, noted, unscaled)
+        if self.kernel_step.in_c:
+            self.kernel_step.step(owner, noted, unscaled)
         else:
             # launches, and what is done chunk by chunk, are made in Python
             with DeferredInterrupt():
-                self.batch.step(owner, noted, unscaled)
+                self.kernel_step.step(owner, noted, unscaled)
 
     def replay(
         self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any] = ()
@@ -272,4 +274,4 @@ class RuleSteps:
             As for `step`.
         """
         with DeferredInterrupt():
-            self.batch.replay(owner, noted, unscaled)
+            self.kernel_step.replay(owner, noted, unscaled)

@@ -215,20 +215,16 @@ def test_inputs_reach_every_kind_of_array() -> None:
 def test_the_mixed_run_takes_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int, int]] = []
 
-    def spy(
-        kernel: Any, table: np.ndarray, coefficients: np.ndarray, n_threads: int, ops: Any
-    ) -> None:
-        calls.append((len(table), int(table["n"].sum()), n_threads))
-        kernel(table, coefficients, n_threads, ops)
+    def spy(tables: list[Rows], n_threads: list[int], *more: Any) -> None:
+        found = zip(tables, n_threads, strict=True)
+        calls.extend((len(rows), rows.total, n) for rows, n in found)
+        step_and_commit(tables, n_threads, *more)
 
-    kernel = functools.partial(spy, engine._kernels.adam_float32)
-    loop = engine._kernels.loop
-    monkeypatch.setattr(engine, "_kernels", types.SimpleNamespace(adam_float32=kernel, loop=loop))
+    monkeypatch.setattr(multi_tensor, "step_and_commit", spy)
     fixed_run.train("adam", "float32", 10, mixed=True)
     large = {(rows > 1, n_threads) for rows, n, n_threads in calls if n > engine.SERIAL_BELOW}
     assert large == {(True, 1), (True, 3), (False, 1), (False, 3)}
     calls.clear()
-    # of which only the first step is seen here: the others repeat it
     fixed_run.train("adam", "float32", 10, mixed=False)
     assert {(rows > 1, n_threads) for rows, n, n_threads in calls if n > engine.SERIAL_BELOW} == {
         (True, 1)

@@ -10,7 +10,9 @@ from steps import arrays_of, step_of
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels._source import ArraySource
-from fastadam.kernels.batch import Batch, adam_batch, coefficients_of
+from fastadam.kernels.grouping import coefficients_of
+from fastadam.kernels.multi_tensor import MultiTensorStep
+from fastadam.kernels.plain_steps import adam_batch
 from fastadam.kernels.table import Step
 
 __all__ = [
@@ -170,7 +172,7 @@ def assert_prepared_steps_agree(
     """Prepared gradients are what NumPy's operations make of them, and written if asked for."""
     here = model(types, (3, 257, 2000), AMSBOUND)
     there = [moved(cupy, step) for step in here]
-    batch = Batch(ArraySource(there, []), there)
+    batch = MultiTensorStep(ArraySource(there, []), there)
     assert batch.refresh(coefficients_of(there))
     batch.step({}, {}, ())
     adam_batch(here)
@@ -223,7 +225,7 @@ def assert_masters_agree(cupy: Any, half: str, gradient: str) -> None:
     for xp in (np, cupy):
         own = [a.copy() if xp is np else on_gpu(xp, a) for a in (p, g, m, v, halves)]
         steps = [step_of("p", *own[:4], None, c)]
-        batch = Batch(ArraySource(steps, [own[4]]), steps, [own[4]])
+        batch = MultiTensorStep(ArraySource(steps, [own[4]]), steps, [own[4]])
         assert batch.steady
         for _ in range(2):
             assert batch.refresh([c])

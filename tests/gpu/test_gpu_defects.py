@@ -26,10 +26,10 @@ from cuda_on_cpu.memory import repair_guards, state
 from stream_cases import check_scales_of_graphs
 
 import fastadam
-from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.gpu import engine
 from fastadam.kernels.gpu import sums as gpu_norm
 from fastadam.kernels.gpu.source import SOURCE
+from fastadam.kernels.plain_steps import adam_batch
 from fastadam.kernels.reference import squares_reference, tree_sum
 from fastadam.kernels.sums import gpu_sums, sum_of_squares, unscale
 from fastadam.optimizer_hooks import GradientClipping, GradientHardClipping, Lasso, WeightDecay

@@ -25,8 +25,8 @@ from cuda_on_cpu.memory import state
 from instantiations import PAIRS, VARIANTS
 from steps import step_of
 
-from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.gpu.engine import SETS
+from fastadam.kernels.plain_steps import adam_batch
 
 SIZES = (0, 1, 3, 7, 8, 9, 15, 17, 255, 256, 257, 1023, 1024, 1025, 2049, 5000)
 ORDERS = ("forward", "reverse", "shuffled")

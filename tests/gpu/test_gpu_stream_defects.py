@@ -12,8 +12,9 @@ import stream_cases as cases
 from place import SEEDS, cupy_is_the_stand_in
 
 import fastadam.update.gradient_method
-from fastadam.kernels import backend, batch
+from fastadam.kernels import backend, multi_tensor
 from fastadam.kernels.gpu import engine
+from fastadam.kernels.gpu import steps as gpu_steps
 from fastadam.kernels.gpu import sums as gpu_norm
 from fastadam.kernels.gpu import table as gpu_table
 from fastadam.update import graph
@@ -83,7 +84,7 @@ def sums_of_replays_without_a_wait(patch: pytest.MonkeyPatch) -> None:
 
 
 def sums_in_one_place(patch: pytest.MonkeyPatch) -> None:
-    true = batch.GpuSums
+    true = gpu_steps.GpuSums
     made: dict[Any, Any] = {}
 
     def sums(n: int, device: int, replayed: bool = False) -> Any:
@@ -92,7 +93,7 @@ def sums_in_one_place(patch: pytest.MonkeyPatch) -> None:
             made[key] = true(n, device, replayed)
         return made[key]
 
-    patch.setattr(batch, "GpuSums", sums)
+    patch.setattr(gpu_steps, "GpuSums", sums)
 
 
 def graphs_are_forgotten(patch: pytest.MonkeyPatch) -> None:
@@ -128,7 +129,7 @@ def captures_by_the_current_device(patch: pytest.MonkeyPatch) -> None:
         stream = backend.loaded_cupy().cuda.get_current_stream()
         return bool(stream.ptr > 1 and stream.is_capturing())
 
-    for module in (backend, batch, engine, fastadam.update.gradient_method):
+    for module in (backend, gpu_steps, engine):
         patch.setattr(module, "capturing", capturing)
 
 
@@ -156,12 +157,12 @@ def any_scale_that_is_left(patch: pytest.MonkeyPatch) -> None:
 
 
 def scales_stay(patch: pytest.MonkeyPatch) -> None:
-    true = batch.Batch.replay
+    true = multi_tensor.MultiTensorStep.replay
 
     def replay(self: Any, *args: Any) -> None:
         true(self, *args[:-1], ())
 
-    patch.setattr(batch.Batch, "replay", replay)
+    patch.setattr(multi_tensor.MultiTensorStep, "replay", replay)
 
 
 def reports_of_any_graph(patch: pytest.MonkeyPatch) -> None:

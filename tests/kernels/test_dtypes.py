@@ -9,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from steps import arrays_of, changed, step_of
+from steps import arrays_of, changed, described, step_of
 
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
-from fastadam.kernels import batch, dtypes
-from fastadam.kernels._source import ArraySource
-from fastadam.kernels.batch import Batch, adam_batch, check_batch
+from fastadam.kernels import dtypes, multi_tensor
 from fastadam.kernels.cpu import _tensors
+from fastadam.kernels.plain_steps import adam_batch
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.table import TENSOR, Step
 
@@ -182,7 +181,7 @@ def test_all_dtypes_in_one_call_are_as_one_by_one() -> None:
 def test_one_call_for_each_dtype_of_computation() -> None:
     names = ["float32", "float64", "float16", "bfloat16", "float16"]
     steps = [step_of("p", *some_arrays(name, name), coefficients_at()) for name in names]
-    tables = Batch(ArraySource(steps, []), steps)._on_cpu
+    tables = described(steps)._on_cpu
     assert [(table.computing.name, table.places) for table in tables] == [
         ("float32", [0, 2, 3, 4]),
         ("float64", [1]),
@@ -228,9 +227,9 @@ def test_gradients_that_overlap_parameters_of_another_size(
 def copies(steps: list[Step], monkeypatch: pytest.MonkeyPatch) -> int:
     """Run a batch and count the gradients that were copied."""
     counted: list[int] = []
-    real = batch.dense_gradient
+    real = multi_tensor.dense_gradient
     monkeypatch.setattr(
-        batch, "dense_gradient", lambda p, g: (counted.append(g.size), real(p, g))[1]
+        multi_tensor, "dense_gradient", lambda p, g: (counted.append(g.size), real(p, g))[1]
     )
     adam_batch(steps)
     return len(counted)
@@ -265,7 +264,7 @@ def test_half_parameters_that_share_memory_are_stepped_in_turn() -> None:
     same_bits([memory], [expected])
 
 
-@pytest.mark.parametrize("call", [adam_batch, check_batch])
+@pytest.mark.parametrize("call", [adam_batch, described])
 @pytest.mark.parametrize("wrong", ["own", "float64"])
 @pytest.mark.parametrize("key", ADAM.state)
 @pytest.mark.parametrize("name", ["float16", "bfloat16"])

@@ -282,7 +282,7 @@ class GpuTable:
         return True
 
     def refresh(self, coefficients: list[Coefficients]) -> bool:
-        """Take over the gradients and coefficients of another step, as `Batch.refresh` says."""
+        """Take over the gradients and coefficients of another step, as `GpuSteps.refresh`."""
         assert self._rows is not None
         own = [coefficients[i] for i in self.sets]
         if any(flags_of(c) != self._flags for c in own):

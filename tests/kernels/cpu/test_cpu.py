@@ -17,9 +17,9 @@ import fastadam
 from fastadam import kernels
 from fastadam.algorithms.adam import ADAM
 from fastadam.algorithms.coefficients import step_coefficients
-from fastadam.kernels import batch
-from fastadam.kernels.batch import adam_batch
+from fastadam.kernels import multi_tensor
 from fastadam.kernels.cpu import _cpu_features, engine, threads
+from fastadam.kernels.plain_steps import adam_batch
 from fastadam.kernels.table import TENSOR
 
 USABLE = [name for name in engine.built_instruction_sets() if name in _cpu_features.supported()]
@@ -145,13 +145,13 @@ def test_small_models_are_stepped_by_one_thread(
 
 def test_set_num_threads_reaches_the_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     found: list[list[int]] = []
-    real = batch.step_and_commit
+    real = multi_tensor.step_and_commit
 
     def noted(tables: Any, n_threads: list[int], *others: Any) -> None:
         found.append(n_threads)
         real(tables, n_threads, *others)
 
-    monkeypatch.setattr(batch, "step_and_commit", noted)
+    monkeypatch.setattr(multi_tensor, "step_and_commit", noted)
     steps = [step_of("p", *np.ones((4, engine.SERIAL_BELOW)), None, STEP)]
     steps.append(step_of("q", *np.ones((4, engine.SERIAL_BELOW - 1), "f4"), None, STEP))
     try:

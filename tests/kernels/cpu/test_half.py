@@ -14,9 +14,9 @@ from steps import step_of
 
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
-from fastadam.kernels.batch import adam_batch
 from fastadam.kernels.cpu import _cpu_features, engine
 from fastadam.kernels.dtypes import stored
+from fastadam.kernels.plain_steps import adam_batch
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.table import TENSOR
 

@@ -13,9 +13,9 @@ import fastadam
 from fastadam.algorithms.adam import Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels._source import ArraySource
-from fastadam.kernels.batch import Batch
 from fastadam.kernels.cpu import _cpu_features, engine
 from fastadam.kernels.dtypes import computing_dtype
+from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.ops import ADD, ADD_SIGN, CLIP, DIVIDE, MULTIPLY, OP, ROUND, Op, unscaling
 from fastadam.kernels.reference import adam_reference, squares_reference
 from fastadam.kernels.table import Table
@@ -154,10 +154,10 @@ def coefficients() -> Coefficients:
     return step_coefficients(hp, 3)
 
 
-def batch_of(rows: list[Row], c: Coefficients) -> Batch:
+def batch_of(rows: list[Row], c: Coefficients) -> MultiTensorStep:
     steps = [step_of("p", *row[:4], None, c) for row in rows]
     halves = [row.half for row in rows]
-    batch = Batch(ArraySource(steps, halves), steps, halves)
+    batch = MultiTensorStep(ArraySource(steps, halves), steps, halves)
     assert batch.refresh([c])
     return batch
 

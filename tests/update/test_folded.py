@@ -12,8 +12,8 @@ import pytest
 
 import fastadam
 from fastadam import Adam, AdamW, Link, Parameter
-from fastadam.kernels.batch import Batch
 from fastadam.kernels.cpu import engine, gradient_table
+from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.optimizer_hooks import GradientClipping, WeightDecay
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs ml_dtypes, which has bfloat16")
@@ -211,7 +211,7 @@ def clipped(target: Any, threshold: float = 0.5) -> Any:
 def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note every pass over gradients that writes, looks or steps."""
     passes: list[str] = []
-    squares, program = gradient_table.GradientTable.squares, Batch.program
+    squares, program = gradient_table.GradientTable.squares, MultiTensorStep.program
 
     def noted_squares(table: Any) -> list[float]:
         passes.append("writes" if table.rows["out"].any() else "looks")
@@ -223,7 +223,7 @@ def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return done
 
     monkeypatch.setattr(gradient_table.GradientTable, "squares", noted_squares)
-    monkeypatch.setattr(Batch, "program", noted_program)
+    monkeypatch.setattr(MultiTensorStep, "program", noted_program)
     return passes
 
 

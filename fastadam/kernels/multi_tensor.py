@@ -1,4 +1,4 @@
-"""Many parameters in one call: the door into the kernels."""
+"""The step of many parameters in one call of the kernels, kept for the next one."""
 
 from __future__ import annotations
 
@@ -11,123 +11,30 @@ import numpy.typing as npt
 
 from fastadam.algorithms.adam import Coefficients
 from fastadam.algorithms.number import GREATEST_SCALE, LEAST_SCALE
-from fastadam.kernels._source import ArraySource, Source
+from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_apart, is_writeable
-from fastadam.kernels.backend import capturing, copy_into, is_gpu_array
+from fastadam.kernels.backend import copy_into, is_gpu_array
 from fastadam.kernels.cpu import engine
 from fastadam.kernels.cpu._rows import Written, commit, reaches, refresh, run, step_and_commit
 from fastadam.kernels.cpu.strided import dense_gradient
-from fastadam.kernels.dtypes import computing_dtype
-from fastadam.kernels.gpu.engine import SETS, Recording
+from fastadam.kernels.gpu.steps import GpuSteps, one_scale
 from fastadam.kernels.gpu.sums import GpuSums
-from fastadam.kernels.gpu.table import GpuTable, gpu_key
+from fastadam.kernels.gpu.table import GpuTable
+from fastadam.kernels.grouping import OF_PARAMETERS, coefficients_of, tables_of, written_by
 from fastadam.kernels.memory import extents, reach_into_another
 from fastadam.kernels.ops import Op, unscaling
 from fastadam.kernels.sums import largest_square
 from fastadam.kernels.table import Step, Table
 
-__all__ = ["Batch", "adam_batch", "check_batch"]
+__all__ = ["MultiTensorStep"]
 
 Array = npt.NDArray[Any]
 
 _PLAIN: Any = (float, int, np.floating, np.integer)
 
-# What of the arrays that are written is a parameter.
-_OF_PARAMETERS = ("array", "float32 master")
 
-# No extents.
-_NONE = np.empty(0, np.uintp), np.empty(0, np.uintp)
-
-
-def check_batch(steps: Sequence[Step], halves: Sequence[Array | None] = ()) -> None:
-    """Raise what ``adam_batch`` would raise for these steps, and change nothing.
-
-    `halves` are as for `Batch`.
-    """
-    Batch(ArraySource(list(steps), list(halves)), steps, halves)
-
-
-def adam_batch(steps: Sequence[Step]) -> None:
-    """Make one step of the Adam family on every parameter, in place.
-
-    All steps are checked before the first array is written. Gradients are read as they were when
-    the call began, even where one shares memory with what is written; parameters that share memory
-    are stepped one after the other.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As ``arrays.check_arrays``, naming the parameter; also if states share memory, or share it
-        with a parameter, and if a number is not one of the parameter's computing dtype.
-    """
-    source = ArraySource(list(steps), [])
-    batch = Batch(source, steps)
-    batch.refresh(coefficients_of(steps))
-    batch.step({}, {}, ())
-
-
-def coefficients_of(steps: Sequence[Step]) -> list[Coefficients]:
-    """Return the sets of coefficients, each once, in the order in which they first appear."""
-    # by identity: the steps that share their coefficients share the object
-    return list({id(step.coefficients): step.coefficients for step in steps}.values())
-
-
-def _written_by(
-    steps: Sequence[Step], halves: Sequence[Array | None]
-) -> list[tuple[str, str, Any]]:
-    """Return all arrays that are written: whose they are, what of it, and the array."""
-    written: list[tuple[str, str, Any]] = []
-    for i, step in enumerate(steps):
-        half = halves[i] if halves else None
-        written.append((step.name, "array" if half is None else "float32 master", step.p))
-        written += [(step.name, key, array) for key, array in step.stepped().items()]
-        if half is not None:
-            written.append((step.name, "array", half))
-    return written
-
-
-def _sorted_extents(
-    arrays: Sequence[Any],
-) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
-    """Return where arrays begin, ascending, and the greatest end so far."""
-    low, high = extents(arrays)
-    order = np.argsort(low)
-    return low[order], np.maximum.accumulate(high[order])
-
-
-def _tables_of(steps: Sequence[Step], source: Source) -> tuple[list[Table], list[GpuTable]]:
-    """Group the steps by what one call can make, and check them.
-
-    On the CPU one call makes all that is computed in one dtype, on a GPU all that shares types and
-    variant.
-    """
-    on_cpu: dict[object, list[int]] = {}
-    on_gpu: dict[object, list[int]] = {}
-    sets_of: dict[object, dict[int, int]] = {}
-    for i, step in enumerate(steps):
-        if is_gpu_array(step.p):
-            if step.g is None:
-                continue
-            key = gpu_key(step)
-            of_key = sets_of.setdefault(key, {})
-            number = of_key.setdefault(id(step.coefficients), len(of_key))
-            # a launch takes so many sets of coefficients
-            on_gpu.setdefault((*key, number // SETS), []).append(i)
-        else:
-            dtype = getattr(step.p, "dtype", None)
-            on_cpu.setdefault(dtype and computing_dtype(dtype), []).append(i)
-    numbers = {id(each): number for number, each in enumerate(coefficients_of(steps))}
-    return (
-        [Table([steps[i] for i in places], places, numbers, source) for places in on_cpu.values()],
-        [
-            GpuTable([steps[i] for i in places], places, numbers, source)
-            for places in on_gpu.values()
-        ],
-    )
-
-
-class Batch:
-    """The checked steps of many parameters, which are read anew from their owner before each.
+class MultiTensorStep:
+    """The checked step of many parameters, which are read anew from their owner before each.
 
     Parameters
     ----------
@@ -142,7 +49,7 @@ class Batch:
     Attributes
     ----------
     steady : bool
-        Whether the batch may be kept for another step.
+        Whether this may be kept for another step.
     whole : bool
         Whether every gradient was there at the last `refresh`, and can be looked at in one pass.
     in_c : bool
@@ -159,44 +66,32 @@ class Batch:
         self, source: Source, steps: Sequence[Step], halves: Sequence[Array | None] = ()
     ) -> None:
         self._source = source
-        self._on_cpu, self.on_gpu = _tables_of(steps, source)
+        self._on_cpu, self.on_gpu = tables_of(steps, source)
         self._tables: list[Table | GpuTable] = [*self._on_cpu, *self.on_gpu]
         self._rows = [table.rows for table in self._on_cpu]
         self._coefficients = coefficients_of(steps)
-        written = _written_by(steps, halves)
+        written = written_by(steps, halves)
         check_apart(written)
-        params = [array for _, key, array in written if key in _OF_PARAMETERS]
+        params = [array for _, key, array in written if key in OF_PARAMETERS]
         # steps on parameters that reach into one another are made one after the other
         self._serial = reach_into_another(*extents(params))
-        self._loose = reach_into_another(*extents([array for *_, array in written]))
+        arrays = [array for *_, array in written]
+        self._loose = reach_into_another(*extents(arrays))
         self._written = Written()
         self._size = len(steps)
         self._strided = any(table.others for table in self._on_cpu)
-        self.whole = self.in_c = self.moved = False
-        self.prepared = False
-        low, high = _sorted_extents([each for *_, each in written]) if self.on_gpu else _NONE
+        self.whole = self.in_c = self.moved = self.prepared = False
         # each half-precision array with the master that is to be rounded to it after the step
         self._to_round: list[tuple[Any, Any]] = []
-        self._kept_on_gpu = not (self._serial or any(step.g is None for step in steps))
-        for table in self.on_gpu:
-            own = [halves[i] if halves else None for i in table.places]
-            apart = table.untangle(low, high)
-            self._kept_on_gpu = self._kept_on_gpu and apart and table.can_be_kept(own)
-        if self._kept_on_gpu:
-            for table in self.on_gpu:
-                own = [halves[i] if halves else None for i in table.places]
-                table.keep(own, low, high)
-        self.steady = self._kept_on_gpu or not self.on_gpu
+        self._gpu = GpuSteps(self.on_gpu, len(steps), not self._on_cpu)
+        whole = all(step.g is not None for step in steps)
+        self.steady = not self.on_gpu or self._gpu.keep(halves, arrays, whole and not self._serial)
         if not self.steady:
             self._to_round = [
                 (half, step.p)
                 for half, step in zip(halves, steps, strict=False)
                 if half is not None and is_gpu_array(half)
             ]
-        # what graphs read, and where all of them put their sums
-        self._recordings: list[Recording] = []
-        self._recording: Recording | None = None
-        self._replayed_sums: GpuSums | None = None
 
     def reaches(self, gradients: list[Any], more: list[Any]) -> bool:
         """Tell whether a gradient may be part of what is written, by what was read last.
@@ -222,10 +117,8 @@ class Batch:
         -------
         bool
             False if something is not what was described, but for gradients and for arrays of the
-            same size, dtype and layout that lie elsewhere: then another batch is to be made.
+            same size, dtype and layout that lie elsewhere: then all is to be described anew.
         """
-        if self._recording is not None:
-            self._record(None)
         self._coefficients = coefficients
         if not refresh(self._rows, self._written, coefficients, self._loose, dense_gradient):
             return False
@@ -239,11 +132,7 @@ class Batch:
                 self._to_round += rows.to_round
                 self.steady = False
         self.in_c = not (self.on_gpu or self._strided or self._to_round)
-        if self._kept_on_gpu:
-            for gpu in self.on_gpu:
-                if not gpu.refresh(coefficients):
-                    return False
-        return True
+        return not self.on_gpu or self._gpu.refresh(coefficients)
 
     def takes(self, scales: Sequence[float | None] | None) -> bool:
         """Tell whether gradients can be divided by these scales; on GPUs all must be one.
@@ -259,10 +148,10 @@ class Batch:
                 if not isinstance(scale, _PLAIN) or not LEAST_SCALE <= scale <= GREATEST_SCALE:
                     return False
                 seen = scale
-        return not self.on_gpu or _one_scale(scales) is not None
+        return not self.on_gpu or one_scale(scales) is not None
 
     def squares(self, scales: Sequence[float | None] | None = None) -> list[float]:
-        """Return the sums of squares of the gradients that `follow` has taken over.
+        """Return the sums of squares of the gradients that `refresh` has read.
 
         Parameters
         ----------
@@ -278,20 +167,13 @@ class Batch:
             own = None if scales is None else [scales[i] or 0 for i in table.places]
             for i, total in zip(table.places, table.squares(own), strict=True):
                 totals[i] = total
-        found = {device: sums.values() for device, sums in self._sum_on_gpus(scales).items()}
-        for gpu in self.on_gpu:
-            for i in gpu.places:
-                totals[i] = found[gpu.device][i]
+        if self.on_gpu:
+            for i, total in self._gpu.squares(one_scale(scales) or 0.0).items():
+                totals[i] = total
         return totals
 
     def doubtful(self, squares: Sequence[float]) -> bool:
-        """Tell whether a square of a gradient may not be finite where the step computes it.
-
-        Parameters
-        ----------
-        squares : sequence of float
-            The sums of squares of all gradients.
-        """
+        """Tell, by all sums of squares, whether a square may not be finite where it is computed."""
         for table in self._tables:
             limit = largest_square(table.computing)
             own = [squares[i] for i in table.places]
@@ -305,30 +187,7 @@ class Batch:
 
         Nothing is waited for.
         """
-        if not self._on_one_gpu():
-            return None
-        return next(iter(self._sum_on_gpus(scales).values()))
-
-    def _on_one_gpu(self) -> bool:
-        """Tell whether all is on one GPU."""
-        return not self._on_cpu and len({gpu.device for gpu in self.on_gpu}) == 1
-
-    def _sum_on_gpus(self, scales: Sequence[float | None] | None) -> dict[int, GpuSums]:
-        """Launch the sums of all gradients on GPUs; somebody may look at them much later."""
-        n = self._size
-        devices = dict.fromkeys(gpu.device for gpu in self.on_gpu)
-        if self._on_one_gpu() and self._replayed_sums is None:
-            self._replayed_sums = GpuSums(n, self.on_gpu[0].device, replayed=True)
-        if self._recording is not None:
-            assert self._replayed_sums is not None
-            sums = {self._replayed_sums.device: self._replayed_sums}
-        else:
-            sums = {device: GpuSums(n, device) for device in devices}
-        for gpu in self.on_gpu:
-            if gpu.computing == np.float64:
-                sums[gpu.device].may_overflow = True
-            gpu.squares(_one_scale(scales) or 0.0, sums[gpu.device].totals)
-        return sums
+        return self._gpu.sums_of_one(one_scale(scales) or 0.0) if self.on_gpu else None
 
     def prepare(
         self,
@@ -337,7 +196,7 @@ class Batch:
         rate: Any,
         write: bool,
     ) -> bool:
-        """Say what the next step does to the gradients that `follow` has taken over.
+        """Say what the next step does to the gradients that `refresh` has read.
 
         It divides them by `scales` and multiplies them with `rate`, on the way: they are
         neither read nor written once more.
@@ -364,7 +223,7 @@ class Batch:
         plain = scales is None and isinstance(rate, float) and rate == 1
         if plain and not self.prepared:
             return True
-        one_scale = _one_scale(scales)
+        scale = one_scale(scales)
         if not plain:
             # all arrays of CuPy's may be written
             if write and self._on_cpu and not all(is_writeable(g) for g in gradients):
@@ -373,16 +232,14 @@ class Batch:
                 own = None if scales is None else [scales[i] for i in table.places]
                 if not table.can_prepare(own, rate, write):
                     return False
-            if not self.takes(scales) or not all(
-                gpu.can_prepare(bool(one_scale), write) for gpu in self.on_gpu
-            ):
+            if not self.takes(scales) or not self._gpu.can_prepare(bool(scale), write):
                 return False
         for table in self._on_cpu:
             own = None if scales is None else [scales[i] for i in table.places]
             programs, which = unscaling(own, rate)
             table.set_program(programs, which, table.table["g"] if write else None)
-        for gpu in self.on_gpu:
-            gpu.prepare(one_scale or 0.0, rate, write)
+        if self.on_gpu:
+            self._gpu.prepare(scale or 0.0, rate, write)
         self.prepared = not plain
         return True
 
@@ -422,19 +279,17 @@ class Batch:
             return False
         if len(self._on_cpu) == 1:
             # in the order of the places
-            table = self._on_cpu[0]
-            if write and not table.can_write(programs, which):
-                return False
-            table.set_program(programs, which, table.table["g"] if write else None)
-            self.prepared = True
-            return True
-        own = [
-            which if isinstance(which, int) else [which[i] for i in table.places]
-            for table in self._on_cpu
-        ]
+            own = [which]
+        else:
+            own = [
+                which if isinstance(which, int) else [which[i] for i in table.places]
+                for table in self._on_cpu
+            ]
         tables = list(zip(self._on_cpu, own, strict=True))
-        if write and not all(table.can_write(programs, each) for table, each in tables):
-            return False
+        if write:
+            for table, each in tables:
+                if not table.can_write(programs, each):
+                    return False
         for table, each in tables:
             table.set_program(programs, each, table.table["g"] if write else None)
         self.prepared = True
@@ -506,11 +361,8 @@ class Batch:
             total += rows.total
             few = rows.total < engine.SERIAL_BELOW
             n_threads.append(1 if few else engine.n_threads(rows.total))
-        for gpu in self.on_gpu:
-            if self._kept_on_gpu:
-                gpu.run()
-            else:
-                gpu.run_anew(self._serial)
+        if self.on_gpu:
+            self._gpu.run(self._serial)
         started = time.perf_counter_ns()
         what = self._rows, n_threads, self._coefficients, self._serial
         if not self.in_c:
@@ -531,43 +383,17 @@ class Batch:
 
     def capturing(self) -> bool:
         """Tell whether a step, or a part of it, would become part of a CUDA graph."""
-        return any(map(capturing, {gpu.device for gpu in self.on_gpu})) if self.on_gpu else False
+        return self._gpu.capturing()
 
     def begin_capture(self) -> bool:
-        """Make ready for what `follow` has taken over to be captured; False if it cannot be."""
-        if not self._on_one_gpu():
-            return False
-        self._record(Recording(self.on_gpu[0].device))
-        return True
-
-    def _record(self, recording: Recording | None) -> None:
-        """Let what is launched from now on be part of a graph, or not."""
-        self._recording = recording
-        for gpu in self.on_gpu:
-            gpu.recording = recording
+        """Make ready for what `refresh` has read to be captured; False if it cannot be."""
+        return self._gpu.begin_capture()
 
     def capture(self) -> None:
         """Launch the step into the graph that is being captured; it reads its scalars later."""
-        assert self._recording is not None
-        for gpu in self.on_gpu:
-            gpu.capture()
-        self._recordings.append(self._recording)
-        self._record(None)
+        self._gpu.capture()
 
     def replay(self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]) -> None:
         """Write the scalars of `refresh` to where graphs read them, and commit as for a step."""
-        for recording in self._recordings:
-            recording.send()
-        for gpu in self.on_gpu:
-            gpu.write_scalars()
-            # for the next graph
-            gpu.reserve()
+        self._gpu.replay()
         commit(self._source, owner, noted, list(unscaled))
-
-
-def _one_scale(scales: Sequence[float | None] | None) -> float | None:
-    """Return the one number that all gradients are divided by; 0 for nothing, None for several."""
-    if scales is None:
-        return 0.0
-    one = scales[0]
-    return one if one is not None and all(scale == one for scale in scales) else None

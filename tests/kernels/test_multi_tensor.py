@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from steps import arrays_of, changed, step_of
+from steps import arrays_of, changed, described, step_of
 
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
-from fastadam.kernels import batch, table
-from fastadam.kernels.batch import adam_batch, check_batch
+from fastadam.kernels import multi_tensor, table
 from fastadam.kernels.cpu._rows import Rows, step_and_commit
+from fastadam.kernels.plain_steps import adam_batch
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.table import Step
 
@@ -162,7 +162,7 @@ def test_mixed_types_variants_and_layouts_in_one_call() -> None:
 
 def test_no_steps() -> None:
     adam_batch([])
-    check_batch([])
+    described([])
 
 
 def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
@@ -173,7 +173,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
         calls.append((len(tables), serial))
         step_and_commit(tables, n_threads, coefficients, serial, *a)
 
-    monkeypatch.setattr(batch, "step_and_commit", noted)
+    monkeypatch.setattr(multi_tensor, "step_and_commit", noted)
     return calls
 
 
@@ -289,7 +289,7 @@ for _key in ("p", *ADAM.state):
     REFUSED[f"read-only {_key}"] = (replaced(**{_key: _locked}), ValueError, "read-only")
 
 
-@pytest.mark.parametrize("call", [adam_batch, check_batch])
+@pytest.mark.parametrize("call", [adam_batch, described])
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_name_the_parameter_and_change_nothing(case: str, call: object) -> None:
     step, error, message = REFUSED[case]
@@ -302,10 +302,10 @@ def test_refusals_name_the_parameter_and_change_nothing(case: str, call: object)
         np.testing.assert_array_equal(array, old)
 
 
-def test_check_batch_changes_nothing() -> None:
+def test_a_description_changes_nothing() -> None:
     step = step_of("p", *some_arrays(), coefficients_at())
     before = [array.copy() for array in arrays_of(step)]
-    check_batch([step])
+    described([step])
     for array, old in zip(arrays_of(step), before, strict=True):
         np.testing.assert_array_equal(array, old)
 

@@ -1,0 +1,171 @@
+"""All that one step of many parameters makes on GPUs: launches, sums, and captures in graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.algorithms.adam import Coefficients
+from fastadam.kernels.backend import capturing
+from fastadam.kernels.gpu.engine import Recording
+from fastadam.kernels.gpu.sums import GpuSums
+from fastadam.kernels.gpu.table import GpuTable
+from fastadam.kernels.memory import extents
+
+__all__ = ["GpuSteps", "one_scale"]
+
+
+def one_scale(scales: Sequence[float | None] | None) -> float | None:
+    """Return the one number that all gradients are divided by; 0 for nothing, None for several."""
+    if scales is None:
+        return 0.0
+    one = scales[0]
+    return one if one is not None and all(scale == one for scale in scales) else None
+
+
+def _sorted_extents(
+    arrays: Sequence[Any],
+) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
+    """Return where arrays begin, ascending, and the greatest end so far."""
+    low, high = extents(arrays)
+    order = np.argsort(low)
+    return low[order], np.maximum.accumulate(high[order])
+
+
+class GpuSteps:
+    """The tables on GPUs of one step.
+
+    Parameters
+    ----------
+    tables : list of GpuTable
+        What is stepped on GPUs; none where everything is on the CPU.
+    size : int
+        How many parameters the step has, on the CPU and on GPUs.
+    alone : bool
+        Whether nothing is on the CPU.
+    """
+
+    def __init__(self, tables: list[GpuTable], size: int, alone: bool) -> None:
+        self._tables = tables
+        self._size = size
+        devices = {table.device for table in tables}
+        self._devices = devices
+        self._on_one = alone and len(devices) == 1
+        self._kept = False
+        # what graphs read, and where all of them put their sums
+        self._recordings: list[Recording] = []
+        self._recording: Recording | None = None
+        self._replayed_sums: GpuSums | None = None
+
+    def keep(self, halves: Sequence[Any], written: Sequence[Any], kept: bool) -> bool:
+        """Read gradients that are part of what is written from copies, and keep what can be kept.
+
+        Parameters
+        ----------
+        halves : sequence
+            The half-precision parameters that are rounded from their masters, None for others;
+            empty where there is none.
+        written : sequence of array
+            All that the step writes, on the CPU and on GPUs.
+        kept : bool
+            Whether the step may be kept at all.
+
+        Returns
+        -------
+        bool
+            Whether the tables may be kept for another step.
+        """
+        low, high = _sorted_extents(written)
+        own = [[halves[i] if halves else None for i in table.places] for table in self._tables]
+        for table, halves_of in zip(self._tables, own, strict=True):
+            apart = table.untangle(low, high)
+            kept = kept and apart and table.can_be_kept(halves_of)
+        if kept:
+            for table, halves_of in zip(self._tables, own, strict=True):
+                table.keep(halves_of, low, high)
+        self._kept = kept
+        return kept
+
+    def refresh(self, coefficients: list[Coefficients]) -> bool:
+        """Take over gradients and scalars; False if something is not what was described."""
+        if self._recording is not None:
+            self._record(None)
+        return not self._kept or all(table.refresh(coefficients) for table in self._tables)
+
+    def run(self, serial: bool) -> None:
+        """Launch the step; `serial` where its parameters reach into one another."""
+        for table in self._tables:
+            if self._kept:
+                table.run()
+            else:
+                table.run_anew(serial)
+
+    def squares(self, scale: float) -> dict[int, float]:
+        """Return the sum of squares of every gradient, by place; they are waited for."""
+        found = {device: sums.values() for device, sums in self._sum(scale).items()}
+        return {i: found[table.device][i] for table in self._tables for i in table.places}
+
+    def sums_of_one(self, scale: float) -> GpuSums | None:
+        """Return the sums of squares as they are on the one GPU where everything is; else None."""
+        return next(iter(self._sum(scale).values())) if self._on_one else None
+
+    def _sum(self, scale: float) -> dict[int, GpuSums]:
+        """Launch the sums of all gradients; somebody may look at them much later."""
+        if self._on_one and self._replayed_sums is None:
+            self._replayed_sums = GpuSums(self._size, self._tables[0].device, replayed=True)
+        if self._recording is not None:
+            assert self._replayed_sums is not None
+            sums = {self._replayed_sums.device: self._replayed_sums}
+        else:
+            sums = {device: GpuSums(self._size, device) for device in self._devices}
+        for table in self._tables:
+            if table.computing == np.float64:
+                sums[table.device].may_overflow = True
+            table.squares(scale, sums[table.device].totals)
+        return sums
+
+    def can_prepare(self, scaled: bool, write: bool) -> bool:
+        """Tell whether the gradients may be divided, multiplied and written on the way."""
+        return all(table.can_prepare(scaled, write) for table in self._tables)
+
+    def prepare(self, scale: float, rate: Any, write: bool) -> None:
+        """Say what the next step does to the gradients; a scale of 0 divides nothing."""
+        for table in self._tables:
+            table.prepare(scale, rate, write)
+
+    def capturing(self) -> bool:
+        """Tell whether a launch would become part of a CUDA graph."""
+        return any(map(capturing, self._devices))
+
+    def begin_capture(self) -> bool:
+        """Make ready for a step to be captured; False if not everything is on one GPU."""
+        if not self._on_one:
+            return False
+        self._record(Recording(self._tables[0].device))
+        return True
+
+    def _record(self, recording: Recording | None) -> None:
+        """Let what is launched from now on be part of a graph, or not."""
+        self._recording = recording
+        for table in self._tables:
+            table.recording = recording
+
+    def capture(self) -> None:
+        """Launch the step into the graph that is being captured; it reads its scalars later."""
+        assert self._recording is not None
+        for table in self._tables:
+            table.capture()
+        self._recordings.append(self._recording)
+        self._record(None)
+
+    def replay(self) -> None:
+        """Write the scalars of the last `refresh` to where graphs read them."""
+        for recording in self._recordings:
+            recording.send()
+        for table in self._tables:
+            table.write_scalars()
+            # for the next graph
+            table.reserve()
