@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import types
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,9 @@ import pytest
 import fastadam
 from fastadam.__main__ import main
 from fastadam.cli import fixed_run, hard_run, powers, selftest, selftest_checks
+from fastadam.kernels import multi_tensor
 from fastadam.kernels.cpu import _cpu_features, engine
+from fastadam.kernels.cpu._rows import Rows
 from fastadam.optimizers import Adam
 
 
@@ -215,12 +215,17 @@ def test_inputs_reach_every_kind_of_array() -> None:
 def test_the_mixed_run_takes_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int, int]] = []
 
-    def spy(tables: list[Rows], n_threads: list[int], *more: Any) -> None:
-        found = zip(tables, n_threads, strict=True)
-        calls.extend((len(rows), rows.total, n) for rows, n in found)
-        step_and_commit(tables, n_threads, *more)
+    def spied(step: Any) -> Any:
+        def spy(tables: list[Rows], n_threads: list[int], *more: Any) -> None:
+            found = zip(tables, n_threads, strict=True)
+            calls.extend((len(rows), rows.total, n) for rows, n in found)
+            step(tables, n_threads, *more)
 
-    monkeypatch.setattr(multi_tensor, "step_and_commit", spy)
+        return spy
+
+    # the second where all arrays are dense
+    for name in ("run", "step_and_commit"):
+        monkeypatch.setattr(multi_tensor, name, spied(getattr(multi_tensor, name)))
     fixed_run.train("adam", "float32", 10, mixed=True)
     large = {(rows > 1, n_threads) for rows, n, n_threads in calls if n > engine.SERIAL_BELOW}
     assert large == {(True, 1), (True, 3), (False, 1), (False, 3)}
