@@ -31,6 +31,7 @@ DTYPES = "fastadam/kernels/dtypes.py"
 PASS = "fastadam/kernels/sums.py"
 RULE = "fastadam/optimizers/adam_rule.py"
 METHOD = "fastadam/update/gradient_method.py"
+MAKING = "fastadam/update/making.py"
 LAYOUT = "fastadam/kernels/cpu/_layout.pyx"
 READ = "fastadam/kernels/cpu/_rows.pyx"
 SOURCE = "fastadam/update/_rule_source.pyx"
@@ -314,16 +315,16 @@ MUTANTS = [
     Mutant("rule hooks forgotten", RULE, "if self._hooks or not", "if not"),
     Mutant("disabled rules run", PLAN, 'not getattr(rule, "enabled", True)', "False"),
     Mutant("no zero gradients", METHOD, "param.grad = zeros_like(param.array)", "pass"),
-    Mutant("no pre hooks", METHOD, 'self.call_hooks("pre")', "None"),
-    Mutant("no post hooks", METHOD, 'self.call_hooks("post")', "None"),
-    Mutant("epoch's t", METHOD, '"t": t + 1,\n', '"t": t + 2,\n'),
-    Mutant("t stays after a refusal", METHOD, 'noted if applied else {"t": t}', "noted"),
+    Mutant("no pre hooks", MAKING, 'self._call_hooks("pre", pre)', "None"),
+    Mutant("no post hooks", MAKING, 'self._call_hooks("post", self.post)', "None"),
+    Mutant("epoch's t", MAKING, '"t": t + 1,\n', '"t": t + 2,\n'),
+    Mutant("t stays after a refusal", MAKING, 'noted if applied else {"t": t}', "noted"),
     Mutant("rule t stays after a refusal", BASE, "            self.t = t\n", "            pass\n"),
     Mutant(
         "lent gradients kept",
-        METHOD,
-        "clear_all(params)\n\n    def _before_first_update",
-        "pass\n\n    def _before_first_update",
+        MAKING,
+        "clear_all(params)\n\n    def _refuse",
+        "pass\n\n    def _refuse",
     ),
     # who is updated, and who is said to have been
     Mutant("a shared rule in the batch", PLAN, " and id(rule) not in taken", ""),
@@ -381,10 +382,7 @@ MUTANTS = [
     Mutant("infinite scale", NUMBER, "if not 0 < found < math.inf:", "if not 0 < found:"),
     Mutant("scale of float32", NUMBER, "if not least <= found <= greatest:", "if False:"),
     Mutant(
-        "left scale",
-        METHOD,
-        "                self._check_left_scales()\n",
-        "                pass\n",
+        "left scale", MAKING, "            optimizer._check_left_scales()\n", "            pass\n"
     ),
     Mutant(
         "negative scale in a file",
@@ -434,13 +432,16 @@ MUTANTS = [
         "self._loss_scale * factor",
     ),
     Mutant(
-        "monitor ignored", METHOD, "if scaled or decides or self.monitor:", "if scaled or decides:"
+        "monitor ignored",
+        MAKING,
+        "if scaled or decides or optimizer.monitor:",
+        "if scaled or decides:",
     ),
     Mutant(
         "nobody asks for scaled ones",
-        METHOD,
-        "if scaled or decides or self.monitor:",
-        "if decides or self.monitor:",
+        MAKING,
+        "if scaled or decides or optimizer.monitor:",
+        "if decides or optimizer.monitor:",
     ),
     Mutant("disabled rules count", SCALING, '            and getattr(rule, "enabled", True)\n', ""),
     Mutant(
@@ -458,37 +459,39 @@ MUTANTS = [
     Mutant(
         "kind not saved", SCALE_FILES, '"_loss_scaling_is_dynamic", dynamic)', '"_unused", dynamic)'
     ),
-    Mutant("no look", METHOD, "            self._unscale_and_look()\n", ""),
-    Mutant("scale never adapted", METHOD, 'noted["_loss_scale"] = self._next_loss_scale()', "pass"),
+    Mutant("no look", MAKING, "            optimizer._unscale_and_look()\n", ""),
+    Mutant(
+        "scale never adapted", MAKING, 'noted["_loss_scale"] = optimizer._next_loss_scale()', "pass"
+    ),
     Mutant(
         "own adapting left out",
-        METHOD,
+        MAKING,
         "                if adapts:\n",
         "                if False:\n",
     ),
     Mutant(
         "skipped all the same",
-        METHOD,
+        MAKING,
         "        if not safe:\n            plan = None\n        elif plan is None:",
         "        if plan is None:",
     ),
-    Mutant("facts kept", METHOD, '            own.pop("_facts", None)\n', ""),
+    Mutant("facts kept", MAKING, '            own.pop("_facts", None)\n', ""),
     Mutant(
         "norm noted by hand",
-        METHOD,
+        MAKING,
         'unscaled = own.pop("_unscaled", None)',
         'unscaled = own.get("_unscaled", None)',
     ),
     Mutant(
         "raised before the hooks",
-        METHOD,
-        '            own["_loss_scaling_isnan"] = False\n            if called or',
-        "            self._refuse_nonfinite()\n            if called or",
+        MAKING,
+        "            optimizer.check_nan_in_grads()\n",
+        "            optimizer.check_nan_in_grads()\n        optimizer._refuse_nonfinite()\n",
     ),
     Mutant(
         "no report of what raised",
-        METHOD,
-        'noted["_last"] = t + 1, not safe, self._facts, self._loss_scale, applied\n',
+        MAKING,
+        'noted["_last"] = (*noted["_last"][:-1], applied)\n',
         'noted.pop("_last")\n',
     ),
     # gradients and their loss scales
@@ -606,7 +609,12 @@ MUTANTS = [
         "if self.noted is None or not self.noted.same():",
         "if self.noted is None:",
     ),
-    Mutant("arrays as scalars", STEPS, "noted if lasting else None", "noted"),
+    Mutant(
+        "arrays as scalars",
+        STEPS,
+        "        if _LASTING.issuperset(map(type, values.values())):\n",
+        "        if True:\n",
+    ),
     Mutant("counts kept", SOURCE, "        self.ts = self.following\n", ""),
     Mutant("one t for all", STEPS, ", rule.t, rule._start_alpha()", ", rule._start_alpha()"),
     Mutant(
@@ -721,24 +729,18 @@ MUTANTS = [
         "return first > 0 and self.extents[first - 1].high > low",
         "return False",
     ),
-    Mutant("hooks unnoticed", METHOD, "if pre or scales or asked or", "if scales or asked or"),
-    Mutant(
-        "more hooks unnoticed",
-        FOLDED,
-        'if not ("ops" in own or "rate" in own) or "__call__" not in own:',
-        'if not ("ops" in own or "rate" in own):',
-    ),
+    Mutant("hooks unnoticed", MAKING, "if self.pre or scales or asked or", "if scales or asked or"),
     Mutant(
         "post hooks unnoticed",
-        METHOD,
-        "if post or not can_be_folded(pre):",
-        "if not can_be_folded(pre):",
+        MAKING,
+        "if self.post or not can_be_folded(self.pre):",
+        "if not can_be_folded(self.pre):",
     ),
     Mutant(
         "other hooks taken for clipping",
         FOLDED,
-        'if not ("ops" in own or "rate" in own) or "__call__" not in own:',
-        'if not (hasattr(hook, "ops") or hasattr(hook, "rate")):',
+        'if not brought_by_class(hook, "_folds"):',
+        'if not hasattr(hook, "_folds"):',
     ),
     Mutant("not finite but repeated", FOLDED, "not math.isfinite(norm) or ", ""),
     Mutant("threshold of nothing", FOLDED, "b=1.0 if rate is None else rate", "b=rate or 0.0"),
@@ -794,9 +796,9 @@ MUTANTS = [
     ),
     Mutant(
         "target unnoticed",
-        METHOD,
-        "if targets.unchanged() and targets.parameters is",
-        "if targets.parameters is",
+        MAKING,
+        "if not targets.is_settled() or targets.parameters",
+        "if targets.parameters",
     ),
     # single steps in C
     Mutant("sets by their values only", SINGLE, "if start is known.start and same(", "if same("),
@@ -1013,7 +1015,7 @@ MUTANTS = [
         "        super().call_hook(hook)\n        self.reallocate_cleared_grads()",
         "        super().call_hook(hook)",
     ),
-    Mutant("loss scales unnoticed", METHOD, "scales = scales_of(params)\n", "scales = None\n"),
+    Mutant("loss scales unnoticed", MAKING, "scales = scales_of(params)\n", "scales = None\n"),
     Mutant("decay of the gradient", OPS, "(g_i + a * p[i]) * b", "(g_i + a * g_i) * b"),
     Mutant("no decay of gradients", OPS, "(g_i + a * p[i]) * b", "g_i * b"),
     Mutant("no rate of lars", OPS, "(g_i + a * p[i]) * b", "(g_i + a * p[i])"),
@@ -1300,8 +1302,8 @@ MUTANTS = [
     Mutant(
         "operations of the first program",
         ROWS,
-        "            self.rows.take_ops(self.ops)\n        self.ops[...]",
-        "            pass\n        self.ops[...]",
+        "            self.rows.take_ops(self.ops)\n            self._said",
+        "            self._said",
     ),
     Mutant(
         "quotients written in half precision",
@@ -1336,294 +1338,4 @@ MUTANTS = [
         'table.set_program(programs, each, table.table["g"])',
     ),
     # what a plan was made of, compared
-    Mutant(
-        "dtypes of later steps",
-        READ,
-        "            or stored(p_number, computing, self.bfloat16) != row.p_type\n",
-        "",
-    ),
-    Mutant("gaps of later steps", READ, "            or not dense(p)\n", ""),
-    Mutant(
-        "moved parameters unnoticed",
-        READ,
-        "self.moved |= self.hold(i, PARAMETER, found.p) or at != row.p",
-        "self.hold(i, PARAMETER, found.p)",
-    ),
-    Mutant(
-        "moved states unnoticed",
-        READ,
-        "self.moved |= self.hold(i, STATE + k, found.state[k]) or at != state[k]",
-        "self.hold(i, STATE + k, found.state[k])",
-    ),
-    Mutant(
-        "moved halves unnoticed",
-        READ,
-        "self.moved |= self.hold(i, HALF, found.half) or at != row.half",
-        "self.hold(i, HALF, found.half)",
-    ),
-    Mutant(
-        "what has moved may overlap",
-        DOOR,
-        "        if not written.sort() and not (loose and first) or (loose and not first):",
-        "        if written.sort() and False:",
-    ),
-    Mutant("what overlaps may move", DOOR, " or (loose and not first):", ":"),
-    Mutant(
-        "what lies within ends first",
-        WRITTEN,
-        "self.extents[i].high = max(self.extents[i].high, self.extents[i - 1].high)",
-        "pass",
-    ),
-    Mutant(
-        "only ends are looked at",
-        WRITTEN,
-        "if self.extents[middle].low < high:",
-        "if self.extents[middle].low < low:",
-    ),
-    Mutant(
-        "reversed ones end late",
-        WRITTEN,
-        "            low[0] += reach\n        else:\n            high[0] += reach\n    high[0]",
-        "            high[0] -= reach\n        else:\n            high[0] += reach\n    high[0]",
-    ),
-    Mutant("masked gradients converted", LAYOUT, " or masked(grad):", ":"),
-    Mutant(
-        "any numbers as gradients",
-        LAYOUT,
-        "        cnp.PyTypeNum_ISFLOAT(number) or number",
-        "        True or number",
-    ),
-    Mutant(
-        "gradients of any shape",
-        LAYOUT,
-        "cnp.PyArray_DIM(g, axis) != cnp.PyArray_DIM(p, axis)",
-        "False",
-    ),
-    Mutant(
-        "strided ones replaced",
-        READ,
-        "        elif other:\n            return False\n",
-        "        elif other:\n            pass\n",
-    ),
-    Mutant(
-        "alpha of later steps unchecked",
-        READ,
-        "                or fabs(<double> values[ALPHA_T]) > FLT_MAX\n",
-        "",
-    ),
-    Mutant(
-        "converted ones written", READ, "        if self.converted:\n            return False\n", ""
-    ),
-    Mutant(
-        "strided halves not rounded",
-        READ,
-        "            self.to_round.append((<object> found.half, <object> found.p))\n",
-        "            pass\n",
-    ),
-    Mutant(
-        "other halves not rounded",
-        READ,
-        "                self.to_round.append((<object> found.half, p))\n",
-        "                pass\n",
-    ),
-    Mutant("missing ones unnoticed", READ, "            self.without += found.g == NULL\n", ""),
-    Mutant(
-        "missing ones stepped",
-        READ,
-        "            row.n = 0\n            return True\n        row.n",
-        "            return True\n        row.n",
-    ),
-    Mutant("overlapping ones at once", READ, "        if not serial:\n", "        if True:\n"),
-    Mutant("apart from the second on", READ, "                alone.start = 0\n", ""),
-    Mutant("states of other kinds", SOURCE, " or type(<object> state) is not dict:", ":"),
-    Mutant(
-        "states not begun",
-        SOURCE,
-        "                if self.begun[k]:\n",
-        "                if False:\n",
-    ),
-    Mutant(
-        "masters not begun",
-        SOURCE,
-        '                    PyDict_SetItem(fields, "_fp32_param", self.masters[k])\n',
-        "                    pass\n",
-    ),
-    Mutant(
-        "one count for all",
-        SOURCE,
-        "            if self.ts[k] is not last:\n",
-        "            if last is None:\n",
-    ),
-    Mutant(
-        "what is not there is missing",
-        OF_ALL,
-        "param._grad is None and param._array is not None",
-        "param._grad is None",
-    ),
-    Mutant(
-        "lent gradients as own",
-        OF_ALL,
-        '"_grad_borrowed", arrays[i] is not None)',
-        '"_grad_borrowed", False)',
-    ),
-    Mutant(
-        "lent without their scale",
-        OF_ALL,
-        'PyObject_GenericSetAttr(param, "_loss_scale", loss_scale)',
-        "pass",
-    ),
-    Mutant(
-        "scales are not cleared",
-        OF_ALL,
-        '                PyObject_GenericSetAttr(param, "_loss_scale", None)\n',
-        "                pass\n",
-    ),
-    Mutant(
-        "what is not there is absent",
-        OF_ALL,
-        "            if (param._array if isinstance(param, OURS) else param.array) is not None:\n",
-        "            if True:\n",
-    ),
-    Mutant(
-        "lent in any shape",
-        OF_ALL,
-        "cnp.PyArray_DIM(g, axis) != cnp.PyArray_DIM(p, axis)",
-        "False",
-    ),
-    Mutant(
-        "lent in other dimensions",
-        OF_ALL,
-        "        if cnp.PyArray_NDIM(g) != cnp.PyArray_NDIM(p):\n            return 0\n",
-        "        if cnp.PyArray_NDIM(g) < cnp.PyArray_NDIM(p):\n            return 0\n",
-    ),
-    Mutant(
-        "lent in any dtype",
-        OF_ALL,
-        "        if not cnp.PyTypeNum_ISFLOAT(cnp.PyArray_TYPE(g)) and (",
-        "        if False and (",
-    ),
-    Mutant(
-        "lent to what is not there",
-        OF_ALL,
-        "            if param._array is None:\n                return 0\n",
-        "",
-    ),
-    Mutant("skipping of later updates", PLAN, "            or skip is not self.skip\n", ""),
-    Mutant("what cannot be kept is", PLAN, "            or not self._lasting\n", ""),
-    Mutant("single rules unnoticed", PLAN, "            or not self._noted.same()\n", ""),
-    Mutant(
-        "what moves among others", PLAN, " and (self._is_one or not steps.kernel_step.moved)", ""
-    ),
-    Mutant(
-        "plans that go on",
-        PLAN,
-        "if not (steps.same() and steps.refresh(own)",
-        "if not (steps.refresh(own)",
-    ),
-    Mutant(
-        "pieces overlap others", PLAN, "            self._check_apart()\n", "            pass\n"
-    ),
-    Mutant(
-        "own updates left out",
-        PLAN,
-        "            own = has_own_update(param, _UPDATE)\n",
-        "            own = False\n",
-    ),
-    Mutant(
-        "own updates unnoticed",
-        PLAN,
-        '            self._noted.some(vars(param), ["update"])\n',
-        "            pass\n",
-    ),
-    Mutant(
-        "classes of single rules",
-        PLAN,
-        "                self._noted.attribute(kind, name)\n",
-        "                pass\n",
-    ),
-    Mutant(
-        "keys of others are kept",
-        PLAN,
-        '            self._comparable &= brought_by_fastadam(type(rule), "batch_key")\n',
-        "",
-    ),
-    Mutant(
-        "single rules enabled",
-        PLAN,
-        "        self._noted.some(vars(rule), _FIELDS)\n",
-        "        pass\n",
-    ),
-    Mutant(
-        "hooks of single rules",
-        PLAN,
-        "        for hooks in hooks_of(rule).tables():\n            self._noted.entries(hooks)\n",
-        "",
-    ),
-    Mutant(
-        "states of single rules",
-        PLAN,
-        "                self._noted.entries(rule.state)\n",
-        "                pass\n",
-    ),
-    Mutant(
-        "arrays of single rules",
-        PLAN,
-        '        self._noted.attribute(param, "_array" if ours else "array")\n',
-        "",
-    ),
-    Mutant(
-        "rules of single parameters",
-        PLAN,
-        '        self._noted.attribute(param, "_update_rule" if ours else "update_rule")\n',
-        "",
-    ),
-    Mutant("hooks of rules before the count", PLAN, '        owner["t"] = noted.get("t")\n', ""),
-    Mutant(
-        "single rules write no gradient",
-        PLAN,
-        "[a for single in self._singles for _, a in _written(single.param)]",
-        "[]",
-    ),
-    Mutant(
-        "methods of classes unnoticed",
-        STEPS,
-        " and list(map(_PLAIN, self._kinds)) == self._methods",
-        "",
-    ),
-    Mutant(
-        "other rules unnoticed", STEPS, "            noted.attribute(param, rule_attribute)\n", ""
-    ),
-    Mutant(
-        "updates of parameters unnoticed",
-        STEPS,
-        '                noted.some(vars(param), ["update"])\n',
-        "                pass\n",
-    ),
-    Mutant("classes of rules unnoticed", STEPS, "            noted.instance(rule)\n", ""),
-    Mutant(
-        "fields of rules unnoticed", STEPS, "            noted.entries(vars(rule), _FREE)\n", ""
-    ),
-    Mutant(
-        "hooks of rules unnoticed",
-        STEPS,
-        "            for hooks in rule._hooks.tables():\n                noted.entries(hooks)\n",
-        "",
-    ),
-    Mutant("parents unnoticed", STEPS, '                noted.attribute(bag, "_parent")\n', ""),
-    Mutant(
-        "own hyperparameters unnoticed", STEPS, "                    noted.entries(vars(bag))\n", ""
-    ),
-    Mutant("first alphas alike", STEPS, ", rule.t, rule._start_alpha()", ", rule.t"),
-    Mutant(
-        "later updates unchecked",
-        PLAN,
-        "        if self._pieces > 1:\n            self.check()\n        return True",
-        "        return True",
-    ),
-    Mutant(
-        "numbers of single rules unchecked",
-        STEPS,
-        "if group.noted is None or not group.noted.same():",
-        "if False:",
-    ),
 ]

@@ -52,8 +52,9 @@ class Floor:
                 array.fill(1)  # pages of zeros that nobody has written share one page
         for computing, steps in groups.items():
             table = np.empty(len(steps), TENSOR)
-            others = _tensors.describe(steps, table, bfloat16_number())
+            others, odd = _tensors.describe(steps, table, bfloat16_number())
             assert not others, "all arrays are dense"
+            assert not odd, "all gradients have a loop"
             table["row"] = 0
             table["amsgrad"] = variant.amsgrad
             table["adabound"] = False

@@ -59,6 +59,8 @@ class GradientClipping(ShowsArguments):
 
     name = "GradientClipping"
     timing = "pre"
+    # an update may do its work on the way of the step; a subclass may do other work
+    _folds = True
 
     def __init__(self, threshold: float) -> None:
         non_negative(self, threshold=threshold)

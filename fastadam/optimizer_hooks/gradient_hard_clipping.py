@@ -52,6 +52,8 @@ class GradientHardClipping(ShowsArguments):
     name = "GradientHardClipping"
     call_for_each_param = True
     timing = "pre"
+    # an update may do its work on the way of the step; a subclass may do other work
+    _folds = True
 
     def __init__(self, lower_bound: float, upper_bound: float) -> None:
         number(self, lower_bound=lower_bound, upper_bound=upper_bound)

@@ -55,6 +55,8 @@ class Lasso(ShowsArguments):
     name = "Lasso"
     call_for_each_param = True
     timing = "pre"
+    # an update may do its work on the way of the step; a subclass may do other work
+    _folds = True
 
     def __init__(self, rate: float) -> None:
         number(self, rate=rate)

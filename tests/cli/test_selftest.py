@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import types
 from typing import Any
 
 import numpy as np
@@ -13,7 +11,9 @@ import pytest
 import fastadam
 from fastadam.__main__ import main
 from fastadam.cli import fixed_run, hard_run, powers, selftest, selftest_checks
+from fastadam.kernels import multi_tensor
 from fastadam.kernels.cpu import _cpu_features, engine
+from fastadam.kernels.cpu._rows import Rows
 from fastadam.optimizers import Adam
 
 
@@ -215,20 +215,21 @@ def test_inputs_reach_every_kind_of_array() -> None:
 def test_the_mixed_run_takes_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[int, int, int]] = []
 
-    def spy(
-        kernel: Any, table: np.ndarray, coefficients: np.ndarray, n_threads: int, ops: Any
-    ) -> None:
-        calls.append((len(table), int(table["n"].sum()), n_threads))
-        kernel(table, coefficients, n_threads, ops)
+    def spied(step: Any) -> Any:
+        def spy(tables: list[Rows], n_threads: list[int], *more: Any) -> None:
+            found = zip(tables, n_threads, strict=True)
+            calls.extend((len(rows), rows.total, n) for rows, n in found)
+            step(tables, n_threads, *more)
 
-    kernel = functools.partial(spy, engine._kernels.adam_float32)
-    loop = engine._kernels.loop
-    monkeypatch.setattr(engine, "_kernels", types.SimpleNamespace(adam_float32=kernel, loop=loop))
+        return spy
+
+    # the second where all arrays are dense
+    for name in ("run", "step_and_commit"):
+        monkeypatch.setattr(multi_tensor, name, spied(getattr(multi_tensor, name)))
     fixed_run.train("adam", "float32", 10, mixed=True)
     large = {(rows > 1, n_threads) for rows, n, n_threads in calls if n > engine.SERIAL_BELOW}
     assert large == {(True, 1), (True, 3), (False, 1), (False, 3)}
     calls.clear()
-    # of which only the first step is seen here: the others repeat it
     fixed_run.train("adam", "float32", 10, mixed=False)
     assert {(rows > 1, n_threads) for rows, n, n_threads in calls if n > engine.SERIAL_BELOW} == {
         (True, 1)

@@ -546,3 +546,25 @@ def test_the_norm_of_gradients_in_another_order_is_theirs(order: Any) -> None:
             opt.apply_gradients({"w": np.asarray(grad, order=order)})
         found.append((params["w"].tobytes(), repr(opt.last_update)))
     assert found[0] == found[1]
+
+
+def test_users_hooks_with_names_like_ours_are_called() -> None:
+    """A class may have `rate` or `ops` of its own, which mean something else."""
+
+    class Halving:
+        rate = 0.5
+        ops = ("halve",)
+
+        def __call__(self, opt: Any) -> None:
+            for param in opt.parameters.values():
+                param.grad *= self.rate
+
+    params = {"w": np.ones(3)}
+    opt = Adam(alpha=0.1, eps=1.0).setup(params)
+    opt.add_hook(Halving(), "halving")
+    other = {"w": np.ones(3)}
+    same = Adam(alpha=0.1, eps=1.0).setup(other)
+    for _ in range(3):
+        opt.apply_gradients({"w": np.ones(3)})
+        same.apply_gradients({"w": np.full(3, 0.5)})
+    np.testing.assert_array_equal(params["w"], other["w"])

@@ -210,3 +210,16 @@ def test_a_file_from_before_the_first_update_takes_the_state_away() -> None:
         NpzDeserializer(stored, strict=strict).load(opt)
         assert [param.update_rule.t for param in link.params()] == [0, 0]
         assert [param.update_rule.state for param in link.params()] == [None, None]
+
+
+def test_post_hooks_see_clipped_gradients_at_every_update() -> None:
+    link, seen = a_link(), []
+    opt = fastadam.Adam().setup(link)
+    opt.add_hook(fastadam.optimizer_hooks.GradientClipping(1.0))
+    opt.add_hook(lambda opt: seen.append(opt.target.b.grad.copy()), "look", timing="post")
+    norm = np.sqrt(6 * 0.5**2 + 3 * 2.0**2)
+    for _ in range(4):
+        opt.apply_gradients({"/W": np.full((2, 3), 0.5), "/b": np.full(3, -2.0)})
+    for b in seen:
+        np.testing.assert_allclose(b, np.full(3, -2.0) / norm, rtol=1e-6)
+    assert len(seen) == 4

@@ -318,3 +318,23 @@ def test_a_refusal_by_one_stops_everybody() -> None:
         opt.apply_gradients(GRADIENTS["float32"])
     assert {path: whole(opt, path) for path in "abcd"} == before
     assert (opt.t, opt.last_update) == (0, None)
+
+
+@pytest.mark.parametrize("key", ["m", "v"])
+def test_memory_of_those_that_are_updated_apart_is_not_shared(key: str) -> None:
+    """Neither after the first update nor when an array has another place later."""
+    for before in (0, 3):
+        params = {path: np.linspace(-1, 1, 3) for path in "ab"}
+        opt = fastadam.Adam(**HYPER).setup(params)
+        opt.parameters["b"].update_rule.add_hook(lambda rule, param: None)
+        gradients = {path: np.ones(3) for path in "ab"}
+        for _ in range(before + 1):
+            opt.apply_gradients(gradients)
+        theirs = opt.parameters["b"].update_rule.state["v"]
+        opt.parameters["a"].update_rule.state[key] = theirs
+        kept = params["a"].copy(), params["b"].copy(), theirs.copy()
+        with pytest.raises(ValueError, match=r"shares? memory"):
+            opt.apply_gradients(gradients)
+        assert opt.t == before + 1
+        for now, old in zip((params["a"], params["b"], theirs), kept, strict=True):
+            np.testing.assert_array_equal(now, old)

@@ -105,6 +105,9 @@ cdef class Rows:
     def __reduce__(self):
         raise TypeError("addresses cannot be copied")
 
+    def __len__(self):
+        return len(self.places)
+
     def take_ops(self, const Op[::1] ops):
         """Take over the operations that the programs of the rows are made of."""
         self.ops = ops
