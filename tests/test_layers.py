@@ -188,10 +188,7 @@ CHAINERS = {
 
 # Private attributes that a folder uses of another's objects.
 PRIVATE = {
-    ("checkpoint.optimizer_loading", "_fixed"),
     ("serializers.remembering", "_targets"),
-    ("update.noted_links", "_named_children"),
-    ("update.noted_links", "_params"),
     # what rules of an algorithm that the kernels step have in common
     ("update.rule_steps", "_ready_state"),
     ("update.rule_steps", "_start_alpha"),

@@ -25,6 +25,7 @@ from fastadam.checkpoint.source_deserializer import SourceDeserializer
 from fastadam.checkpoint.target_loading import prepare_target
 from fastadam.files.entries import text_of
 from fastadam.files.errors import CheckpointError
+from fastadam.optimizers.suggestions import fixed_flags
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.remembering import remember
 from fastadam.update.hyperparameter import prepare_values
@@ -100,7 +101,7 @@ def prepare_optimizer(
 def _check_variant(source: Source, opt: Any) -> None:
     """Refuse the state of another of the family."""
     mine = opt.hyperparam.get_dict()
-    usual = getattr(type(opt), "_fixed", {})
+    usual = fixed_flags(type(opt))
     for name in FLAGS:
         key = HYPERPARAM + name
         if name not in mine or key not in source or source.is_ignored(key):

@@ -15,7 +15,7 @@ from fastadam.model.initializer import Constant, Shape
 from fastadam.model.parameter import Parameter
 from fastadam.update.overrides import stores_plainly
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "registered"]
 
 
 class Registry:
@@ -306,3 +306,8 @@ def _is_integer(value: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def registered(link: Any) -> tuple[set[str], Sequence[tuple[str, Any]]]:
+    """Return the names of a link's own parameters, as it holds them, and its children by name."""
+    return link._params, link._named_children()

@@ -236,13 +236,19 @@ def _answer(kind: type[Any] | None, name: str, takes: Collection[str]) -> str | 
         return f"{same} is the same with weight decay, which {UNSCALED}"
     value = "True" if name in ADAM.flags else "0.1"
     more = "" if name in ADAM.flags else "adabound=True, "
-    fixed = getattr(kind, "_fixed", {})
+    fixed = fixed_flags(kind)
     if name in fixed:
         return f"leave it out: it is always {fixed[name]} here; {_adam(kind)} is the same"
     return f"{_adam(kind, f'{more}{name}={value}')} has it"
 
 
+def fixed_flags(kind: type[Any] | None) -> dict[str, Any]:
+    """Return the hyperparameters that an optimizer's class has settled, by name."""
+    fixed: dict[str, Any] = getattr(kind, "_fixed", {})
+    return fixed
+
+
 def _adam(kind: type[Any] | None, *more: str) -> str:
     """Spell the call of Adam that is one of its special cases, with more arguments."""
-    fixed = getattr(kind, "_fixed", {})
+    fixed = fixed_flags(kind)
     return f"Adam({', '.join([*(f'{name}={value}' for name, value in fixed.items()), *more])})"

@@ -7,6 +7,7 @@ from typing import Any
 from fastadam.kernels._noted import Noted
 from fastadam.model.chain import Chain, ChainList
 from fastadam.model.link import Link
+from fastadam.model.registry import registered
 from fastadam.update.overrides import overrides_any
 
 __all__ = ["noted_links"]
@@ -30,13 +31,13 @@ def noted_links(link: Any) -> Noted | None:
         seen.add(id(part))
         if not _walks_as_ours(part):
             return None
-        own, children = vars(part), part._named_children()
+        own, (names, children) = vars(part), registered(part)
         noted.instance(part)
         for name in _WALKS:
             noted.attribute(type(part), name)
         named = [] if isinstance(part, ChainList) else [name for name, _ in children]
-        noted.some(own, [*_WALKS, "_params", "_children", *part._params, *named])
-        noted.members(part._params)
+        noted.some(own, [*_WALKS, "_params", "_children", *names, *named])
+        noted.members(names)
         if "_children" in own:
             noted.members(own["_children"])
         pending += [child for _, child in children]

@@ -1,25 +1,18 @@
 """Reads arrays into the descriptor table, in C: pointers, sizes and the layouts they share."""
 
 cimport numpy as cnp
-from cpython.dict cimport PyDict_GetItem
-from cpython.object cimport PyObject_GenericSetAttr, PyObject_TypeCheck, PyTypeObject
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from cpython.ref cimport PyObject
-from libc.float cimport FLT_MAX, FLT_MIN
-from libc.math cimport fabs
 
 from fastadam.kernels.cpu._layout cimport dense, describe_state, gradient, pointer, stored
 from fastadam.kernels.cpu._tensors cimport (
     ADABOUND,
     ALPHA_T,
     AMSGRAD,
-    BFLOAT16,
     COMPUTING,
     DIVIDE,
     EPS,
     ETA,
     FIRST_STREAM,
-    FLOAT16,
     LOWER,
     N_COEFFICIENTS,
     N_STREAMS,
@@ -33,9 +26,8 @@ from fastadam.kernels.cpu._tensors cimport (
     program,
 )
 
-from fastadam.algorithms.adam import ADAM
-
 cnp.import_array()
+
 
 def describe_gradients(list pairs, Tensor[::1] table, int bfloat16):
     """Fill the rows of a table from pairs ``(p, g)`` of which g is changed, and nothing stepped.
