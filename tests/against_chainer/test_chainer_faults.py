@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import fastadam
-from fastadam.kernels import batch
+from fastadam.kernels import multi_tensor
 
 
 def ones(n: int = 2, dtype: str = "float32") -> np.ndarray:
@@ -230,7 +230,7 @@ def test_calls_of_an_update(library: Any, monkeypatch: pytest.MonkeyPatch) -> No
     """One for each parameter in Chainer, one for all of them here."""
     calls: list[str] = []
     if library.is_ours:
-        owner, name = batch, "step_and_commit"
+        owner, name = multi_tensor, "step_and_commit"
     else:
         owner, name = library.optimizers.adam.AdamRule, "update_core_cpu"
     whole = getattr(owner, name)
