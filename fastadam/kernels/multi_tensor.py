@@ -27,11 +27,18 @@ from fastadam.kernels.ops import Op, unscaling
 from fastadam.kernels.sums import largest_square
 from fastadam.kernels.table import Step, Table
 
-__all__ = ["MultiTensorStep"]
+__all__ = ["CHANGED", "MultiTensorStep"]
 
 Array = npt.NDArray[Any]
 
 _PLAIN: Any = (float, int, np.floating, np.integer)
+
+
+# What is wrong where something differs that has just been described.
+CHANGED = (
+    "the arrays of an update have changed while they were looked at; let nobody else change them "
+    "meanwhile"
+)
 
 
 class MultiTensorStep:
@@ -70,7 +77,7 @@ class MultiTensorStep:
         self._on_cpu, self.on_gpu = tables_of(steps, source)
         self._tables: list[Table | GpuTable] = [*self._on_cpu, *self.on_gpu]
         self._rows = [table.rows for table in self._on_cpu]
-        self._coefficients = coefficients_of(steps)
+        self.coefficients = coefficients_of(steps)
         written = written_by(steps, halves)
         check_apart(written)
         params = [array for _, key, array in written if key in OF_PARAMETERS]
@@ -83,12 +90,13 @@ class MultiTensorStep:
         self._strided = any(table.others for table in self._on_cpu)
         self.whole = self.in_c = self.moved = self.prepared = False
         # each half-precision array with the master that is to be rounded to it after the step
+        self._of_gpu: list[tuple[Any, Any]] = []
         self._to_round: list[tuple[Any, Any]] = []
         self._gpu = GpuSteps(self.on_gpu, len(steps), not self._on_cpu)
         whole = all(step.g is not None for step in steps)
         self.steady = not self.on_gpu or self._gpu.keep(halves, arrays, whole and not self._serial)
         if not self.steady:
-            self._to_round = [
+            self._of_gpu = [
                 (half, step.p)
                 for half, step in zip(halves, steps, strict=False)
                 if half is not None and is_gpu_array(half)
@@ -120,20 +128,42 @@ class MultiTensorStep:
             False if something is not what was described, but for gradients and for arrays of the
             same size, dtype and layout that lie elsewhere: then all is to be described anew.
         """
-        self._coefficients = coefficients
+        self.coefficients = coefficients
         if not refresh(self._rows, self._written, coefficients, self._loose, dense_gradient):
             return False
         self.whole = self.steady and not self._strided
         self.moved = False
+        self._to_round = self._of_gpu
         for rows in self._rows:
             self.moved = self.moved or rows.moved
             self.whole = self.whole and not rows.without
             # such a master has been brought up to date by whoever made it
             if rows.to_round:
-                self._to_round += rows.to_round
+                self._to_round = [*self._to_round, *rows.to_round]
                 self.steady = False
         self.in_c = not (self.on_gpu or self._strided or self._to_round)
         return not self.on_gpu or self._gpu.refresh(coefficients)
+
+    def read(self, coefficients: list[Coefficients]) -> None:
+        """Read everything, where it has just been described: as `refresh`, but nothing may differ.
+
+        Parameters
+        ----------
+        coefficients : list of Coefficients
+            As for `refresh`.
+
+        Raises
+        ------
+        RuntimeError
+            If something has changed while it was described.
+        """
+        if not self.refresh(coefficients):
+            raise RuntimeError(CHANGED)
+
+    def let_go(self) -> None:
+        """Let gradients go that have been read for a step that is not made."""
+        for rows in self._rows:
+            rows.release()
 
     def takes(self, scales: Sequence[float | None] | None) -> bool:
         """Tell whether gradients can be divided by these scales; on GPUs all must be one.
@@ -365,7 +395,7 @@ class MultiTensorStep:
         if self.on_gpu:
             self._gpu.run(self._serial)
         started = time.perf_counter_ns()
-        what = self._rows, n_threads, self._coefficients, self._serial
+        what = self._rows, n_threads, self.coefficients, self._serial
         if not self.in_c:
             run(*what)
             for table in self._on_cpu:

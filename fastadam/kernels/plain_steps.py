@@ -27,5 +27,5 @@ def adam_batch(steps: Sequence[Step]) -> None:
     """
     source = ArraySource(list(steps), [])
     made = MultiTensorStep(source, steps)
-    made.refresh(coefficients_of(steps))
+    made.read(coefficients_of(steps))
     made.step({}, {}, ())

@@ -105,7 +105,6 @@ class Table:
         # how many operations each program has, and which program is whose
         self._shape: tuple[list[int], int | Sequence[int]] | None = None
         self._written = False
-        self._said: list[Op] = []
         self._gradients: GradientTable | None = None
         self.rows = Rows(
             source,
@@ -154,11 +153,7 @@ class Table:
             first = np.array(ends - shape[0])
             self.table["first_op"], self.table["n_ops"] = first[which], np.array(shape[0])[which]
             self.rows.take_ops(self.ops)
-            self._said = []
-        ops = [op for program in programs for op in program]
-        if ops != self._said:
-            self._said = ops
-            self.ops[...] = ops
+        self.ops[...] = [op for program in programs for op in program]
         if out is not None or self._written:
             self.table["out"] = 0 if out is None else out
         self._written = out is not None
@@ -168,8 +163,8 @@ class Table:
         table = self.table
         if self.computing != np.float32 or not table["g_type"].any():
             return [False] * len(table)
-        own = (table["p_type"] != 0) | (table["half"] != 0)
-        found: list[bool] = (own & (table["g_type"] != 0)).tolist()
+        stored = np.where(table["half"] != 0, table["half_type"], table["p_type"])
+        found: list[bool] = ((table["g_type"] != 0) & (table["g_type"] == stored)).tolist()
         return found
 
     def can_write(self, programs: Sequence[Sequence[Op]], which: int | Sequence[int]) -> bool:

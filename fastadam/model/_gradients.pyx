@@ -143,6 +143,8 @@ def fits(list params, list arrays):
     """
     cdef Py_ssize_t i
     cdef int axis, answer = 2
+    cdef char kind
+    cdef bint bfloat16
     cdef object param
     cdef cnp.ndarray p, g
     for i in range(len(params)):
@@ -160,10 +162,14 @@ def fits(list params, list arrays):
         if not cnp.PyArray_CheckExact(arrays[i]):
             return 0
         p, g = <cnp.ndarray> param._array, <cnp.ndarray> arrays[i]
-        # bfloat16 is not NumPy's: somebody else looks at other types of two bytes
-        if not cnp.PyTypeNum_ISFLOAT(cnp.PyArray_TYPE(g)) and (
-            cnp.PyArray_TYPE(g) != cnp.PyArray_TYPE(p) or cnp.PyArray_ITEMSIZE(p) != 2
-        ):
+        # of types that are not NumPy's, only bfloat16 says that it has no kind and two bytes
+        kind = (<cnp.dtype> cnp.PyArray_DESCR(g)).kind
+        bfloat16 = (
+            cnp.PyTypeNum_ISUSERDEF(cnp.PyArray_TYPE(g))
+            and kind == c"V"
+            and cnp.PyArray_ITEMSIZE(g) == 2
+        )
+        if kind != c"f" and not bfloat16:
             return 0
         if cnp.PyArray_NDIM(g) != cnp.PyArray_NDIM(p):
             return 0

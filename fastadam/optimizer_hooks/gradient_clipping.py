@@ -10,10 +10,12 @@ from fastadam.kernels.sums import global_norm, gpu_sums
 from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, non_negative
 from fastadam.update.loss_scale import note_norm
 from fastadam.update.optimizer import Optimizer
+from fastadam.update.overrides import folds
 
 __all__ = ["GradientClipping"]
 
 
+@folds
 class GradientClipping(ShowsArguments):
     r"""Hook that scales all gradients down so that their common norm is at most a threshold.
 
@@ -59,8 +61,6 @@ class GradientClipping(ShowsArguments):
 
     name = "GradientClipping"
     timing = "pre"
-    # an update may do its work on the way of the step; a subclass may do other work
-    _folds = True
 
     def __init__(self, threshold: float) -> None:
         non_negative(self, threshold=threshold)

@@ -9,10 +9,12 @@ import numpy as np
 
 from fastadam.kernels.ops import CLIP, Op
 from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
+from fastadam.update.overrides import folds
 
 __all__ = ["GradientHardClipping"]
 
 
+@folds
 class GradientHardClipping(ShowsArguments):
     r"""Hook that keeps every element of the gradients between two bounds.
 
@@ -52,8 +54,6 @@ class GradientHardClipping(ShowsArguments):
     name = "GradientHardClipping"
     call_for_each_param = True
     timing = "pre"
-    # an update may do its work on the way of the step; a subclass may do other work
-    _folds = True
 
     def __init__(self, lower_bound: float, upper_bound: float) -> None:
         number(self, lower_bound=lower_bound, upper_bound=upper_bound)

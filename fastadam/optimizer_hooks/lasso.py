@@ -9,10 +9,12 @@ import numpy as np
 
 from fastadam.kernels.ops import ADD_SIGN, Op
 from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
+from fastadam.update.overrides import folds
 
 __all__ = ["Lasso"]
 
 
+@folds
 class Lasso(ShowsArguments):
     r"""Hook that adds the derivative of an L1 penalty to the gradients.
 
@@ -55,8 +57,6 @@ class Lasso(ShowsArguments):
     name = "Lasso"
     call_for_each_param = True
     timing = "pre"
-    # an update may do its work on the way of the step; a subclass may do other work
-    _folds = True
 
     def __init__(self, rate: float) -> None:
         number(self, rate=rate)

@@ -7,10 +7,12 @@ from typing import Any
 
 from fastadam.kernels.ops import ADD, Op
 from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
+from fastadam.update.overrides import folds
 
 __all__ = ["WeightDecay"]
 
 
+@folds
 class WeightDecay(ShowsArguments):
     r"""Hook that adds the derivative of an L2 penalty to the gradients.
 
@@ -52,8 +54,6 @@ class WeightDecay(ShowsArguments):
     name = "WeightDecay"
     call_for_each_param = True
     timing = "pre"
-    # an update may do its work on the way of the step; a subclass may do other work
-    _folds = True
 
     def __init__(self, rate: float) -> None:
         number(self, rate=rate)

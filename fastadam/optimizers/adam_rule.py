@@ -235,7 +235,7 @@ eps_mode, decay_mode : optional
         step = self._step(param, peek_grad(param), state, coefficients)
         source = ArraySource([step], [])
         kernel_step = MultiTensorStep(source, [step])
-        kernel_step.refresh([coefficients])
+        kernel_step.read([coefficients])
         kernel_step.step(self.__dict__, {"_state": state, "_stepped_at": self.t}, ())
 
     def update_core_gpu(self, param: Any) -> None:
@@ -356,5 +356,5 @@ def _steps_of(rules: Sequence[Any], params: Sequence[Any], trial: bool = False) 
         return None
     rules, params = map(list, zip(*pairs, strict=True))
     steps = RuleSteps(rules, params, trial=trial)
-    steps.refresh([peek_grad(param) for param in params])
+    steps.read([peek_grad(param) for param in params])
     return steps

@@ -7,6 +7,7 @@ from fastadam.kernels._source import Source
 @disjoint_base
 class RuleSource(Source):
     gradients: list[Any]
+    of_others: bool
     def __init__(
         self,
         params: list[Any],

@@ -34,9 +34,11 @@ cdef class RuleSource(Source):
 
     cdef readonly list params, rules, ts
     cdef public list gradients
-    cdef list dicts, streams, states, begun, masters, arrays, before, following
+    cdef list dicts, streams, states, begun, masters, arrays, before, following, found
     cdef str attribute
     cdef bint beginning
+    # whether somebody else makes the steps, so that counts and states are theirs to change
+    cdef public bint of_others
 
     def __init__(
         self,
@@ -57,6 +59,8 @@ cdef class RuleSource(Source):
         self.before = []
         self.following = []
         self.beginning = True
+        # what the states and masters were when they were described
+        self.found = [(fields.get("_state"), fields.get("_fp32_param")) for fields in self.dicts]
 
     cdef bint read(self, Py_ssize_t k, Found* found) except -1:
         cdef dict fields = <dict> self.dicts[k]
@@ -66,8 +70,13 @@ cdef class RuleSource(Source):
         cdef object array
         cdef tuple keys
         cdef Py_ssize_t i
+        if t == NULL:
+            return False
+        if self.of_others:
+            if not PyLong_CheckExact(<object> t) or <object> t < 0:
+                return False
         # the scalars of the step are of this t
-        if t == NULL or not (
+        elif not (
             <object> t is self.ts[k] or (PyLong_CheckExact(<object> t) and <object> t == self.ts[k])
         ):
             return False
@@ -83,12 +92,13 @@ cdef class RuleSource(Source):
             array = getattr(self.masters[k], self.attribute)
             self.arrays[2 * k + 1] = array
         found.p = <PyObject*> array
-        if self.beginning:
-            state = <PyObject*> self.states[k]
-        else:
-            state = PyDict_GetItem(fields, "_state")
-            if state == NULL or type(<object> state) is not dict:
+        state = PyDict_GetItem(fields, "_state")
+        if self.beginning and not (self.of_others and state != NULL and <object> state is not None):
+            if not self.is_as_found(k):
                 return False
+            state = <PyObject*> self.states[k]
+        elif state == NULL or type(<object> state) is not dict:
+            return False
         keys = <tuple> self.streams[k]
         for i in range(N_STREAMS):
             found.state[i] = NULL
@@ -98,6 +108,15 @@ cdef class RuleSource(Source):
                     return False
         found.g = NULL if self.gradients[k] is None else <PyObject*> self.gradients[k]
         return True
+
+    cdef bint is_as_found(self, Py_ssize_t k) except -1:
+        """Whether nobody has given a rule another state or master since it was described."""
+        cdef dict fields = <dict> self.dicts[k]
+        state, master = self.found[k]
+        return (
+            self.of_others
+            or (fields.get("_state") is state and fields.get("_fp32_param") is master)
+        )
 
     cdef int hold(self) except -1:
         cdef Py_ssize_t k

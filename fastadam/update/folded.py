@@ -17,7 +17,7 @@ from fastadam.update.gradients import PendingStats, is_scaled
 from fastadam.update.graph import Replay
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.loss_scale import LossScaling
-from fastadam.update.overrides import brought_by_class, has_other
+from fastadam.update.overrides import can_fold, has_other
 from fastadam.update.plan import UpdatePlan
 
 __all__ = ["UPDATE_LOSS_SCALE", "Folded", "calls_own_parts", "parts_of", "step"]
@@ -304,7 +304,7 @@ def can_be_folded(hooks: dict[str, Any]) -> bool:
         The 'pre' hooks.
     """
     for hook in hooks.values():  # noqa: SIM110  (a generator calls for each)
-        if not brought_by_class(hook, "_folds"):
+        if not can_fold(hook):
             return False
     return True
 

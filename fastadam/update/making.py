@@ -134,7 +134,13 @@ class _Making:
         if plan is None or gradients is None:
             return None
         skip = optimizer._missing_gradients == "skip"
-        if not plan.holds(self.targets.parameters, gradients, skip):
+        try:
+            holds = plan.holds(self.targets.parameters, gradients, skip)
+        except BaseException:
+            if plan.steps is not None:
+                plan.steps.let_go()
+            raise
+        if not holds:
             plan = optimizer.__dict__["_plan"] = None
         return plan
 
@@ -164,6 +170,9 @@ class _Making:
                 return False
             folded = Folded(optimizer, plan, self.gradients, scales, given is not None)
             return folded.run(list(self.pre.values()))
+        if self.post and plan.reaches(self.gradients):
+            # they see gradients that were part of what is written, as they were
+            return False
         if steps.kernel_step.prepared:
             steps.kernel_step.leave_gradients()
         adapts = has_other(optimizer, "update_loss_scale", UPDATE_LOSS_SCALE)
@@ -226,6 +235,8 @@ class _Making:
                 # nothing has been updated, and nothing found
                 own["_loss_scaling_isnan"] = bool(isnan)
                 own["_loss_scaling_isnan_ever"] = bool(ever)
+                if optimizer._plan is not None and optimizer._plan.steps is not None:
+                    optimizer._plan.steps.let_go()
             unscaled = own.pop("_unscaled", None)
             own.pop("_facts", None)
             self.targets.finish()
@@ -255,7 +266,8 @@ class _Making:
 
         Returns the plan, if it is known to hold still.
         """
-        optimizer, params, pre = self.optimizer, self.params, self.pre
+        # a hook may remove itself
+        optimizer, params, pre = self.optimizer, self.params, self.pre.copy()
         own = optimizer.__dict__
         if optimizer.t == 0:
             optimizer._before_first_update()
@@ -308,6 +320,8 @@ class _Making:
             plan = None
         elif plan is None:
             plan = self._plan_now()
+        if plan is not None and plan.steps is not None and plan.steps.kernel_step.prepared:
+            plan.steps.kernel_step.leave_gradients()
         adapts = has_other(optimizer, "update_loss_scale", UPDATE_LOSS_SCALE)
         paths = () if plan is None else plan.paths
         noted: dict[str, Any] = {
@@ -352,6 +366,4 @@ class _Making:
             own["_plan"] = None
             with np.errstate(all="ignore"):
                 plan = own["_plan"] = UpdatePlan(parameters, gradients, skip)
-        if plan.steps is not None and plan.steps.kernel_step.prepared:
-            plan.steps.kernel_step.leave_gradients()
         return plan

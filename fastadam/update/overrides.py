@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 __all__ = [
     "brought_by_class",
     "brought_by_fastadam",
+    "can_fold",
     "class_attribute",
     "class_overrides",
+    "folds",
     "has_other",
     "has_own_update",
     "is_chainers",
@@ -21,7 +23,13 @@ __all__ = [
     "stores_plainly",
 ]
 
+# What a hook does in an update, in whatever way it is asked.
+_OF_HOOKS = ("__call__", "call_for_all", "ops", "rate")
+# What an object may have of its own, in whose place it is not asked.
+_OF_A_HOOK = ("call_for_all", "ops")
+
 F = TypeVar("F", bound=Callable[..., None])
+K = TypeVar("K", bound=type[Any])
 
 # What `setattr` may do to an object for which storing in its dict is the same.
 _PLAIN: set[Any] = {object.__setattr__}
@@ -117,6 +125,35 @@ def has_own_update(param: Any, ours: Any) -> bool:
     if "update" in getattr(param, "__dict__", ()):
         return True
     return update is not None and update is not ours and not _is_chainers_update(update)
+
+
+def folds(kind: K) -> K:
+    """Declare that an update may do the work of a class of hooks on the way of its step.
+
+    Parameters
+    ----------
+    kind : type
+        The class; one that is derived from it may do other work.
+    """
+    kind._folds = tuple(map(vars(kind).get, _OF_HOOKS))
+    return kind
+
+
+def can_fold(hook: Any) -> bool:
+    """Tell whether a hook's class is one that `folds`, and does still what it did then.
+
+    Parameters
+    ----------
+    hook : object
+        The hook.
+    """
+    own = vars(type(hook))
+    known = own.get("_folds")
+    return (
+        known is not None
+        and known == tuple(map(own.get, _OF_HOOKS))
+        and vars(hook).keys().isdisjoint(_OF_A_HOOK)
+    )
 
 
 def brought_by_fastadam(kind: type[Any], name: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 from fastadam.kernels._noted import Noted
 from fastadam.kernels.arrays import check_apart
 from fastadam.kernels.backend import is_array, is_gpu_array
-from fastadam.model._gradients import fits, gradients_of
+from fastadam.model._gradients import gradients_of
 from fastadam.model.parameter import Parameter
 from fastadam.update.gradients import copy_shared_gradients, put_back_gradients
 from fastadam.update.hooks import hooks_of
@@ -31,6 +31,10 @@ _METHODS = ("batch_key", "update", "__setattr__", "t")
 _FIELDS = ["enabled", "batch_key", "update_batch", "check_batch", "update", "update_core"]
 
 
+# Stands for what the kernels step, among the keys of groups.
+_ROWS: Any = object()
+
+
 class _Single:
     """A rule that updates its parameter by itself."""
 
@@ -45,8 +49,7 @@ class _Single:
             return
         # arrays are compared with everything else that the plan was made of
         checked = self._checked
-        gradients = gradients_of([self.param])
-        if checked is None or fits([self.param], gradients) != 2 or not checked.is_good():
+        if checked is None or not checked.is_good(gradients_of([self.param])):
             self._checked = self.rule._check_single(self.param)
 
 
@@ -104,6 +107,8 @@ class UpdatePlan:
         self.absent = [grad is None for grad in gradients] if skip else []
         self._singles: list[_Single] = []
         self._groups: dict[Hashable, _Group] = {}
+        # who is updated together, in the order of their first parameters
+        self._order: list[Any] = []
         # they have no step to make, but something else
         self._only_called: list[Any] = []
         self._applied: set[str] = set()
@@ -149,6 +154,8 @@ class UpdatePlan:
             ours = isinstance(rule, UpdateRule) and not own and id(rule) not in taken
             if ours and rule._steps_with_others():
                 taken.add(id(rule))
+                if not self._rows:
+                    self._order.append(_ROWS)
                 self._rows.append(i)
                 continue
             kinds[type(rule)] = None
@@ -160,7 +167,10 @@ class UpdatePlan:
                 continue
             taken.add(id(rule))
             self._comparable &= brought_by_fastadam(type(rule), "batch_key")
-            group = self._groups.setdefault(key, _Group())
+            if key not in self._groups:
+                self._groups[key] = _Group()
+                self._order.append(key)
+            group = self._groups[key]
             group.paths.append(path)
             group.rules.append(rule)
             group.params.append(param)
@@ -200,8 +210,7 @@ class UpdatePlan:
         rules = [param.update_rule for param in params]
         own = [gradients[i] for i in self._rows]
         steps = RuleSteps(rules, params, own)
-        if not steps.refresh(own):
-            raise RuntimeError("the arrays of parameters have changed while they were looked at")
+        steps.read(own)
         return steps
 
     @property
@@ -300,12 +309,19 @@ class UpdatePlan:
         shared = self.reaches(gradients_of(self.params))
         copied = copy_shared_gradients(self.params) if shared else []
         try:
-            if self.steps is not None:
-                self.steps.step({}, {}, unscaled)
+            for key in self._order:
+                if key is not _ROWS:
+                    group = self._groups[key]
+                    self._apply(group.paths, group.rules, group.update)
+                    continue
+                steps = self.steps
+                if steps is None or (self._order[0] is not _ROWS and not self._reads_again()):
+                    # users' code has run since they were read
+                    steps = self.steps = self._described(gradients_of(self.params))
+                    assert steps is not None
+                steps.step({}, {}, unscaled)
                 paths = list(self.parameters)
                 self._applied.update(map(paths.__getitem__, self._rows))
-            for group in self._groups.values():
-                self._apply(group.paths, group.rules, group.update)
             for single in self._singles:
                 self._apply_one(single)
             for param in self._only_called:
@@ -314,6 +330,12 @@ class UpdatePlan:
             if copied:
                 put_back_gradients(copied)
         owner.update(noted)
+
+    def _reads_again(self) -> bool:
+        """Read what the kernels step anew; False if it is not what was described."""
+        gradients = list(map(gradients_of(self.params).__getitem__, self._rows))
+        steps = self.steps
+        return steps is not None and steps.same() and steps.refresh(gradients)
 
     def _apply_one(self, single: _Single) -> None:
         """Update one parameter and note whether it was reached, by its count if that raises."""

@@ -17,7 +17,7 @@ from fastadam.algorithms.coefficients import (
     with_alpha,
 )
 from fastadam.kernels._noted import Noted
-from fastadam.kernels.multi_tensor import MultiTensorStep
+from fastadam.kernels.multi_tensor import CHANGED, MultiTensorStep
 from fastadam.kernels.table import Step
 from fastadam.model.parameter import Parameter, peek_grad
 from fastadam.update._rule_source import RuleSource
@@ -168,6 +168,7 @@ class RuleSteps:
             if hasattr(param, "__dict__"):
                 noted.some(vars(param), ["update"])
             noted.instance(rule)
+            noted.attribute(type(rule), "t")
             noted.entries(vars(rule), _FREE)
             for hooks in rule._hooks.tables():
                 noted.entries(hooks)
@@ -237,12 +238,39 @@ class RuleSteps:
             coefficients.append(group.coefficients(ts[group.place] + 1))
         return self.kernel_step.refresh(coefficients)
 
-    def is_good(self) -> bool:
-        """Tell whether rules and hyperparameters are those that have been found good."""
+    def read(self, gradients: list[Any]) -> None:
+        """Read everything that has just been described; RuntimeError if anything has changed.
+
+        Parameters
+        ----------
+        gradients : list
+            As for `refresh`.
+        """
+        if not self.refresh(gradients):
+            raise RuntimeError(CHANGED)
+
+    def is_good(self, gradients: list[Any]) -> bool:
+        """Tell whether steps that somebody else makes would be refused by nobody.
+
+        Parameters
+        ----------
+        gradients : list
+            As for `refresh`.
+        """
         for group in self._groups:
             if group.noted is None or not group.noted.same():
                 return False
-        return self.same()
+        if not self._noted.same() or list(map(_PLAIN, self._kinds)) != self._methods:
+            return False
+        self._source.of_others = True
+        self._source.gradients = gradients
+        step = self.kernel_step
+        return step.refresh(step.coefficients)
+
+    def let_go(self) -> None:
+        """Let gradients go that have been read for a step that is not made."""
+        self._source.gradients = [None] * len(self.params)
+        self.kernel_step.let_go()
 
     def step(
         self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any] = ()

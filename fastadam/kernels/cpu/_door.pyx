@@ -34,6 +34,20 @@ def refresh(list tables, Written written, list coefficients, bint loose, object 
         False if something is not what was described: another number of elements, dtype, layout or
         variant, arrays that reach into one another now, numbers that the loops cannot take.
     """
+    cdef bint ended = False
+    try:
+        ended = refreshed(tables, written, coefficients, loose, convert)
+    finally:
+        if not ended:
+            # what has been read so far is not what is noted as written
+            written.n = 0
+    return ended
+
+
+cdef bint refreshed(
+    list tables, Written written, list coefficients, bint loose, object convert
+) except -1:
+    """Read everything; False if something is not what was described."""
     cdef Rows rows
     cdef bint first, moved = written.n == 0
     for rows in tables:
@@ -51,7 +65,6 @@ def refresh(list tables, Written written, list coefficients, bint loose, object 
             rows.note_written(written)
         if not written.sort() and not (loose and first) or (loose and not first):
             # whoever is in the way is named where they are described
-            written.n = 0
             return False
     for rows in tables:
         rows.untangle(written, convert)

@@ -14,4 +14,5 @@ cdef size_t* streams(Tensor* row) noexcept
 cdef bint describe_state(
     Tensor* row, tuple state, object flags, int computing, cnp.ndarray p
 ) except -1
+cdef bint same_shape(cnp.ndarray a, cnp.ndarray p) noexcept
 cdef bint convertible(object grad, cnp.ndarray p, int bfloat16) noexcept

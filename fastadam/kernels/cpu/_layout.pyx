@@ -154,21 +154,24 @@ cdef bint describe_state(
     return True
 
 
+cdef bint same_shape(cnp.ndarray a, cnp.ndarray p) noexcept:
+    """Whether two arrays have the same shape, in whatever layout."""
+    cdef int axis
+    if cnp.PyArray_NDIM(a) != cnp.PyArray_NDIM(p):
+        return False
+    for axis in range(cnp.PyArray_NDIM(p)):
+        if cnp.PyArray_DIM(a, axis) != cnp.PyArray_DIM(p, axis):
+            return False
+    return True
+
+
 cdef bint convertible(object grad, cnp.ndarray p, int bfloat16) noexcept:
     """Whether a gradient has the shape of p and real floating numbers, in whatever layout."""
-    cdef int axis, number
     cdef cnp.ndarray g
     if not cnp.PyArray_Check(grad) or masked(grad):
         return False
     g = <cnp.ndarray> grad
-    number = cnp.PyArray_TYPE(g)
-    if not (
-        cnp.PyTypeNum_ISFLOAT(number) or number == cnp.NPY_FLOAT16 or number == bfloat16
-    ):
+    # other libraries' floating types, too, as `dtypes.is_floating` says
+    if (<cnp.dtype> cnp.PyArray_DESCR(g)).kind != c"f" and cnp.PyArray_TYPE(g) != bfloat16:
         return False
-    if cnp.PyArray_NDIM(g) != cnp.PyArray_NDIM(p):
-        return False
-    for axis in range(cnp.PyArray_NDIM(p)):
-        if cnp.PyArray_DIM(g, axis) != cnp.PyArray_DIM(p, axis):
-            return False
-    return True
+    return same_shape(g, p)

@@ -12,7 +12,7 @@ ctypedef void (*Loop64)(const Tensor*, Py_ssize_t, const Op*, const double*, int
 
 cdef class Rows:
     cdef Source source
-    cdef list places, sets, held, strided
+    cdef list places, sets, held, replaced, strided, numbers
     cdef Tensor[::1] table
     cdef list sizes
     cdef bint single
@@ -33,6 +33,7 @@ cdef class Rows:
     cdef bint read(self, object convert) except -1
     cdef bint read_row(self, Py_ssize_t i, Tensor* row, Found* found, object convert) except -1
     cdef bint read_strided(self, Py_ssize_t i, Found* found) except -1
+    cdef bint can_be_written(self, Py_ssize_t i, Found* found) except -1
     cdef int note_written(self, Written written) except -1
     cdef int untangle(self, Written written, object convert) except -1
     cdef bint can_take(self, list coefficients) except -1

@@ -17,7 +17,9 @@ from fastadam.kernels.cpu._layout cimport (
     dense,
     gradient,
     half_pointer,
+    masked,
     pointer,
+    same_shape,
     stored,
     streams,
 )
@@ -47,6 +49,15 @@ cdef enum:
     GRADIENT
     STATE
     N_HELD = STATE + N_STREAMS
+
+
+cdef bint writable(cnp.ndarray array) noexcept:
+    """Whether an array's elements may be written, in whatever layout they are."""
+    return (
+        cnp.PyArray_ISWRITEABLE(array)
+        and cnp.PyArray_ISNOTSWAPPED(array)
+        and not masked(array)
+    )
 
 
 cdef class Rows:
@@ -97,6 +108,8 @@ cdef class Rows:
             self.loop64 = <Loop64> PyCapsule_GetPointer(loop, "adam_float64")
         self.bfloat16 = bfloat16
         self.held = [None] * (N_HELD * len(places))
+        self.replaced = []
+        self.numbers = [-1] * len(places)
         self.sizes = [table[i].n for i in range(len(places))]
         self.strided = [False] * len(places)
         for i in strided:
@@ -118,6 +131,9 @@ cdef class Rows:
         cdef object array = None if found == NULL else <object> found
         if self.held[place] is array:
             return False
+        if self.held[place] is not None:
+            # its end may run anybody's code, which is not to come while others are read
+            self.replaced.append(self.held[place])
         self.held[place] = array
         return True
 
@@ -226,6 +242,8 @@ cdef class Rows:
             self.moved = True
         elif other:
             return False
+        if not self.can_be_written(i, found):
+            return False
         self.held[N_HELD * i + GRADIENT] = None
         if found.half != NULL:
             self.to_round.append((<object> found.half, <object> found.p))
@@ -237,6 +255,32 @@ cdef class Rows:
         ):
             return False
         self.hold(i, GRADIENT, found.g)
+        return True
+
+    cdef bint can_be_written(self, Py_ssize_t i, Found* found) except -1:
+        """Whether the arrays of a strided row are still such as were described."""
+        cdef Py_ssize_t k
+        cdef int number
+        cdef cnp.ndarray p
+        if not cnp.PyArray_Check(<object> found.p):
+            return False
+        p = <cnp.ndarray> <object> found.p
+        number = cnp.PyArray_TYPE(p)
+        if self.numbers[i] == -1:
+            self.numbers[i] = number
+        if number != <int> self.numbers[i] or not writable(p):
+            return False
+        number = cnp.NPY_FLOAT32 if self.single else cnp.NPY_FLOAT64
+        for k in range(N_STREAMS):
+            if found.state[k] == NULL:
+                continue
+            if not (
+                cnp.PyArray_Check(<object> found.state[k])
+                and cnp.PyArray_TYPE(<cnp.ndarray> <object> found.state[k]) == number
+                and writable(<cnp.ndarray> <object> found.state[k])
+                and same_shape(<cnp.ndarray> <object> found.state[k], p)
+            ):
+                return False
         return True
 
     cdef int note_written(self, Written written) except -1:
@@ -373,3 +417,4 @@ cdef class Rows:
         cdef Py_ssize_t i
         for i in range(len(self.places)):
             self.held[N_HELD * i + GRADIENT] = None
+        self.replaced = []
