@@ -737,10 +737,41 @@ MUTANTS = [
         "if not can_be_folded(self.pre):",
     ),
     Mutant(
-        "other hooks taken for clipping",
-        FOLDED,
-        'if not brought_by_class(hook, "_folds"):',
-        'if not hasattr(hook, "_folds"):',
+        "hooks that go are there still",
+        "fastadam/update/making.py",
+        "self.pre.copy()",
+        "self.pre",
+    ),
+    Mutant(
+        "programs after a count of nought",
+        "fastadam/update/making.py",
+        "        if plan is not None and plan.steps is not None and "
+        "plan.steps.kernel_step.prepared:\n            plan.steps.kernel_step.leave_gradients()\n",
+        "",
+    ),
+    Mutant(
+        "what overlaps is shown as it is",
+        "fastadam/update/making.py",
+        "if self.post and plan.reaches(self.gradients):",
+        "if False:",
+    ),
+    Mutant(
+        "single rules looked at once",
+        "fastadam/update/plan.py",
+        "checked is None or not checked.is_good(gradients_of([self.param]))",
+        "checked is None",
+    ),
+    Mutant(
+        "other half types rounded",
+        "fastadam/kernels/table.py",
+        '((table["g_type"] != 0) & (table["g_type"] == stored))',
+        '(table["g_type"] != 0)',
+    ),
+    Mutant(
+        "own ways of a hook unnoticed",
+        "fastadam/update/overrides.py",
+        "        and vars(hook).keys().isdisjoint(_OF_A_HOOK)\n",
+        "",
     ),
     Mutant("not finite but repeated", FOLDED, "not math.isfinite(norm) or ", ""),
     Mutant("threshold of nothing", FOLDED, "b=1.0 if rate is None else rate", "b=rate or 0.0"),
@@ -1302,8 +1333,8 @@ MUTANTS = [
     Mutant(
         "operations of the first program",
         ROWS,
-        "            self.rows.take_ops(self.ops)\n            self._said",
-        "            self._said",
+        "            self.rows.take_ops(self.ops)\n        self.ops[...]",
+        "        self.ops[...]",
     ),
     Mutant(
         "quotients written in half precision",
