@@ -140,7 +140,7 @@ def moves_do_not_wait(patch: pytest.MonkeyPatch) -> None:
         with backend.on_device(device):
             return backend.loaded_cupy().array(array)
 
-    for module in (backend, fastadam.update.rule, fastadam.model.device):
+    for module in (backend, fastadam.update.rule_state, fastadam.model.device):
         patch.setattr(module, "move", move)
 
 
