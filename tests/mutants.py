@@ -736,6 +736,63 @@ MUTANTS = [
         "if self.post or not can_be_folded(self.pre):",
         "if not can_be_folded(self.pre):",
     ),
+    Mutant("what cannot be kept is", PLAN, "            or not self._lasting\n", ""),
+    Mutant("single rules unnoticed", PLAN, "            or not self._noted.same()\n", ""),
+    Mutant(
+        "pieces overlap others", PLAN, "            self._check_apart()\n", "            pass\n"
+    ),
+    Mutant(
+        "own updates left out",
+        PLAN,
+        "            own = has_own_update(param, _UPDATE)\n",
+        "            own = False\n",
+    ),
+    Mutant(
+        "classes of single rules",
+        PLAN,
+        "                self._noted.attribute(kind, name)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "states of single rules",
+        PLAN,
+        "                self._noted.entries(rule.state)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "methods of classes unnoticed",
+        STEPS,
+        " and list(map(_PLAIN, self._kinds)) == self._methods",
+        "",
+    ),
+    Mutant(
+        "other rules unnoticed", STEPS, "            noted.attribute(param, rule_attribute)\n", ""
+    ),
+    Mutant(
+        "updates of parameters unnoticed",
+        STEPS,
+        '                noted.some(vars(param), ["update"])\n',
+        "                pass\n",
+    ),
+    Mutant(
+        "fields of rules unnoticed", STEPS, "            noted.entries(vars(rule), _FREE)\n", ""
+    ),
+    Mutant(
+        "hooks of rules unnoticed",
+        STEPS,
+        "            for hooks in rule._hooks.tables():\n                noted.entries(hooks)\n",
+        "",
+    ),
+    Mutant(
+        "own hyperparameters unnoticed", STEPS, "                    noted.entries(vars(bag))\n", ""
+    ),
+    Mutant("first alphas alike", STEPS, ", rule.t, rule._start_alpha()", ", rule.t"),
+    Mutant(
+        "later updates unchecked",
+        PLAN,
+        "        if self._pieces > 1:\n            self.check()\n        return True",
+        "        return True",
+    ),
     Mutant(
         "hooks that go are there still",
         "fastadam/update/making.py",
