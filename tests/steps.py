@@ -10,6 +10,20 @@ from fastadam.kernels._source import ArraySource
 from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.table import Step
 
+# AMSBound, and no scalar at its default: every term of the formula counts.
+HYPERPARAM = {
+    "alpha": 0.02,
+    "beta1": 0.83,
+    "beta2": 0.971,
+    "eps": 3e-6,
+    "eta": 0.77,
+    "weight_decay_rate": 0.013,
+    "amsgrad": True,
+    "adabound": True,
+    "final_lr": 0.04,
+    "gamma": 0.03,
+}
+
 
 def step_of(name: str, p: Any, g: Any, *rest: Any) -> Step:
     """Make a step of p, g, the streams in their order, and the scalars."""

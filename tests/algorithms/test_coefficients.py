@@ -6,22 +6,10 @@ import math
 from fractions import Fraction
 
 import pytest
+from steps import HYPERPARAM
 
 from fastadam.algorithms.adam import Coefficients
 from fastadam.algorithms.coefficients import alpha_t, bounds, step_coefficients
-
-HYPERPARAM = {
-    "alpha": 0.02,
-    "beta1": 0.83,
-    "beta2": 0.971,
-    "eps": 3e-6,
-    "eta": 0.77,
-    "weight_decay_rate": 0.013,
-    "amsgrad": True,
-    "adabound": True,
-    "final_lr": 0.04,
-    "gamma": 0.03,
-}
 
 
 @pytest.mark.parametrize("t", [1, 2, 10, 1000])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from steps import arrays_of, changed, described, step_of
+from steps import HYPERPARAM, arrays_of, changed, described, step_of
 
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
@@ -19,18 +19,6 @@ from fastadam.kernels.plain_steps import adam_batch
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.table import TENSOR, Step
 
-HYPERPARAM = {
-    "alpha": 0.02,
-    "beta1": 0.83,
-    "beta2": 0.971,
-    "eps": 3e-6,
-    "eta": 0.77,
-    "weight_decay_rate": 0.013,
-    "amsgrad": True,
-    "adabound": True,
-    "final_lr": 0.04,
-    "gamma": 0.03,
-}
 SHAPE = (5, 4, 3)
 PARAMS = ("float16", "bfloat16", "float32", "float64")
 GRADS = (*PARAMS, "longdouble", ">f2", ">f4", ">f8")
