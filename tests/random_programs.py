@@ -219,6 +219,7 @@ class Program(Trained):
             self.values[id(arrays[1])] = arrays[1], self.value_of(arrays[0]).copy(order="K")
             if not self.is_tree:
                 moved[id(new)] = self.entries[id(old)]
+                self.alive.append(new)
         if not self.is_tree:
             self.entries = moved
         self.known = []
