@@ -6,7 +6,8 @@ It works in copies of the checkout, one for each CPU; ``tox -e mutants`` runs it
 of its own. A mutant is tried with the test that killed it last time, which the file
 ``mutants_killed_by.txt`` names, and if that passes or none is known, with all tests, the likeliest
 first. ``--record`` writes down who has killed whom. At last the tests that have killed run without
-any mutant, and must pass. A mutant that survives, or cannot be tried, makes the exit status 1.
+any mutant, and must pass; before the first, one of them. A mutant that survives, or cannot be
+tried, makes the exit status 1.
 """
 
 from __future__ import annotations
@@ -40,6 +41,9 @@ ELSEWHERE = ("gpu/", "against_chainer/", "peers/", "test_build.py", "test_frozen
 OPTIONS = ["-v", "-p", "no:cacheprovider", "--hypothesis-profile=ci", "-W", "error", "-m", MARKERS]
 
 PASSED, NO_TESTS = 0, 5
+
+# Tried before any mutant, to see that tests run at all.
+FIRST = "tests/kernels/test_dtypes.py"
 
 # Seconds. No test takes a third as long on two cores: what says nothing for longer is endless.
 SILENCE = 180
@@ -153,10 +157,12 @@ class Copy:
 
     def run(self, *arguments: str) -> tuple[int, str]:
         """Run pytest; return its exit status and output, also if it had to be ended."""
+        # tox says that an installed fastadam is to be tested: here it is the copy
+        outside = {k: v for k, v in os.environ.items() if k != "FASTADAM_TEST_INSTALLED"}
         process = subprocess.Popen(
             [sys.executable, "-m", "pytest", *OPTIONS, *arguments],
             cwd=self.folder,
-            env={**os.environ, "PYTHONPATH": str(self.folder), "OMP_WAIT_POLICY": "passive"},
+            env={**outside, "PYTHONPATH": str(self.folder), "OMP_WAIT_POLICY": "passive"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -229,6 +235,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as temporary:
         first = Copy(Path(temporary, "1"), ROOT)
         number = min(options.workers, len(mutants))
+        status, output = first.run(FIRST)
+        if status != PASSED:
+            print(f"{output[-3000:]}\nno test begins, or {FIRST} fails without any mutant")
+            return 1
         others = [Copy(Path(temporary, str(i)), first.folder) for i in range(2, number + 1)]
         for mutant, killer in attempts(mutants, [first, *others]):
             print(f"{'killed' if killer else 'SURVIVED':9}{mutant.name:40}{killer}", flush=True)
