@@ -34,11 +34,13 @@ TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
 KILLED_BY = TESTS / "mutants_killed_by.txt"
 
-# Those of docs compare texts, not what they lead to; serial ones must not be disturbed by what runs
-# beside them. The GPU's engine has no mutants here, and the build is not rebuilt for each.
-MARKERS = "not slow and not huge and not docs and not serial"
+# Those of docs compare texts, not what they lead to. The GPU's engine has no mutants here, and the
+# build is not rebuilt for each.
+MARKERS = "not slow and not huge and not docs"
+# They must not be disturbed by what runs beside them: unless they are known to kill, they are not run.
+SERIAL = " and not serial"
 ELSEWHERE = ("gpu/", "against_chainer/", "peers/", "test_build.py", "test_frozen.py")
-OPTIONS = ["-v", "-p", "no:cacheprovider", "--hypothesis-profile=ci", "-W", "error", "-m", MARKERS]
+OPTIONS = ["-v", "-p", "no:cacheprovider", "--hypothesis-profile=ci", "-W", "error"]
 
 PASSED, NO_TESTS = 0, 5
 
@@ -155,12 +157,12 @@ class Copy:
             path.write_text(original, encoding="utf-8")
             self._stale |= is_compiled(mutant.file)
 
-    def run(self, *arguments: str) -> tuple[int, str]:
+    def run(self, *arguments: str, markers: str = MARKERS) -> tuple[int, str]:
         """Run pytest; return its exit status and output, also if it had to be ended."""
         # tox says that an installed fastadam is to be tested: here it is the copy
         outside = {k: v for k, v in os.environ.items() if k != "FASTADAM_TEST_INSTALLED"}
         process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *OPTIONS, *arguments],
+            [sys.executable, "-m", "pytest", *OPTIONS, "-m", markers, *arguments],
             cwd=self.folder,
             env={**outside, "PYTHONPATH": str(self.folder), "OMP_WAIT_POLICY": "passive"},
             stdout=subprocess.PIPE,
@@ -185,7 +187,8 @@ def killer_of(mutant: Mutant, copy: Copy, last: str | None) -> str:
     with copy.broken(mutant):
         copy.build()
         for tests in [*([[last]] if last else []), *stages(mutant.file)]:
-            status, output = copy.run("-x", *tests)
+            markers = MARKERS if tests == [last] else MARKERS + SERIAL
+            status, output = copy.run("-x", *tests, markers=markers)
             if status not in (PASSED, NO_TESTS):
                 killer = failed(output)
                 if not killer:
