@@ -37,7 +37,7 @@ KILLED_BY = TESTS / "mutants_killed_by.txt"
 # Those of docs compare texts, not what they lead to. The GPU's engine has no mutants here, and the
 # build is not rebuilt for each.
 MARKERS = "not slow and not huge and not docs"
-# They must not be disturbed by what runs beside them: unless they are known to kill, they are not run.
+# They must not be disturbed by what runs beside them: run only if they are known to kill.
 SERIAL = " and not serial"
 ELSEWHERE = ("gpu/", "against_chainer/", "peers/", "test_build.py", "test_frozen.py")
 OPTIONS = ["-v", "-p", "no:cacheprovider", "--hypothesis-profile=ci", "-W", "error"]
