@@ -25,7 +25,6 @@ HALF = "fastadam/kernels/cpu/_half.pxi"
 NORM = "fastadam/kernels/cpu/_norm.pxi"
 OPS = "fastadam/kernels/cpu/_ops.pxi"
 MODE = "fastadam/kernels/cpu/_mode.pxi"
-PROGRAMS = "fastadam/kernels/ops.py"
 TABLE = "fastadam/kernels/cpu/_tensors.pyx"
 DTYPES = "fastadam/kernels/dtypes.py"
 PASS = "fastadam/kernels/sums.py"
@@ -186,8 +185,21 @@ MUTANTS = [
     Mutant(
         "mixed half types in one loop",
         LAYOUT,
-        "tensor.g_type not in (COMPUTING, tensor.p_type)",
+        "tensor.g_type not in (COMPUTING, WIDE, tensor.p_type)",
         "False",
+    ),
+    Mutant("float64 gradients from the start", LOOPS, "tensor.g + 8 * first", "tensor.g"),
+    Mutant(
+        "float64 rounded where it flushes",
+        HALF,
+        "    cdef fastadam_mode flushing = fastadam_flush_off()\n    for i",
+        "    cdef fastadam_mode flushing = fastadam_flush_on()\n    for i",
+    ),
+    Mutant(
+        "float64 gradients as their roundings",
+        READ,
+        "        self.converted |= row.g_type == WIDE\n",
+        "",
     ),
     Mutant("half gradients of float64", LAYOUT, "if computing != cnp.NPY_FLOAT32:", "if False:"),
     Mutant("layout in bytes", LAYOUT, "* cnp.PyArray_ITEMSIZE(p)\n", "* 1\n"),
@@ -685,13 +697,6 @@ MUTANTS = [
         "        out = g if tensor.g_type == COMPUTING else g_block\n",
     ),
     Mutant("blocks from the start", LOOPS, "g = <real*> tensor.g + first", "g = <real*> tensor.g"),
-    Mutant(
-        "half products not rounded",
-        ROWS,
-        "return not write and (divided or rate == 1)",
-        "return not write",
-    ),
-    Mutant("half gradients written", ROWS, "return not write and (divided", "return (divided"),
     Mutant("shared gradients written", READ, "return gradients.sort()", "return True"),
     Mutant(
         "read-only gradients written",
@@ -702,10 +707,15 @@ MUTANTS = [
     Mutant(
         "scales of other tables",
         KERNEL_STEP,
-        "[scales[i] for i in table.places]\n            programs",
-        "[scales[0] for i in table.places]\n            programs",
+        "[scales[i] or 0 for i in table.places]",
+        "[scales[0] or 0 for i in table.places]",
     ),
-    Mutant("still prepared", KERNEL_STEP, "plain and not self.prepared", "plain"),
+    Mutant(
+        "still prepared",
+        KERNEL_STEP,
+        "            table.set_program([[]], 0)\n",
+        "            pass\n",
+    ),
     Mutant("gradients in place though shared", LOOK, "single[i] = single[last] = False", "pass"),
     Mutant("a caller's gradient in place", LOOK, "and not is_lent(param)", ""),
     Mutant("size unnoticed", READ, "cnp.PyArray_SIZE(p) != <Py_ssize_t> self.sizes[i]", "False"),
@@ -1236,12 +1246,6 @@ MUTANTS = [
         LOOPS,
         "            fastadam_flush_restore(flushing)\n",
         "",
-    ),
-    Mutant(
-        "no scale is one",
-        PROGRAMS,
-        "        return [product], 0\n",
-        "        return [[Op(DIVIDE, 1.0), *product]], 0\n",
     ),
     Mutant("squares by division", NORM, "g_i * scale if inverse", "g_i / scale if inverse"),
     Mutant(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastadam.algorithms.adam import Coefficients
 from fastadam.algorithms.number import GREATEST_SCALE, LEAST_SCALE
 from fastadam.kernels._source import Source
-from fastadam.kernels.arrays import check_apart, is_writeable
+from fastadam.kernels.arrays import check_apart
 from fastadam.kernels.backend import copy_into, is_gpu_array
 from fastadam.kernels.cpu import engine
 from fastadam.kernels.cpu._door import commit, reaches, refresh, run, step_and_commit
@@ -23,7 +23,7 @@ from fastadam.kernels.gpu.sums import GpuSums
 from fastadam.kernels.gpu.table import GpuTable
 from fastadam.kernels.grouping import OF_PARAMETERS, coefficients_of, tables_of, written_by
 from fastadam.kernels.memory import extents, reach_into_another
-from fastadam.kernels.ops import Op, unscaling
+from fastadam.kernels.ops import Op
 from fastadam.kernels.sums import largest_square
 from fastadam.kernels.table import Step, Table
 
@@ -32,7 +32,6 @@ __all__ = ["CHANGED", "MultiTensorStep"]
 Array = npt.NDArray[Any]
 
 _PLAIN: Any = (float, int, np.floating, np.integer)
-
 
 # What is wrong where something differs that has just been described.
 CHANGED = (
@@ -66,8 +65,15 @@ class MultiTensorStep:
         Whether the next step does anything to gradients on its way.
     moved : bool
         Whether the last `refresh` has found an array elsewhere.
+    converted : bool
+        Whether any gradient is read in another layout or dtype than its own. Such gradients are
+        divided, and summed in another order, as they are.
+    halves : bool
+        Whether any gradient is stored in half precision.
     on_gpu : list of GpuTable
         What is stepped on GPUs.
+    gpu : GpuSteps
+        How that is done, and captured in a CUDA graph.
     """
 
     def __init__(
@@ -89,12 +95,13 @@ class MultiTensorStep:
         self._size = len(steps)
         self._strided = any(table.others for table in self._on_cpu)
         self.whole = self.in_c = self.moved = self.prepared = False
+        self.converted = self.halves = False
         # each half-precision array with the master that is to be rounded to it after the step
         self._of_gpu: list[tuple[Any, Any]] = []
         self._to_round: list[tuple[Any, Any]] = []
-        self._gpu = GpuSteps(self.on_gpu, len(steps), not self._on_cpu)
+        self.gpu = GpuSteps(self.on_gpu, len(steps), not self._on_cpu)
         whole = all(step.g is not None for step in steps)
-        self.steady = not self.on_gpu or self._gpu.keep(halves, arrays, whole and not self._serial)
+        self.steady = not self.on_gpu or self.gpu.keep(halves, arrays, whole and not self._serial)
         if not self.steady:
             self._of_gpu = [
                 (half, step.p)
@@ -132,17 +139,19 @@ class MultiTensorStep:
         if not refresh(self._rows, self._written, coefficients, self._loose, dense_gradient):
             return False
         self.whole = self.steady and not self._strided
-        self.moved = False
+        self.moved = self.converted = self.halves = False
         self._to_round = self._of_gpu
         for rows in self._rows:
             self.moved = self.moved or rows.moved
+            self.converted = self.converted or rows.converted
+            self.halves = self.halves or rows.halves
             self.whole = self.whole and not rows.without
             # such a master has been brought up to date by whoever made it
             if rows.to_round:
                 self._to_round = [*self._to_round, *rows.to_round]
                 self.steady = False
         self.in_c = not (self.on_gpu or self._strided or self._to_round)
-        return not self.on_gpu or self._gpu.refresh(coefficients)
+        return not self.on_gpu or self.gpu.refresh(coefficients)
 
     def read(self, coefficients: list[Coefficients]) -> None:
         """Read everything, where it has just been described: as `refresh`, but nothing may differ.
@@ -199,7 +208,7 @@ class MultiTensorStep:
             for i, total in zip(table.places, table.squares(own), strict=True):
                 totals[i] = total
         if self.on_gpu:
-            for i, total in self._gpu.squares(one_scale(scales) or 0.0).items():
+            for i, total in self.gpu.squares(one_scale(scales) or 0.0).items():
                 totals[i] = total
         return totals
 
@@ -218,26 +227,18 @@ class MultiTensorStep:
 
         Nothing is waited for.
         """
-        return self._gpu.sums_of_one(one_scale(scales) or 0.0) if self.on_gpu else None
+        return self.gpu.sums_of_one(one_scale(scales) or 0.0) if self.on_gpu else None
 
-    def prepare(
-        self,
-        gradients: Sequence[Array],
-        scales: Sequence[float | None] | None,
-        rate: Any,
-        write: bool,
-    ) -> bool:
-        """Say what the next step does to the gradients that `refresh` has read.
+    def prepare(self, scales: Sequence[float | None] | None, rate: Any, write: bool) -> bool:
+        """Say what the next step does to gradients on GPUs; `program` is for those on the CPU.
 
         It divides them by `scales` and multiplies them with `rate`, on the way: they are
         neither read nor written once more.
 
         Parameters
         ----------
-        gradients : sequence of array
-            The gradients.
         scales : sequence of float, optional
-            What each is divided by; None is nothing.
+            What each is divided by, all by the same; None is nothing.
         rate : float or cupy.ndarray
             What all are multiplied with, rounded to their parameter's computing dtype.
         write : bool
@@ -246,37 +247,31 @@ class MultiTensorStep:
         Returns
         -------
         bool
-            False if that cannot be done on the way: a half-precision gradient that is not
-            divided would have to be rounded in between; one that is read-only, is stored in
-            another type than the step is computed in, or shares memory with another, cannot be
-            written. Then the step is to be made in another way.
+            False if that cannot be done on the way: some are on the CPU; a half-precision gradient
+            that is not divided would have to be rounded in between; one that is stored in another
+            type than the step is computed in, or shares memory with another, cannot be written.
+            Then the step is to be made in another way.
         """
-        plain = scales is None and isinstance(rate, float) and rate == 1
-        if plain and not self.prepared:
+        if scales is None and isinstance(rate, float) and rate == 1:
+            if self.prepared:
+                self.leave_gradients()
             return True
         scale = one_scale(scales)
-        if not plain:
-            # all arrays of CuPy's may be written
-            if write and self._on_cpu and not all(is_writeable(g) for g in gradients):
-                return False
-            for table in self._on_cpu:
-                own = None if scales is None else [scales[i] for i in table.places]
-                if not table.can_prepare(own, rate, write):
-                    return False
-            if not self.takes(scales) or not self._gpu.can_prepare(bool(scale), write):
-                return False
-        for table in self._on_cpu:
-            own = None if scales is None else [scales[i] for i in table.places]
-            programs, which = unscaling(own, rate)
-            table.set_program(programs, which, table.table["g"] if write else None)
-        if self.on_gpu:
-            self._gpu.prepare(scale or 0.0, rate, write)
-        self.prepared = not plain
+        if self._on_cpu or not self.takes(scales):
+            return False
+        if not self.gpu.can_prepare(bool(scale), write):
+            return False
+        self.gpu.prepare(scale or 0.0, rate, write)
+        self.prepared = True
         return True
 
     def leave_gradients(self) -> None:
         """Say that the next step uses the gradients as they are."""
-        self.prepare((), None, 1.0, False)
+        for table in self._on_cpu:
+            table.set_program([[]], 0)
+        if self.on_gpu:
+            self.gpu.prepare(0.0, 1.0, False)
+        self.prepared = False
 
     def program(
         self, programs: Sequence[Sequence[Op]], which: int | Sequence[int], write: bool
@@ -325,23 +320,6 @@ class MultiTensorStep:
             table.set_program(programs, each, table.table["g"] if write else None)
         self.prepared = True
         return True
-
-    def has_converted(self) -> bool:
-        """Tell whether any gradient is read from a copy of another layout or dtype.
-
-        Such gradients are divided, and summed in another order, as they are.
-        """
-        for rows in self._rows:  # noqa: SIM110  (a generator calls for each)
-            if rows.converted:
-                return True
-        return False
-
-    def has_halves(self) -> bool:
-        """Tell whether any gradient that was read is stored in half precision."""
-        for rows in self._rows:  # noqa: SIM110  (a generator calls for each)
-            if rows.halves:
-                return True
-        return False
 
     def rounds(self) -> list[bool]:
         """Tell whose gradients are stored in half precision, as their parameters are.
@@ -393,7 +371,7 @@ class MultiTensorStep:
             few = rows.total < engine.SERIAL_BELOW
             n_threads.append(1 if few else engine.n_threads(rows.total))
         if self.on_gpu:
-            self._gpu.run(self._serial)
+            self.gpu.run(self._serial)
         started = time.perf_counter_ns()
         what = self._rows, n_threads, self.coefficients, self._serial
         if not self.in_c:
@@ -412,19 +390,7 @@ class MultiTensorStep:
         if total >= engine.SERIAL_BELOW and not self._strided:
             engine.note_time(max(n_threads), total, time.perf_counter_ns() - started)
 
-    def capturing(self) -> bool:
-        """Tell whether a step, or a part of it, would become part of a CUDA graph."""
-        return self._gpu.capturing()
-
-    def begin_capture(self) -> bool:
-        """Make ready for what `refresh` has read to be captured; False if it cannot be."""
-        return self._gpu.begin_capture()
-
-    def capture(self) -> None:
-        """Launch the step into the graph that is being captured; it reads its scalars later."""
-        self._gpu.capture()
-
     def replay(self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]) -> None:
         """Write the scalars of `refresh` to where graphs read them, and commit as for a step."""
-        self._gpu.replay()
+        self.gpu.replay()
         commit(self._source, owner, noted, list(unscaled))

@@ -177,15 +177,6 @@ class Table:
         half = self.table["g_type"] != 0
         return not np.any(divide[which] & half) and bool(self.rows.may_write())
 
-    def can_prepare(self, scales: Sequence[float | None] | None, rate: float, write: bool) -> bool:
-        """Tell whether the gradients may be divided, multiplied and written on the way."""
-        half = self.table["g_type"] != 0
-        if not half.any():
-            return not write or self.rows.may_write()
-        # a quotient is in the computing dtype, but a product in the gradient's own
-        divided = scales is not None and not np.any([s is None for s in scales] & half)
-        return not write and (divided or rate == 1)
-
     def squares(self, scales: Sequence[float] | None) -> list[float]:
         """Return the sum of squares of every gradient, divided by its scale; 0 is no scale."""
         gradients = self._gradients or self._gradient_table()

@@ -92,7 +92,7 @@ class Folded:
             if not (plan.is_whole and batch.whole and batch.takes(self._scales)):
                 return False
             # what is divided or summed is the gradient as it was given
-            if batch.has_converted() and (asked or not all(hasattr(h, "ops") for h in hooks)):
+            if batch.converted and (asked or not all(hasattr(h, "ops") for h in hooks)):
                 return False
             # a gradient that was lent to a parameter must not be written
             if not self._lent and any_lent(plan.params):
@@ -173,9 +173,7 @@ class Folded:
         if self._kinds:
             return
         scales = self._scales
-        if not self._batch.has_halves() and (
-            scales is None or scales.count(scales[0]) == len(scales)
-        ):
+        if not self._batch.halves and (scales is None or scales.count(scales[0]) == len(scales)):
             self._kinds = [(None if scales is None else scales[0], False)]
             return
         rounds = self._batch.rounds()
@@ -205,12 +203,12 @@ class Folded:
     def _run_on_gpu(self, hooks: list[Any], decides: bool, asked: bool, adapts: bool) -> bool:
         """Make the update where anything is on a GPU; of hooks, clipping alone is folded."""
         batch = self._batch
-        recording = batch.capturing()
+        recording = batch.gpu.capturing()
         clipping = hooks[0] if hooks else None
         if len(hooks) > 1 or hasattr(clipping, "ops"):
             return False
         if recording and (
-            decides or adapts or not self._plan.is_whole or not batch.begin_capture()
+            decides or adapts or not self._plan.is_whole or not batch.gpu.begin_capture()
         ):
             return False
         looked: tuple[Any, Any] | None = None, 1.0
@@ -219,7 +217,7 @@ class Folded:
         if looked is None:
             return False
         self._found, rate = looked
-        if not batch.prepare(self._gradients, self._scales, rate, not self._lent):
+        if not batch.prepare(self._scales, rate, not self._lent):
             return False
         unscaled = [] if self._lent or self._scales is None else self._unscaled()
         if recording:
@@ -250,7 +248,7 @@ class Folded:
     def _capture(self, unscaled: list[Any]) -> None:
         """Launch the step into the graph that is being captured; nothing is counted."""
         optimizer, plan = self._optimizer, self._plan
-        self._batch.capture()
+        self._batch.gpu.capture()
         for param in unscaled:
             param._loss_scale = None
         held = None if self._lent else (self._scales, unscaled)

@@ -196,7 +196,9 @@ def test_plain_steps_are_made_at_once(dtype: str, at_once: list[bool]) -> None:
     adam_step(p.T, g.T, m.T, v.T, t=4, beta1=np.float64(0.5), eps=Fraction(1, 8))
     # as far as one thread goes
     adam_step(*four(32767, dtype), t=5)
-    assert at_once == [True] * 5
+    p, g, m, v = four(10, dtype)
+    adam_step(p, g.astype("f8"), m, v, t=6)
+    assert at_once == [True] * 6
 
 
 def test_what_is_unusual_is_not(at_once: list[bool]) -> None:
@@ -207,7 +209,7 @@ def test_what_is_unusual_is_not(at_once: list[bool]) -> None:
     adam_step(p[::2], g[::2], m[::2], v[::2], t=1)
     adam_step(p, g, m, v, t=np.int64(1))
     adam_step(p, g[::-1], m, v, t=1)
-    adam_step(p, g.astype("f8"), m, v, t=1)
+    adam_step(p, g.astype("g"), m, v, t=1)
     assert at_once == [False] * 7
 
 

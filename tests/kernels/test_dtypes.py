@@ -31,6 +31,9 @@ FAST = {
     ("bfloat16", "float32"),
     ("float32", "float16"),
     ("float32", "bfloat16"),
+    ("float16", "float64"),
+    ("bfloat16", "float64"),
+    ("float32", "float64"),
 }
 PAIRS = [(p, g) for p in PARAMS for g in GRADS]
 
@@ -235,6 +238,23 @@ def test_neighbours_are_not_taken_for_overlaps(
     p, g = (second, first) if gradient_first else (first, second)
     _, _, *state = some_arrays(name, name, (1000,))
     assert copies([step_of("p", p, g, *state, coefficients_at())], monkeypatch) == overlap
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float32"])
+def test_float64_gradients_are_rounded_on_the_way(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Block by block, with the bits of a copy in float32: nothing is copied whole."""
+    p, _, *state = some_arrays(name, name, (1500,))
+    g = np.random.default_rng(4).standard_normal(1500)
+    odd = [1 + 2.0**-24, 1 + 3 * 2.0**-24, 3.4028235677973366e38, 1e300, 1e-40, np.nan, -np.inf]
+    g[:7] = g[380:387] = odd
+    rest, c = [p.copy(), *(array.copy() for array in state)], coefficients_at()
+    with np.errstate(all="ignore"):
+        rounded = g.astype(np.float32)
+    assert copies([step_of("p", p, g, *state, c)], monkeypatch) == 0
+    adam_batch([step_of("p", rest[0], rounded, *rest[1:], c)])
+    assert [array.tobytes() for array in (p, *state)] == [array.tobytes() for array in rest]
 
 
 def test_half_parameters_that_share_memory_are_stepped_in_turn() -> None:

@@ -14,7 +14,7 @@ import fastadam
 from fastadam import Adam, AdamW, Link, Parameter
 from fastadam.kernels.cpu import engine, gradient_table
 from fastadam.kernels.multi_tensor import MultiTensorStep
-from fastadam.optimizer_hooks import GradientClipping, WeightDecay
+from fastadam.optimizer_hooks import GradientClipping, Lasso, WeightDecay
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs ml_dtypes, which has bfloat16")
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -530,6 +530,27 @@ def test_gradients_of_a_wider_type_are_divided_in_it() -> None:
             opt.apply_gradients(grads, loss_scale=1.7)
         found.append((params["w"].tobytes(), repr(opt.last_update)))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("name", ["float16", "float32"])
+@pytest.mark.parametrize(
+    "hooks", [[WeightDecay(0.25)], [Lasso(0.5), WeightDecay(0.25)]], ids=["decay", "both"]
+)
+def test_hooks_see_gradients_of_a_wider_type_rounded_once(name: str, hooks: list[Any]) -> None:
+    """Also to numbers that a step counts as zero, and sums with the parameter do not."""
+    rng = np.random.default_rng(6)
+    for i in range(3):
+        p = (rng.standard_normal(1031) * (1.2e-38 if name == "float32" else 1)).astype(name)
+        g = rng.standard_normal(1031) * [1e-39, 1e-3, 1e39][i]
+        opts = [Adam(alpha=0.5, beta1=0.8, eps=1e-30).setup(p.copy()) for _ in range(2)]
+        with np.errstate(all="ignore"):
+            given = [g, g.astype("f4")]
+        for opt, own in zip(opts, given, strict=True):
+            for hook in hooks:
+                opt.add_hook(hook)
+            for _ in range(3):
+                opt.apply_gradients(own)
+        assert not fastadam.compare(*opts)
 
 
 @pytest.mark.parametrize("order", ["F", "C"])

@@ -129,6 +129,16 @@ cdef void widen(Py_ssize_t stored, size_t address, float_restrict x, Py_ssize_t 
         x[i] = from_float16(float16[i])
 
 
+cdef void round_wide(size_t address, float_restrict x, Py_ssize_t n) noexcept nogil:
+    """Round n neighbouring float64, as NumPy does: where the mode does not flush."""
+    cdef double_restrict wide = <double_restrict> address
+    cdef Py_ssize_t i
+    cdef fastadam_mode flushing = fastadam_flush_off()
+    for i in range(n):
+        x[i] = <float> wide[i]
+    fastadam_flush_restore(flushing)
+
+
 cdef void narrow(float_restrict x, Py_ssize_t stored, size_t address, Py_ssize_t n) noexcept nogil:
     """Round n neighbouring numbers to a half type."""
     cdef float16_restrict float16 = <float16_restrict> address

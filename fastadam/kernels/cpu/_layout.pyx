@@ -9,6 +9,7 @@ from fastadam.kernels.cpu._tensors cimport (
     FIRST_STREAM,
     FLOAT16,
     N_STREAMS,
+    WIDE,
     Tensor,
 )
 
@@ -112,10 +113,12 @@ cdef size_t gradient(Tensor* tensor, object array, int computing, int bfloat16, 
         return 0
     type_number = cnp.PyArray_TYPE(<cnp.ndarray> array)
     tensor.g_type = stored(type_number, computing, bfloat16)
+    if type_number == cnp.NPY_FLOAT64 and computing == cnp.NPY_FLOAT32:
+        tensor.g_type = WIDE
     if tensor.g_type < 0:
         return 0
     # two different half types have no loop of their own
-    if tensor.p_type != COMPUTING and tensor.g_type not in (COMPUTING, tensor.p_type):
+    if tensor.p_type != COMPUTING and tensor.g_type not in (COMPUTING, WIDE, tensor.p_type):
         return 0
     return pointer(array, type_number, p, False)
 

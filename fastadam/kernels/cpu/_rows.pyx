@@ -34,6 +34,7 @@ from fastadam.kernels.cpu._tensors cimport (
     N_COEFFICIENTS,
     N_STREAMS,
     ONE_MINUS_DECAY,
+    WIDE,
     Op,
     Tensor,
     program,
@@ -227,7 +228,9 @@ cdef class Rows:
             if not at:
                 return False
         row.g = at
-        self.halves |= row.g_type != COMPUTING
+        # what is rounded block by block is as one that has been rounded before
+        self.converted |= row.g_type == WIDE
+        self.halves |= row.g_type not in (COMPUTING, WIDE)
         return True
 
     cdef bint read_strided(self, Py_ssize_t i, Found* found) except -1:

@@ -29,6 +29,7 @@ from fastadam.kernels.cpu._tensors cimport (
     ONE_MINUS_DECAY,
     ROUND,
     UPPER,
+    WIDE,
     Gradient,
     Op,
     Tensor,
@@ -228,7 +229,10 @@ cdef void adam_blocks(
             if tensor.p_type != COMPUTING:
                 p = seen = p_block
                 widen(tensor.p_type, tensor.p + 2 * first, p, n)
-            if tensor.g_type != COMPUTING:
+            if tensor.g_type == WIDE:
+                g = g_block
+                round_wide(tensor.g + 8 * first, g, n)
+            elif tensor.g_type != COMPUTING:
                 g = g_block
                 widen(tensor.g_type, tensor.g + 2 * first, g, n)
         if tensor.n_ops:

@@ -86,8 +86,9 @@ cdef struct Gradient:
     Py_ssize_t n_ops
 
 
-# How the elements of a parameter or gradient are stored; dtypes.py spells the same.
+# How the elements of a parameter or gradient are stored; dtypes.py spells the same, but the last.
 cdef enum Stored:
     COMPUTING             # in the type of the computation: float32 or float64
     FLOAT16
     BFLOAT16
+    WIDE                  # float64, of a gradient whose step is computed in float32

@@ -16,7 +16,7 @@ from fastadam.kernels._source import ArraySource
 from fastadam.kernels.cpu import _cpu_features, engine
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.kernels.multi_tensor import MultiTensorStep
-from fastadam.kernels.ops import ADD, ADD_SIGN, CLIP, DIVIDE, MULTIPLY, OP, ROUND, Op, unscaling
+from fastadam.kernels.ops import ADD, ADD_SIGN, CLIP, DIVIDE, MULTIPLY, OP, ROUND, Op
 from fastadam.kernels.reference import adam_reference, squares_reference
 from fastadam.kernels.table import Table
 
@@ -296,7 +296,7 @@ def test_a_kept_batch() -> None:
     for which in (0, [1, 0, 2, 1], [2, 2, 1, 0], None):
         assert batch.refresh([c])
         if which is None:
-            assert batch.prepare([row.g for row in rows], None, 1.0, False)
+            batch.leave_gradients()
             numbers: Any = []
         else:
             assert batch.program(programs, which, which != [2, 2, 1, 0])
@@ -350,18 +350,6 @@ def test_a_refusal_changes_nothing() -> None:
             step_in_numpy(row, c, False)
             for ours, expected in zip(mine[:4], row[:4], strict=True):
                 same(ours, expected)
-
-
-def test_programs_of_scales_and_a_rate() -> None:
-    product = Op(MULTIPLY, b=0.5)
-    assert unscaling(None, 1.0) == ([[]], 0)
-    assert unscaling(None, 0.5) == ([[product]], 0)
-    assert unscaling([8.0, 8.0], 0.5) == ([[Op(DIVIDE, 8.0), product]], 0)
-    programs, which = unscaling([8.0, None, 8.0, 4.0], 0.5)
-    assert [programs[k] for k in which] == [
-        [Op(DIVIDE, scale), product] if scale else [product] for scale in (8.0, 0, 8.0, 4.0)
-    ]
-    assert unscaling([None], 1.0) == ([[]], 0)
 
 
 def test_the_row_of_an_operation_has_no_padding() -> None:
