@@ -69,7 +69,7 @@ FOLDERS = {
     "cli": """
         demo selftest info inspect
         demo_training
-        selftest_checks demo_network demo_plot demo_timing
+        selftest_checks demo_network
         hard_run
         fixed_run powers
         plain_numpy extras output arguments program

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ from fastadam.optimizer_hooks import (
     Lasso,
     WeightDecay,
 )
-from fastadam.optimizers import Adam, AdamW, AMSBound, AMSGrad
 from fastadam.update.rule_state import master_of
 
 __all__ = ["N_STEPS", "PARTS", "POWERS", "canonical", "results"]
@@ -39,6 +38,7 @@ __all__ = ["N_STEPS", "PARTS", "POWERS", "canonical", "results"]
 Array = npt.NDArray[Any]
 
 N_STEPS = 8
+_DTYPES = ("float16", *fixed_run.DTYPES)
 _BETAS: dict[str, Any] = {"beta1": 0.75, "beta2": 0.75}
 _BFLOAT16 = 2  # how the kernels' table calls it, which needs no library that has the dtype
 
@@ -63,7 +63,8 @@ def results(part: str, mixed: bool) -> list[Array]:
     """
     with restored_threads(), np.errstate(all="ignore"):
         set_num_threads(1)
-        return list(PARTS[part](mixed))
+        make, *dtype = PARTS[part]
+        return list(make(mixed, *dtype))
 
 
 def canonical(arrays: list[Array]) -> bytes:
@@ -83,12 +84,19 @@ def canonical(arrays: list[Array]) -> bytes:
 
 
 def _train(
-    opt: Any, dtype: str, mixed: bool, scale: float | None = None, masters: bool = False
+    opt: Any,
+    dtype: str,
+    mixed: bool,
+    scale: float | None = None,
+    masters: bool = False,
+    hooks: Iterable[Any] = (),
 ) -> Iterator[Array]:
     """Step all the shapes of the first run, with what the optimizer has been given."""
     usual = "float64" if dtype == "float64" else "float32"
     params = {name: p.astype(dtype) for name, p in fixed_run.parameters(usual).items()}
     opt.setup(params)
+    for hook in hooks:
+        opt.add_hook(hook)
     opt.use_fp32_update(masters)
     opt.monitor = True
     norms = []
@@ -110,33 +118,23 @@ def _train(
             yield master_of(param.update_rule).array
 
 
-class _WithHooks(AMSBound):
-    """An optimizer that has its hooks from the first update on."""
-
-    def __init__(self, hooks: list[Any]) -> None:
-        super().__init__(alpha=0.003, final_lr=0.02, gamma=0.03, eps=3e-6, eta=0.9, **_BETAS)
-        self._given = hooks
-
-    def setup(self, link: Any) -> Any:
-        """Set the target, and add the hooks."""
-        super().setup(link)
-        for hook in self._given:
-            self.add_hook(hook)
-        return self
+def _amsbound() -> Any:
+    """Return an optimizer whose steps the bounds hold and let pass."""
+    return fixed_run.made("amsbound", final_lr=0.02, gamma=0.03)
 
 
 def _float16(mixed: bool) -> Iterator[Array]:
-    yield from _train(AMSGrad(alpha=0.005, eps=2e-7, **_BETAS), "float16", mixed)
-    opt = AdamW(alpha=0.002, weight_decay_rate=0.011, eta=0.7, decay_mode="eta", **_BETAS)
-    yield from _train(opt, "float16", mixed, masters=True)
+    yield from _train(fixed_run.made("amsgrad"), "float16", mixed)
+    yield from _train(fixed_run.made("adamw"), "float16", mixed, masters=True)
 
 
 def _bfloat16(mixed: bool) -> Iterator[Array]:
     """Through the loops: parameters, gradients, both, and masters."""
     n = 33_003
     wide = fixed_run.numbers(n, 1 << 33).astype(np.float32)
-    p32, half = wide.copy(), _upper_half(wide)
-    rows = [(half, half), (half, wide), (p32, half), (p32.copy(), half)]
+    # float32 cut off to bfloat16, as uint16
+    half: Array = (wide.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+    rows = [(half, half), (half, wide), (wide, half), (wide, half)]
     ours = [(p.copy(), g.copy(), *np.zeros((3, n), np.float32)) for p, g in rows]
     rounded = half.copy()
     table = np.zeros(len(ours), TENSOR)
@@ -148,7 +146,7 @@ def _bfloat16(mixed: bool) -> Iterator[Array]:
             table[key][i] = _BFLOAT16 if array.dtype == np.uint16 else 0
     table["n"], table["start"], table["amsgrad"] = n, n * np.arange(len(ours)), 1
     table["half"][-1], table["half_type"][-1] = rounded.ctypes.data, _BFLOAT16
-    hyperparam = AMSGrad(alpha=0.005, **_BETAS).hyperparam.get_dict()
+    hyperparam = fixed_run.made("amsgrad", eps=1e-8).hyperparam.get_dict()
     for t in range(1, N_STEPS + 1):
         set_num_threads(fixed_run.THREADS if mixed and t % 2 else 1)
         row = step_coefficients(hyperparam, t)[:N_COEFFICIENTS]
@@ -160,68 +158,52 @@ def _bfloat16(mixed: bool) -> Iterator[Array]:
         yield from (p, *state)
 
 
-def _upper_half(wide: Array) -> Array:
-    """float32 cut off to bfloat16, as uint16."""
-    return (wide.view(np.uint32) >> np.uint32(16)).astype(np.uint16)
+def _hooks(mixed: bool, dtype: str) -> Iterator[Array]:
+    def noise(xp: Any, shape: Any, dtype: Any, hook: Any, rule: Any) -> Array:
+        n = int(np.prod(shape, dtype=np.int64))
+        drawn: Array = fixed_run.numbers(n, rule.t << 20).reshape(shape).astype(dtype)
+        return drawn
+
+    hooks = [
+        WeightDecay(0.013),
+        Lasso(0.007),
+        GradientLARS(weight_decay=0.003),
+        GradientNoise(0.1, noise),
+        GradientHardClipping(-0.7, 0.9),
+        GradientClipping(0.37),
+    ]
+    yield from _train(_amsbound(), dtype, mixed, hooks=hooks)
 
 
-def _hooks(dtype: str) -> Callable[[bool], Iterator[Array]]:
-    def part(mixed: bool) -> Iterator[Array]:
-        def noise(xp: Any, shape: Any, dtype: Any, hook: Any, rule: Any) -> Array:
-            n = int(np.prod(shape, dtype=np.int64))
-            drawn: Array = fixed_run.numbers(n, rule.t << 20).reshape(shape).astype(dtype)
-            return drawn
-
-        opt = _WithHooks(
-            [
-                WeightDecay(0.013),
-                Lasso(0.007),
-                GradientLARS(weight_decay=0.003),
-                GradientNoise(0.1, noise),
-                GradientHardClipping(-0.7, 0.9),
-                GradientClipping(0.37),
-            ]
-        )
-        yield from _train(opt, dtype, mixed)
-
-    return part
-
-
-def _scales(dtype: str) -> Callable[[bool], Iterator[Array]]:
+def _scales(mixed: bool, dtype: str) -> Iterator[Array]:
     """Take a power of two, another scale, and a dynamic one that meets infinities."""
-
-    def part(mixed: bool) -> Iterator[Array]:
-        for scale in (1024.0, 3.7):
-            yield from _train(Adam(alpha=0.001, **_BETAS), dtype, mixed, scale)
-        opt = Adam(alpha=0.001, **_BETAS)
-        opt.loss_scaling(interval=1)
-        yield from _train(opt, dtype, mixed, masters=dtype == "float16")
-
-    return part
+    for scale in (1024.0, 3.7):
+        yield from _train(fixed_run.made("adam"), dtype, mixed, scale)
+    opt = fixed_run.made("adam")
+    opt.loss_scaling(interval=1)
+    yield from _train(opt, dtype, mixed, masters=dtype == "float16")
 
 
-def _special(dtype: str) -> Callable[[bool], Iterator[Array]]:
+def _special(mixed: bool, dtype: str) -> Iterator[Array]:
     """Every combination of NaN, infinities, zeros, large and small numbers."""
-
-    def part(mixed: bool) -> Iterator[Array]:
-        values = [0.0, -0.0, 1.0, -1.5, np.inf, -np.inf, np.nan, 3e38, -(2.0**-60)]
-        roots = [0.0, 1.0, 2.0**-80, np.inf, np.nan]
-        combined = np.array(list(itertools.product(values, values, values, roots)))
-        kind = np.float64 if dtype == "float64" else np.float32
-        for amsgrad, adabound in itertools.product((False, True), (False, True)):
-            p, g, m, v = (column.copy() for column in combined.T)
-            p, g, m, v = p.astype(dtype), g.astype(dtype), m.astype(kind), v.astype(kind)
-            largest = [np.roll(v, 1)] if amsgrad else []
-            more: dict[str, Any] = {"adabound": adabound, "weight_decay_rate": 0.011, **_BETAS}
-            adam_step(p, g, m, v, *largest, t=3, alpha=0.01, **more)
-            yield from (p, m, v, *largest)
-        for scale in (None, 1024.0, 3.7):
-            p, g = (column.astype(dtype) for column in combined.T[:2])
-            opt = _WithHooks([WeightDecay(0.5), Lasso(0.25), GradientHardClipping(-2.0, 3.0)])
-            opt.setup({"p": p}).apply_gradients({"p": g}, loss_scale=scale)
-            yield from (p, *opt.parameters["p"].update_rule.state.values())
-
-    return part
+    values = [0.0, -0.0, 1.0, -1.5, np.inf, -np.inf, np.nan, 3e38, -(2.0**-60)]
+    roots = [0.0, 1.0, 2.0**-80, np.inf, np.nan]
+    combined = np.array(list(itertools.product(values, values, values, roots)))
+    kind = np.float64 if dtype == "float64" else np.float32
+    for amsgrad, adabound in itertools.product((False, True), (False, True)):
+        p, g, m, v = (column.copy() for column in combined.T)
+        p, g, m, v = p.astype(dtype), g.astype(dtype), m.astype(kind), v.astype(kind)
+        largest = [np.roll(v, 1)] if amsgrad else []
+        more: dict[str, Any] = {"adabound": adabound, "weight_decay_rate": 0.011, **_BETAS}
+        adam_step(p, g, m, v, *largest, t=3, alpha=0.01, **more)
+        yield from (p, m, v, *largest)
+    for scale in (None, 1024.0, 3.7):
+        p, g = (column.astype(dtype) for column in combined.T[:2])
+        opt = _amsbound().setup({"p": p})
+        for hook in (WeightDecay(0.5), Lasso(0.25), GradientHardClipping(-2.0, 3.0)):
+            opt.add_hook(hook)
+        opt.apply_gradients({"p": g}, loss_scale=scale)
+        yield from (p, *opt.parameters["p"].update_rule.state.values())
 
 
 def _edge(mixed: bool) -> Iterator[Array]:
@@ -253,17 +235,14 @@ def _subnormal(mixed: bool) -> Iterator[Array]:
     yield from _step(small, small[::-1], np.roll(small, 3), np.abs(small), weight_decay_rate=0.3)
 
 
-def _powers(dtype: str) -> Callable[[bool], Iterator[Array]]:
-    def part(mixed: bool) -> Iterator[Array]:
-        for (beta1, beta2), steps in POWERS.items():
-            p = fixed_run.numbers(500, 1 << 35).astype(dtype)
-            state = np.zeros((len(ADAM.state), 500), dtype)
-            for t in steps:
-                g = fixed_run.numbers(500, t << 36).astype(dtype)
-                adam_step(p, g, *state, t=t, alpha=0.01, beta1=beta1, beta2=beta2)
-            yield from (p, *state)
-
-    return part
+def _powers(mixed: bool, dtype: str) -> Iterator[Array]:
+    for (beta1, beta2), steps in POWERS.items():
+        p = fixed_run.numbers(500, 1 << 35).astype(dtype)
+        state = np.zeros((len(ADAM.state), 500), dtype)
+        for t in steps:
+            g = fixed_run.numbers(500, t << 36).astype(dtype)
+            adam_step(p, g, *state, t=t, alpha=0.01, beta1=beta1, beta2=beta2)
+        yield from (p, *state)
 
 
 def _step(p: Array, g: Array, m: Array, v: Array, **hyperparameters: Any) -> Iterator[Array]:
@@ -273,20 +252,14 @@ def _step(p: Array, g: Array, m: Array, v: Array, **hyperparameters: Any) -> Ite
     yield from (p, m, v)
 
 
-PARTS: dict[str, Callable[[bool], Iterator[Array]]] = {
-    "float16": _float16,
-    "bfloat16": _bfloat16,
-    "hooks float16": _hooks("float16"),
-    "hooks float32": _hooks("float32"),
-    "hooks float64": _hooks("float64"),
-    "scales float16": _scales("float16"),
-    "scales float32": _scales("float32"),
-    "scales float64": _scales("float64"),
-    "NaN float16": _special("float16"),
-    "NaN float32": _special("float32"),
-    "NaN float64": _special("float64"),
-    "edge float32": _edge,
-    "edge float64": _subnormal,
-    "powers float32": _powers("float32"),
-    "powers float64": _powers("float64"),
+# By name: what makes a part, and of which dtype where it makes several.
+PARTS: dict[str, tuple[Any, ...]] = {
+    "float16": (_float16,),
+    "bfloat16": (_bfloat16,),
+    **{f"hooks {dtype}": (_hooks, dtype) for dtype in _DTYPES},
+    **{f"scales {dtype}": (_scales, dtype) for dtype in _DTYPES},
+    **{f"NaN {dtype}": (_special, dtype) for dtype in _DTYPES},
+    "edge float32": (_edge,),
+    "edge float64": (_subnormal,),
+    **{f"powers {dtype}": (_powers, dtype) for dtype in fixed_run.DTYPES},
 }

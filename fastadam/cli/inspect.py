@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +28,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         found = listing(args.file)
     except (CheckpointError, OSError, ValueError, RuntimeError) as error:
-        if args.json:
-            output.print_json({"error": str(error)})
-        else:
-            print(output.printable(str(error)), file=sys.stderr)
-        return 1
+        return output.refuse(args, str(error))
     if args.json:
         output.print_json(found)
     else:
@@ -50,8 +45,7 @@ def _print(found: dict[str, Any]) -> None:
         value = "" if entry["value"] is None else _shown(entry["value"])
         cells = [entry["key"], entry["dtype"], shape, f"{entry['bytes']:,}", value, damage]
         rows.append([_one_line(cell) for cell in cells])
-    for line in output.table(rows, "lllrll"):
-        print(line.rstrip())
+    print(*output.table(rows, "lllrll"), sep="\n")
     total = sum(entry["bytes"] for entry in found["entries"])
     print(f"{len(found['entries'])} entries, {total:,} bytes")
     if found["versions"]:
@@ -72,5 +66,5 @@ def _one_line(text: str) -> str:
 
 def _shown(value: Any) -> str:
     """Return a value as a number or a string is written."""
-    text = value if isinstance(value, str) else str(value)
+    text = str(value)
     return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."

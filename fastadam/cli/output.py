@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 
 from fastadam.update.text_table import table
 
-__all__ = ["print_json", "printable", "progress", "table"]
+__all__ = ["print_json", "printable", "progress", "refuse", "table"]
 
 
 def print_json(result: object) -> None:
     """Print a result for machines on standard output."""
     print(json.dumps(result, indent=2))
+
+
+def refuse(args: argparse.Namespace, message: str, **more: str) -> int:
+    """Say why there is no result, as JSON if that was asked for; return the status of that."""
+    if args.json:
+        print_json({"error": message, **more})
+    else:
+        print(printable(message), file=sys.stderr)
+    return 1
 
 
 def printable(text: str) -> str:

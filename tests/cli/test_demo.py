@@ -11,8 +11,8 @@ import pytest
 
 import fastadam
 from fastadam.__main__ import main
-from fastadam.cli import demo, demo_network, demo_timing, demo_training
-from fastadam.cli.demo_timing import SideBySide
+from fastadam.cli import demo, demo_network, demo_training
+from fastadam.cli.demo_training import SideBySide
 from fastadam.cli.plain_numpy import PlainNumpyAdam
 
 pytest.importorskip("sklearn", reason="needs scikit-learn, of the extra 'demo'")
@@ -25,7 +25,7 @@ VARIANTS = ["Adam", "AdamW", "AMSGrad", "AdaBound", "AMSBound"]
 @pytest.fixture
 def small_timing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measure the larger model's step on an array that takes no time."""
-    monkeypatch.setattr(demo_timing, "LARGE", 1000)
+    monkeypatch.setattr(demo_training, "LARGE", 1000)
 
 
 @pytest.mark.usefixtures("small_timing")
