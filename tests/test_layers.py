@@ -49,12 +49,11 @@ FOLDERS = {
         plans picture
         ratios report
         peers
-        device
-        own other_steps
-        torch_steps floor
+        libraries
+        own floor
         contender headers
         arrays
-        cases settings spread timing machine
+        cases settings timing machine
     """,
     "chainer": "",
     "checkpoint": """

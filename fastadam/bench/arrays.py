@@ -9,12 +9,22 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.algorithms.adam import ADAM
+from fastadam.bench import machine
 from fastadam.bench.cases import Case
 from fastadam.bench.settings import Variant
 from fastadam.cli.extras import load
 from fastadam.kernels.dtypes import computing_dtype
 
-__all__ = ["Array", "dtype_of", "dtypes", "free_bytes", "gradients", "parameters", "state_bytes"]
+__all__ = [
+    "Array",
+    "dtype_names",
+    "dtype_of",
+    "dtypes",
+    "free_bytes",
+    "gradients",
+    "parameters",
+    "state_bytes",
+]
 
 Array = npt.NDArray[Any]
 
@@ -41,6 +51,11 @@ def dtypes(case: Case, dtype: str | None) -> list[np.dtype[Any]]:
     return [dtype_of(dtype or tensor.dtype or "float32") for tensor in case.tensors]
 
 
+def dtype_names(case: Case, dtype: str | None) -> list[str]:
+    """Return the names of the dtypes of a case, each once."""
+    return sorted({kind.name for kind in dtypes(case, dtype)})
+
+
 def parameters(case: Case, dtype: str | None, seed: int = 0) -> list[Array]:
     """Make parameters of about 0.03: normal numbers, the same for the same seed."""
     return _arrays(case, dtype, 0.03, seed)
@@ -57,13 +72,9 @@ def _arrays(case: Case, dtype: str | None, size: float, seed: int) -> list[Array
     block = random.uniform(0.5, 1.5, _BLOCK) * random.choice([-size, size], _BLOCK)
     made = []
     for tensor, kind in zip(case.tensors, dtypes(case, dtype), strict=True):
-        array = np.empty(tensor.size, kind)
-        numbers = block.astype(kind)
-        offset = int(random.integers(_BLOCK))
-        for start in range(-offset, tensor.size, _BLOCK):
-            begin, end = max(start, 0), min(start + _BLOCK, tensor.size)
-            array[begin:end] = numbers[begin - start : end - start]
-        made.append(array.reshape(tensor.shape))
+        # from another place on for each
+        numbers = np.roll(block.astype(kind), -int(random.integers(_BLOCK)))
+        made.append(np.resize(numbers[: tensor.size], tensor.shape))
     return made
 
 
@@ -81,11 +92,5 @@ def state_bytes(case: Case, dtype: str | None, variant: Variant) -> tuple[int, i
 
 def free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     """Return how much memory programs can still get; None where the system does not say."""
-    try:
-        lines = meminfo.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return None
+    kibibytes = machine.found(meminfo, r"^MemAvailable:\s*(\d+)")
+    return None if kibibytes is None else int(kibibytes) * 1024

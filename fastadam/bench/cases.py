@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
 from typing import NamedTuple
 
-__all__ = ["CASES", "Case", "Tensor", "gpt2", "many", "mlp", "one", "resnet50"]
+__all__ = ["CASES", "Case", "Tensor", "gpt2", "many", "one", "resnet50"]
 
 Shape = tuple[int, ...]
 
@@ -42,15 +41,6 @@ def _case(name: str, shapes: list[Shape], fresh: bool = False) -> Case:
     """Make a case of numbered tensors."""
     tensors = tuple(Tensor(f"p{i}", shape) for i, shape in enumerate(shapes))
     return Case(name, tensors, fresh)
-
-
-def mlp() -> Case:
-    """Return a network of 784-20-64-10 units: six tensors."""
-    units = (784, 20, 64, 10)
-    shapes: list[Shape] = []
-    for inputs, outputs in pairwise(units):
-        shapes += [(inputs, outputs), (outputs,)]
-    return _case("mlp", shapes)
 
 
 def many(fresh: bool = False, n: int = 1000, size: int = 1000) -> Case:
@@ -114,7 +104,8 @@ def one(elements: int, name: str) -> Case:
 # By the names of --cases, from the smallest to the largest. tiny is for trying the command out.
 CASES: dict[str, Callable[[], Case]] = {
     "tiny": lambda: _case("tiny", [(40, 30), (30,)]),
-    "mlp": mlp,
+    # a network of 784-20-64-10 units
+    "mlp": lambda: _case("mlp", [(784, 20), (20,), (20, 64), (64,), (64, 10), (10,)]),
     "many": many,
     "many-fresh": lambda: many(fresh=True),
     "16m": lambda: one(16_000_000, "16m"),

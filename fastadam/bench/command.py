@@ -21,16 +21,15 @@ from typing import Any, ClassVar
 from fastadam.bench import arrays, machine, plans
 from fastadam.bench.cases import CASES
 from fastadam.bench.contender import Contender
-from fastadam.bench.device import Cpu
 from fastadam.bench.headers import UnreadableModel, read_model
-from fastadam.bench.peers import OURS, Roster
-from fastadam.bench.picture import Panel, check_matplotlib, save_picture
+from fastadam.bench.peers import CONTENDERS, OURS, Roster
+from fastadam.bench.picture import Panel, save_picture
 from fastadam.bench.plans import Measurement
 from fastadam.bench.settings import VARIANTS
 from fastadam.cli import arguments, output
-from fastadam.cli.extras import MissingExtra
+from fastadam.cli.extras import MissingExtra, load
 
-__all__ = ["SUMMARY", "Bench", "Refused", "add_arguments", "run"]
+__all__ = ["SUMMARY", "Bench", "add_arguments", "run"]
 
 SUMMARY = "time steps beside PyTorch, optax, DeepSpeed, Chainer, NumPy and the memory's limit"
 
@@ -40,15 +39,11 @@ _BUSY = 0.1
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
-class Refused(Exception):
-    """What was asked for cannot be measured here; the message says why."""
-
-
 class Bench:
     """The options of a benchmark, and a run of it."""
 
     what: ClassVar[Mapping[str, Measurement]] = plans.WHAT
-    contenders: ClassVar[Mapping[str, type[Contender]]] = Cpu.contenders
+    contenders: ClassVar[Mapping[str, type[Contender]]] = CONTENDERS
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options."""
@@ -107,13 +102,10 @@ class Bench:
         """Measure, print, write and draw; return 0, or 1 if something asked for is missing."""
         try:
             result = self.measure(args)
-        except (MissingExtra, UnreadableModel, Refused) as error:
-            if args.json:
-                install = {"install": error.install} if isinstance(error, MissingExtra) else {}
-                output.print_json({"error": str(error)} | install)
-            else:
-                print(error, file=sys.stderr)
-            return 1
+        except MissingExtra as error:
+            return output.refuse(args, str(error), install=error.install)
+        except UnreadableModel as error:
+            return output.refuse(args, str(error))
         if args.output is not None:
             args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         if args.png is not None:
@@ -121,13 +113,12 @@ class Bench:
         if args.json:
             output.print_json(result)
         else:
-            for line in self.lines(result, args):
-                print(line)
+            print(*self.lines(result, args), sep="\n")
         return 0
 
-    def device(self, args: argparse.Namespace) -> Cpu:
-        """Return the device to measure on."""
-        return Cpu()
+    def roster(self, args: argparse.Namespace) -> type[Roster]:
+        """Return the kind of roster that takes part."""
+        return Roster
 
     def panels(self, result: dict[str, Any]) -> list[Panel]:
         """Return what is drawn beside the ratios."""
@@ -137,29 +128,27 @@ class Bench:
         """Find out what to measure on, measure, and return all that there is to tell."""
         started = time.perf_counter()
         if args.png is not None:
-            check_matplotlib()
-        device = self.device(args)
+            load("bench", "matplotlib.figure")
+        kind = self.roster(args)
         sizes = plans.QUICK if args.quick else plans.THOROUGH
         if args.rounds is not None:
             sizes = sizes._replace(plan=sizes.plan._replace(rounds=args.rounds))
-        dtypes: tuple[str | None, ...] = args.dtypes or ("float32",)
+        dtypes: tuple[str | None, ...] = args.dtypes or (None if args.like else "float32",)
+        names = args.cases or (() if args.like else sizes.cases)
+        cases = [CASES[name]() for name in names]
         left_out: list[str] = []
         if args.like is not None:
             like, left_out = read_model(args.like)
-            cases = [like] + [CASES[name]() for name in args.cases or ()]
-            dtypes = args.dtypes or (None,)
-        else:
-            cases = [CASES[name]() for name in args.cases or sizes.cases]
+            cases.insert(0, like)
         for case in cases:
             for dtype in dtypes:
                 arrays.dtypes(case, dtype)  # what is missing is said before anything else happens
         threads = args.threads or [machine.cpus()]
-        names = tuple(dict.fromkeys((OURS[0], *(args.contenders or device.contenders))))
         what = {name: self.what[name] for name in args.what or ("ratios",)}
-        options = plans.Options(cases, args.variants, dtypes, threads, sizes, args.quick)
+        options = plans.Options(cases, args.variants, dtypes, threads, sizes)
         with _quiet(), arguments.restored_threads():
-            roster = Roster(names, device)
-            made_on = machine.describe(roster.versions) | device.describe()
+            roster = kind(tuple(dict.fromkeys((OURS[0], *(args.contenders or kind.contenders)))))
+            made_on = machine.describe(roster.versions)
             before, since = machine.others_seconds(), time.perf_counter()
             results = plans.run(roster, what, options)
             after, until = machine.others_seconds(), time.perf_counter()

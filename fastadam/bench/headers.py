@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def read_model(path: Path) -> tuple[Case, list[str]]:
     if not path.is_file():
         raise UnreadableModel(f"{path}: there is no such file")
     try:
-        found = _npz(path) if path.suffix == ".npz" else _safetensors(path)
+        found = list(_npz(path) if path.suffix == ".npz" else _safetensors(path))
     except OSError as error:
         raise UnreadableModel(f"{path}: cannot be read: {error.strerror or error}") from error
     tensors, left_out = [], []
@@ -79,42 +79,35 @@ def read_model(path: Path) -> tuple[Case, list[str]]:
 _Found = tuple[str, tuple[int, ...], str | None, str]
 
 
-def _npz(path: Path) -> list[_Found]:
+def _npz(path: Path) -> Iterator[_Found]:
     """Read the headers of the arrays in an npz file."""
     try:
         with npz.opened(path) as reader:
             headers = [(key, reader.header(key)) for key in list(reader.keys())]
     except CheckpointError as error:
         raise UnreadableModel(f"{path}: not an .npz file that can be read: {error}") from error
-    found = []
     for key, header in headers:
         if header is not None:
             shape, _, dtype = header
             if any(n < 0 for n in shape):
                 raise UnreadableModel(f"{path}: {key!r} has the impossible shape {shape}")
-            found.append((key, shape, _stepped(dtype), str(dtype)))
-    return found
+            stepped = None
+            if dtype == _RAW_BFLOAT16:
+                stepped = "bfloat16"
+            elif computing_dtype(dtype) is not None:
+                stepped = dtype.newbyteorder("=").name
+            yield key, shape, stepped, str(dtype)
 
 
-def _stepped(dtype: np.dtype[Any]) -> str | None:
-    """Name the dtype in which such an array is stepped, None if it is not."""
-    if dtype == _RAW_BFLOAT16:
-        return "bfloat16"
-    return dtype.newbyteorder("=").name if computing_dtype(dtype) is not None else None
-
-
-def _safetensors(path: Path) -> list[_Found]:
+def _safetensors(path: Path) -> Iterator[_Found]:
     """Read the header with the library's own reader, which checks it."""
     library = load("bench", "safetensors")
     try:
         with library.safe_open(path, framework="numpy") as file:
-            found = []
-            names = file.keys()
-            for name in names:
+            for name in file.keys():  # noqa: SIM118
                 view = file.get_slice(name)
                 spelt = view.get_dtype()
-                found.append((name, tuple(view.get_shape()), _SAFETENSORS.get(spelt), spelt))
-            return found
+                yield name, tuple(view.get_shape()), _SAFETENSORS.get(spelt), spelt
     except library.SafetensorError as error:
         reason = re.sub(r"^Error while deserializing header:\s*", "", str(error))
         raise UnreadableModel(

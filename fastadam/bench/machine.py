@@ -11,20 +11,26 @@ from typing import Any
 
 from fastadam.configuration import get_config
 
-__all__ = ["cache_bytes", "cpu_model", "cpus", "describe", "line", "others_seconds"]
+__all__ = ["cache_bytes", "cpu_model", "cpus", "describe", "found", "line", "others_seconds"]
 
 _CPU0 = Path("/sys/devices/system/cpu/cpu0/cache")
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
+def found(path: Path, pattern: str) -> str | None:
+    """Return what a pattern's group has in a file of the system; None if it has nothing there."""
+    try:
+        match = re.search(pattern, path.read_text(), re.M)
+    except OSError:
+        return None
+    return match[1] if match else None
+
+
 def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Return the CPU's name, 'unknown CPU' where the system does not say."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.M)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or "unknown CPU"
+    name = found(cpuinfo, r"^model name\s*:\s*(.+)$") or platform.processor()
+    return name.strip() or "unknown CPU"
 
 
 def cpus() -> int:
@@ -37,15 +43,7 @@ def cpus() -> int:
 def cache_bytes(folder: Path = _CPU0) -> dict[str, int]:
     """Return the sizes of the first CPU's data caches by name, without those that are unknown.
 
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Where Linux tells of them.
-
-    Returns
-    -------
-    dict of str to int
-        Such as ``{'L1': 49152, 'L2': 1048576, 'L3': 33554432}``.
+    Such as ``{'L1': 49152, 'L2': 1048576, 'L3': 33554432}``; the folder is where Linux tells.
     """
     sizes = {}
     for entry in sorted(folder.glob("index*")):
@@ -72,23 +70,13 @@ def others_seconds(stat: Path = Path("/proc/stat")) -> float | None:
 
 
 def describe(versions: dict[str, str]) -> dict[str, Any]:
-    """Return everything about machine and software that numbers depend on, ready for JSON.
-
-    Parameters
-    ----------
-    versions : dict of str to str
-        Of the libraries beside fastadam, by contender.
-    """
-    try:
-        huge_pages = re.search(r"\[(\w+)\]", _HUGE_PAGES.read_text())
-    except OSError:
-        huge_pages = None
+    """Return everything that numbers depend on, ready for JSON; versions are by contender."""
     return {
         "cpu": cpu_model(),
         "cpus": cpus(),
         "caches": cache_bytes(),
         "load_average": os.getloadavg()[0],
-        "transparent_huge_pages": huge_pages[1] if huge_pages else None,
+        "transparent_huge_pages": found(_HUGE_PAGES, r"\[(\w+)\]"),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "versions": versions,
         "config": get_config(),
@@ -96,20 +84,10 @@ def describe(versions: dict[str, str]) -> dict[str, Any]:
 
 
 def line(made_on: dict[str, Any], threads: list[int]) -> str:
-    """Spell in a line on what a benchmark was made.
-
-    Parameters
-    ----------
-    made_on : dict
-        As `describe` returns it.
-    threads : list of int
-        With which numbers of threads it was run.
-    """
+    """Spell in a line what `describe` has returned, and numbers of threads."""
     config = made_on["config"]
     versions = dict.fromkeys(made_on["versions"].values())
-    on_gpu = made_on.get("gpu")
     parts = (
-        *([f"{on_gpu}, driver {made_on['driver']}, cupy {made_on['cupy']}"] if on_gpu else []),
         made_on["cpu"],
         f"{made_on['cpus']} CPUs",
         f"threads: {', '.join(map(str, threads))}",

@@ -2,64 +2,79 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from fastadam.bench import settings
 from fastadam.bench.arrays import Array
 from fastadam.bench.contender import Contender
 from fastadam.bench.settings import Variant
 from fastadam.cli.plain_numpy import PlainNumpyAdam
-from fastadam.kernels.cpu.threads import set_num_threads
 from fastadam.link import Link
 from fastadam.model.parameter import Parameter
 
-__all__ = ["FastadamArrays", "FastadamLink", "PlainNumpy"]
+__all__ = ["FastadamArrays", "FastadamLink", "OnLink", "PlainNumpy"]
 
 
-class FastadamArrays(Contender):
+class _OnDict(Contender):
+    """An optimizer of a dict of arrays, which gets the gradients in another."""
+
+    def __init__(self, variant: Variant, params: list[Array]) -> None:
+        self.params = {f"p{i}": p for i, p in enumerate(params)}
+
+    def give(self, grads: list[Array]) -> None:
+        """Put the gradients into a dict."""
+        self.grads = dict(zip(self.params, grads, strict=True))
+
+    def values(self) -> list[Array]:
+        """Return the arrays."""
+        return list(self.params.values())
+
+
+class FastadamArrays(_OnDict):
     """fastadam on a dict of arrays, with ``apply_gradients``."""
 
     name: ClassVar[str] = "fastadam"
 
     def __init__(self, variant: Variant, params: list[Array]) -> None:
-        self._params = {f"p{i}": p for i, p in enumerate(params)}
-        self.optimizer = settings.optimizer(variant, "pytorch").setup(self._params)
-
-    def give(self, grads: list[Array]) -> None:
-        """Put the gradients into a dict."""
-        self._grads = dict(zip(self._params, grads, strict=True))
+        super().__init__(variant, params)
+        self.optimizer = settings.optimizer(variant, "pytorch").setup(self.params)
 
     def step(self) -> None:
         """Step."""
-        self.optimizer.apply_gradients(self._grads)
-
-    def values(self) -> list[Array]:
-        """Return the arrays."""
-        return list(self._params.values())
-
-    @classmethod
-    def set_threads(cls, n: int) -> None:
-        """Set fastadam's number."""
-        set_num_threads(n)
+        self.optimizer.apply_gradients(self.grads)
 
 
-class FastadamLink(Contender):
-    """fastadam on the parameters of a `Link`, with ``update()`` after a backward pass."""
+class PlainNumpy(_OnDict):
+    """A dozen lines of array operations, on one thread."""
 
-    name: ClassVar[str] = "fastadam-link"
+    name: ClassVar[str] = "numpy"
+    modes: ClassVar[str] = "chainer"
 
     def __init__(self, variant: Variant, params: list[Array]) -> None:
-        link = Link()
-        self._params = [Parameter(p) for p in params]
+        super().__init__(variant, params)
+        hyperparam = settings.optimizer(variant).hyperparam.get_dict()
+        self.optimizer = PlainNumpyAdam(self.params, hyperparam)
+
+    def step(self) -> None:
+        """Step."""
+        self.optimizer.step(self.grads)
+
+
+class OnLink(Contender):
+    """An optimizer of a link, with ``update()`` after a backward pass: fastadam's or Chainer's."""
+
+    def _set_up(self, optimizer: Any, link: Any, parameters: list[Any]) -> None:
+        """Put parameters into a link, and the link into the optimizer."""
         with link.init_scope():
-            for i, param in enumerate(self._params):
-                setattr(link, f"p{i}", param)
-        self.optimizer = settings.optimizer(variant, "pytorch").setup(link)
+            for i, parameter in enumerate(parameters):
+                setattr(link, f"p{i}", parameter)
+        optimizer.setup(link)
+        self.optimizer, self.parameters = optimizer, parameters
 
     def give(self, grads: list[Array]) -> None:
         """Put the gradients where a backward pass puts them."""
-        for param, grad in zip(self._params, grads, strict=True):
-            param.grad = grad
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = grad
 
     def step(self) -> None:
         """Step."""
@@ -67,33 +82,14 @@ class FastadamLink(Contender):
 
     def values(self) -> list[Array]:
         """Return the arrays."""
-        return [array for param in self._params if (array := param.array) is not None]
-
-    @classmethod
-    def set_threads(cls, n: int) -> None:
-        """Set fastadam's number."""
-        set_num_threads(n)
+        return [parameter.array for parameter in self.parameters]
 
 
-class PlainNumpy(Contender):
-    """A dozen lines of array operations, on one thread."""
+class FastadamLink(OnLink):
+    """fastadam on the parameters of a `Link`."""
 
-    name: ClassVar[str] = "numpy"
-    modes: ClassVar[str] = "chainer"
+    name: ClassVar[str] = "fastadam-link"
 
     def __init__(self, variant: Variant, params: list[Array]) -> None:
-        hyperparam = settings.optimizer(variant).hyperparam.get_dict()
-        self._params = {f"p{i}": p for i, p in enumerate(params)}
-        self._adam = PlainNumpyAdam(self._params, hyperparam)
-
-    def give(self, grads: list[Array]) -> None:
-        """Put the gradients into a dict."""
-        self._grads = dict(zip(self._params, grads, strict=True))
-
-    def step(self) -> None:
-        """Step."""
-        self._adam.step(self._grads)
-
-    def values(self) -> list[Array]:
-        """Return the arrays."""
-        return list(self._params.values())
+        optimizer = settings.optimizer(variant, "pytorch")
+        self._set_up(optimizer, Link(), [Parameter(p) for p in params])

@@ -1,18 +1,35 @@
-"""The contenders by name, which of them are here, and those that take part in a comparison."""
+"""Who takes part in a comparison, on what, and who is left out and why."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import ClassVar, NamedTuple
 
+from fastadam.bench import arrays, timing
+from fastadam.bench.arrays import Array
+from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender, NotComparable, Unavailable, check
-from fastadam.bench.device import Cpu
-from fastadam.bench.settings import VARIANTS
+from fastadam.bench.floor import Floor
+from fastadam.bench.libraries import (
+    Chainer,
+    DeepSpeed,
+    Optax,
+    TorchForeach,
+    TorchFused,
+    TorchSingle,
+)
+from fastadam.bench.own import FastadamArrays, FastadamLink, PlainNumpy
+from fastadam.bench.settings import VARIANTS, Variant
 from fastadam.cli.extras import MissingExtra
+from fastadam.kernels.cpu.threads import set_num_threads
 
 __all__ = ["CONTENDERS", "OURS", "LeftOut", "Roster"]
 
-CONTENDERS = Cpu.contenders
+_ALL: tuple[type[Contender], ...] = (
+    *(FastadamArrays, FastadamLink, PlainNumpy, TorchFused, TorchForeach, TorchSingle),
+    *(Optax, DeepSpeed, Chainer),
+)
+CONTENDERS = {kind.name: kind for kind in _ALL}
 OURS = ("fastadam", "fastadam-link")
 
 
@@ -25,33 +42,31 @@ class LeftOut(NamedTuple):
 
 
 class Roster:
-    """Who takes part, with the checks made so far.
+    """Who takes part on the CPUs of this machine, with the checks made so far.
 
     Parameters
     ----------
     names : sequence of str
-        Of the device's contenders.
-    device : Cpu, optional
-        Where they are; whatever has the same methods.
+        Of `contenders`.
 
     Attributes
     ----------
-    device : Cpu
-        Where they are.
     versions : dict of str to str
         Of the libraries that are here, by contender.
     left_out : list of LeftOut
         One for every contender and reason.
     """
 
-    def __init__(self, names: Sequence[str], device: Cpu | None = None) -> None:
-        self.device = device or Cpu()
+    device: ClassVar[str] = "cpu"
+    contenders: ClassVar[dict[str, type[Contender]]] = CONTENDERS
+
+    def __init__(self, names: Sequence[str]) -> None:
         self.versions: dict[str, str] = {}
         self.left_out: list[LeftOut] = []
         self._here: list[type[Contender]] = []
         self._checked: dict[tuple[str, str, str], float | None] = {}
         for name in names:
-            kind = self.device.contenders[name]
+            kind = self.contenders[name]
             try:
                 version = kind.version()
             except Unavailable as error:
@@ -61,12 +76,24 @@ class Roster:
             if version is not None:
                 self.versions[name] = version
 
+    def floor(
+        self, case: Case, dtype: str | None, variant: Variant, grads: list[Array]
+    ) -> Callable[[], None]:
+        """Return a step's reads and writes without its arithmetic."""
+        return Floor(case, dtype, variant, grads).step
+
+    def block(self, subject: timing.Subject, steps: int) -> float:
+        """Make steps; return the microseconds of one."""
+        return timing.block(subject, steps)
+
+    def free_bytes(self) -> int | None:
+        """Return how much memory is free."""
+        return arrays.free_bytes()
+
     def leave_out(self, what: str, why: str, where: str | None = None) -> None:
         """Note what is not measured, and in which of the measurements."""
-        for known in self.left_out:
-            if known[:2] == (what, why):
-                break
-        else:
+        known = next((one for one in self.left_out if one[:2] == (what, why)), None)
+        if known is None:
             known = LeftOut(what, why, [])
             self.left_out.append(known)
         if where is not None and where not in known.where:
@@ -75,11 +102,11 @@ class Roster:
     def difference(self, name: str, variant: str, dtypes: Sequence[str]) -> float | None:
         """Return the largest difference that the checks have found; None before any."""
         found = [self._checked.get((name, variant, dtype)) for dtype in dtypes]
-        known = [difference for difference in found if difference is not None]
-        return max(known, default=None)
+        return max((each for each in found if each is not None), default=None)
 
     def ready(self, variant: str, dtypes: Sequence[str], n_threads: int) -> list[type[Contender]]:
         """Set the threads of all, and return those that make this step, and make it right."""
+        set_num_threads(n_threads)
         able = []
         for kind in self._here:
             try:
@@ -87,12 +114,10 @@ class Roster:
                 good = [self._passes(kind, variant, dtype) for dtype in dtypes]
             except NotComparable as reason:
                 self.leave_out(kind.name, str(reason), f"{n_threads} thread(s)")
-                continue
             except MissingExtra as missing:
                 self.leave_out(kind.name, str(missing))
-                continue
-            if all(good):
-                able.append(kind)
+            else:
+                able += [kind] if all(good) else []
         return able
 
     def _passes(self, kind: type[Contender], variant: str, dtype: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from fastadam.bench.report import microseconds, where
 from fastadam.cli.extras import load
 
-__all__ = ["GREY", "STYLES", "Panel", "check_matplotlib", "clean", "plain_ticks", "save_picture"]
+__all__ = ["GREY", "STYLES", "Panel", "clean", "plain_ticks", "save_picture"]
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart, and a mark each.
 STYLES = {
@@ -26,11 +26,6 @@ STYLES = {
     "chainer": ("#000000", "*"),
 }
 GREY = "#666666"
-
-
-def check_matplotlib() -> None:
-    """Raise MissingExtra if there is no matplotlib."""
-    load("bench", "matplotlib.figure")
 
 
 # The height in inches and what draws into its axes.
@@ -51,10 +46,9 @@ def save_picture(path: Path, result: dict[str, Any], more: Sequence[Panel] = ())
     """
     # without pyplot: no display is looked for, and the user's backend is left alone
     rows = [row for what in ("ratios", "host") for row in result["results"].get(what, ())]
-    panels: list[Panel] = []
+    panels = list(more)
     if rows:
-        panels.append((1.2 + 0.6 * len(rows), partial(_draw_ratios, rows)))
-    panels += more
+        panels.insert(0, (1.2 + 0.6 * len(rows), partial(_draw_ratios, rows)))
     heights = [height for height, _ in panels]
     figure = load("bench", "matplotlib.figure").Figure(
         figsize=(9, sum(heights) + 0.6 or 1.0), layout="constrained"
@@ -107,18 +101,13 @@ def _draw_ratios(rows: list[dict[str, Any]], axes: Any) -> None:
 def _label(row: dict[str, Any]) -> str:
     """Name a row by its case and by what fastadam takes for it."""
     ours = microseconds(row["times_us"]["fastadam"]["median"])
-    lines = (row["case"], f"{row['variant']} {row['dtype']}, {where(row)}")
-    return "\n".join((*lines, f"fastadam: {ours}"))
+    return f"{row['case']}\n{row['variant']} {row['dtype']}, {where(row)}\nfastadam: {ours}"
 
 
 def plain_ticks(axis: Any) -> None:
     """Write numbers, not powers of ten."""
-    axis.set_major_formatter(load("bench", "matplotlib.ticker").FuncFormatter(_plain))
-
-
-def _plain(number: float, position: int) -> str:
-    """Write a tick's number."""
-    return f"{number:,.0f}" if number >= 1 else f"{number:g}"
+    # what is given a function formats with it
+    axis.set_major_formatter(lambda x, position: f"{x:,.0f}" if x >= 1 else f"{x:g}")
 
 
 def clean(axes: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastadam.bench import report
@@ -28,48 +29,36 @@ class Sizes(NamedTuple):
         Which of ``cases.CASES`` are compared.
     host : int
         Parameters of the host cost.
+    quick : bool
+        Whether these are the small ones.
     """
 
     plan: Plan
     cases: tuple[str, ...]
     host: int = 1000
+    quick: bool = False
 
 
 THOROUGH = Sizes(Plan(), ("mlp", "many", "many-fresh", "resnet50", "gpt2", "20m", "100m"))
-QUICK = Sizes(Plan(rounds=5, block_s=0.005, settle_s=0.005), ("mlp", "many", "many-fresh"))
+QUICK = Sizes(
+    Plan(rounds=5, block_s=0.005, settle_s=0.005), ("mlp", "many", "many-fresh"), quick=True
+)
 
 
 class Options(NamedTuple):
-    """What to measure.
-
-    Attributes
-    ----------
-    cases : sequence of Case
-        What is stepped.
-    variants : sequence of str
-        Of ``settings.VARIANTS``.
-    dtypes : sequence of (str or None)
-        None for each tensor's own.
-    threads : sequence of int
-        One run of everything for each.
-    sizes : Sizes
-        The rest.
-    quick : bool
-        Whether the sizes are the small ones.
-    """
+    """What to measure; a dtype of None is each tensor's own."""
 
     cases: Sequence[Case]
     variants: Sequence[str]
     dtypes: Sequence[str | None]
     threads: Sequence[int]
     sizes: Sizes
-    quick: bool
 
 
 class Measurement(NamedTuple):
     """One of the names of ``--what``: what makes its rows, and what lays them out as text."""
 
-    rows: Callable[[Roster, Options, str, str | None, int], Rows]
+    rows: Callable[[Roster, Options, str, str | None, int], Iterable[dict[str, Any] | None]]
     text: Callable[[Rows], Iterator[str]] = report.text
 
 
@@ -77,13 +66,13 @@ def run(
     roster: Roster, measurements: Mapping[str, Measurement], options: Options
 ) -> dict[str, Rows]:
     """Measure; return the rows by what was measured, ready for JSON."""
+    ways = list(itertools.product(options.threads, options.variants, options.dtypes))
     return {
         what: [
             row
-            for n_threads in options.threads
-            for variant in options.variants
-            for dtype in options.dtypes
+            for n_threads, variant, dtype in ways
             for row in measurement.rows(roster, options, variant, dtype, n_threads)
+            if row is not None
         ]
         for what, measurement in measurements.items()
     }
@@ -91,20 +80,17 @@ def run(
 
 def _ratios(
     roster: Roster, options: Options, variant: str, dtype: str | None, n_threads: int
-) -> Rows:
+) -> Iterator[dict[str, Any] | None]:
     """Compare on every case."""
-    rows = []
     for case in options.cases:
         say("ratios", case.name, variant, dtype, n_threads)
-        rows.append(compare(roster, case, variant, dtype, n_threads, options.sizes.plan))
-    return [row for row in rows if row is not None]
+        yield compare(roster, case, variant, dtype, n_threads, options.sizes.plan)
 
 
 def _host(
     roster: Roster, options: Options, variant: str, dtype: str | None, n_threads: int
-) -> Rows:
+) -> Iterator[dict[str, Any]]:
     """Compare on parameters of one element, where all else is what the host costs."""
-    rows = []
     n = options.sizes.host
     for fresh in (False, True):
         say("host", "fresh gradients" if fresh else "kept gradients", variant, dtype, n_threads)
@@ -112,8 +98,7 @@ def _host(
         row = compare(roster, case, variant, dtype or "float32", n_threads, options.sizes.plan)
         if row is not None:
             medians = {name: times["median"] / n for name, times in row["times_us"].items()}
-            rows.append({**row, "case": f"host-{row['gradients']}", "us_per_parameter": medians})
-    return rows
+            yield {**row, "case": f"host-{row['gradients']}", "us_per_parameter": medians}
 
 
 def say(what: str, on: str, variant: str, dtype: str | None, n_threads: int) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from typing import Any
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from fastadam.bench import arrays
 from fastadam.bench.arrays import Array
@@ -13,10 +14,19 @@ from fastadam.bench.contender import Contender
 from fastadam.bench.floor import bytes_moved
 from fastadam.bench.peers import OURS, Roster
 from fastadam.bench.settings import VARIANTS
-from fastadam.bench.spread import Spread, ratio, spread
 from fastadam.bench.timing import Plan, Subject, measure
 
-__all__ = ["FLOOR", "compare", "described", "fits", "results", "subject"]
+__all__ = [
+    "FLOOR",
+    "Spread",
+    "compare",
+    "described",
+    "fits",
+    "ratio",
+    "results",
+    "spread",
+    "subject",
+]
 
 FLOOR = "floor"
 
@@ -49,23 +59,22 @@ def compare(
     dict or None
         Ready for JSON; None, with a note in the roster, if there is too little memory.
     """
-    names = sorted({kind.name for kind in arrays.dtypes(case, dtype)})
+    names = arrays.dtype_names(case, dtype)
     kinds = roster.ready(variant, names, n_threads)
     where = f"{case.name}, {variant} {dtype or ' '.join(names)}, {n_threads} thread(s)"
     if not fits(roster, case, variant, dtype, len(kinds), where):
         return None
     grads = arrays.gradients(case, dtype)
-    device = roster.device
-    subjects = [Subject(FLOOR, device.floor(case, dtype, VARIANTS[variant], grads))]
+    subjects = [Subject(FLOOR, roster.floor(case, dtype, VARIANTS[variant], grads))]
     for kind in kinds:
         contender = kind(VARIANTS[variant], arrays.parameters(case, dtype))
         subjects.append(subject(contender, grads, case.fresh))
-    times = measure(subjects, plan, device.block)
+    times = measure(subjects, plan, roster.block)
     subjects.clear()
     gc.collect()
     return {
         **described(case, variant, dtype, n_threads),
-        "device": device.name,
+        "device": roster.device,
         "bytes_moved": bytes_moved(case, dtype, VARIANTS[variant]),
         "difference": {
             kind.name: roster.difference(kind.name, variant, names)
@@ -78,11 +87,10 @@ def compare(
 
 def described(case: Case, variant: str, dtype: str | None, n_threads: int) -> dict[str, Any]:
     """Return what a row says of what was stepped."""
-    names = sorted({kind.name for kind in arrays.dtypes(case, dtype)})
     return {
         "case": case.name,
         "variant": variant,
-        "dtype": dtype or " ".join(names),
+        "dtype": dtype or " ".join(arrays.dtype_names(case, dtype)),
         "threads": n_threads,
         "tensors": len(case.tensors),
         "elements": case.elements,
@@ -97,7 +105,7 @@ def fits(
     stored, state = arrays.state_bytes(case, dtype, VARIANTS[variant])
     # the floor's arrays too, the gradients, JAX's copies of these, and temporary arrays
     need = (contenders + 1) * (stored + state) + 5 * stored + _RESERVE
-    free = roster.device.free_bytes()
+    free = roster.free_bytes()
     if free is None or need <= free:
         return True
     roster.leave_out(
@@ -111,11 +119,47 @@ def fits(
 def subject(contender: Contender, grads: list[Array], fresh: bool) -> Subject:
     """Make a contender ready to be timed, with gradients kept or given anew before each step."""
     contender.give(grads)
-    if not fresh:
-        return Subject(contender.name, contender.step)
-    return Subject(
-        contender.name, contender.step, lambda: contender.give([g.copy() for g in grads])
-    )
+    anew = (lambda: contender.give([g.copy() for g in grads])) if fresh else None
+    return Subject(contender.name, contender.step, anew)
+
+
+class Spread(NamedTuple):
+    """A median, and the quartiles around it."""
+
+    median: float
+    q1: float
+    q3: float
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median and the quartiles of at least one value, one a round.
+
+    Quartiles between two values are interpolated, as ``numpy.percentile`` does.
+
+    Examples
+    --------
+    >>> spread([4.0, 1.0, 2.0, 3.0, 5.0])
+    Spread(median=3.0, q1=2.0, q3=4.0)
+    """
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    q1, median, q3 = statistics.quantiles(values, n=4, method="inclusive")
+    return Spread(median, q1, q3)
+
+
+def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
+    """Return the ratio of two medians, with the quartiles of the ratios of each round.
+
+    What was measured in one round saw the same machine, so that its ratio tells more than those of
+    quartiles. The median is that of the medians; it need not lie between the quartiles.
+
+    Examples
+    --------
+    >>> ratio([2.0, 6.0, 4.0], [1.0, 2.0, 2.0])
+    Spread(median=2.0, q1=2.0, q3=2.5)
+    """
+    each = spread([a / b for a, b in zip(above, below, strict=True)])
+    return each._replace(median=statistics.median(above) / statistics.median(below))
 
 
 def results(times: dict[str, list[float]]) -> dict[str, Any]:
@@ -132,20 +176,13 @@ def results(times: dict[str, list[float]]) -> dict[str, Any]:
         ``times_us`` by name, and where these two were measured ``beside_fastadam`` (above 1:
         fastadam is faster) and ``beside_floor`` (1: at the memory's limit).
     """
-    made: dict[str, Any] = {
-        "times_us": {
-            name: spread(each)._asdict() | {"rounds": each} for name, each in times.items()
-        }
-    }
+    measured = {name: spread(each)._asdict() | {"rounds": each} for name, each in times.items()}
+    made: dict[str, Any] = {"times_us": measured}
     for key, below in (("beside_fastadam", OURS[0]), ("beside_floor", FLOOR)):
         if below in times:
-            made[key] = dict(_ratios(times, below))
+            made[key] = {
+                name: ratio(each, times[below])._asdict()
+                for name, each in times.items()
+                if name not in (below, FLOOR)
+            }
     return made
-
-
-def _ratios(times: dict[str, list[float]], below: str) -> Iterator[tuple[str, dict[str, float]]]:
-    """Relate all times to those of one."""
-    for name, each in times.items():
-        if name not in (below, FLOOR):
-            related: Spread = ratio(each, times[below])
-            yield name, related._asdict()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from fastadam.bench.spread import Spread
 from fastadam.cli import output
 
 __all__ = ["compared", "digits", "heading", "microseconds", "spelled", "text", "where"]
@@ -36,9 +35,7 @@ def digits(number: float) -> str:
 
 def spelled(related: dict[str, float] | None) -> str:
     """Spell a ratio with its spread."""
-    if related is None:
-        return ""
-    return "{} ({}-{})".format(*map(digits, Spread(**related)))
+    return "{} ({}-{})".format(*map(digits, related.values())) if related else ""
 
 
 def _time(measured: dict[str, Any]) -> str:

@@ -56,44 +56,6 @@ _MOST_STEPS = 2000
 _WARM_UP_STEPS = 3
 
 
-def measure(
-    subjects: Sequence[Subject],
-    plan: Plan,
-    make_block: Callable[[Subject, int], float] | None = None,
-) -> dict[str, list[float]]:
-    """Time subjects in turns.
-
-    Every turn begins with a pause and untimed steps, which bring threads, caches and clocks to
-    where that subject has them. The order is another in every round. The garbage collector is off
-    meanwhile.
-
-    Parameters
-    ----------
-    subjects : sequence of Subject
-        With different names.
-    plan : Plan
-        How long.
-    make_block : callable, optional
-        Makes so many steps of a subject, and returns the microseconds of one: `block` by default.
-
-    Returns
-    -------
-    dict of list of float
-        By name: microseconds a step, one a round.
-    """
-    make_block = make_block or block
-    times: dict[str, list[float]] = {subject.name: [] for subject in subjects}
-    with _without_garbage_collection():
-        steps = [_block_steps(subject, plan, make_block) for subject in subjects]
-        for turn in range(plan.rounds):
-            first = turn % len(subjects)
-            for i in (*range(first, len(subjects)), *range(first)):
-                time.sleep(plan.settle_s)
-                make_block(subjects[i], max(1, min(steps[i] // 4, 50)))
-                times[subjects[i].name].append(make_block(subjects[i], steps[i]))
-    return times
-
-
 def block(subject: Subject, steps: int) -> float:
     """Make steps; return the microseconds of one."""
     step, before = subject.step, subject.before
@@ -111,14 +73,48 @@ def block(subject: Subject, steps: int) -> float:
     return total / steps / 1000
 
 
-def _block_steps(subject: Subject, plan: Plan, make_block: Callable[[Subject, int], float]) -> int:
-    """Warm up; return how many steps a block takes."""
-    make_block(subject, _WARM_UP_STEPS)
-    # also those that a block makes outside of the time count
-    started = time.perf_counter()
-    make_block(subject, 1)
-    seconds = time.perf_counter() - started
-    return max(1, min(int(plan.block_s / seconds), _MOST_STEPS))
+def measure(
+    subjects: Sequence[Subject],
+    plan: Plan,
+    make_block: Callable[[Subject, int], float] = block,
+) -> dict[str, list[float]]:
+    """Time subjects in turns.
+
+    Every turn begins with a pause and untimed steps, which bring threads, caches and clocks to
+    where that subject has them. The order is another in every round. The garbage collector is off
+    meanwhile.
+
+    Parameters
+    ----------
+    subjects : sequence of Subject
+        With different names.
+    plan : Plan
+        How long.
+    make_block : callable, optional
+        Makes so many steps of a subject, and returns the microseconds of one.
+
+    Returns
+    -------
+    dict of list of float
+        By name: microseconds a step, one a round.
+    """
+    times: dict[str, list[float]] = {subject.name: [] for subject in subjects}
+    with _without_garbage_collection():
+        steps = []
+        for subject in subjects:
+            make_block(subject, _WARM_UP_STEPS)
+            # also those that a block makes outside of the time count
+            started = time.perf_counter()
+            make_block(subject, 1)
+            seconds = time.perf_counter() - started
+            steps.append(max(1, min(int(plan.block_s / seconds), _MOST_STEPS)))
+        for turn in range(plan.rounds):
+            first = turn % len(subjects)
+            for i in (*range(first, len(subjects)), *range(first)):
+                time.sleep(plan.settle_s)
+                make_block(subjects[i], max(1, min(steps[i] // 4, 50)))
+                times[subjects[i].name].append(make_block(subjects[i], steps[i]))
+    return times
 
 
 @contextmanager

@@ -10,11 +10,10 @@ import pytest
 
 from fastadam.bench import arrays, contender, own, peers, ratios, settings
 from fastadam.bench.cases import Case, Tensor
-from fastadam.bench.other_steps import Chainer, Optax
+from fastadam.bench.libraries import Chainer, DeepSpeed, Optax, TorchFused
 from fastadam.bench.peers import CONTENDERS, Roster
 from fastadam.bench.settings import VARIANTS, Variant
 from fastadam.bench.timing import Plan
-from fastadam.bench.torch_steps import DeepSpeed, TorchFused
 from fastadam.kernels.cpu.threads import get_num_threads, set_num_threads
 
 SHORT = Plan(rounds=2, block_s=0.0, settle_s=0.0)
@@ -158,7 +157,7 @@ def test_a_library_that_fails_at_import_is_left_out(monkeypatch: pytest.MonkeyPa
     def fail(name: str) -> Any:
         raise AttributeError("module 'numpy' has no attribute 'bool'")
 
-    monkeypatch.setattr("fastadam.bench.other_steps.importlib.import_module", fail)
+    monkeypatch.setattr("fastadam.bench.libraries.importlib.import_module", fail)
     with pytest.raises(contender.Unavailable, match="cannot be imported: AttributeError"):
         Chainer.version()
 

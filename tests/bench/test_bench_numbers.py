@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fastadam.bench import machine, ratios, report, timing
-from fastadam.bench.spread import Spread, ratio, spread
+from fastadam.bench.ratios import Spread, ratio, spread
 from fastadam.bench.timing import Plan, Subject, measure
 
 

@@ -18,19 +18,24 @@ import chain
 import memory
 import subnormal
 import sweep
-from gpu import Cuda
+from gpu import Cuda, describe
 from targets import judge
 
 from fastadam.bench import plans
-from fastadam.bench.command import Bench, Refused
-from fastadam.bench.device import Cpu
-from fastadam.bench.peers import Roster
+from fastadam.bench.command import Bench
+from fastadam.bench.peers import CONTENDERS, Roster
 from fastadam.bench.picture import Panel
 from fastadam.bench.plans import Measurement, Options, Rows, say
+from fastadam.cli import output
+from fastadam.kernels.backend import require_cupy
 
-DEVICES = {"cpu": Cpu, "cuda": Cuda}
+ROSTERS: dict[str, type[Roster]] = {"cpu": Roster, "cuda": Cuda}
 GPU_CASES = ("mlp", "many", "many-fresh", "16m", "resnet50", "gpt2", "100m")
 GPU_WHAT = ("ratios", "host")
+
+
+class Refused(Exception):
+    """What was asked for cannot be measured here; the message says why."""
 
 
 class Elements(NamedTuple):
@@ -46,7 +51,7 @@ QUICK = Elements(1_000_000, 100_000, 100_000)
 
 
 def elements(options: Options) -> Elements:
-    return QUICK if options.quick else THOROUGH
+    return QUICK if options.sizes.quick else THOROUGH
 
 
 def chains(
@@ -98,45 +103,55 @@ class Campaigns(Bench):
         "subnormal": Measurement(subnormal_state, subnormal.text),
         "sweep": Measurement(sizes, sweep.text),
     }
-    contenders: ClassVar[dict[str, Any]] = {**Cpu.contenders, **Cuda.contenders}
+    contenders: ClassVar[dict[str, Any]] = {**CONTENDERS, **Cuda.contenders}
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
         parser.add_argument(
             "--device",
-            choices=tuple(DEVICES),
+            choices=tuple(ROSTERS),
             default="cpu",
             help="where: on the CPU, or with CuPy on the first GPU (default: cpu)",
         )
         super().add_arguments(parser)
 
-    def device(self, args: argparse.Namespace) -> Any:
-        """Return the device, if it is there and all that was asked for can be measured on it."""
+    def run(self, args: argparse.Namespace) -> int:
         try:
-            device: Any = DEVICES[args.device]()
-        except RuntimeError as error:
-            raise Refused(str(error)) from error
-        on_gpu = device.name == "cuda"
+            return super().run(args)
+        except Refused as error:
+            return output.refuse(args, str(error))
+
+    def roster(self, args: argparse.Namespace) -> type[Roster]:
+        """Return who takes part, if all that was asked for can be measured there."""
+        kind = ROSTERS[args.device]
+        on_gpu = kind is Cuda
+        if on_gpu:
+            try:
+                require_cupy()
+            except RuntimeError as error:
+                raise Refused(str(error)) from error
         for option, asked, known in (
             ("--what", args.what, GPU_WHAT if on_gpu else self.what),
-            ("--contenders", args.contenders, device.contenders),
+            ("--contenders", args.contenders, kind.contenders),
         ):
             wrong = [name for name in asked or () if name not in known]
             if wrong:
                 raise Refused(
-                    f"with --device {device.name} there is no {option} {','.join(wrong)}; "
+                    f"with --device {args.device} there is no {option} {','.join(wrong)}; "
                     f"there are {', '.join(known)}"
                 )
         if on_gpu:
             args.what = args.what or GPU_WHAT
             args.cases = args.cases or (None if args.quick or args.like else GPU_CASES)
-        return device
+        return kind
 
     def panels(self, result: dict[str, Any]) -> list[Panel]:
         return [(4.6, partial(sweep.draw, each)) for each in result["results"].get("sweep", ())]
 
     def measure(self, args: argparse.Namespace) -> dict[str, Any]:
         result = super().measure(args)
+        if args.device == "cuda":
+            result["made_on"] |= describe()
         return result | {"targets": judge(result["results"])}
 
     def lines(self, result: dict[str, Any], args: argparse.Namespace) -> Iterator[str]:

@@ -10,16 +10,22 @@ from fastadam.bench import arrays, report
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender, NotComparable, check
+from fastadam.bench.libraries import TorchFused, imported, tensor
 from fastadam.bench.own import FastadamArrays
 from fastadam.bench.peers import Roster
-from fastadam.bench.ratios import described, fits, results, subject
+from fastadam.bench.ratios import described, fits, ratio, results, subject
 from fastadam.bench.settings import VARIANTS, Variant
-from fastadam.bench.spread import ratio
 from fastadam.bench.timing import Plan, measure
-from fastadam.bench.torch_steps import TorchFused, tensor, torch
 from fastadam.optimizer_hooks import GradientClipping
+from fastadam.optimizers import Adam
 
 _LARGEST_NORM = 1.0
+
+
+def prepare(optimizer: Adam) -> None:
+    """Let an optimizer clip gradients, and skip a step with what is not finite."""
+    optimizer.on_nonfinite = "skip"
+    optimizer.add_hook(GradientClipping(_LARGEST_NORM))
 
 
 class FastadamChain(FastadamArrays):
@@ -32,12 +38,11 @@ class FastadamChain(FastadamArrays):
 
     def __init__(self, variant: Variant, params: list[Array]) -> None:
         super().__init__(variant, params)
-        self.optimizer.on_nonfinite = "skip"
-        self.optimizer.add_hook(GradientClipping(_LARGEST_NORM))
+        prepare(self.optimizer)
 
     def step(self) -> None:
         """Step."""
-        self.optimizer.apply_gradients(self._grads, loss_scale=self.loss_scale)
+        self.optimizer.apply_gradients(self.grads, loss_scale=self.loss_scale)
 
 
 class FastadamScaledChain(FastadamChain):
@@ -57,9 +62,10 @@ class TorchChain(TorchFused):
 
     def __init__(self, variant: Variant, params: list[Array]) -> None:
         super().__init__(variant, params)
-        self._scaler = torch().amp.GradScaler("cpu", init_scale=1.0, growth_interval=1 << 30)
-        self._scaler.scale(torch().ones(()))
-        self._clip = torch().nn.utils.clip_grad_norm_
+        torch = imported("torch")
+        self._scaler = torch.amp.GradScaler("cpu", init_scale=1.0, growth_interval=1 << 30)
+        self._scaler.scale(torch.ones(()))
+        self._clip = torch.nn.utils.clip_grad_norm_
 
     def give(self, grads: list[Array]) -> None:
         """Copy the gradients, which the chain writes."""
@@ -90,17 +96,16 @@ def compare_chains(
     Parameters and result as for ``ratios.compare``; ``beside_fastadam`` is beside the plain step,
     and ``chain_beside_plain`` has each library's chain beside its own plain step.
     """
-    names = sorted({kind.name for kind in arrays.dtypes(case, dtype)})
+    names = arrays.dtype_names(case, dtype)
     kinds: list[type[Contender]] = [FastadamArrays, FastadamChain, FastadamScaledChain]
     if TorchFused in roster.ready(variant, names, n_threads):
         try:
             for name in names:
-                check(TorchChain, VARIANTS[variant], name, reference=FastadamChain)
+                check(TorchChain, VARIANTS[variant], name, prepare)
             kinds += [TorchFused, TorchChain]
         except (NotComparable, RuntimeError) as reason:
             why = str(reason).partition("\n")[0]
             roster.leave_out(TorchChain.name, why, f"{variant} {dtype}")
-    FastadamArrays.set_threads(n_threads)
     if not fits(roster, case, variant, dtype, len(kinds), f"the chain on {case.name}"):
         return None
     grads = arrays.gradients(case, dtype)

@@ -11,8 +11,8 @@ from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender, NotComparable, Unavailable
 from fastadam.bench.floor import bytes_moved
+from fastadam.bench.libraries import Torch, imported
 from fastadam.bench.settings import Variant
-from fastadam.bench.torch_steps import adam, tensor, torch
 from fastadam.kernels.backend import loaded_cupy
 
 
@@ -138,48 +138,32 @@ class ChainerKernels(_OnGpu):
             self._kernel(self.grads[key], *scalars, p, *self._state[key])
 
 
-class _TorchOnGpu(Contender):
+class _TorchOnGpu(Torch):
     """PyTorch's tensors on the GPU."""
 
-    how: ClassVar[str]
+    device: ClassVar[str] = "cuda"
 
-    def __init__(self, variant: Variant, params: list[Array]) -> None:
-        if variant.adabound:
-            raise NotComparable("it has no AdaBound")
-        self.parameters = [tensor(p).cuda().requires_grad_() for p in params]
-        self.optimizer = adam(variant, self.parameters, **{self.how: True})
-
-    def give(self, grads: list[Array]) -> None:
-        """Send the gradients to the GPU."""
-        for parameter, grad in zip(self.parameters, grads, strict=True):
-            parameter.grad = tensor(grad).cuda()
-
-    def step(self) -> None:
-        """Step."""
-        self.optimizer.step()
-
-    def values(self) -> list[Array]:
-        """Fetch the parameters, in float64."""
-        return [p.detach().double().cpu().numpy() for p in self.parameters]
+    @classmethod
+    def set_threads(cls, n: int) -> None:
+        """Do nothing: the GPU has its own."""
 
     @classmethod
     def version(cls) -> str | None:
         """Name PyTorch."""
-        library = torch()
-        if not library.cuda.is_available():
+        if not imported("torch").cuda.is_available():
             raise Unavailable("PyTorch finds no GPU: its wheel may be one for CPUs")
-        return f"torch {library.__version__}"
+        return super().version()
 
 
 class TorchCudaFused(_TorchOnGpu):
     """One launch for many tensors, with ``fused=True``."""
 
     name: ClassVar[str] = "torch-fused"
-    how: ClassVar[str] = "fused"
+    how: ClassVar[dict[str, bool]] = {"fused": True}
 
 
 class TorchCudaForeach(_TorchOnGpu):
     """An operation at a time for many tensors, with ``foreach=True``."""
 
     name: ClassVar[str] = "torch-foreach"
-    how: ClassVar[str] = "foreach"
+    how: ClassVar[dict[str, bool]] = {"foreach": True}

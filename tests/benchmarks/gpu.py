@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import Any, ClassVar
 
@@ -18,14 +18,18 @@ from cuda_steps import (
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender
-from fastadam.bench.device import by_name
+from fastadam.bench.peers import Roster
 from fastadam.bench.settings import Variant
 from fastadam.bench.timing import Subject
 from fastadam.kernels.backend import require_cupy
 
+KINDS: tuple[type[Contender], ...] = (
+    *(FastadamGpu, FastadamGraph, TorchCudaFused, TorchCudaForeach, ChainerKernels),
+)
 
-class Cuda:
-    """The first GPU, with CuPy.
+
+class Cuda(Roster):
+    """Who takes part on the first GPU, with CuPy.
 
     Raises
     ------
@@ -33,23 +37,14 @@ class Cuda:
         If there is no CuPy, or no GPU.
     """
 
-    name: ClassVar[str] = "cuda"
-    contenders: ClassVar[dict[str, type[Contender]]] = by_name(
-        FastadamGpu, FastadamGraph, TorchCudaFused, TorchCudaForeach, ChainerKernels
-    )
+    device: ClassVar[str] = "cuda"
+    contenders: ClassVar[dict[str, type[Contender]]] = {kind.name: kind for kind in KINDS}
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         self._cupy = require_cupy()
-
-    def describe(self) -> dict[str, Any]:
-        """Return the GPU's name, and the versions of driver, runtime and CuPy."""
-        runtime = self._cupy.cuda.runtime
-        return {
-            "gpu": runtime.getDeviceProperties(0)["name"].decode(),
-            "driver": runtime.driverGetVersion(),
-            "runtime": runtime.runtimeGetVersion(),
-            "cupy": self._cupy.__version__,
-        }
+        super().__init__(names)
+        gpu = describe()
+        self.versions["gpu"] = f"{gpu['gpu']}, driver {gpu['driver']}, cupy {gpu['cupy']}"
 
     def floor(
         self, case: Case, dtype: str | None, variant: Variant, grads: list[Array]
@@ -84,3 +79,15 @@ class Cuda:
         """Return how much of the GPU's memory is free, and CuPy's own that nobody uses."""
         free: int = self._cupy.cuda.runtime.memGetInfo()[0]
         return free + int(self._cupy.get_default_memory_pool().free_bytes())
+
+
+def describe() -> dict[str, Any]:
+    """Return the GPU's name, and the versions of driver, runtime and CuPy."""
+    cupy = require_cupy()
+    runtime = cupy.cuda.runtime
+    return {
+        "gpu": runtime.getDeviceProperties(0)["name"].decode(),
+        "driver": runtime.driverGetVersion(),
+        "runtime": runtime.runtimeGetVersion(),
+        "cupy": cupy.__version__,
+    }

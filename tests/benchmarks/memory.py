@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from fastadam.bench import arrays, report
+from fastadam.bench import arrays, machine, report
 from fastadam.bench.cases import one
 from fastadam.bench.contender import Contender
 from fastadam.bench.peers import Roster
@@ -120,14 +120,8 @@ def resident(key: str, status: Path = _PROCESS / "status") -> int | None:
     status : pathlib.Path
         Where Linux tells of it.
     """
-    try:
-        lines = status.read_text().splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    return None
+    kibibytes = machine.found(status, rf"^{key}:\s*(\d+)")
+    return None if kibibytes is None else int(kibibytes) * 1024
 
 
 def text(rows: list[dict[str, Any]]) -> Iterator[str]:

@@ -11,13 +11,12 @@ from fastadam.bench import arrays, report
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import one
 from fastadam.bench.contender import Contender
+from fastadam.bench.libraries import TorchFused
 from fastadam.bench.own import FastadamArrays
 from fastadam.bench.peers import Roster
-from fastadam.bench.ratios import results
+from fastadam.bench.ratios import ratio, results
 from fastadam.bench.settings import VARIANTS
-from fastadam.bench.spread import ratio
 from fastadam.bench.timing import Plan, Subject, measure
-from fastadam.bench.torch_steps import TorchFused
 from fastadam.kernels.dtypes import computing_dtype
 
 _NORMAL = 1e-3

@@ -11,12 +11,12 @@ from fastadam.bench import arrays, machine, picture, report
 from fastadam.bench.cases import many
 from fastadam.bench.contender import Contender
 from fastadam.bench.floor import Floor
+from fastadam.bench.libraries import TorchFused
 from fastadam.bench.own import FastadamArrays
 from fastadam.bench.peers import Roster
 from fastadam.bench.ratios import FLOOR, fits, subject
 from fastadam.bench.settings import VARIANTS
 from fastadam.bench.timing import Plan, Subject, measure
-from fastadam.bench.torch_steps import TorchFused
 from fastadam.cli import output
 
 # Numbers of tensors over which the elements are spread evenly.

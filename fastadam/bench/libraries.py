@@ -1,0 +1,249 @@
+"""Contenders of other libraries: PyTorch, DeepSpeed, optax on JAX, and Chainer."""
+
+from __future__ import annotations
+
+import importlib
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastadam.bench import machine, settings
+from fastadam.bench.arrays import Array
+from fastadam.bench.contender import Contender, NotComparable, Unavailable
+from fastadam.bench.own import OnLink
+from fastadam.bench.settings import Variant
+from fastadam.cli.extras import load
+
+__all__ = [
+    "Chainer",
+    "DeepSpeed",
+    "Optax",
+    "Torch",
+    "TorchForeach",
+    "TorchFused",
+    "TorchSingle",
+    "imported",
+    "tensor",
+]
+
+# What pip installs, by the module that is missing.
+_PACKAGES = {
+    "torch": "torch==2.13.0",
+    "optax": "optax jax",
+    "jax": "optax jax",
+    "deepspeed": "deepspeed ninja",
+    "chainer": '"setuptools<81" "chainer==7.8.1" "numpy==1.26.4" (an environment of its own)',
+}
+
+
+def imported(module: str) -> Any:
+    """Import a library without its warnings about what is old in it, or say how to get it."""
+    library = module.partition(".")[0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # or one that it needs
+        packages = _PACKAGES.get(error.name or library, _PACKAGES[library])
+        raise Unavailable(f"not installed: pip install {packages}") from None
+    except Exception as error:
+        # an old Chainer beside a new NumPy fails in many ways
+        raise Unavailable(f"cannot be imported: {_one_line(error)}") from error
+
+
+def _one_line(error: Exception) -> str:
+    """Spell an error in one line, with its type."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+
+
+def tensor(array: Array) -> Any:
+    """Return a tensor that shares an array's memory."""
+    torch = imported("torch")
+    # PyTorch knows no bfloat16 of NumPy's, but bits
+    bits = np.dtype(f"int{8 * array.itemsize}")
+    return torch.from_numpy(array.view(bits)).view(getattr(torch, array.dtype.name))
+
+
+def _hyperparameters(variant: Variant) -> dict[str, Any]:
+    """Return those that all of PyTorch's optimizers take."""
+    return {
+        "lr": settings.ALPHA,
+        "betas": settings.BETAS,
+        "eps": settings.EPS,
+        "weight_decay": settings.WEIGHT_DECAY if variant.decay else 0.0,
+    }
+
+
+class Torch(Contender):
+    """PyTorch's AdamW with the decay, else Adam, on tensors with gradients in their ``grad``."""
+
+    library: ClassVar[str] = "torch"
+    device: ClassVar[str] = "cpu"
+    # Which of its implementations.
+    how: ClassVar[dict[str, bool]]
+
+    def __init__(self, variant: Variant, params: list[Array]) -> None:
+        if variant.adabound:
+            raise NotComparable("it has no AdaBound")
+        # into memory that PyTorch has allocated, as a model's is
+        self.parameters = [tensor(p).to(self.device, copy=True).requires_grad_() for p in params]
+        self.optimizer = self.make(variant)
+
+    def make(self, variant: Variant) -> Any:
+        """Make the optimizer of `parameters`."""
+        optim = imported("torch").optim
+        kind = optim.AdamW if variant.decay else optim.Adam
+        given = _hyperparameters(variant) | {"amsgrad": variant.amsgrad} | self.how
+        return kind(self.parameters, **given)
+
+    def give(self, grads: list[Array]) -> None:
+        """Put the gradients into the parameters."""
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = tensor(grad).to(self.device)
+
+    def step(self) -> None:
+        """Step."""
+        self.optimizer.step()
+
+    def values(self) -> list[Array]:
+        """Return copies, in float64."""
+        return [p.detach().double().cpu().numpy() for p in self.parameters]
+
+    @classmethod
+    def set_threads(cls, n: int) -> None:
+        """Set PyTorch's number."""
+        imported("torch").set_num_threads(n)
+
+    @classmethod
+    def version(cls) -> str | None:
+        """Name the library."""
+        return f"{cls.library} {imported(cls.library).__version__}"
+
+
+class TorchFused(Torch):
+    """One call for all tensors."""
+
+    name: ClassVar[str] = "torch-fused"
+    how: ClassVar[dict[str, bool]] = {"fused": True}
+
+
+class TorchForeach(Torch):
+    """An operation at a time for all tensors."""
+
+    name: ClassVar[str] = "torch-foreach"
+    how: ClassVar[dict[str, bool]] = {"foreach": True}
+
+
+class TorchSingle(Torch):
+    """A tensor at a time, an operation at a time: the default on the CPU."""
+
+    name: ClassVar[str] = "torch-single"
+    how: ClassVar[dict[str, bool]] = {"foreach": False, "fused": False}
+
+
+class DeepSpeed(Torch):
+    """DeepSpeed's CPUAdam, which steps PyTorch's tensors; its first use compiles it."""
+
+    name: ClassVar[str] = "deepspeed"
+    library: ClassVar[str] = "deepspeed"
+    how: ClassVar[dict[str, bool]] = {"adamw_mode": True, "fp32_optimizer_states": True}
+
+    def make(self, variant: Variant) -> Any:
+        """Make the optimizer."""
+        if variant.amsgrad:
+            raise NotComparable("it takes amsgrad and ignores it")
+        if any(p.dtype == imported("torch").float64 for p in self.parameters):
+            raise NotComparable("it has no float64")
+        kind = imported("deepspeed.ops.adam").DeepSpeedCPUAdam
+        try:
+            return kind(self.parameters, **_hyperparameters(variant), **self.how)
+        except Exception as error:
+            # its compiler's, its loader's and its own errors are of many kinds
+            why = f"its CPUAdam could not be built here: {_one_line(error)}"
+            raise Unavailable(why) from error
+
+    @classmethod
+    def set_threads(cls, n: int) -> None:
+        """Limit the OpenMP runtime that its extension has loaded."""
+        super().set_threads(n)
+        load("bench", "threadpoolctl").threadpool_limits(n, user_api="openmp")
+
+
+class Optax(Contender):
+    """optax in one jitted function that gives its arrays back to the next step."""
+
+    name: ClassVar[str] = "optax"
+
+    def __init__(self, variant: Variant, params: list[Array]) -> None:
+        jax, optax = imported("jax"), imported("optax")
+        if variant.adabound:
+            raise NotComparable("it has no AdaBound")
+        if variant.amsgrad:
+            raise NotComparable("its AMSGrad corrects the bias before the maximum: other numbers")
+        if any(p.dtype == float for p in params):
+            jax.config.update("jax_enable_x64", True)
+        rates = {"b1": settings.BETAS[0], "b2": settings.BETAS[1], "eps": settings.EPS}
+        if variant.decay:
+            chain = optax.adamw(settings.ALPHA, weight_decay=settings.WEIGHT_DECAY, **rates)
+        else:
+            chain = optax.adam(settings.ALPHA, **rates)
+
+        def one_step(params: Any, state: Any, grads: Any) -> Any:
+            updates, state = chain.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        self._jax = jax
+        self._one_step = jax.jit(one_step, donate_argnums=(0, 1))
+        self._params = [jax.numpy.array(p) for p in params]
+        self._state = chain.init(self._params)
+
+    def give(self, grads: list[Array]) -> None:
+        """Copy the gradients into arrays of JAX."""
+        self._grads = [self._jax.numpy.array(g) for g in grads]
+        self._jax.block_until_ready(self._grads)
+
+    def step(self) -> None:
+        """Step, and wait for the result."""
+        self._params, self._state = self._one_step(self._params, self._state, self._grads)
+        self._jax.block_until_ready((self._params, self._state))
+
+    def values(self) -> list[Array]:
+        """Return copies."""
+        return [self._jax.device_get(p) for p in self._params]
+
+    @classmethod
+    def set_threads(cls, n: int) -> None:
+        """Refuse what XLA does not do: it takes all the CPUs that it found when it started."""
+        cpus = machine.cpus()
+        if n != cpus:
+            raise NotComparable(f"XLA uses all {cpus} CPUs, and cannot be told otherwise")
+
+    @classmethod
+    def version(cls) -> str | None:
+        """Name optax and JAX."""
+        return f"optax {imported('optax').__version__} (jax {imported('jax').__version__})"
+
+
+class Chainer(OnLink):
+    """Chainer's own optimizers, on its links; array operations, on one thread."""
+
+    name: ClassVar[str] = "chainer"
+    modes: ClassVar[str] = "chainer"
+
+    def __init__(self, variant: Variant, params: list[Array]) -> None:
+        chainer = imported("chainer")
+        # the class of the same name takes the hyperparameters of fastadam's that it has
+        ours = settings.optimizer(variant)
+        optimizer = getattr(chainer.optimizers, variant.kind.__name__)(
+            alpha=ours.alpha, beta1=ours.beta1, beta2=ours.beta2, eps=ours.eps
+        )
+        if variant.decay:
+            optimizer.weight_decay_rate = ours.weight_decay_rate
+        self._set_up(optimizer, chainer.Link(), [chainer.Parameter(p) for p in params])
+
+    @classmethod
+    def version(cls) -> str | None:
+        """Name Chainer."""
+        return f"chainer {imported('chainer').__version__}"
