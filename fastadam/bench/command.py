@@ -47,29 +47,22 @@ class Bench:
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options."""
-        for option, known, default, text in (
-            ("--what", self.what, None, "what to measure (default: ratios)"),
-            ("--cases", CASES, None, "what is stepped"),
-            ("--variants", VARIANTS, ("adamw",), "of the Adam family"),
-            ("--dtypes", _DTYPES, None, "of parameters and gradients"),
+        for option, known, text in (
+            ("--what", self.what, "what to measure (default: ratios)"),
+            ("--cases", CASES, "what is stepped"),
+            ("--variants", VARIANTS, "of the Adam family (default: adamw)"),
+            ("--dtypes", _DTYPES, "of parameters and gradients"),
             (
-                *("--contenders", self.contenders, None),
+                *("--contenders", self.contenders),
                 "who takes part, by default all; fastadam always does",
             ),
         ):
             names = tuple(known)
-            shown = f" (default: {','.join(default)})" if default and default != names else ""
-            parser.add_argument(
-                option,
-                type=_names(names),
-                default=default,
-                metavar="NAME,...",
-                help=f"{text}: {', '.join(names)}{shown}",
-            )
+            shown = f"{text}: {', '.join(names)}"
+            parser.add_argument(option, type=_names(names), metavar="NAME,...", help=shown)
         parser.add_argument(
             "--threads",
             type=_threads,
-            default=None,
             metavar="N,...",
             help="numbers of threads, and 'all' for one a CPU (default: all)",
         )
@@ -145,7 +138,7 @@ class Bench:
                 arrays.dtypes(case, dtype)  # what is missing is said before anything else happens
         threads = args.threads or [machine.cpus()]
         what = {name: self.what[name] for name in args.what or ("ratios",)}
-        options = plans.Options(cases, args.variants, dtypes, threads, sizes)
+        options = plans.Options(cases, args.variants or ("adamw",), dtypes, threads, sizes)
         with _quiet(), arguments.restored_threads():
             roster = kind(tuple(dict.fromkeys((OURS[0], *(args.contenders or kind.contenders)))))
             made_on = machine.describe(roster.versions)

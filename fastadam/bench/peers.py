@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import ClassVar, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from fastadam.bench import arrays, timing
-from fastadam.bench.arrays import Array
-from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender, NotComparable, Unavailable, check
 from fastadam.bench.floor import Floor
 from fastadam.bench.libraries import (
@@ -19,7 +17,7 @@ from fastadam.bench.libraries import (
     TorchSingle,
 )
 from fastadam.bench.own import FastadamArrays, FastadamLink, PlainNumpy
-from fastadam.bench.settings import VARIANTS, Variant
+from fastadam.bench.settings import VARIANTS
 from fastadam.cli.extras import MissingExtra
 from fastadam.kernels.cpu.threads import set_num_threads
 
@@ -59,6 +57,9 @@ class Roster:
 
     device: ClassVar[str] = "cpu"
     contenders: ClassVar[dict[str, type[Contender]]] = CONTENDERS
+    # Its steps read and write what a step does, without the arithmetic; and who times steps.
+    floor: ClassVar[type[Any]] = Floor
+    block = staticmethod(timing.block)
 
     def __init__(self, names: Sequence[str]) -> None:
         self.versions: dict[str, str] = {}
@@ -75,16 +76,6 @@ class Roster:
             self._here.append(kind)
             if version is not None:
                 self.versions[name] = version
-
-    def floor(
-        self, case: Case, dtype: str | None, variant: Variant, grads: list[Array]
-    ) -> Callable[[], None]:
-        """Return a step's reads and writes without its arithmetic."""
-        return Floor(case, dtype, variant, grads).step
-
-    def block(self, subject: timing.Subject, steps: int) -> float:
-        """Make steps; return the microseconds of one."""
-        return timing.block(subject, steps)
 
     def free_bytes(self) -> int | None:
         """Return how much memory is free."""

@@ -65,7 +65,7 @@ def compare(
     if not fits(roster, case, variant, dtype, len(kinds), where):
         return None
     grads = arrays.gradients(case, dtype)
-    subjects = [Subject(FLOOR, roster.floor(case, dtype, VARIANTS[variant], grads))]
+    subjects = [Subject(FLOOR, roster.floor(case, dtype, VARIANTS[variant], grads).step)]
     for kind in kinds:
         contender = kind(VARIANTS[variant], arrays.parameters(case, dtype))
         subjects.append(subject(contender, grads, case.fresh))

@@ -97,10 +97,9 @@ def _train_all(args: argparse.Namespace) -> dict[str, Any]:
     # all of the extra first: what is missing is said before anything else happens
     progress_bar, _ = load("demo", "tqdm").tqdm, load("demo", "matplotlib.figure")
     digits = demo_network.load_digits()
-    gradients: demo_network.LossAndGradients = demo_network.hand_gradients
-    if args.gradients == "autograd":
-        gradients = demo_network.autograd_gradients()
-    rows: list[dict[str, Any]] = []
+    by_hand = args.gradients == "hand"
+    gradients = demo_network.hand_gradients if by_hand else demo_network.autograd_gradients()
+    rows = []
     total = len(demo_training.VARIANTS) * args.epochs
     # None: no bar where nobody watches it, as in a log
     with progress_bar(total=total, unit="epoch", file=sys.stderr, disable=None) as bar:
@@ -179,8 +178,7 @@ def _print_result(result: dict[str, Any]) -> None:
                 *(f"{us / 1000:.2f} ms" for us in row["large_step_us"].values()),
             )
         )
-    for line in output.table(rows, "lrrrrrr"):
-        print(line)
+    print(*output.table(rows, "lrrrrrr"), sep="\n")
     print(
         f"\nMedian time of a step on the network's {small} parameters and on one array of {large}, "
         f"float32,\nin turns with the same step in plain NumPy. Threads: {result['threads']}, "

@@ -42,7 +42,9 @@ def _print(found: dict[str, Any]) -> None:
     for entry in found["entries"]:
         shape = "x".join(map(str, entry["shape"])) or "-"
         damage = "" if entry["damage"] is None else entry["damage"]
-        value = "" if entry["value"] is None else _shown(entry["value"])
+        value = "" if entry["value"] is None else str(entry["value"])
+        if len(value) > _WIDEST:
+            value = value[: _WIDEST - 3] + "..."
         cells = [entry["key"], entry["dtype"], shape, f"{entry['bytes']:,}", value, damage]
         rows.append([_one_line(cell) for cell in cells])
     print(*output.table(rows, "lllrll"), sep="\n")
@@ -62,9 +64,3 @@ def _print(found: dict[str, Any]) -> None:
 def _one_line(text: str) -> str:
     """Return text of a file as one line of a terminal."""
     return output.printable(text.replace("\n", "\\n"))
-
-
-def _shown(value: Any) -> str:
-    """Return a value as a number or a string is written."""
-    text = str(value)
-    return text if len(text) <= _WIDEST else text[: _WIDEST - 3] + "..."

@@ -26,15 +26,11 @@ def not_nearest() -> list[tuple[float, int]]:
     found = []
     for beta in BETAS:
         numerator, denominator = beta.as_integer_ratio()
-        width = denominator.bit_length() - 1
-        exact = 1
+        above = below = 1
         for t in range(1, N_STEPS + 1):
-            exact *= numerator
-            # beta**t is exact * 2**-(width * t), and a float64 holds 53 bits of it
-            drop = max(exact.bit_length() - 53, 0)
-            kept, rest = exact >> drop, exact & ((1 << drop) - 1)
-            half = (1 << drop) >> 1
-            up = rest > half or (rest == half and drop > 0 and kept & 1)
-            if math.pow(beta, t) != math.ldexp(kept + bool(up), drop - width * t):
+            above *= numerator
+            below *= denominator
+            # the quotient of integers is the float64 that is nearest
+            if math.pow(beta, t) != above / below:
                 found.append((beta, t))
     return found

@@ -27,9 +27,11 @@ class Copy:
         Of parameters and gradients; None for each tensor's own.
     variant : Variant
         Which of the family, for its state.
+    grads : list of numpy.ndarray
+        Not needed here.
     """
 
-    def __init__(self, case: Case, dtype: str | None, variant: Variant) -> None:
+    def __init__(self, case: Case, dtype: str | None, variant: Variant, grads: list[Array]) -> None:
         # a byte copied is one read and one written
         n = max(1, bytes_moved(case, dtype, variant) // 2)
         cupy = loaded_cupy()

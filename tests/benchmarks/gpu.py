@@ -15,11 +15,8 @@ from cuda_steps import (
     TorchCudaFused,
 )
 
-from fastadam.bench.arrays import Array
-from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender
 from fastadam.bench.peers import Roster
-from fastadam.bench.settings import Variant
 from fastadam.bench.timing import Subject
 from fastadam.kernels.backend import require_cupy
 
@@ -39,6 +36,7 @@ class Cuda(Roster):
 
     device: ClassVar[str] = "cuda"
     contenders: ClassVar[dict[str, type[Contender]]] = {kind.name: kind for kind in KINDS}
+    floor: ClassVar[type[Any]] = Copy
 
     def __init__(self, names: Sequence[str]) -> None:
         self._cupy = require_cupy()
@@ -46,39 +44,35 @@ class Cuda(Roster):
         gpu = describe()
         self.versions["gpu"] = f"{gpu['gpu']}, driver {gpu['driver']}, cupy {gpu['cupy']}"
 
-    def floor(
-        self, case: Case, dtype: str | None, variant: Variant, grads: list[Array]
-    ) -> Callable[[], None]:
-        """Return a copy, on the GPU, of half of the bytes that a step reads and writes."""
-        return Copy(case, dtype, variant).step
-
-    def block(self, subject: Subject, steps: int) -> float:
+    @staticmethod
+    def block(subject: Subject, steps: int) -> float:
         """Make steps; return the microseconds of one by the GPU's clock."""
         step, before = subject.step, subject.before
         if before is None:
-            return self._timed(step, steps) / steps
+            return _timed(step, steps) / steps
         total = 0.0
         for _ in repeat(None, steps):
             before()
-            total += self._timed(step, 1)
+            total += _timed(step, 1)
         return total / steps
-
-    def _timed(self, step: Callable[[], object], steps: int) -> float:
-        """Return the microseconds between two events around steps."""
-        cuda = self._cupy.cuda
-        start, end = cuda.Event(), cuda.Event()
-        cuda.runtime.deviceSynchronize()
-        start.record()
-        for _ in repeat(None, steps):
-            step()
-        end.record()
-        end.synchronize()
-        return float(cuda.get_elapsed_time(start, end)) * 1000
 
     def free_bytes(self) -> int | None:
         """Return how much of the GPU's memory is free, and CuPy's own that nobody uses."""
         free: int = self._cupy.cuda.runtime.memGetInfo()[0]
         return free + int(self._cupy.get_default_memory_pool().free_bytes())
+
+
+def _timed(step: Callable[[], object], steps: int) -> float:
+    """Return the microseconds between two events around steps."""
+    cuda = require_cupy().cuda
+    start, end = cuda.Event(), cuda.Event()
+    cuda.runtime.deviceSynchronize()
+    start.record()
+    for _ in repeat(None, steps):
+        step()
+    end.record()
+    end.synchronize()
+    return float(cuda.get_elapsed_time(start, end)) * 1000
 
 
 def describe() -> dict[str, Any]:
