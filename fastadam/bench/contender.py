@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from fastadam.bench.cases import Case, Tensor
 from fastadam.bench.settings import Variant
 from fastadam.optimizers import Adam
 
-__all__ = ["Contender", "NotComparable", "Unavailable", "check"]
+__all__ = ["Contender", "NotComparable", "Unavailable", "check", "imported"]
 
 # How far parameters may be apart after a few steps, relative to the way they have gone. The half
 # types' own state, which some keep, and their rounding after each operation is most of it.
@@ -29,6 +31,32 @@ class Unavailable(Exception):
 
 class NotComparable(Exception):
     """A contender has no such step: a variant or a dtype that it lacks, or another result."""
+
+
+# What pip installs, by the module that is missing.
+_PACKAGES = {
+    "torch": "torch==2.13.0",
+    "optax": "optax jax",
+    "jax": "optax jax",
+    "deepspeed": "deepspeed ninja",
+    "chainer": '"setuptools<81" "chainer==7.8.1" "numpy==1.26.4" (an environment of its own)',
+}
+
+
+def imported(module: str) -> Any:
+    """Import a library without its warnings about what is old in it, or say how to get it."""
+    library = module.partition(".")[0]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        # or one that it needs
+        packages = _PACKAGES.get(error.name or library, _PACKAGES[library])
+        raise Unavailable(f"not installed: pip install {packages}") from None
+    except Exception as error:
+        # an old Chainer beside a new NumPy fails in many ways
+        raise Unavailable(f"cannot be imported: {type(error).__name__}: {error}") from error
 
 
 class Contender(ABC):
@@ -47,9 +75,11 @@ class Contender(ABC):
         If it cannot be had, or lacks the variant or the dtype.
     """
 
-    # The name in tables, and whose eps and weight decay it has.
+    # The name in tables, whose eps and weight decay it has, and the library that is neither
+    # fastadam nor NumPy.
     name: ClassVar[str]
     modes: ClassVar[str] = "pytorch"
+    library: ClassVar[str | None] = None
 
     @abstractmethod
     def __init__(self, variant: Variant, params: list[Array]) -> None:
@@ -80,8 +110,8 @@ class Contender(ABC):
 
     @classmethod
     def version(cls) -> str | None:
-        """Return the name and the version of the library; None for fastadam and NumPy."""
-        return None
+        """Return the name and the version of the library, if it is another."""
+        return f"{cls.library} {imported(cls.library).__version__}" if cls.library else None
 
 
 def check(

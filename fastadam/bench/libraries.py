@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
 
 from fastadam.bench import machine, settings
 from fastadam.bench.arrays import Array
-from fastadam.bench.contender import Contender, NotComparable, Unavailable
+from fastadam.bench.contender import Contender, NotComparable, Unavailable, imported
 from fastadam.bench.own import OnLink
 from fastadam.bench.settings import Variant
 from fastadam.cli.extras import load
@@ -23,39 +21,8 @@ __all__ = [
     "TorchForeach",
     "TorchFused",
     "TorchSingle",
-    "imported",
     "tensor",
 ]
-
-# What pip installs, by the module that is missing.
-_PACKAGES = {
-    "torch": "torch==2.13.0",
-    "optax": "optax jax",
-    "jax": "optax jax",
-    "deepspeed": "deepspeed ninja",
-    "chainer": '"setuptools<81" "chainer==7.8.1" "numpy==1.26.4" (an environment of its own)',
-}
-
-
-def imported(module: str) -> Any:
-    """Import a library without its warnings about what is old in it, or say how to get it."""
-    library = module.partition(".")[0]
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        # or one that it needs
-        packages = _PACKAGES.get(error.name or library, _PACKAGES[library])
-        raise Unavailable(f"not installed: pip install {packages}") from None
-    except Exception as error:
-        # an old Chainer beside a new NumPy fails in many ways
-        raise Unavailable(f"cannot be imported: {_one_line(error)}") from error
-
-
-def _one_line(error: Exception) -> str:
-    """Spell an error in one line, with its type."""
-    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 def tensor(array: Array) -> Any:
@@ -79,7 +46,7 @@ def _hyperparameters(variant: Variant) -> dict[str, Any]:
 class Torch(Contender):
     """PyTorch's AdamW with the decay, else Adam, on tensors with gradients in their ``grad``."""
 
-    library: ClassVar[str] = "torch"
+    library: ClassVar[str | None] = "torch"
     device: ClassVar[str] = "cpu"
     # Which of its implementations.
     how: ClassVar[dict[str, bool]]
@@ -116,11 +83,6 @@ class Torch(Contender):
         """Set PyTorch's number."""
         imported("torch").set_num_threads(n)
 
-    @classmethod
-    def version(cls) -> str | None:
-        """Name the library."""
-        return f"{cls.library} {imported(cls.library).__version__}"
-
 
 class TorchFused(Torch):
     """One call for all tensors."""
@@ -147,7 +109,7 @@ class DeepSpeed(Torch):
     """DeepSpeed's CPUAdam, which steps PyTorch's tensors; its first use compiles it."""
 
     name: ClassVar[str] = "deepspeed"
-    library: ClassVar[str] = "deepspeed"
+    library: ClassVar[str | None] = "deepspeed"
     how: ClassVar[dict[str, bool]] = {"adamw_mode": True, "fp32_optimizer_states": True}
 
     def make(self, variant: Variant) -> Any:
@@ -161,8 +123,8 @@ class DeepSpeed(Torch):
             return kind(self.parameters, **_hyperparameters(variant), **self.how)
         except Exception as error:
             # its compiler's, its loader's and its own errors are of many kinds
-            why = f"its CPUAdam could not be built here: {_one_line(error)}"
-            raise Unavailable(why) from error
+            why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+            raise Unavailable(f"its CPUAdam could not be built here: {why}") from error
 
     @classmethod
     def set_threads(cls, n: int) -> None:
@@ -230,6 +192,7 @@ class Chainer(OnLink):
     """Chainer's own optimizers, on its links; array operations, on one thread."""
 
     name: ClassVar[str] = "chainer"
+    library: ClassVar[str | None] = "chainer"
     modes: ClassVar[str] = "chainer"
 
     def __init__(self, variant: Variant, params: list[Array]) -> None:
@@ -242,8 +205,3 @@ class Chainer(OnLink):
         if variant.decay:
             optimizer.weight_decay_rate = ours.weight_decay_rate
         self._set_up(optimizer, chainer.Link(), [chainer.Parameter(p) for p in params])
-
-    @classmethod
-    def version(cls) -> str | None:
-        """Name Chainer."""
-        return f"chainer {imported('chainer').__version__}"

@@ -157,7 +157,7 @@ def test_a_library_that_fails_at_import_is_left_out(monkeypatch: pytest.MonkeyPa
     def fail(name: str) -> Any:
         raise AttributeError("module 'numpy' has no attribute 'bool'")
 
-    monkeypatch.setattr("fastadam.bench.libraries.importlib.import_module", fail)
+    monkeypatch.setattr("fastadam.bench.contender.importlib.import_module", fail)
     with pytest.raises(contender.Unavailable, match="cannot be imported: AttributeError"):
         Chainer.version()
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from fastadam.bench import arrays, report
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
-from fastadam.bench.contender import Contender, NotComparable, check
-from fastadam.bench.libraries import TorchFused, imported, tensor
+from fastadam.bench.contender import Contender, NotComparable, check, imported
+from fastadam.bench.libraries import TorchFused, tensor
 from fastadam.bench.own import FastadamArrays
 from fastadam.bench.peers import Roster
 from fastadam.bench.ratios import described, fits, ratio, results, subject

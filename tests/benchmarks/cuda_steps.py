@@ -9,9 +9,9 @@ import numpy as np
 from fastadam.bench import settings
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
-from fastadam.bench.contender import Contender, NotComparable, Unavailable
+from fastadam.bench.contender import Contender, NotComparable, Unavailable, imported
 from fastadam.bench.floor import bytes_moved
-from fastadam.bench.libraries import Torch, imported
+from fastadam.bench.libraries import Torch
 from fastadam.bench.settings import Variant
 from fastadam.kernels.backend import loaded_cupy
 
