@@ -122,16 +122,7 @@ def check(
 ) -> float:
     """Make a few steps on small arrays, and compare them with fastadam's in the same modes.
 
-    Parameters
-    ----------
-    kind : type
-        The contender.
-    variant : Variant
-        Which of the family.
-    dtype : str
-        Of parameters and gradients.
-    prepare : callable, optional
-        Gives fastadam's optimizer what the contender has beyond the step.
+    Fastadam's optimizer may be prepared with what the contender has beyond the step.
 
     Returns
     -------

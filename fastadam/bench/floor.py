@@ -25,17 +25,7 @@ class Floor:
     """Passes over the arrays of a step that read and write what the step reads and writes.
 
     The table, the cut over threads and the number of threads are those of fastadam's kernels.
-
-    Parameters
-    ----------
-    case : Case
-        Of which sizes.
-    dtype : str or None
-        Of parameters and gradients; None for each tensor's own.
-    variant : Variant
-        Which of the family, for its state.
-    grads : list of numpy.ndarray
-        Read only.
+    Gradients are read only; a dtype of None is each tensor's own.
     """
 
     def __init__(self, case: Case, dtype: str | None, variant: Variant, grads: list[Array]) -> None:

@@ -33,23 +33,13 @@ Panel = tuple[float, Callable[[Any], None]]
 
 
 def save_picture(path: Path, result: dict[str, Any], more: Sequence[Panel] = ()) -> None:
-    """Draw what was measured into a PNG file.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file to write.
-    result : dict
-        The command's result, of which ratios and the host's cost are drawn.
-    more : sequence of Panel
-        What else is drawn, below.
-    """
-    # without pyplot: no display is looked for, and the user's backend is left alone
+    """Draw the ratios and the host's cost of a result into a PNG file, and more panels below."""
     rows = [row for what in ("ratios", "host") for row in result["results"].get(what, ())]
     panels = list(more)
     if rows:
         panels.insert(0, (1.2 + 0.6 * len(rows), partial(_draw_ratios, rows)))
     heights = [height for height, _ in panels]
+    # without pyplot: no display is looked for, and the user's backend is left alone
     figure = load("bench", "matplotlib.figure").Figure(
         figsize=(9, sum(heights) + 0.6 or 1.0), layout="constrained"
     )

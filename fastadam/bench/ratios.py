@@ -37,22 +37,9 @@ _RESERVE = 1 << 30
 def compare(
     roster: Roster, case: Case, variant: str, dtype: str | None, n_threads: int, plan: Plan
 ) -> dict[str, Any] | None:
-    """Measure one case.
+    """Measure one case, with a number of threads for those that can be told.
 
-    Parameters
-    ----------
-    roster : Roster
-        Who takes part.
-    case : Case
-        What is stepped.
-    variant : str
-        Of ``settings.VARIANTS``.
-    dtype : str or None
-        Of parameters and gradients; None for each tensor's own.
-    n_threads : int
-        For those that can be told.
-    plan : Plan
-        How long.
+    A dtype of None is each tensor's own.
 
     Returns
     -------
@@ -163,12 +150,7 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
 
 
 def results(times: dict[str, list[float]]) -> dict[str, Any]:
-    """Turn the times of the rounds into medians, quartiles and ratios, ready for JSON.
-
-    Parameters
-    ----------
-    times : dict of list of float
-        Microseconds by name; fastadam's and the floor's among them are what others are related to.
+    """Turn the microseconds of the rounds into medians, quartiles and ratios, ready for JSON.
 
     Returns
     -------

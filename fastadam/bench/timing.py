@@ -78,20 +78,11 @@ def measure(
     plan: Plan,
     make_block: Callable[[Subject, int], float] = block,
 ) -> dict[str, list[float]]:
-    """Time subjects in turns.
+    """Time subjects of different names in turns.
 
     Every turn begins with a pause and untimed steps, which bring threads, caches and clocks to
     where that subject has them. The order is another in every round. The garbage collector is off
-    meanwhile.
-
-    Parameters
-    ----------
-    subjects : sequence of Subject
-        With different names.
-    plan : Plan
-        How long.
-    make_block : callable, optional
-        Makes so many steps of a subject, and returns the microseconds of one.
+    meanwhile. Another `make_block` is another clock.
 
     Returns
     -------

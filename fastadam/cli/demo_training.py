@@ -39,17 +39,7 @@ class Times(NamedTuple):
 
 
 class SideBySide:
-    """An optimizer, and the same in plain NumPy on copies of the parameters.
-
-    Parameters
-    ----------
-    kind : type
-        The optimizer's class.
-    hyperparameters : dict
-        What to give to it.
-    params : dict of numpy.ndarray
-        What the optimizer trains.
-    """
+    """An optimizer, and the same in plain NumPy on copies of the parameters."""
 
     def __init__(
         self, kind: type[Adam], hyperparameters: dict[str, Any], params: network.Params

@@ -20,13 +20,6 @@ _PACKAGES = {
 class MissingExtra(Exception):
     """A module of an extra is not installed; the message ends with the line that installs it.
 
-    Parameters
-    ----------
-    extra : str
-        The name of the extra.
-    module : str
-        The full name of the module.
-
     Attributes
     ----------
     install : str
@@ -40,18 +33,6 @@ class MissingExtra(Exception):
 
 def load(extra: str, module: str) -> Any:
     """Import a module that an extra brings.
-
-    Parameters
-    ----------
-    extra : str
-        The name of the extra.
-    module : str
-        The full name of the module.
-
-    Returns
-    -------
-    module
-        The module itself.
 
     Raises
     ------

@@ -52,15 +52,7 @@ POWERS: dict[tuple[float, float], tuple[int, ...]] = {
 
 
 def results(part: str, mixed: bool) -> list[Array]:
-    """Make one part of the run.
-
-    Parameters
-    ----------
-    part : str
-        A key of `PARTS`.
-    mixed : bool
-        Whether every other step is made on several threads; the results are the same.
-    """
+    """Make a part; `mixed`: every other step on several threads, which changes nothing."""
     with restored_threads(), np.errstate(all="ignore"):
         set_num_threads(1)
         make, *dtype = PARTS[part]

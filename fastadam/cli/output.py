@@ -28,10 +28,7 @@ def refuse(args: argparse.Namespace, message: str, **more: str) -> int:
 def printable(text: str) -> str:
     r"""Return text from a file as a terminal may print it: what is no character is escaped.
 
-    Parameters
-    ----------
-    text : str
-        The text; its line breaks stay.
+    Line breaks stay.
 
     Examples
     --------

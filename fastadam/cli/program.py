@@ -20,10 +20,7 @@ NOT_WRITTEN = 1
 def as_program(command: Callable[[], int]) -> int:
     """Call a command and return the status of its process, without a traceback for its outside.
 
-    Parameters
-    ----------
-    command : callable
-        Returns a status, or raises SystemExit with one.
+    The command returns a status, or raises SystemExit with one.
 
     Returns
     -------

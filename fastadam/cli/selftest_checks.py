@@ -76,10 +76,7 @@ _REFERENCE = {"beta1": 0.9, "beta2": 0.999}
 def check_digest(report: Callable[[str, bool], object]) -> tuple[str, list[str]]:
     """Make the fixed run of every variant and dtype and compare it with what is published.
 
-    Parameters
-    ----------
-    report : callable
-        Called after each part with its name and whether it is good.
+    Each part's name and whether it is good is reported after it.
 
     Returns
     -------
@@ -115,7 +112,7 @@ def check_digest(report: Callable[[str, bool], object]) -> tuple[str, list[str]]
 def check_second_digest(report: Callable[[str, bool], object]) -> tuple[str, list[str]]:
     """Make the run of what the first digest does not see, and compare it with what is published.
 
-    Parameters and returned values are those of `check_digest`. A difference that this machine is
+    It reports and returns what `check_digest` does. A difference that this machine is
     known to have is reported, and is no entry of the list.
     """
     whole = hashlib.sha256()
