@@ -41,8 +41,7 @@ def dtype_of(name: str) -> np.dtype[Any]:
         If ml_dtypes is needed and not installed.
     """
     if name == "bfloat16":
-        found: np.dtype[Any] = np.dtype(load("bfloat16", "ml_dtypes").bfloat16)
-        return found
+        name = load("bfloat16", "ml_dtypes").bfloat16
     return np.dtype(name)
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
@@ -90,7 +89,10 @@ def measure(
         By name: microseconds a step, one a round.
     """
     times: dict[str, list[float]] = {subject.name: [] for subject in subjects}
-    with _without_garbage_collection():
+    was_on = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
         steps = []
         for subject in subjects:
             make_block(subject, _WARM_UP_STEPS)
@@ -105,17 +107,7 @@ def measure(
                 time.sleep(plan.settle_s)
                 make_block(subjects[i], max(1, min(steps[i] // 4, 50)))
                 times[subjects[i].name].append(make_block(subjects[i], steps[i]))
-    return times
-
-
-@contextmanager
-def _without_garbage_collection() -> Iterator[None]:
-    """Collect now, and not in the body."""
-    was_on = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
     finally:
         if was_on:
             gc.enable()
+    return times

@@ -54,9 +54,8 @@ def load_digits() -> Digits:
 def initial_parameters(seed: int) -> Params:
     """Return random weights, of variance 1 over the number of inputs, and biases of 0."""
     random = np.random.default_rng(seed)
-    sizes = {"1": (64, _HIDDEN), "2": (_HIDDEN, _CLASSES)}
     params: Params = {}
-    for layer, (n_in, n_out) in sizes.items():
+    for layer, n_in, n_out in ((1, 64, _HIDDEN), (2, _HIDDEN, _CLASSES)):
         weights = random.standard_normal((n_in, n_out), dtype=np.float32)
         params[f"W{layer}"] = weights / np.float32(np.sqrt(n_in))
         params[f"b{layer}"] = np.zeros(n_out, np.float32)
@@ -93,12 +92,9 @@ def hand_gradients(params: Params, x: Array, y: Array) -> tuple[float, Params]:
 def autograd_gradients() -> LossAndGradients:
     """Return the function that HIPS autograd makes of `loss`."""
     xp = load("demo", "autograd.numpy")
-    value_and_grad = load("demo", "autograd").value_and_grad
-
-    def traced(params: Params, x: Array, y: Array) -> Any:
-        return loss(params, x, y, xp)
-
-    differentiated: LossAndGradients = value_and_grad(traced)
+    differentiated: LossAndGradients = load("demo", "autograd").value_and_grad(
+        lambda params, x, y: loss(params, x, y, xp)
+    )
     return differentiated
 
 

@@ -93,13 +93,11 @@ def numbers(n: int, start: int) -> Array:
 def parameters(dtype: str) -> dict[str, Array]:
     """Return the parameters before the first step, by name, in their layouts."""
     values = numbers(_POOL, 1 << 32).astype(dtype)
-    found: dict[str, Array] = {}
-    for name, array in _cut(values, 0).items():
-        if name == "strided":
-            found[name] = np.repeat(array, 2, axis=1)[:, ::2]
-        else:
-            found[name] = array.copy(order="F" if name == "fortran" else "C")
-    return found
+    found = {
+        name: array.copy(order="F" if name == "fortran" else "C")
+        for name, array in _cut(values, 0).items()
+    }
+    return found | {"strided": np.repeat(found["strided"], 2, axis=1)[:, ::2]}
 
 
 def gradients(dtype: str) -> Iterator[dict[str, Array]]:
@@ -163,7 +161,7 @@ def train(variant: str, dtype: str, n_steps: int, mixed: bool, **hyperparameters
             # a rule with a hook of its own is updated by itself: in steps 4 and 5 of ten
             if mixed and t % 10 == 4:
                 for rule in rules.values():
-                    rule.add_hook(_nothing, "by itself")
+                    rule.add_hook(lambda rule, param: None, "by itself")
             elif mixed and t % 10 == 6:
                 for rule in rules.values():
                     rule.remove_hook("by itself")
@@ -191,7 +189,3 @@ def _cut(values: Array, begin: int) -> dict[str, Array]:
         found[name] = values[begin:end].reshape(shape, order="F" if name == "fortran" else "C")
         begin = end
     return found
-
-
-def _nothing(rule: Any, param: Any) -> None:
-    """Be a hook."""
