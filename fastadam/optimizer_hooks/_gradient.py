@@ -17,7 +17,15 @@ from fastadam.model.parameter import replace_grad
 from fastadam.update.gradients import alone, is_scaled, unscale_gradients
 from fastadam.update.hyperparameter import plain
 
-__all__ = ["Gradient", "ShowsArguments", "change", "gradients_of", "non_negative", "number"]
+__all__ = [
+    "ChangesGradients",
+    "Gradient",
+    "ShowsArguments",
+    "change",
+    "gradients_of",
+    "non_negative",
+    "number",
+]
 
 Array = npt.NDArray[Any]
 
@@ -50,20 +58,10 @@ def change(
     formula: Formula,
     rates: Any = None,
 ) -> None:
-    """Change gradients in place: those that the loops can walk in one call, on all threads.
+    """Change gradients that share no memory: those that the loops can walk in one call.
 
-    Parameters
-    ----------
-    kind : int
-        Which change, as for `change_gradients`.
-    gradients : sequence of Gradient
-        They share no memory.
-    numbers : sequence of (float, float)
-        The numbers ``a`` and ``b`` for each of them.
-    formula : callable
-        The same change, of ``(p, g, a, b)``, for the others.
-    rates : cupy.ndarray of float64, optional
-        The numbers ``b`` on the GPU, where all gradients are: one for each, or one for all.
+    The formula is the same change, of ``(p, g, a, b)``, for the others; `numbers` has ``a`` and
+    ``b`` of each. The rates are the numbers ``b`` on the GPU: one for each, or one for all.
     """
     for i in change_gradients(kind, gradients, numbers, rates):
         found = gradients[i]
@@ -122,14 +120,44 @@ class ShowsArguments:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
-def number(hook: Any, **values: Any) -> None:
-    """Refuse arguments of a hook that are not numbers, or are NaN.
+class ChangesGradients(ShowsArguments):
+    """A hook that changes the gradient of each parameter by itself."""
 
-    Raises
-    ------
-    TypeError, ValueError
-        With the names of hook and argument.
-    """
+    def __call__(self, rule: Any, param: Any) -> None:
+        """Change the gradient of one parameter, in place.
+
+        Parameters
+        ----------
+        rule : UpdateRule or None
+            Unused.
+        param : Parameter
+            Nothing happens if its array or its gradient is missing.
+
+        Raises
+        ------
+        TypeError
+            If they do not hold real floating numbers.
+        """
+        self.call_for_all([param])
+
+    def call_for_all(self, params: Sequence[Any]) -> None:
+        """Change the gradients of many parameters in one call; updates do it so.
+
+        Parameters
+        ----------
+        params : sequence of Parameter
+            Nothing happens to those whose array or gradient is missing.
+
+        Raises
+        ------
+        TypeError
+            If one does not hold real floating numbers; then none has been changed.
+        """
+        raise NotImplementedError
+
+
+def number(hook: Any, **values: Any) -> None:
+    """Refuse arguments of a hook that are not numbers, or are NaN."""
     for name, value in values.items():
         where = f"{type(hook).__name__}({name}={value!r})"
         try:
@@ -141,13 +169,7 @@ def number(hook: Any, **values: Any) -> None:
 
 
 def non_negative(hook: Any, **values: Any) -> None:
-    """Refuse arguments of a hook that are not numbers, are NaN, or are below 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        With the names of hook and argument.
-    """
+    """Refuse arguments of a hook that are not numbers, are NaN, or are below 0."""
     number(hook, **values)
     for name, value in values.items():
         if value < 0:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from fastadam.kernels.ops import CLIP, Op
-from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
+from fastadam.optimizer_hooks._gradient import ChangesGradients, change, gradients_of, number
 from fastadam.update.overrides import folds
 
 __all__ = ["GradientHardClipping"]
 
 
 @folds
-class GradientHardClipping(ShowsArguments):
+class GradientHardClipping(ChangesGradients):
     r"""Hook that keeps every element of the gradients between two bounds.
 
     .. math:: g \leftarrow \min(\max(g, \text{lower\_bound}), \text{upper\_bound})
@@ -65,41 +65,13 @@ class GradientHardClipping(ShowsArguments):
         self.lower_bound = lower_bound
         self.upper_bound = upper_bound
 
-    def __call__(self, rule: Any, param: Any) -> None:
-        """Change the gradient of one parameter, in place.
-
-        Parameters
-        ----------
-        rule : UpdateRule or None
-            Unused.
-        param : Parameter
-            Nothing happens if its array or its gradient is missing.
-
-        Raises
-        ------
-        TypeError
-            If they do not hold real floating numbers.
-        """
-        self.call_for_all([param])
-
     def ops(self) -> list[Op]:
         """Return what an update does to every gradient on its way, in the place of a call."""
         # g = clip(g, lower_bound, upper_bound)
         return [Op(CLIP, float(self.lower_bound), float(self.upper_bound))]
 
     def call_for_all(self, params: Sequence[Any]) -> None:
-        """Change the gradients of many parameters in one call; updates do it so.
-
-        Parameters
-        ----------
-        params : sequence of Parameter
-            Nothing happens to those whose array or gradient is missing.
-
-        Raises
-        ------
-        TypeError
-            If one does not hold real floating numbers; then none has been changed.
-        """
+        """Change the gradients of many parameters in one call; updates do it so."""
         found = gradients_of(params)
         # g = clip(g, lower_bound, upper_bound)
         numbers = [(self.lower_bound, self.upper_bound)] * len(found)

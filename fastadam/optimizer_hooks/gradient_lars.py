@@ -10,12 +10,12 @@ import numpy as np
 from fastadam.kernels.changing import ADD
 from fastadam.kernels.gpu.sums import lars_rates
 from fastadam.kernels.sums import global_norm, gpu_sums, sum_of_squares
-from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, non_negative
+from fastadam.optimizer_hooks._gradient import ChangesGradients, change, gradients_of, non_negative
 
 __all__ = ["GradientLARS"]
 
 
-class GradientLARS(ShowsArguments):
+class GradientLARS(ChangesGradients):
     r"""Hook that scales each gradient by the size of its parameter (LARS).
 
     .. math::
@@ -79,36 +79,8 @@ class GradientLARS(ShowsArguments):
         self.weight_decay = weight_decay
         self.eps = eps
 
-    def __call__(self, rule: Any, param: Any) -> None:
-        """Change the gradient of one parameter, in place.
-
-        Parameters
-        ----------
-        rule : UpdateRule or None
-            Unused.
-        param : Parameter
-            Nothing happens if its array or its gradient is missing.
-
-        Raises
-        ------
-        TypeError
-            If they do not hold real floating numbers.
-        """
-        self.call_for_all([param])
-
     def call_for_all(self, params: Sequence[Any]) -> None:
-        """Change the gradients of many parameters in one call; updates do it so.
-
-        Parameters
-        ----------
-        params : sequence of Parameter
-            Nothing happens to those whose array or gradient is missing.
-
-        Raises
-        ------
-        TypeError
-            If one does not hold real floating numbers; then none has been changed.
-        """
+        """Change the gradients of many parameters in one call; updates do it so."""
         found = gradients_of(params)
         numbers = [(self.weight_decay, 1.0)] * len(found)
         sums = gpu_sums([gradient.p for gradient in found]), gpu_sums([g for _, g in found])

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from fastadam.kernels.ops import ADD_SIGN, Op
-from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
+from fastadam.optimizer_hooks._gradient import ChangesGradients, change, gradients_of, number
 from fastadam.update.overrides import folds
 
 __all__ = ["Lasso"]
 
 
 @folds
-class Lasso(ShowsArguments):
+class Lasso(ChangesGradients):
     r"""Hook that adds the derivative of an L1 penalty to the gradients.
 
     .. math:: g \leftarrow g + \text{rate} \cdot \operatorname{sign}(p)
@@ -62,41 +62,13 @@ class Lasso(ShowsArguments):
         number(self, rate=rate)
         self.rate = rate
 
-    def __call__(self, rule: Any, param: Any) -> None:
-        """Change the gradient of one parameter, in place.
-
-        Parameters
-        ----------
-        rule : UpdateRule or None
-            Unused.
-        param : Parameter
-            Nothing happens if its array or its gradient is missing.
-
-        Raises
-        ------
-        TypeError
-            If they do not hold real floating numbers.
-        """
-        self.call_for_all([param])
-
     def ops(self) -> list[Op]:
         """Return what an update does to every gradient on its way, in the place of a call."""
         # g += rate * sign(p)
         return [Op(ADD_SIGN, float(self.rate), 1.0)]
 
     def call_for_all(self, params: Sequence[Any]) -> None:
-        """Change the gradients of many parameters in one call; updates do it so.
-
-        Parameters
-        ----------
-        params : sequence of Parameter
-            Nothing happens to those whose array or gradient is missing.
-
-        Raises
-        ------
-        TypeError
-            If one does not hold real floating numbers; then none has been changed.
-        """
+        """Change the gradients of many parameters in one call; updates do it so."""
         found = gradients_of(params)
         # g += rate * sign(p)
         numbers = [(self.rate, 1.0)] * len(found)

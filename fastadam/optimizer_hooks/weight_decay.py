@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastadam.kernels.ops import ADD, Op
-from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, number
+from fastadam.optimizer_hooks._gradient import ChangesGradients, change, gradients_of, number
 from fastadam.update.overrides import folds
 
 __all__ = ["WeightDecay"]
 
 
 @folds
-class WeightDecay(ShowsArguments):
+class WeightDecay(ChangesGradients):
     r"""Hook that adds the derivative of an L2 penalty to the gradients.
 
     .. math:: g \leftarrow g + \text{rate} \cdot p
@@ -59,41 +59,13 @@ class WeightDecay(ShowsArguments):
         number(self, rate=rate)
         self.rate = rate
 
-    def __call__(self, rule: Any, param: Any) -> None:
-        """Change the gradient of one parameter, in place.
-
-        Parameters
-        ----------
-        rule : UpdateRule or None
-            Unused.
-        param : Parameter
-            Nothing happens if its array or its gradient is missing.
-
-        Raises
-        ------
-        TypeError
-            If they do not hold real floating numbers.
-        """
-        self.call_for_all([param])
-
     def ops(self) -> list[Op]:
         """Return what an update does to every gradient on its way, in the place of a call."""
         # g += rate * p
         return [Op(ADD, float(self.rate), 1.0)]
 
     def call_for_all(self, params: Sequence[Any]) -> None:
-        """Change the gradients of many parameters in one call; updates do it so.
-
-        Parameters
-        ----------
-        params : sequence of Parameter
-            Nothing happens to those whose array or gradient is missing.
-
-        Raises
-        ------
-        TypeError
-            If one does not hold real floating numbers; then none has been changed.
-        """
+        """Change the gradients of many parameters in one call; updates do it so."""
         found = gradients_of(params)
         # g += rate * p
         change(ADD, found, [(self.rate, 1.0)] * len(found), lambda p, g, a, _: g + a * p)
