@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["AMSBound", "AMSGrad", "AdaBound", "Adam", "AdamW"]
 
-# What Chainer's own subclasses of its Adam are derived from here, after ours.
-_BASES = {"AdaBound": ("Adam",), "AdamW": ("Adam",), "AMSBound": ("Adam",), "AMSGrad": ("Adam",)}
-
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
@@ -39,21 +36,15 @@ def _make(name: str) -> type[Any]:
     """Return an optimizer's class, whose every method is ours, as ours come first."""
     theirs = getattr(_chainers_optimizers(), name)
     ours: Any = getattr(optimizers, name)
-    # AdamW is an Adam here, as in both libraries
-    bases = (ours, *(globals().get(base) or __getattr__(base) for base in _BASES.get(name, ())))
+    # AdamW is an Adam here, as in both libraries, and so are the others
+    bases = (ours,) if name == "Adam" else (ours, globals().get("Adam") or __getattr__("Adam"))
     doc = f":class:`fastadam.{name}` as a subclass of ``chainer.optimizers.{name}``, too."
     own = {"__module__": __name__, "__qualname__": name, "__doc__": doc}
     return type(name, (*bases, theirs), own)
 
 
 def _chainers_optimizers() -> Any:
-    """Import Chainer.
-
-    Raises
-    ------
-    ImportError
-        If it cannot be imported; it says what to install.
-    """
+    """Import Chainer, or say what to install."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it imports modules that are out of date

@@ -176,7 +176,10 @@ class GradientNoise(ShowsArguments):
             state = _through(serializer)
             # another generator tells whether it is a state
             np.random.RandomState(np.random.MT19937()).set_state(state)
-            prepared.call(partial(np.random.set_state, state), _remember_generator)
+            prepared.call(
+                partial(np.random.set_state, state),
+                lambda: partial(np.random.set_state, np.random.get_state()),
+            )
         return prepared
 
     def _draws_from_numpy(self) -> bool:
@@ -237,8 +240,3 @@ def _through(serializer: Any) -> Any:
         serializer("has_gauss", int(has_gauss)),
         serializer("gauss", float(gauss)),
     )
-
-
-def _remember_generator() -> Callable[[], None]:
-    """Return what gives NumPy's global generator its state of now."""
-    return partial(np.random.set_state, np.random.get_state())

@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any
 
 from fastadam.algorithms.adam import ADAM, BY_NAME, INITIAL_ALPHA
+from fastadam.algorithms.algorithm import Hyper
 from fastadam.algorithms.coefficients import alpha_t, bounds, step_coefficients
 from fastadam.kernels._source import ArraySource
 from fastadam.kernels.arrays import check_parameter
@@ -23,12 +24,7 @@ from fastadam.optimizers.suggestions import explain_foreign_arguments
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer, optional_number
 from fastadam.update.hyperparameter import Hyperparameter, guard, stored_values
-from fastadam.update.overrides import (
-    class_overrides,
-    is_chainers,
-    is_ours,
-    overrides_any,
-)
+from fastadam.update.overrides import class_overrides, is_chainers, is_ours, overrides_any
 from fastadam.update.rule_steps import RuleSteps
 
 __all__ = ["DEFAULTS", "AdamRule"]
@@ -114,22 +110,10 @@ eps_mode, decay_mode : optional
         decay_mode: str | None = None,
     ) -> None:
         super().__init__(parent_hyperparam or DEFAULTS)
-        given = {
-            "alpha": alpha,
-            "beta1": beta1,
-            "beta2": beta2,
-            "eps": eps,
-            "eta": eta,
-            "weight_decay_rate": weight_decay_rate,
-            "amsgrad": amsgrad,
-            "adabound": adabound,
-            "final_lr": final_lr,
-            "gamma": gamma,
-            "eps_mode": eps_mode,
-            "decay_mode": decay_mode,
-        }
         kind = type(self)
-        own = {name: value for name, value in given.items() if value is not None}
+        numbers = (alpha, beta1, beta2, eps, eta, weight_decay_rate, amsgrad, adabound, final_lr)
+        given = zip(_NAMES, (*numbers, gamma, eps_mode, decay_mode), strict=True)
+        own = {name: value for name, value in given if value is not None}
         if own:
             check_all(kind.__name__, own, self.hyperparam.get_dict())
         for name, value in own.items():
@@ -317,12 +301,11 @@ eps_mode, decay_mode : optional
         if array.dtype.kind not in "biu" or not is_chainers(param):
             check_parameter(path, array)
 
-    def _alpha(self) -> float:
-        """Return alpha as a float."""
-        alpha = self.hyperparam.alpha
-        if type(alpha) is float and math.isfinite(alpha):
-            return alpha
-        return float(BY_NAME["alpha"].check(alpha, self._door()))
+    def _number(self, hyper: Hyper, value: Any) -> float:
+        """Return a hyperparameter as a float."""
+        if type(value) is float and math.isfinite(value):
+            return value
+        return float(hyper.check(value, self._door()))
 
     def _door(self) -> str:
         """Say where numbers are looked at, for messages."""
@@ -335,13 +318,10 @@ eps_mode, decay_mode : optional
         if adabound is not True and adabound is not False:
             adabound = BY_NAME["adabound"].check(adabound, self._door())
         if not adabound:
-            return self._alpha()
+            return self._number(BY_NAME["alpha"], hp.alpha)
         if not self.__dict__.get("initial_alpha"):
             self.initial_alpha = hp.alpha
-        start = self.initial_alpha
-        if type(start) is float and math.isfinite(start):
-            return start
-        return float(INITIAL_ALPHA.check(start, self._door()))
+        return self._number(INITIAL_ALPHA, self.initial_alpha)
 
 
 _OF_ADAM = _SCALARS(AdamRule)

@@ -22,17 +22,9 @@ _warned = False
 
 
 def warn_of_decay(kind: str, alpha: float, rate: float) -> None:
-    """Warn of a weight decay that is not below alpha, unless that has been done.
-
-    Parameters
-    ----------
-    kind : str
-        The class of the optimizer.
-    alpha, rate : float
-        The learning rate; what every step takes away from the parameters. A warm-up may begin at
-        an alpha of 0, which says nothing.
-    """
+    """Warn of a weight decay that is not below alpha, unless that has been done."""
     global _warned
+    # a warm-up may begin at an alpha of 0, which says nothing
     if _warned or not 0 < alpha <= rate:
         return
     _warned = True

@@ -33,24 +33,16 @@ class Gate:
     def __call__(self, bag: Hyperparameter, name: str, value: Any) -> None:
         """Refuse names that the family does not have, and values that a name cannot have."""
         hyper = BY_NAME.get(name)
-        alone = hyper is not None and name != "weight_decay_rate"
-        # without a call for what nearly all of them are
-        known = alone and hyper is not None and not hyper.modes and type(value) is float
-        if known and hyper is not None and hyper.low <= value <= hyper.high:
+        others: dict[str, Any] = {}
+        if hyper is None or name == "weight_decay_rate":
+            others = bag.get_dict()
+        elif type(value) is float and not hyper.modes and hyper.low <= value <= hyper.high:
+            # without a call for what nearly all of them are
             return
-        others = {} if alone else bag.get_dict()
         self.check(name, value, f"{self.owner}.hyperparam.{name}", others)
 
     def check(self, name: str, value: Any, door: str, others: Mapping[str, Any]) -> None:
-        """Refuse what cannot be set beside other hyperparameters.
-
-        Raises
-        ------
-        AttributeError
-            If there is no such hyperparameter.
-        TypeError, ValueError
-            If it cannot be this.
-        """
+        """Refuse what cannot be set beside other hyperparameters."""
         hyper = BY_NAME.get(name)
         if hyper is not None:
             found = hyper.check(value, door)
@@ -63,14 +55,7 @@ class Gate:
 def check_all(owner: str, given: Mapping[str, Any], others: Mapping[str, Any]) -> None:
     """Refuse arguments of a constructor, each by itself and all together.
 
-    Parameters
-    ----------
-    owner : str
-        The class, for messages.
-    given : mapping of str to object
-        The arguments.
-    others : mapping of str to object
-        The hyperparameters that are in effect where none is given.
+    The others are the hyperparameters that are in effect where none is given.
     """
     for name, value in given.items():
         hyper = BY_NAME.get(name)

@@ -167,11 +167,9 @@ def explain_foreign_arguments(init: Callable[_P, _R]) -> Callable[_P, _R]:
 
 def no_attribute(kind: type[Any], name: str) -> str:
     """Say what to do in the place of reading an attribute that is not there."""
-    owner = kind.__name__
-    answer = METHODS.get(name) or _answer(kind, name, BY_NAME)
-    if answer is not None:
-        return f"{owner} has no {name!r}: {answer}"
-    return f"{owner} has no attribute {name!r}{meant(name, (*BY_NAME, *_SETTINGS))}"
+    if name in METHODS:
+        return f"{kind.__name__} has no {name!r}: {METHODS[name]}"
+    return refused_attribute(kind, name) or f"{kind.__name__} has no attribute {name!r}"
 
 
 def refused_attribute(kind: type[Any], name: str) -> str | None:
@@ -211,14 +209,7 @@ def no_optimizer(module: str, name: str, known: Collection[str]) -> str:
 def _answer(kind: type[Any] | None, name: str, takes: Collection[str]) -> str | None:
     """Return the advice for a name of other libraries, or of others of the family.
 
-    Parameters
-    ----------
-    kind : type or None
-        The class that has no such name.
-    name : str
-        The name.
-    takes : collection of str
-        What may be given, or set, in its place.
+    The class, if it is known, has no such name; `takes` is what it has.
     """
     if name not in ARGUMENTS or name in takes:
         return None

@@ -84,13 +84,7 @@ class AdamW(Adam):
         self._look_at_decay()
 
     def prepare_load(self, serializer: Any) -> PreparedLoad:
-        """Read as every optimizer does; what is loaded was looked at when it was new.
-
-        Parameters
-        ----------
-        serializer : Deserializer
-            Where to read.
-        """
+        """Read as every optimizer does; what is loaded was looked at when it was new."""
         prepared = super().prepare_load(serializer)
         prepared.attribute(self, "_decay_mode_chosen", True)
         return prepared
@@ -160,7 +154,38 @@ class AMSGrad(Adam):
         )
 
 
-class AdaBound(Adam):
+class _Bounded(Adam):
+    """What is made with AdaBound's arguments, of which `eps` and `eta` are the last."""
+
+    @explain_foreign_arguments
+    def __init__(
+        self,
+        alpha: float = DEFAULTS.alpha,
+        beta1: float = DEFAULTS.beta1,
+        beta2: float = DEFAULTS.beta2,
+        final_lr: float = DEFAULTS.final_lr,
+        gamma: float = DEFAULTS.gamma,
+        eps: float = DEFAULTS.eps,
+        eta: float = DEFAULTS.eta,
+        *,
+        eps_mode: str = EPS_MODES[0],
+        missing_gradients: str = MISSING_GRADIENTS[0],
+    ) -> None:
+        super().__init__(
+            alpha=alpha,
+            beta1=beta1,
+            beta2=beta2,
+            eps=eps,
+            eta=eta,
+            final_lr=final_lr,
+            gamma=gamma,
+            eps_mode=eps_mode,
+            missing_gradients=missing_gradients,
+            **self._fixed,
+        )
+
+
+class AdaBound(_Bounded):
     """Adam whose step size is clipped to bounds that close in on that of SGD.
 
     The step ``alpha_t / (sqrt(v) + eps)`` is clipped to ``[lower, upper]``, with
@@ -196,35 +221,8 @@ class AdaBound(Adam):
 
     _fixed: ClassVar[dict[str, Any]] = {"adabound": True}
 
-    @explain_foreign_arguments
-    def __init__(
-        self,
-        alpha: float = DEFAULTS.alpha,
-        beta1: float = DEFAULTS.beta1,
-        beta2: float = DEFAULTS.beta2,
-        final_lr: float = DEFAULTS.final_lr,
-        gamma: float = DEFAULTS.gamma,
-        eps: float = DEFAULTS.eps,
-        eta: float = DEFAULTS.eta,
-        *,
-        eps_mode: str = EPS_MODES[0],
-        missing_gradients: str = MISSING_GRADIENTS[0],
-    ) -> None:
-        super().__init__(
-            alpha=alpha,
-            beta1=beta1,
-            beta2=beta2,
-            eps=eps,
-            eta=eta,
-            adabound=True,
-            final_lr=final_lr,
-            gamma=gamma,
-            eps_mode=eps_mode,
-            missing_gradients=missing_gradients,
-        )
 
-
-class AMSBound(Adam):
+class AMSBound(_Bounded):
     """AdaBound on the running maximum of the second moment.
 
     The step of :class:`fastadam.AdaBound`, with the running maximum of :class:`fastadam.AMSGrad`
@@ -248,31 +246,3 @@ class AMSBound(Adam):
     """
 
     _fixed: ClassVar[dict[str, Any]] = {"amsgrad": True, "adabound": True}
-
-    @explain_foreign_arguments
-    def __init__(
-        self,
-        alpha: float = DEFAULTS.alpha,
-        beta1: float = DEFAULTS.beta1,
-        beta2: float = DEFAULTS.beta2,
-        final_lr: float = DEFAULTS.final_lr,
-        gamma: float = DEFAULTS.gamma,
-        eps: float = DEFAULTS.eps,
-        eta: float = DEFAULTS.eta,
-        *,
-        eps_mode: str = EPS_MODES[0],
-        missing_gradients: str = MISSING_GRADIENTS[0],
-    ) -> None:
-        super().__init__(
-            alpha=alpha,
-            beta1=beta1,
-            beta2=beta2,
-            eps=eps,
-            eta=eta,
-            amsgrad=True,
-            adabound=True,
-            final_lr=final_lr,
-            gamma=gamma,
-            eps_mode=eps_mode,
-            missing_gradients=missing_gradients,
-        )
