@@ -15,27 +15,16 @@ __all__ = ["CpuDevice", "GpuDevice", "check_device", "device_holding"]
 
 
 class Device:
-    """Base class of the two kinds of device.
-
-    Attributes
-    ----------
-    name : str
-        Chainer's name for it.
-    number : int
-        As `device_of` tells it of arrays.
-    xp : module
-        The array module.
-    supported_array_types : tuple of type
-        The types of arrays that may be on it.
-    """
+    """Base class of the two kinds of device; their numbers are as `device_of` tells them."""
 
     name: str
     number: int
 
     @property
     def xp(self) -> ModuleType:
-        """The array module."""
-        raise NotImplementedError
+        """The array module: numpy, or cupy on a GPU."""
+        module: ModuleType = np if self.number == CPU else require_cupy()
+        return module
 
     @property
     def supported_array_types(self) -> tuple[type[Any], ...]:
@@ -83,7 +72,8 @@ class Device:
         """
         if array is None:
             return None
-        return move(array if hasattr(array, "dtype") else np.asarray(array), self.number)
+        moved = move(array if hasattr(array, "dtype") else np.asarray(array), self.number)
+        return np.asarray(moved) if self.number == CPU else moved
 
     def use(self) -> None:
         """Make this device the current one of this thread."""
@@ -122,11 +112,6 @@ class CpuDevice(Device):
     name = "@numpy"
     number = CPU
 
-    @property
-    def xp(self) -> ModuleType:
-        """The array module: numpy."""
-        return np
-
     @staticmethod
     def from_array(array: Any) -> CpuDevice | None:
         """Return the CPU if an array is on it, None if not.
@@ -137,16 +122,6 @@ class CpuDevice(Device):
             The array.
         """
         return CpuDevice() if CpuDevice().is_array_supported(array) else None
-
-    def send_array(self, array: Any) -> Any:
-        """Return the same values as a NumPy array; None for None.
-
-        Parameters
-        ----------
-        array : array_like or None
-            The values.
-        """
-        return None if array is None else np.asarray(move(array, CPU))
 
     def __repr__(self) -> str:
         return "<CpuDevice (numpy)>"
@@ -180,12 +155,6 @@ class GpuDevice(Device):
             raise RuntimeError(f"there is no GPU {number}; CuPy finds {there}, counted from 0")
         self.number = number
         self.name = f"@cupy:{number}"
-
-    @property
-    def xp(self) -> ModuleType:
-        """The array module: cupy."""
-        module: ModuleType = require_cupy()
-        return module
 
     @property
     def device(self) -> Any:
@@ -234,18 +203,8 @@ _GPU = re.compile(r"(?:@cupy|cuda|native:cuda|cuda:native)(?::(\d+))?")
 def check_device(device: Any) -> Device:
     """Return the device that a specification means, or say why it cannot be had.
 
-    Parameters
-    ----------
-    device : CpuDevice, GpuDevice, str, int or object with a name or an id
-        ``'@numpy'`` or a negative number for the CPU; ``'@cupy:0'``, ``'cuda:0'``, ``'cuda'`` or a
-        number for a GPU; a device of Chainer's, or CuPy's ``cuda.Device``.
-
-    Raises
-    ------
-    RuntimeError
-        If it means a GPU, and CuPy is not installed or does not find it.
-    ValueError
-        If it means nothing known.
+    The CPU is ``'@numpy'`` or a negative number, a GPU ``'@cupy:0'``, ``'cuda:0'``, ``'cuda'`` or a
+    number; a device of Chainer's, or CuPy's ``cuda.Device``, is taken as well.
     """
     name = getattr(device, "name", device)
     if not isinstance(name, (str, int)):

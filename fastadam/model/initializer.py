@@ -55,29 +55,10 @@ class Constant:
 
 
 def as_initializer(initializer: Any, label: str) -> Initializer:
-    """Return a callable that fills an array, made from what the user gave.
-
-    Parameters
-    ----------
-    initializer : scalar, numpy.ndarray, callable or None
-        What to fill with; None is NaN.
-    label : str
-        The parameter as messages call it.
-
-    Returns
-    -------
-    callable
-        Takes an array and fills it in place.
-
-    Raises
-    ------
-    TypeError
-        If `initializer` is none of the above.
-    """
+    """Return a callable that fills an array, made from what the user gave; None is NaN."""
     if initializer is None:
         return Constant(float("nan"))
-    is_number = np.isscalar(initializer) and not isinstance(initializer, str | bytes)
-    if is_number:
+    if np.isscalar(initializer) and not isinstance(initializer, str | bytes):
         return Constant(initializer)
     if is_array(initializer):
         return Constant(on_cpu(initializer))
@@ -91,37 +72,13 @@ def as_initializer(initializer: Any, label: str) -> Initializer:
 
 
 def initial_dtype(initializer: Initializer | None) -> np.dtype[Any]:
-    """Return the dtype of an array made for an initializer.
-
-    Parameters
-    ----------
-    initializer : callable or None
-        Its ``dtype`` attribute decides.
-
-    Returns
-    -------
-    numpy.dtype
-        That dtype, or float32 if there is none or it is None.
-    """
+    """Return the dtype of an array made for an initializer: its own, or float32."""
     dtype = getattr(initializer, "dtype", None)
     return np.dtype(np.float32 if dtype is None else dtype)
 
 
 def new_array(initializer: Initializer, shape: Shape) -> Array:
-    """Make an array and let an initializer fill it.
-
-    Parameters
-    ----------
-    initializer : callable
-        Fills the array in place.
-    shape : int or tuple of int
-        Shape of the array.
-
-    Returns
-    -------
-    numpy.ndarray
-        The filled array, of the initializer's dtype.
-    """
+    """Make an array and let an initializer fill it."""
     array: Array = np.empty(shape, initial_dtype(initializer))
     initializer(array)
     return array

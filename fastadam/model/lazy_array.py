@@ -17,27 +17,12 @@ __all__ = ["LazyArray"]
 
 
 class LazyArray:
-    """A named array, made at once or by `initialize`.
-
-    Parameters
-    ----------
-    initializer : array, scalar, callable or None, optional
-        An array is adopted if no `shape` is given; anything else fills a new array.
-    shape : int or tuple of int, optional
-        With a shape the array is made at once.
-    name : str, optional
-        Name used in messages.
-    """
+    """A named array, made at once or by `initialize`."""
 
     __slots__ = ("__dict__", "__weakref__", "_array", "_device", "_twins", "initializer", "name")
 
-    _copied_slots: ClassVar[tuple[str, ...]] = (
-        "_array",
-        "_device",
-        "_twins",
-        "initializer",
-        "name",
-    )
+    # all but what every object may have
+    _copied_slots: ClassVar[tuple[str, ...]] = __slots__[2:]
 
     _array: Array | None
     # Where the array is to be made; None is the CPU.
@@ -211,22 +196,7 @@ class LazyArray:
         copy_into(target, source)
 
     def to_device(self, device: Any) -> None:
-        """Move the array and the gradient to a device.
-
-        An uninitialised one is made there later.
-
-        Parameters
-        ----------
-        device : CpuDevice, GpuDevice, str or int
-            ``'@numpy'`` or a negative number for the CPU, ``'@cupy:0'`` or a number for a GPU.
-
-        Raises
-        ------
-        RuntimeError
-            If it is a GPU, and CuPy is not installed or does not find it.
-        ValueError
-            If there is no such device.
-        """
+        """Move the array to a device; an uninitialised one is made there later."""
         there = check_device(device)
         self._device = there
         if self._array is not None and device_holding(self._array) != there:
@@ -273,13 +243,7 @@ class LazyArray:
         self.initialize_with(device.send(new_array(self.initializer, shape)))
 
     def initialize_with(self, array: Array) -> None:
-        """Adopt an array as `initialize` would, without calling the initializer.
-
-        Parameters
-        ----------
-        array : array
-            The new array. It is not copied.
-        """
+        """Adopt an array as `initialize` would, without calling the initializer."""
         self._adopt(array)
 
     @property

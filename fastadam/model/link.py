@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -356,10 +356,6 @@ class Link(Registry):
             else:
                 prepared.serialize(child, read_ahead(serializer[name]))
         return prepared
-
-    def _named_children(self) -> Sequence[tuple[str, Link]]:
-        """Return the children with their names in paths; a plain link has none."""
-        return []
 
     def _share(self) -> Self:
         """Copy the link with new parameters that share the arrays."""

@@ -16,19 +16,9 @@ __all__ = ["prepare_param", "prepare_persistent"]
 
 
 def prepare_param(prepared: PreparedLoad, serializer: Any, name: str, param: Any) -> None:
-    """Read a parameter's array.
+    """Read the array of a parameter, of this library or another.
 
-    Parameters
-    ----------
-    prepared : PreparedLoad
-        What is to write it.
-    serializer : AbstractSerializer
-        A deserializer.
-    name : str
-        The parameter's key.
-    param : Parameter
-        The parameter, of this library or another; one of ours that is uninitialised takes the
-        stored shape.
+    One of ours that is uninitialised takes the stored shape.
     """
     array = param.array
     stored = stored_entry(serializer, name, array)
@@ -46,19 +36,7 @@ def prepare_param(prepared: PreparedLoad, serializer: Any, name: str, param: Any
 
 
 def prepare_persistent(prepared: PreparedLoad, serializer: Any, name: str, owner: object) -> None:
-    """Read a persistent value of a link.
-
-    Parameters
-    ----------
-    prepared : PreparedLoad
-        What is to set the attribute, or to fill the array it holds.
-    serializer : AbstractSerializer
-        A deserializer.
-    name : str
-        The value's key and attribute name.
-    owner : object
-        The link.
-    """
+    """Read a persistent value of a link, to set the attribute or to fill the array it holds."""
     value = getattr(owner, name)
     if is_array(value):
         stored = stored_entry(serializer, name, value)

@@ -19,18 +19,7 @@ __all__ = ["Registry", "registered"]
 
 
 class Registry:
-    """Parameters and persistent values registered by attribute name: the base of every link.
-
-    Parameters
-    ----------
-    **params : int, tuple of int, None, or pair of one of these and a dtype
-        Parameters to make: name and shape, or ``(shape, dtype)``. None leaves one uninitialised.
-
-    Attributes
-    ----------
-    name : str or None
-        The link's name in its parent; the parent sets it.
-    """
+    """Parameters and persistent values registered by attribute name: the base of every link."""
 
     name: str | None
     _within_init_scope = False
@@ -257,8 +246,8 @@ class Registry:
         self._check_init()
         return [(name, self.__dict__[name]) for name in sorted(self._params)]
 
-    def _named_children(self) -> Sequence[tuple[str, Registry]]:
-        """Return the children with their names in paths; there are none to begin with."""
+    def _named_children(self) -> Sequence[tuple[str, Any]]:
+        """Return the children with their names in paths; a plain link has none."""
         return []
 
     def _rules(self) -> Iterator[Any]:
