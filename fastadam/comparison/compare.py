@@ -144,13 +144,12 @@ def _differences(a: Any, b: Any) -> Iterator[Difference]:
             yield from _array_differences(key, x.arrays.get(key), y.arrays.get(key))
 
 
-def _in_order(x: Snapshot, y: Snapshot) -> Iterator[tuple[str, str]]:
-    """Yield the keys of both sides' arrays by path; state before master before parameter."""
-    last = ("fp32_param", PARAM)
+def _in_order(x: Snapshot, y: Snapshot) -> list[tuple[str, str]]:
+    """Return the keys of both sides' arrays by path; state before master before parameter."""
+    rank = {"fp32_param": 1, PARAM: 2}
     keys = dict.fromkeys((*x.arrays, *y.arrays))
     paths = {path: i for i, path in enumerate(dict.fromkeys((*x.paths, *y.paths)))}
-    rank = {name: i for i, name in enumerate(last, start=1)}
-    yield from sorted(keys, key=lambda key: (paths[key[0]], rank.get(key[1], 0)))
+    return sorted(keys, key=lambda key: (paths[key[0]], rank.get(key[1], 0)))
 
 
 def _array_differences(
@@ -159,7 +158,8 @@ def _array_differences(
     """Yield how two arrays differ: by presence, by shape and dtype, or by elements."""
     path, what = key
     if a is None or b is None:
-        yield Difference(path, what, *(_spelled(array) for array in (a, b)))
+        x, y = (Absent.ABSENT if side is None else f"{side.dtype} {side.shape}" for side in (a, b))
+        yield Difference(path, what, x, y)
         return
     if a.shape != b.shape:
         yield Difference(path, f"{what}.shape", a.shape, b.shape)
@@ -181,8 +181,3 @@ def _array_differences(
             found.absolute,
             found.first,
         )
-
-
-def _spelled(array: Array | None) -> Any:
-    """Spell an array that the other side lacks, or say that this side does."""
-    return Absent.ABSENT if array is None else f"{array.dtype} {array.shape}"

@@ -53,22 +53,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def undisturbed(obj: Any, kind: Kind, call: Callable[[], R]) -> R:
-    """Call a function while nothing else is done with an object.
+    """Call a function while nothing else is done with an object, known by its identity.
 
-    Parameters
-    ----------
-    obj : object
-        Any object, known by its identity.
-    kind : tuple
-        UPDATE, LOOK or LOAD.
-    call : callable
-        What to call.
-
-    Raises
-    ------
-    RuntimeError
-        If something else is half-way: in another thread, or in this one where a hook, a rule or
-        a signal handler has interrupted it.
+    The kind is UPDATE, LOOK or LOAD. It is a RuntimeError if something else is half-way: in another
+    thread, or in this one where a hook, a rule or a signal handler has interrupted it.
     """
     key, mine = id(obj), [threading.get_ident(), kind[1], obj]
     outer: list[Any] | None = None
@@ -100,15 +88,8 @@ def undisturbed(obj: Any, kind: Kind, call: Callable[[], R]) -> R:
 def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
     """Let an update run alone for each object; in a loss function the same thread may nest one.
 
-    Parameters
-    ----------
-    method : function
-        A method; all that are decorated exclude each other, and looks and loads.
-
-    Returns
-    -------
-    function
-        The method, which raises RuntimeError at once where it would have to wait.
+    All methods that are decorated exclude each other, and looks and loads: it is a RuntimeError at
+    once where one would have to wait.
     """
 
     @functools.wraps(method)
@@ -133,15 +114,7 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
 
 
 def while_whole(kind: Kind, name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """Return a decorator for a function whose second argument may be an optimizer.
-
-    Parameters
-    ----------
-    kind : tuple
-        LOOK or LOAD.
-    name : str
-        The name of that argument.
-    """
+    """Return a decorator for a function whose second argument may be an optimizer."""
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
@@ -157,28 +130,14 @@ def while_whole(kind: Kind, name: str) -> Callable[[Callable[P, R]], Callable[P,
 
 
 def enter(obj: Any, place: int) -> None:
-    """Say where the update is that is running.
-
-    Parameters
-    ----------
-    obj : object
-        What it is an update of.
-    place : int
-        PRE, MIDDLE or POST.
-    """
+    """Say where the update of an object is that is running: in PRE, MIDDLE or POST."""
     found = _RUNNING.get(id(obj))
     if found is not None and found[0] == threading.get_ident():
         found[1] = place
 
 
 def walkable(obj: Any) -> bool:
-    """Tell whether a look may walk the target again: not while an update counts on its last walk.
-
-    Parameters
-    ----------
-    obj : object
-        What may be in an update.
-    """
+    """Tell whether a look may walk the target again, on whose last walk no update counts now."""
     found = _RUNNING.get(id(obj))
     return found is None or (found[0] == threading.get_ident() and found[1] not in (PRE, MIDDLE))
 

@@ -146,19 +146,7 @@ class Hyperparameter:
 def prepare_values(
     prepared: PreparedLoad, bag: Hyperparameter, values: dict[str, Any], only: Iterable[str]
 ) -> None:
-    """Let a load set values of a bag.
-
-    Parameters
-    ----------
-    prepared : PreparedLoad
-        What is to set them.
-    bag : Hyperparameter
-        The bag.
-    values : dict
-        The values by name.
-    only : iterable of str
-        Names that the bag is not to hold itself, unless there is a value for them.
-    """
+    """Let a load set values of a bag, which holds no others of the names in `only` itself then."""
     for name, value in values.items():
         prepared.attribute(bag, name, value)
     for name in only:
@@ -214,13 +202,7 @@ def plain(value: Any) -> Any:
 
 
 def stored_values(hyperparam: Any) -> dict[str, Any] | None:
-    """Return what `get_dict` returns; None if a bag is of a class that may have ways of its own.
-
-    Parameters
-    ----------
-    hyperparam : Hyperparameter
-        The bag.
-    """
+    """Return what `get_dict` returns; None if a bag is of a class that may have ways of its own."""
     entries: dict[str, Any] = {}
     bag = hyperparam
     while bag is not None:
@@ -264,12 +246,7 @@ class HyperparameterProxy:
 def guard(bag: Hyperparameter, gate: Callable[[Hyperparameter, str, Any], None]) -> None:
     """Let a function look at everything that is set in a bag from now on.
 
-    Parameters
-    ----------
-    bag : Hyperparameter
-        The bag.
-    gate : callable
-        Called with the bag, a name and a value, before anything is set; it raises for what must not
-        be. Copies of the bag have it, too, so that it should be picklable.
+    It is called with the bag, a name and a value, before anything is set, and raises for what must
+    not be. Copies of the bag have it, too, so that it should be picklable.
     """
     object.__setattr__(bag, "_gate", gate)

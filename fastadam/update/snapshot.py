@@ -109,13 +109,7 @@ def snapshot(obj: Any) -> Snapshot:
 
 
 def looked(a: Any, b: Any, look: Callable[[], R]) -> R:
-    """Look at one or two things while nobody updates those of them that are optimizers.
-
-    Raises
-    ------
-    RuntimeError
-        If an update is half-way.
-    """
+    """Look at one or two things while nobody updates those of them that are optimizers."""
     for obj in (a, b):
         if is_optimizer(obj):
             look = partial(undisturbed, obj, LOOK, look)
@@ -152,11 +146,6 @@ def describe(obj: Any) -> Snapshot:
 def is_optimizer(obj: Any) -> bool:
     """Tell an optimizer, this library's or Chainer's, from a target."""
     return hasattr(type(obj), "target") and callable(getattr(obj, "setup", None))
-
-
-def own_entries(hyperparam: Any) -> dict[str, Any]:
-    """Return what a bag of hyperparameters holds itself, without its parent's."""
-    return {name: value for name, value in vars(hyperparam).items() if name != "_parent"}
 
 
 def _targets_of(obj: Any) -> Target | None:
@@ -232,7 +221,8 @@ def _overrides(rule: Any, common: Any) -> Iterator[tuple[str, Any]]:
     own: dict[str, Any] = {}
     follows = bag
     while follows is not None and follows is not common:
-        own = {**own_entries(follows), **own}
+        # Chainer's bags hold their parent among their entries
+        own = {**{k: v for k, v in vars(follows).items() if k != "_parent"}, **own}
         follows = follows.parent
     yield "rule.follows the optimizer", follows is not None
     for name, value in own.items():

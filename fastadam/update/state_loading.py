@@ -16,15 +16,7 @@ __all__ = ["StateLike", "prepare_state"]
 
 
 class StateLike(NamedTuple):
-    """What an array of a state would be, without its memory.
-
-    Attributes
-    ----------
-    array : array
-        Has its shape and layout.
-    dtype : dtype
-        Its dtype.
-    """
+    """What an array of a state would be, without its memory: shape and layout of one, and dtype."""
 
     array: Any
     dtype: Any
@@ -35,20 +27,8 @@ def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any
 
     From a file that says itself that it is complete, the rule gets exactly the state that it was
     saved with. From others it gets what its flags of now ask for. What is missing is an error
-    unless nothing had been updated when it was saved, or the file says that there was none.
-
-    Parameters
-    ----------
-    prepared : PreparedLoad
-        What is to make it the rule's own.
-    serializer : Deserializer
-        Where to read.
-    rule : UpdateRule
-        The rule.
-    param : Parameter or None
-        Its parameter, for shapes and dtypes.
-    t : int
-        The count of updates that comes with it.
+    unless nothing had been updated when it was saved (`t` is 0), or the file says that there was
+    none.
     """
     complete = bool(getattr(serializer, "complete", False))
     has: Any = getattr(serializer, "has", None)

@@ -8,19 +8,7 @@ __all__ = ["table"]
 
 
 def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
-    """Lay out rows of text in columns.
-
-    Parameters
-    ----------
-    rows : sequence of sequences of str
-        The cells; all rows have as many.
-    align : str
-        One letter a column: 'l' puts its cells to the left, 'r' to the right.
-
-    Returns
-    -------
-    list of str
-        One line a row.
+    """Lay out rows of text in columns, each with its cells to the left, 'l', or to the right, 'r'.
 
     Examples
     --------
