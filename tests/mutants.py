@@ -465,8 +465,8 @@ MUTANTS = [
     Mutant(
         "growth not saved",
         SCALE_FILES,
-        '_prepare(optimizer, prepared, scale, flags["dynamic"], multiplier,',
-        '_prepare(optimizer, prepared, scale, flags["dynamic"], None,',
+        "_prepare(optimizer, prepared, scale, bool(dynamic), multiplier,",
+        "_prepare(optimizer, prepared, scale, bool(dynamic), None,",
     ),
     Mutant(
         "kind not saved", SCALE_FILES, '"_loss_scaling_is_dynamic", dynamic)', '"_unused", dynamic)'
@@ -987,10 +987,10 @@ MUTANTS = [
     ),
     # the hooks
     Mutant("rate unchecked", HOOKS + "weight_decay.py", "        number(self, rate=rate)\n", ""),
-    Mutant("decay after the step", HOOKS + "weight_decay.py", 'timing = "pre"', 'timing = "post"'),
+    Mutant("decay after the step", HOOKS + "_gradient.py", 'timing = "pre"', 'timing = "post"'),
     Mutant(
         "decay for the optimizer",
-        HOOKS + "weight_decay.py",
+        HOOKS + "_gradient.py",
         "call_for_each_param = True",
         "call_for_each_param = False",
     ),

@@ -29,7 +29,7 @@ def checked_grad(grad: npt.ArrayLike, array: Array, label: str) -> Array:
     The parameter is called `label` in messages.
     """
     try:
-        lent = _as_array(grad, array, label)
+        lent: Array = _as_array(grad, array, label)
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"the gradient of {label} cannot be made an array of numbers: {error}"
@@ -49,15 +49,13 @@ def checked_grad(grad: npt.ArrayLike, array: Array, label: str) -> Array:
     return lent
 
 
-def _as_array(grad: Any, array: Array, label: str) -> Array:
+def _as_array(grad: Any, array: Array, label: str) -> Any:
     """Return a caller's gradient as an array; on a GPU, other libraries' by DLPack."""
     if is_array(grad):
-        found: Array = grad
-        return found
+        return grad
     if is_gpu_array(array) and _is_on_gpu(grad):
         with beside(array):
-            shared: Array = loaded_cupy().from_dlpack(grad)
-        return shared
+            return loaded_cupy().from_dlpack(grad)
     for each in grad if isinstance(grad, list | tuple) else ():
         refuse_masked(f"a part of the gradient of {label}", each)
     return np.asarray(grad)

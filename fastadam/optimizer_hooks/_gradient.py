@@ -123,6 +123,9 @@ class ShowsArguments:
 class ChangesGradients(ShowsArguments):
     """A hook that changes the gradient of each parameter by itself."""
 
+    call_for_each_param = True
+    timing = "pre"
+
     def __call__(self, rule: Any, param: Any) -> None:
         """Change the gradient of one parameter, in place.
 

@@ -52,8 +52,6 @@ class GradientHardClipping(ChangesGradients):
     """
 
     name = "GradientHardClipping"
-    call_for_each_param = True
-    timing = "pre"
 
     def __init__(self, lower_bound: float, upper_bound: float) -> None:
         number(self, lower_bound=lower_bound, upper_bound=upper_bound)

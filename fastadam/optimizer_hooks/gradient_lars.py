@@ -68,8 +68,6 @@ class GradientLARS(ChangesGradients):
     """
 
     name = "GradientLARS"
-    call_for_each_param = True
-    timing = "pre"
 
     def __init__(
         self, threshold: float = 1e-2, weight_decay: float = 0.0, eps: float = 1e-9

@@ -55,8 +55,6 @@ class Lasso(ChangesGradients):
     """
 
     name = "Lasso"
-    call_for_each_param = True
-    timing = "pre"
 
     def __init__(self, rate: float) -> None:
         number(self, rate=rate)

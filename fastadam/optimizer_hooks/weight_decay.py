@@ -52,8 +52,6 @@ class WeightDecay(ChangesGradients):
     """
 
     name = "WeightDecay"
-    call_for_each_param = True
-    timing = "pre"
 
     def __init__(self, rate: float) -> None:
         number(self, rate=rate)

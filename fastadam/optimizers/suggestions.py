@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Collection
 from typing import Any, ParamSpec, TypeVar
 
+from fastadam import optimizer_hooks
 from fastadam.algorithms.adam import ADAM, BY_NAME
 from fastadam.algorithms.suggestions import (
     HYPERPARAMETERS,
@@ -123,18 +124,7 @@ OTHER_OPTIMIZERS = (
 
 # What people look for at the top, and where it is.
 ELSEWHERE = {
-    **{
-        name: f"it is fastadam.optimizer_hooks.{name}"
-        for name in (
-            "GradientClipping",
-            "GradientHardClipping",
-            "GradientLARS",
-            "GradientNoise",
-            "Lasso",
-            "WeightDecay",
-            "exponential_decay_noise",
-        )
-    },
+    **{name: f"it is fastadam.optimizer_hooks.{name}" for name in optimizer_hooks.__all__},
     **{
         name: f"it is fastadam.serializers.{name}"
         for name in ("load_hdf5", "load_npz", "save_hdf5", "save_npz")

@@ -33,29 +33,27 @@ def write_loss_scale(optimizer: Any, serializer: Any) -> None:
 def prepare_loss_scale(optimizer: Any, prepared: PreparedLoad, serializer: Any) -> None:
     """Read and check the loss scale, if the file has one."""
     child = optional_child(serializer, "fastadam")
-    numbers = {name: optional_number(child, name) for name in _ENTRIES}
-    if set(numbers.values()) == {None}:
+    numbers = [optional_number(child, name) for name in _ENTRIES]
+    if set(numbers) == {None}:
         return
     # they are written together: one that is missing is missed as any other value
-    for name, number_of in numbers.items():
-        if number_of is None:
+    for name, found in zip(_ENTRIES, numbers, strict=True):
+        if found is None:
             stored_entry(child, name, 0.0)
-    scale, dynamic, multiplier, ever = numbers.values()
+    scale, dynamic, multiplier, ever = numbers
     if scale is None:
         return
     check_loss_scale(scale, "the loss scale in the file")
-    flags = {}
     for name, flag in (("dynamic", dynamic), ("nonfinite_ever", ever)):
         if flag not in (None, 0, 1):
             raise ValueError(f"loss_scale_{name} is {flag} in the file, and no truth value")
-        flags[name] = bool(flag)
     multiplier = 1.0 if multiplier is None else multiplier
     if not 1 <= multiplier <= 2:
         raise ValueError(
             f"the loss scale in the file grows by the factor {multiplier} with each update; it "
             "must be from 1 to 2"
         )
-    _prepare(optimizer, prepared, scale, flags["dynamic"], multiplier, flags["nonfinite_ever"])
+    _prepare(optimizer, prepared, scale, bool(dynamic), multiplier, bool(ever))
 
 
 def prepare_no_scale(prepared: PreparedLoad, optimizer: Any) -> None:
