@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastadam.kernels.backend import CPU, device_of, is_array, loaded_cupy, move
+from fastadam.kernels.backend import device_of, is_array, loaded_cupy, move
 from fastadam.kernels.dtypes import is_half
 from fastadam.model.parameter import Parameter
 from fastadam.serializers.prepared import PreparedLoad, stored_count, write_count
@@ -149,12 +149,11 @@ class RuleState:
         stored = optional_entry(serializer, "fp32_param", like)
         if stored is None:
             return None
-        shape = None if param is None or param.array is None else param.array.shape
+        shape = None if like is None else like.shape
         entry = entry_name(serializer, "fp32_param")
         array = check_stored_array(stored, shape, np.float32, entry)
-        device = CPU if param is None or param.array is None else device_of(param.array)
         new = np.asarray if getattr(serializer, "gives_new_arrays", False) else np.array
-        return new_master(move(new(array, np.float32), device), param)
+        return new_master(move(new(array, np.float32), device_of(like)), param)
 
     def _stepped(self, param: Any) -> Any:
         """Return what a step with masters is made on: the parameter, or its own, up to date."""

@@ -9,6 +9,7 @@ import numpy as np
 from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import copy_into, empty_like, is_array, is_gpu_array
 from fastadam.kernels.dtypes import computing_dtype, is_half
+from fastadam.kernels.memory import extents, reach_into_another
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array, entry_name, stored_entry
 
@@ -89,7 +90,9 @@ def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any
     for key, value in loaded.items():
         loaded[key] = _Stored(serializer, key, value, likes[key], sized)
     if current and type(rule._state) is dict:
-        apart = _lie_apart([None if param is None else param.array, *current.values()])
+        arrays = [None if param is None else param.array, *current.values()]
+        held = [array for array in arrays if isinstance(array, np.ndarray)]
+        apart = not reach_into_another(*extents(held))
         for key, stored in loaded.items():
             if apart and key in current and stored.fits_into(current[key]):
                 prepared.copy(current[key], stored.value, stored.entry)
@@ -160,11 +163,3 @@ def _is_of_another_dtype(value: Any, like: Any) -> bool:
 def _array_of(like: Any) -> Any:
     """Return an array of the shape and layout of what a value is to be like, or what it is."""
     return like.array if isinstance(like, StateLike) else like
-
-
-def _lie_apart(arrays: list[Any]) -> bool:
-    """Tell whether no two arrays can have memory in common."""
-    found = [array for array in arrays if isinstance(array, np.ndarray)]
-    return not any(
-        np.may_share_memory(found[i], found[k]) for i in range(len(found)) for k in range(i)
-    )
