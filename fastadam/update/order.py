@@ -99,22 +99,15 @@ def _agree(a: Snapshot, b: Snapshot) -> bool:
 
 def _less(a: Any, b: Any) -> bool:
     """Tell whether an optimizer is at an earlier point of another's training."""
-    return (a.epoch, a.t) < (b.epoch, b.t) and _same_training(a, b)
+    later = (a.epoch, a.t) < (b.epoch, b.t)
+    return later and type(a) is type(b) and _training(a) == _training(b)
 
 
-def _same_training(a: Any, b: Any) -> bool:
-    """Tell whether two optimizers can be points of one training."""
-    if type(a) is not type(b):
-        return False
-    flags = [
-        [bool(getattr(getattr(opt, "hyperparam", None), name, False)) for opt in (a, b)]
-        for name in FLAGS
-    ]
-    return all(x == y for x, y in flags) and _shapes(a) == _shapes(b)
-
-
-def _shapes(opt: Any) -> dict[str, tuple[int, ...] | None]:
-    """Return the shapes of the parameters by path; None for one without an array yet."""
+def _training(opt: Any) -> tuple[list[bool], dict[str, Any]]:
+    """Return what all points of one training have: flags, and shapes of parameters by path."""
+    hyperparam = getattr(opt, "hyperparam", None)
+    flags = [bool(getattr(hyperparam, name, False)) for name in FLAGS]
     found = describe(opt)
     shapes = {key[0]: array.shape for key, array in found.arrays.items() if key[1] == PARAM}
-    return {path: shapes.get(path) for path in found.paths}
+    # None for one without an array yet
+    return flags, {path: shapes.get(path) for path in found.paths}
