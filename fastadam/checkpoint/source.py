@@ -13,8 +13,8 @@ from fastadam.checkpoint.contents import OPTIMIZER, OURS, RULE, TARGET
 from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import Reader
-from fastadam.files.manifest import KEY, Manifest, list_limit, unpack
-from fastadam.files.verified import read_listed
+from fastadam.files.manifest import KEY
+from fastadam.files.verified import Listed
 from fastadam.serializers._templates import IgnoredNames, IgnoreNames
 
 __all__ = ["Source"]
@@ -62,7 +62,6 @@ class Source:
         convert_amsgrad: bool,
     ) -> None:
         self.where = reader.where
-        self._reader = reader
         self._room = room
         self._old_names = {new.strip("/"): old.strip("/") for old, new in rename.items()}
         self._ignored = IgnoredNames(ignore_names)
@@ -72,13 +71,11 @@ class Source:
         self._spare = max(_SMALL_IN_ALL, known)
         self.keys = set(reader.keys())
         self._sorted = sorted(self.keys)
-        self.manifest: Manifest | None = None
         # the count of updates is at the top of an optimizer's own file
         self.plain = KEY not in self.keys and "t" in self.keys
-        if KEY in self.keys:
-            self.manifest = unpack(reader.read(KEY, list_limit(self.keys)), self.where)
-            self._compare_keys(self.manifest)
-        elif not self.plain:
+        self._values = Listed(reader)
+        self.manifest = self._values.manifest
+        if self.manifest is None and not self.plain:
             raise CheckpointError(
                 f"{self.where} has no list of its contents ({KEY!r}), as files of fastadam.save "
                 "have, and is no optimizer's file of Chainer's or save_npz: it is another file, or "
@@ -100,16 +97,6 @@ class Source:
             names = [f"{section}{old}" for section in sections]
             if not any(name in self.keys or self._under(f"{name}/") for name in names):
                 raise CheckpointError(f"rename: there is no {old!r} in {self.where}")
-
-    def _compare_keys(self, manifest: Manifest) -> None:
-        """Refuse a file that has lost values, or that others were put into."""
-        listed = set(manifest.entries) | {KEY}
-        for keys, what in ((listed - self.keys, "lacks"), (self.keys - listed, "holds besides")):
-            if keys:
-                raise CheckpointError(
-                    f"{self.where} was changed after it was saved: it {what} "
-                    f"{', '.join(map(repr, sorted(keys)[:5]))}"
-                )
 
     def in_file(self, key: str) -> str:
         """Return the key in the file for one of the optimizer's."""
@@ -157,11 +144,7 @@ class Source:
             self.converted[key] = None
             return self.value(other).copy()
         path = self._parameter(key)
-        if self.manifest is None:
-            value = self._reader.read(name, self._limit(path))
-        else:
-            listed = self.manifest.entries[name]
-            value = read_listed(self._reader, name, listed, self._limit(path))
+        value = self._values.read(name, self._limit(path))
         self.read[name] = None
         self.shapes[key] = value.shape
         if path is None:

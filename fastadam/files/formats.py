@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from fastadam.files import hdf5, npz
 from fastadam.files.entries import Value
-from fastadam.files.limits import file_name
 
 __all__ = ["FORMATS", "Reader", "format_of"]
 
@@ -41,7 +40,7 @@ def format_of(path: str | bytes | os.PathLike[Any]) -> ModuleType:
     ValueError
         If the suffix is none of those that are known.
     """
-    name = file_name(path)
+    name = os.fsdecode(path)
     suffix = os.path.splitext(name)[1].lower()
     if suffix not in FORMATS:
         raise ValueError(

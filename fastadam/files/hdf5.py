@@ -14,13 +14,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fastadam.files.errors import CheckpointError, UnreadableFileError
-from fastadam.files.hdf5_calls import Reading, check_memory
+from fastadam.files.hdf5_calls import check_memory, reading
 from fastadam.files.hdf5_group import Hdf5Group
 from fastadam.files.hdf5_places import HEADER, end_of, place_of
 from fastadam.files.hdf5_types import import_h5py
 from fastadam.files.hdf5_writer import sealed_image, write
 from fastadam.files.limits import DEPTH, MEMBERS, PIECE, ZIP, open_regular
-from fastadam.files.limits import file_name as name_of
 from fastadam.files.manifest import KEY
 from fastadam.update.interrupt import SignalsBetween, hand_on_signals
 
@@ -44,7 +43,7 @@ def opened(path: str | bytes | os.PathLike[Any]) -> Iterator[Hdf5Reader]:
         If h5py is not installed.
     """
     import_h5py()
-    name = name_of(path)
+    name = os.fsdecode(path)
     # what the system says of the file comes first
     with open_regular(name) as plain, _reader(name, repr(name), plain.fileno()) as reader:
         yield reader
@@ -146,7 +145,7 @@ class Hdf5Reader(Hdf5Group):
             self._headers[key] = info.addr if info.type == dataset else None
             return None
 
-        with Reading(f"the keys of {where}"):
+        with reading(f"the keys of {where}"):
             self._h5py.h5o.visit(file, note, info=True)
         if too_much:
             raise CheckpointError(f"{where} holds {too_much[0]}: it is not read")
@@ -221,12 +220,12 @@ class Hdf5Reader(Hdf5Group):
 
     def seal(self) -> str | None:
         """Return the digest of all that is in the file; None if there is none."""
-        with Reading(f"'/' in {self.where}"):
+        with reading(f"'/' in {self.where}"):
             return self._digest(self._group)
 
     def told(self, key: str) -> str | None:
         """Return the digest that is stored with a dataset; None if there is none."""
-        with Reading(f"{key!r} in {self.where}"):
+        with reading(f"{key!r} in {self.where}"):
             return self._digest(self._open(key).id)
 
     def digest(self, key: str) -> tuple[str, tuple[int, ...], str]:
@@ -238,7 +237,7 @@ class Hdf5Reader(Hdf5Group):
             A key whose value is numbers, or strings of fixed length.
         """
         hand_on_signals()
-        with Reading(f"{key!r} in {self.where}"):
+        with reading(f"{key!r} in {self.where}"):
             dataset = self._open(key)
             shape = dataset.shape or ()
             kind, dtype, type_id = self.memory_type(dataset)

@@ -5,13 +5,14 @@ libhdf5 does not survive every lack of memory, and calls others damage.
 
 from __future__ import annotations
 
-from types import TracebackType
+import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 
 from fastadam.files.errors import CheckpointError, UnreadableFileError
 
-__all__ = ["Reading", "check_memory"]
+__all__ = ["check_memory", "reading"]
 
 # More than libhdf5 takes at a time for structures of its own. NumPy asks for memory in another way
 # from 4 MiB on.
@@ -38,8 +39,9 @@ def check_memory(n_bytes: int = 0) -> None:
         raise MemoryError("there is too little memory for libhdf5") from None
 
 
-class Reading:
-    """The block in which something is read; whatever libhdf5 meets in it is said to be damage.
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Read something in a block; whatever libhdf5 meets in it is said to be damage.
 
     Parameters
     ----------
@@ -53,20 +55,11 @@ class Reading:
     MemoryError
         If there is too little memory, before the block or when it has failed.
     """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-
-    def __enter__(self) -> None:
+    check_memory()
+    try:
+        yield
+    except (CheckpointError, MemoryError):
+        raise
+    except Exception as error:  # whatever libhdf5 finds in a damaged file
         check_memory()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if not isinstance(error, Exception) or isinstance(error, CheckpointError | MemoryError):
-            return
-        check_memory()
-        raise UnreadableFileError(f"{self._what} cannot be read: {error}") from error
+        raise UnreadableFileError(f"{what} cannot be read: {error}") from error

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError, NoRoomError
-from fastadam.files.hdf5_calls import Reading, check_memory
+from fastadam.files.hdf5_calls import check_memory, reading
 from fastadam.files.hdf5_strings import read_strings
 from fastadam.files.hdf5_types import (
     DIGEST,
@@ -68,7 +68,7 @@ class Hdf5Group:
         self.where = where
         self._h5py = import_h5py()
         self._group = group
-        with Reading(f"the keys of {where}"):
+        with reading(f"the keys of {where}"):
             self._file = self._h5py.h5o.get_info(group).fileno
         self._types: dict[bytes, MemoryType] = {}
         self._everything = self._h5py.h5s.ALL
@@ -123,7 +123,7 @@ class Hdf5Group:
     def _stored(self, key: str, limit: int | None) -> tuple[Stored | None, str | None]:
         """Read one value, and what digest is stored with it, if there is no list of contents."""
         hand_on_signals()
-        with Reading(f"{key!r} in {self.where}"):
+        with reading(f"{key!r} in {self.where}"):
             dataset = self._open(key)
             stored = self._read(dataset, key, limit)
             return stored, None if self.listed else self._digest(dataset.id)

@@ -7,13 +7,13 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from fastadam.files.errors import UnreadableFileError
 
 __all__ = [
     *("DEPTH", "HDF5", "HEADER", "INFLATION", "MEMBERS", "NAME", "PIECE", "SMALL", "SPARE", "ZIP"),
-    *("check_regular", "file_name", "open_regular"),
+    "open_regular",
 ]
 
 # What files begin with.
@@ -43,35 +43,6 @@ _KINDS = (
 )
 
 
-def file_name(path: str | bytes | os.PathLike[Any]) -> str:
-    """Return a file's name as a string.
-
-    Parameters
-    ----------
-    path : str, bytes or os.PathLike
-        The name, as `open` takes it.
-    """
-    return os.fsdecode(path)
-
-
-def check_regular(path: str) -> None:
-    """Refuse what is no regular file, without opening it: a device may begin something then.
-
-    Parameters
-    ----------
-    path : str
-        Its name; a link is followed.
-
-    Raises
-    ------
-    UnreadableFileError
-        If it is a device, a pipe or a socket, which may have no end or never begin.
-    OSError
-        If it is a folder, or there is none.
-    """
-    _check_status(os.stat(path), path)
-
-
 def _check_status(status: os.stat_result, path: str) -> None:
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
@@ -96,10 +67,13 @@ def open_regular(path: str) -> Iterator[BinaryIO]:
 
     Raises
     ------
-    UnreadableFileError, OSError
-        As `check_regular` raises, and `open`.
+    UnreadableFileError
+        If it is a device, a pipe or a socket, which may have no end or never begin.
+    OSError
+        If it is a folder, or there is none; as `open` raises.
     """
-    check_regular(path)
+    # asked before it is opened: a device may begin something then
+    _check_status(os.stat(path), path)
     # whatever has taken the name's place since then must not keep us waiting
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     with open(os.open(path, flags), "rb", buffering=0) as file:

@@ -14,7 +14,7 @@ from numpy.lib import format as npy_format
 
 from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError, DamagedArchiveError
-from fastadam.files.limits import HEADER, MEMBERS, SMALL, file_name, open_regular
+from fastadam.files.limits import HEADER, MEMBERS, SMALL, open_regular
 from fastadam.files.none import MAX_LENGTH, is_pickled_none
 from fastadam.files.npz_writer import write, write_to
 from fastadam.files.zip_directory import Directory
@@ -43,7 +43,7 @@ def opened(path: str | bytes | os.PathLike[Any]) -> Iterator[NpzReader]:
     OSError
         If it cannot be read.
     """
-    name = file_name(path)
+    name = os.fsdecode(path)
     with open_regular(name) as file:
         yield NpzReader(file, repr(name))
 

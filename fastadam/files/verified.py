@@ -105,24 +105,28 @@ def _damaged(key: str, where: str) -> CheckpointError:
 
 
 class Listed:
-    """An open file with a list of its contents, by which each value is compared when it is read.
+    """An open file; if it lists its contents, each value is compared with that when it is read.
 
     Parameters
     ----------
     reader : Reader
         The file.
-    manifest : Manifest
+
+    Attributes
+    ----------
+    manifest : Manifest or None
         The list.
+
+    Raises
+    ------
+    CheckpointError
+        As `read_manifest` raises.
     """
 
-    def __init__(self, reader: Reader, manifest: Manifest) -> None:
+    def __init__(self, reader: Reader) -> None:
         self.where = reader.where
+        self.manifest = read_manifest(reader)
         self._reader = reader
-        self._manifest = manifest
-
-    def keys(self) -> list[str]:
-        """Return all keys."""
-        return self._reader.keys()
 
     def __contains__(self, key: str) -> bool:
         """Tell whether there is such a key."""
@@ -130,13 +134,13 @@ class Listed:
 
     def read(self, key: str, limit: int | None) -> Value:
         """Read one value."""
-        listed = self._manifest.entries.get(key)
+        listed = None if self.manifest is None else self.manifest.entries.get(key)
         if listed is None:
             return self._reader.read(key, limit)
         return read_listed(self._reader, key, listed, limit)
 
 
-class Sealed:
+class Sealed(Listed):
     """An open HDF5 file, all of which has been compared before anything of it is used.
 
     What belongs to the object that is loaded is read and digested once, and kept until it is asked
@@ -155,14 +159,14 @@ class Sealed:
         If a value is not the one that was saved, or there are other keys.
     """
 
+    _reader: Hdf5Reader
+
     def __init__(self, reader: Hdf5Reader, path: str) -> None:
-        self.where = reader.where
-        self._reader = reader
+        super().__init__(reader)
         self._kept: dict[str, Value] = {}
         self._room = max(SPARE // 4, 4 * reader.size())
-        self._manifest = read_manifest(reader)
-        if self._manifest is not None:
-            for key, listed in self._manifest.entries.items():
+        if self.manifest is not None:
+            for key, listed in self.manifest.entries.items():
                 self._compare(key, path, listed)
             return
         seal = reader.seal()
@@ -186,17 +190,10 @@ class Sealed:
         """Return a group that is there, as h5py's object."""
         return self._reader.group(name)
 
-    def __contains__(self, key: str) -> bool:
-        """Tell whether there is such a key."""
-        return key in self._reader
-
     def read(self, key: str, limit: int | None) -> Value:
         """Return a value; one that was not kept is read, and compared again."""
         if key not in self._kept:
-            listed = None if self._manifest is None else self._manifest.entries.get(key)
-            if listed is None:
-                return self._reader.read(key, limit)
-            return read_listed(self._reader, key, listed, limit)
+            return super().read(key, limit)
         value = self._kept[key]
         if limit is not None and value.nbytes > limit:
             raise CheckpointError(
@@ -227,8 +224,8 @@ class Sealed:
             is_number = listed.dtype not in ("str", "bytes") and not kind.startswith(">")
             if is_number or describe(self._reader.read(key, None)) != listed:
                 raise _damaged(key, self.where) from None
-            return
-        self._keep(key, path, value)
+        else:
+            self._keep(key, path, value)
 
     def _digest(self, key: str, path: str) -> str:
         """Return the digest of a value, which is that which is stored with it."""

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 
 from fastadam.files import npz
 from fastadam.files.errors import plainly
-from fastadam.files.verified import Listed, read_manifest
+from fastadam.files.verified import Listed
 from fastadam.serializers._reading import FileDeserializer, MappingReader, Values
 from fastadam.serializers._templates import IgnoreNames
 from fastadam.serializers.dictionary import serialize, storable_values
@@ -130,7 +130,7 @@ def _reader_of(source: Any) -> Values:
         return npz.NpzReader(
             cast(BinaryIO, archive.fp), "the npz file" if name is None else repr(name)
         )
-    return source if isinstance(source, Listed | npz.NpzReader) else MappingReader(source)
+    return source if isinstance(source, Listed) else MappingReader(source)
 
 
 def load_npz(
@@ -181,6 +181,5 @@ def load_npz(
             reader = stack.enter_context(npz.opened(file))
         else:
             reader = npz.NpzReader(file, "the file object", file.tell())
-        manifest = read_manifest(reader)
-        values = reader if manifest is None else Listed(reader, manifest)
+        values = Listed(reader)
         NpzDeserializer(values, path=path, strict=strict, ignore_names=ignore_names).load(obj)
