@@ -59,9 +59,9 @@ FOLDERS = {
     "checkpoint": """
         loading listing
         optimizer_loading
-        saving target_loading hook_loading
+        saving hook_loading
         source_deserializer
-        source rehearsal
+        source
         contents
         report
     """,

@@ -32,6 +32,7 @@ __all__ = [
     "hook_names",
     "own_hooks",
     "rules_of",
+    "saved_link",
     "stateless_key",
     "target_values",
 ]
@@ -160,10 +161,17 @@ def stateless_key(path: str) -> str:
     return f"{RULE}{path}/stateless"
 
 
+def saved_link(targets: Target) -> Any:
+    """Return the link that saves and loads the parameters itself; None for arrays by name."""
+    link: Any = getattr(targets, "link", None)
+    is_one = not isinstance(targets, ArrayTarget) and callable(getattr(link, "serialize", None))
+    return link if is_one else None
+
+
 def target_values(targets: Target) -> dict[str, Any]:
     """Return the values of parameters, and of what else a link keeps."""
-    link: Any = getattr(targets, "link", None)
-    if isinstance(targets, ArrayTarget) or not callable(getattr(link, "serialize", None)):
+    link = saved_link(targets)
+    if link is None:
         return {
             TARGET + path: np.array(None, dtype=object) if param.array is None else param.array
             for path, param in targets.parameters.items()

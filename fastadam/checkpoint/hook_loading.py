@@ -9,9 +9,8 @@ from collections.abc import Collection
 from typing import Any
 
 from fastadam.checkpoint.contents import HOOKS, LATER, hook_names, own_hooks
-from fastadam.checkpoint.rehearsal import Rehearsal
 from fastadam.checkpoint.source import Source
-from fastadam.checkpoint.source_deserializer import ReadAhead, SourceDeserializer
+from fastadam.checkpoint.source_deserializer import ReadAhead, Rehearsal, SourceDeserializer
 from fastadam.files.errors import CheckpointError
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.update.overrides import loads_in_two_phases

@@ -62,30 +62,19 @@ def listing(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _entry(reader: Reader, key: str, manifest: Manifest | None, limit: int) -> dict[str, Any]:
     """Read one value, and describe it."""
     listed = None if manifest is None else manifest.entries.get(key)
+    entry = {"key": key, "dtype": "?", "shape": [], "bytes": 0, "value": None, "damage": None}
     try:
         value = reader.read(key, limit)
     except CheckpointError as error:
-        return {
-            "key": key,
-            "dtype": "?",
-            "shape": [],
-            "bytes": 0,
-            "value": None,
-            "damage": str(error),
-        }
+        return entry | {"damage": str(error)}
     found = describe(value, None if listed is None else listed.dtype)
-    damage = None
-    if manifest is not None and listed is None:
-        damage = "put in after it was saved"
-    elif listed is not None and found != listed:
-        damage = "not what was saved"
-    return {
-        "key": key,
+    if manifest is not None and found != listed:
+        entry["damage"] = "not what was saved" if listed else "put in after it was saved"
+    return entry | {
         "dtype": found.dtype,
         "shape": list(found.shape),
         "bytes": 0 if found.dtype == "none" else int(value.nbytes),
         "value": _plain(value),
-        "damage": damage,
     }
 
 

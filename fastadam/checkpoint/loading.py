@@ -6,7 +6,7 @@ import difflib
 import os
 import warnings
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastadam.algorithms.table import CONVERTED
 from fastadam.checkpoint.contents import (
@@ -119,39 +119,22 @@ def load(
     (0.1, True)
     """
     check_arguments(path, optimizer)
-    how = _How(parameters, hyperparam, strict, ignore_names, rename or {}, convert_amsgrad)
-    return _load(optimizer, path, how)
-
-
-class _How(NamedTuple):
-    """The arguments of `load` that say what is loaded."""
-
-    parameters: bool
-    hyperparam: bool
-    strict: bool
-    ignore_names: IgnoreNames
-    rename: Mapping[str, str]
-    convert_amsgrad: bool
-
-
-def _load(optimizer: Any, path: str | os.PathLike[str], how: _How) -> LoadReport:
-    """Load a file, while no other thread is in an update."""
     kind = format_of(path)
+    rename = rename or {}
     targets = target_of(optimizer, refresh=True)
     values = target_values(targets)
     with kind.opened(path) as reader:
-        room = _room(targets, values)
-        source = Source(reader, room, how.rename, how.ignore_names, how.convert_amsgrad)
-        _check_rename(how.rename, targets, values)
-        if source.plain and how.parameters:
+        source = Source(reader, _room(targets, values), rename, ignore_names, convert_amsgrad)
+        _check_rename(rename, targets, values)
+        if source.plain and parameters:
             raise CheckpointError(
                 f"{source.where} holds an optimizer's state alone, without parameters: load these "
                 "first, from their own file, and then this with parameters=False"
             )
         try:
-            names = saved_hooks(source, how.strict)
-            held = values if how.parameters else {}
-            prepared = prepare_optimizer(source, optimizer, held, names, how.hyperparam, how.strict)
+            names = saved_hooks(source, strict)
+            held = values if parameters else {}
+            prepared = prepare_optimizer(source, optimizer, held, names, hyperparam, strict)
             hooks = compare_hooks(names, optimizer)
         except CheckpointError:
             raise
@@ -161,11 +144,11 @@ def _load(optimizer: Any, path: str | os.PathLike[str], how: _How) -> LoadReport
             raise CheckpointError(f"{source.where} does not fit: {error}") from error
         left = source.left(targets.aliases)
         source.check_ignored()
-        if how.strict:
-            _refuse_left(source, left, how)
+        if strict:
+            _refuse_left(source, left, parameters, hyperparam)
     report = LoadReport(
         read=tuple(source.read),
-        missing=() if how.strict else tuple(source.missing),
+        missing=() if strict else tuple(source.missing),
         ignored=tuple(source.ignored),
         left=tuple(left),
         converted=tuple(source.converted),
@@ -181,9 +164,10 @@ def _load(optimizer: Any, path: str | os.PathLike[str], how: _How) -> LoadReport
 
 def _room(targets: Any, values: Mapping[str, Any]) -> dict[str, int | None]:
     """Return how many bytes each array may take: no more than it has, or float64 would take."""
-    room: dict[str, int | None] = {}
-    for key, value in values.items():
-        room[key.removeprefix(TARGET)] = None if is_none(value) else int(value.nbytes)
+    room: dict[str, int | None] = {
+        key.removeprefix(TARGET): None if is_none(value) else int(value.nbytes)
+        for key, value in values.items()
+    }
     for path, param in targets.parameters.items():
         room[path] = None if param.array is None else 8 * int(param.array.size)
     return room
@@ -219,20 +203,19 @@ def _warn_of_hooks(where: str, report: LoadReport) -> None:
             f"{where} {', and '.join(parts)}. Hooks are not loaded, only their states: what "
             "goes on is another run",
             UserWarning,
-            stacklevel=7,
+            stacklevel=6,
         )
 
 
-def _refuse_left(source: Source, left: list[str], how: _How) -> None:
+def _refuse_left(source: Source, left: list[str], parameters: bool, hyperparam: bool) -> None:
     """Refuse values without a place; states of hooks that are not here are reported instead."""
-    read = [OPTIMIZER, OURS]
-    read += [TARGET] if how.parameters else []
-    unread = () if how.hyperparam else (HYPERPARAM, RULE)
+    read = (OPTIMIZER, OURS, TARGET) if parameters else (OPTIMIZER, OURS)
+    unread = () if hyperparam else (HYPERPARAM, RULE)
     lost = [
         key
         for key in left
-        if (source.plain or key.startswith(tuple(read)))
-        and not (how.convert_amsgrad and key.endswith(_CONVERTED))
+        if (source.plain or key.startswith(read))
+        and not (source.converts and key.endswith(_CONVERTED))
         and not key.startswith((HOOK, *unread))
         and not (key.startswith(RULE) and "/hook/" in key)
     ]

@@ -17,16 +17,19 @@ from fastadam.checkpoint.contents import (
     SETTINGS,
     TARGET,
     rules_of,
+    saved_link,
     stateless_key,
 )
 from fastadam.checkpoint.hook_loading import lacks_as_the_first_did, prepare_hooks
 from fastadam.checkpoint.source import Source
-from fastadam.checkpoint.source_deserializer import SourceDeserializer
-from fastadam.checkpoint.target_loading import prepare_target
+from fastadam.checkpoint.source_deserializer import ReadAhead, SourceDeserializer
 from fastadam.files.entries import text_of
 from fastadam.files.errors import CheckpointError
+from fastadam.kernels.backend import is_array
+from fastadam.model.loading import prepare_param
 from fastadam.optimizers.suggestions import fixed_flags
 from fastadam.serializers.prepared import PreparedLoad
+from fastadam.serializers.protocol import check_stored_array
 from fastadam.serializers.remembering import remember
 from fastadam.update.hyperparameter import prepare_values
 from fastadam.update.loss_scale import (
@@ -84,8 +87,7 @@ def prepare_optimizer(
             _prepare_rules(prepared, source, opt, strict)
         _prepare_no_loss_scale(prepared, source, opt)
     if values:
-        deserializer = SourceDeserializer(source, TARGET, strict)
-        prepare_target(prepared, deserializer, target_of(opt), values)
+        _prepare_target(prepared, SourceDeserializer(source, TARGET, strict), opt, values)
     stateless = None if source.plain else _stateless(source, opt)
     deserializer = SourceDeserializer(source, OPTIMIZER, strict, complete, stateless)
     if loads_in_two_phases(opt):
@@ -96,6 +98,32 @@ def prepare_optimizer(
         prepared.serialize(opt, deserializer.read_ahead())
     _prepare_first_alphas(prepared, source, opt, hyperparam, strict)
     return prepared
+
+
+def _prepare_target(
+    prepared: PreparedLoad, deserializer: SourceDeserializer, opt: Any, values: Mapping[str, Any]
+) -> None:
+    """Read the values of parameters, and of what else a link keeps."""
+    targets = target_of(opt)
+    link = saved_link(targets)
+    if link is None:
+        for path, param in targets.parameters.items():
+            prepare_param(prepared, deserializer, path, param)
+        return
+    if loads_in_two_phases(link):
+        prepared.extend(link.prepare_load(deserializer))
+        return
+    # another library's link writes while it reads: it is given what has been checked
+    checked: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.removeprefix(TARGET)
+        stored = deserializer(name, None)
+        if stored is None:
+            continue
+        if is_array(value) and value.dtype != object:
+            stored = check_stored_array(stored, value.shape, value.dtype, key)
+        checked[name] = stored
+    prepared.serialize(link, ReadAhead(checked, "", False))
 
 
 def _check_variant(source: Source, opt: Any) -> None:

@@ -49,6 +49,8 @@ class Source:
         Whether it is a file of an optimizer alone, such as Chainer's.
     manifest : Manifest or None
         What the file should hold, if it says so.
+    converts : bool
+        Whether Adam's state may become AMSGrad's, and the other way round.
     shapes : dict of str to tuple
         Of what has been read, by the optimizer's keys.
     """
@@ -65,8 +67,7 @@ class Source:
         self._room = room
         self._old_names = {new.strip("/"): old.strip("/") for old, new in rename.items()}
         self._ignored = IgnoredNames(ignore_names)
-        self._ignores = ignore_names not in (None, [], ())
-        self._convert = convert_amsgrad
+        self.converts = convert_amsgrad
         known = sum(n_bytes or 0 for n_bytes in room.values())
         self._spare = max(_SMALL_IN_ALL, known)
         self.keys = set(reader.keys())
@@ -127,7 +128,7 @@ class Source:
 
     def is_ignored(self, key: str) -> bool:
         """Tell whether a key stays as it is, and note it."""
-        if not self._ignores or key not in self._ignored:
+        if key not in self._ignored:
             return False
         self.ignored[key] = None
         return True
@@ -163,7 +164,7 @@ class Source:
             return False
         if key in self:
             return True
-        self.note_missing(key)
+        self.missing[self.in_file(key)] = None
         if strict:
             raise KeyError(self.about_missing(key))
         return False
@@ -171,10 +172,6 @@ class Source:
     def pass_over(self, key: str) -> None:
         """Note that a key is known, and stays unread."""
         self.read[self.in_file(key)] = None
-
-    def note_missing(self, key: str) -> None:
-        """Note a key that is not there."""
-        self.missing[self.in_file(key)] = None
 
     def about_missing(self, key: str) -> str:
         """Return what there is to say about a key that is not there."""
@@ -195,11 +192,9 @@ class Source:
         prefix = OPTIMIZER if self.plain else ""
         free = [there for there in self.keys if self._parameter(prefix + there) is None]
         close = difflib.get_close_matches(name, free, 1, 0.8)
-        hint = (
-            f"; there is {close[0]!r}, see `rename`"
-            if close
-            else "; strict=False leaves what is missing as it is"
-        )
+        hint = "; strict=False leaves what is missing as it is"
+        if close:
+            hint = f"; there is {close[0]!r}, see `rename`"
         stream = _converted(name)
         if stream is not None and _origin_of(name, stream) in self.keys:
             hint = (
@@ -241,18 +236,13 @@ class Source:
     def values_under(self, prefix: str) -> dict[str, Value]:
         """Read all values whose keys begin with a prefix, but for those that stay as they are."""
         keys = self.keys_under(prefix)
-        if self._convert:
+        if self.converts:
             keys += [made for key in keys for made in _made_of(key) if self._origin(made) == key]
         return {key: self.value(key) for key in dict.fromkeys(keys) if not self.is_ignored(key)}
 
-    @property
-    def converts(self) -> bool:
-        """Whether Adam's state may become AMSGrad's, and the other way round."""
-        return self._convert
-
     def _origin(self, key: str) -> str | None:
         """Return the key of the array that a missing one may be made of, such as v for vhat."""
-        if not self._convert or not key.startswith(OPTIMIZER):
+        if not self.converts or not key.startswith(OPTIMIZER):
             return None
         stream = _converted(key)
         if stream is None:

@@ -7,50 +7,45 @@ from typing import Any
 
 from fastadam.checkpoint.source import Source
 from fastadam.files.entries import is_none
-from fastadam.serializers._templates import IgnoreNames, fill_template
+from fastadam.kernels.backend import is_array
+from fastadam.serializers._reading import FileDeserializer
 from fastadam.serializers.npz import NpzDeserializer
 from fastadam.serializers.protocol import Deserializer
 
-__all__ = ["ReadAhead", "SourceDeserializer"]
+__all__ = ["ReadAhead", "Rehearsal", "SourceDeserializer"]
+
+
+class Rehearsal(NpzDeserializer):
+    """Goes through a `serialize` method, and returns what it is given: only the keys are compared.
+
+    What does not fit an array or a number is refused, as is a missing key if `strict` is true.
+    """
+
+    def _fill(self, stored: Any, value: Any, key: str) -> Any:
+        # into a copy, which is dropped
+        super()._fill(stored, value.copy() if is_array(value) else value, key)
+        return value
+
+    def _missing(self, key: str) -> Exception:
+        return KeyError(f"there is no {key!r} in the file")
 
 
 class ReadAhead(NpzDeserializer):
     """What objects read by whose `serialize` reads and writes in one: all is there already.
 
-    Parameters
+    Attributes
     ----------
-    npz : mapping of str to numpy.ndarray
-        What has been read.
-    path : str
-        What every key begins with.
-    strict : bool
-        Whether a missing key is an error.
-    ignore_names : callable, optional
-        Tells whether a key stays as it is.
-    complete : bool
-        Whether the file holds everything that was there, hyperparameters with it.
-    stateless : set of str, optional
+    complete, stateless
         As for `SourceDeserializer`.
     """
 
     # they have been read from a file
     gives_new_arrays = True
-
-    def __init__(
-        self,
-        npz: Any,
-        path: str,
-        strict: bool,
-        ignore_names: IgnoreNames = None,
-        complete: bool = False,
-        stateless: Set[str] | None = None,
-    ) -> None:
-        super().__init__(npz, path, strict, ignore_names)
-        self.complete = complete
-        self.stateless = stateless
+    complete = False
+    stateless: Set[str] | None = None
 
 
-class SourceDeserializer(Deserializer):
+class SourceDeserializer(FileDeserializer):
     """What objects read a source by.
 
     Parameters
@@ -80,17 +75,13 @@ class SourceDeserializer(Deserializer):
         complete: bool = False,
         stateless: Set[str] | None = None,
     ) -> None:
-        self.source, self.path, self.strict, self.complete = source, path, strict, complete
+        super().__init__(source, path, strict, None)
+        self.complete = complete
         self.stateless = stateless
-
-    def __getitem__(self, key: str) -> SourceDeserializer:
-        """Return the deserializer of a child."""
-        path = f"{self.path}{key.strip('/')}/"
-        return SourceDeserializer(self.source, path, self.strict, self.complete, self.stateless)
 
     def has(self, key: str) -> bool:
         """Tell whether the file has a key, or something that it is made of."""
-        return self.path + key in self.source
+        return self.path + key in self._reader
 
     def read_ahead(self) -> Deserializer:
         """Return a deserializer of the same, for which all has been read and compared already.
@@ -98,24 +89,14 @@ class SourceDeserializer(Deserializer):
         What has a `serialize` method of its own reads and writes in one, and can only be called
         when everything else has been checked.
         """
-        stored = self.source.values_under(self.path)
-        ignored = self.source.is_ignored
-        return ReadAhead(stored, self.path, self.strict, ignored, self.complete, self.stateless)
+        stored = self._reader.values_under(self.path)
+        ahead = ReadAhead(stored, self.path, self.strict, self._reader.is_ignored)
+        ahead.complete, ahead.stateless = self.complete, self.stateless
+        return ahead
 
-    def __call__(self, key: str, value: Any) -> Any:
-        """Load one value.
-
-        Raises
-        ------
-        KeyError
-            If it is missing, and `strict` is true.
-        CheckpointError
-            If it is damaged.
-        ValueError, TypeError
-            If it does not fit.
-        """
+    def _load(self, key: str, value: Any, like: Any) -> Any:
         key = self.path + key.lstrip("/")
-        if not self.source.demand(key, self.strict):
+        if not self._reader.demand(key, self.strict):
             return value
-        stored = self.source.value(key)
-        return fill_template(None if is_none(stored) else stored, value, key)
+        stored = self._reader.value(key)
+        return self._fill(None if is_none(stored) else stored, value, key)

@@ -49,7 +49,6 @@ class HDF5Deserializer(FileDeserializer):
     """
 
     gives_new_arrays = True
-    _reader: Any
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,25 +15,13 @@ from fastadam.kernels.backend import is_array
 from fastadam.serializers._templates import IgnoredNames, IgnoreNames, fill_template
 from fastadam.serializers.protocol import Deserializer
 
-__all__ = ["FileDeserializer", "MappingReader", "Values", "room_for"]
+__all__ = ["FileDeserializer", "MappingReader"]
 
 # Bytes of an element of the widest kind of number, which may be loaded into a narrower one.
 _WIDEST = 32
 
 
-class Values(Protocol):
-    """What a deserializer needs of a file."""
-
-    where: str
-
-    def __contains__(self, key: str) -> bool:
-        """Tell whether there is such a key."""
-
-    def read(self, key: str, limit: int | None) -> npt.NDArray[Any]:
-        """Read one value of at most so many bytes."""
-
-
-def room_for(value: Any) -> int | None:
+def _room_for(value: Any) -> int | None:
     """Return how many bytes a stored value may take that is to go where another is.
 
     Parameters
@@ -53,8 +41,8 @@ class FileDeserializer(Deserializer):
 
     Parameters
     ----------
-    reader : Values
-        What has the values.
+    reader : object
+        What has the values: whether one is `in` it, `read(key, limit)`, and `where` they are.
     path : str
         What every key begins with.
     strict : bool
@@ -66,7 +54,7 @@ class FileDeserializer(Deserializer):
     # Whether what is read belongs to no other object.
     gives_new_arrays = False
 
-    def __init__(self, reader: Values, path: str, strict: bool, ignore_names: IgnoreNames) -> None:
+    def __init__(self, reader: Any, path: str, strict: bool, ignore_names: IgnoreNames) -> None:
         self.path = path
         self.strict = strict
         self.ignore_names = ignore_names
@@ -153,7 +141,7 @@ class FileDeserializer(Deserializer):
             if self.strict:
                 raise self._missing(key)
             return value
-        stored = self._reader.read(key, room_for(like))
+        stored = self._reader.read(key, _room_for(like))
         return self._fill(None if is_none(stored) else stored, value, key)
 
     def _child_path(self, key: str) -> str:

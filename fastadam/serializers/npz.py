@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, cast
 from fastadam.files import npz
 from fastadam.files.errors import plainly
 from fastadam.files.verified import Listed
-from fastadam.serializers._reading import FileDeserializer, MappingReader, Values
+from fastadam.serializers._reading import FileDeserializer, MappingReader
 from fastadam.serializers._templates import IgnoreNames
 from fastadam.serializers.dictionary import serialize, storable_values
 from fastadam.serializers.protocol import check_object
@@ -120,7 +120,7 @@ class NpzDeserializer(FileDeserializer):
         return KeyError(message)
 
 
-def _reader_of(source: Any) -> Values:
+def _reader_of(source: Any) -> npz.NpzReader | Listed | MappingReader:
     """Return what reads an open npz file, of which only the archive is used, or a mapping."""
     archive = getattr(source, "zip", None)
     if isinstance(archive, zipfile.ZipFile):

@@ -298,9 +298,6 @@ def optional_entry(serializer: Any, key: str, like: Any = None) -> Any:
     # another library's deserializer of a group that is not there in an HDF5 file
     if getattr(serializer, "group", serializer) is None:
         return None
-    has = getattr(serializer, "has", None)
-    if has is not None and not has(key):
-        return None
     try:
         return serializer(key, None)
     except KeyError:
