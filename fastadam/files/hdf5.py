@@ -23,15 +23,15 @@ from fastadam.files.limits import DEPTH, MEMBERS, PIECE, ZIP, open_regular
 from fastadam.files.manifest import KEY
 from fastadam.update.interrupt import SignalsBetween, hand_on_signals
 
-__all__ = ["Hdf5Reader", "opened", "opened_object", "sealed_image", "write"]
+__all__ = ["Hdf5Reader", "opened", "sealed_image", "write"]
 
 # What the system answers where somebody else has a lock.
 _LOCKED = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}
 
 
 @contextlib.contextmanager
-def opened(path: str | bytes | os.PathLike[Any]) -> Iterator[Hdf5Reader]:
-    """Open an HDF5 file for reading.
+def opened(file: str | bytes | os.PathLike[Any] | BinaryIO) -> Iterator[Hdf5Reader]:
+    """Open an HDF5 file, or what is in a file object, which need not be seekable, for reading.
 
     Raises
     ------
@@ -43,34 +43,25 @@ def opened(path: str | bytes | os.PathLike[Any]) -> Iterator[Hdf5Reader]:
         If h5py is not installed.
     """
     import_h5py()
-    name = os.fsdecode(path)
-    # what the system says of the file comes first
-    with open_regular(name) as plain, _reader(name, repr(name), plain.fileno()) as reader:
-        yield reader
-
-
-@contextlib.contextmanager
-def opened_object(file: BinaryIO) -> Iterator[Hdf5Reader]:
-    """Open what is in a file object, as `opened` does.
-
-    Parameters
-    ----------
-    file : file object
-        Binary and readable; it need not be seekable.
-    """
-    with _reader(io.BytesIO(file.read()), "the file object") as reader:
-        yield reader
+    if isinstance(file, str | bytes | os.PathLike):
+        name = os.fsdecode(file)
+        # what the system says of the file comes first
+        with open_regular(name) as plain:
+            begin = os.pread(plain.fileno(), HEADER, 0)
+            with _reader(name, repr(name), begin, plain.fileno()) as reader:
+                yield reader
+    else:
+        data = file.read()
+        with _reader(io.BytesIO(data), "the file object", data[:HEADER]) as reader:
+            yield reader
 
 
 @contextlib.contextmanager
 def _reader(
-    source: str | io.BytesIO, where: str, descriptor: int | None = None
+    source: str | io.BytesIO, where: str, begin: bytes, descriptor: int | None = None
 ) -> Iterator[Hdf5Reader]:
     """Open a file, and let go of all of h5py's objects before signals are handed on."""
     with SignalsBetween():
-        begin = b"" if descriptor is None else os.pread(descriptor, HEADER, 0)
-        if isinstance(source, io.BytesIO):
-            begin = source.getvalue()[:HEADER]
         file = _open(source, where, begin)
         try:
             reader = Hdf5Reader(file.id, where, descriptor)

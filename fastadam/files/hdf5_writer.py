@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -139,14 +139,6 @@ def _sealed(values: Mapping[str, Value], groups: list[str], compression: int | N
     return image
 
 
-class _Layout(NamedTuple):
-    """How the elements of a dataset are laid out: as libhdf5 is told, and in which chunks."""
-
-    plan: Any
-    chunk: tuple[int, ...]
-    deflated: bool
-
-
 class Writer:
     """Makes datasets in an open file or group.
 
@@ -169,7 +161,7 @@ class Writer:
         self._links.set_create_intermediate_group(True)
         self._links.set_char_encoding(h5py.h5t.CSET_UTF8)
         self._spaces: dict[tuple[int, ...], Any] = {(): h5py.h5s.create(h5py.h5s.SCALAR)}
-        self._layouts: dict[Any, _Layout] = {}
+        self._layouts: dict[Any, Any] = {}
         # the group that the last value is in: the next one is, too, nearly always
         self._last: tuple[bytes, Any] = (b"", group)
 
@@ -197,11 +189,11 @@ class Writer:
             dataset = self._make(key, file_type, space, None)
             return self._note(dataset, digest_of(None))
         stored, file_type = _encoded(value, key)
-        layout = self._layout(value.shape, stored.array)
-        dataset = self._make(key, file_type, self._space(value.shape), layout.plan)
-        if layout.chunk and stored.array.nbytes > _LARGE:
-            level = self._compression if layout.deflated else None
-            for start, data in packed_chunks(stored.array, layout.chunk, level):
+        chunk, level = self._chunk(value.shape, stored.array)
+        layout = self._layout(chunk, level)
+        dataset = self._make(key, file_type, self._space(value.shape), layout)
+        if chunk and stored.array.nbytes > _LARGE:
+            for start, data in packed_chunks(stored.array, chunk, level):
                 hand_on_signals()
                 check_memory()
                 dataset.write_direct_chunk(start, data)
@@ -235,8 +227,8 @@ class Writer:
         done : callable
             What to call when it is written.
         """
-        plan = self._layout((), value).plan
-        dataset = self._make(key, file_type, self._space(value.shape), plan)
+        layout = self._layout((), None)
+        dataset = self._make(key, file_type, self._space(value.shape), layout)
         if value.nbytes > _LARGE:
             pieces = functools.partial(checked_pieces, key, value, expected)
             image.place(dataset.get_offset(), value.nbytes, pieces, done)
@@ -270,31 +262,38 @@ class Writer:
             self._spaces[shape] = self._h5py.h5s.create_simple(shape)
         return self._spaces[shape]
 
-    def _layout(self, shape: tuple[int, ...], array: npt.NDArray[Any]) -> _Layout:
-        """Return how elements are laid out: filters need chunks, which single values have not."""
-        chunked = shape != () and array.size > 0
-        deflated = array.size > 1 and self._compression is not None
-        if not chunked or (self._plain and not deflated):
-            chunks: tuple[int, ...] = ()
-        else:
-            chunks = _chunks(shape, array.itemsize)
-        if (chunks, deflated) not in self._layouts:
-            self._layouts[chunks, deflated] = self._new_layout(chunks, deflated)
-        return self._layouts[chunks, deflated]
+    def _chunk(
+        self, shape: tuple[int, ...], array: npt.NDArray[Any]
+    ) -> tuple[tuple[int, ...], int | None]:
+        """Return the shape of chunks, whole rows or parts of one, and the gzip level.
 
-    def _new_layout(self, chunks: tuple[int, ...], deflated: bool) -> _Layout:
+        Each is of about a megabyte. Filters need chunks, which single values have not.
+        """
+        level = self._compression if array.size > 1 else None
+        if shape == () or not array.size or (self._plain and level is None):
+            return (), None
+        n_bytes, chunk = array.itemsize, []
+        for length in reversed(shape):
+            chunk.append(max(1, min(length, PIECE // n_bytes)))
+            n_bytes *= chunk[-1]
+        return tuple(chunk[::-1]), level
+
+    def _layout(self, chunk: tuple[int, ...], level: int | None) -> Any:
+        """Return how elements are laid out, as libhdf5 is told."""
+        if (chunk, level) in self._layouts:
+            return self._layouts[chunk, level]
         h5 = self._h5py
-        layout = h5.h5p.create(h5.h5p.DATASET_CREATE)
+        layout = self._layouts[chunk, level] = h5.h5p.create(h5.h5p.DATASET_CREATE)
         layout.set_fill_time(h5.h5d.FILL_TIME_NEVER)
-        if not chunks:
+        if not chunk:
             layout.set_layout(h5.h5d.CONTIGUOUS)
             layout.set_alloc_time(h5.h5d.ALLOC_TIME_EARLY)
-            return _Layout(layout, chunks, deflated)
-        layout.set_chunk(chunks)
-        if deflated:
-            layout.set_deflate(self._compression)
+            return layout
+        layout.set_chunk(chunk)
+        if level is not None:
+            layout.set_deflate(level)
         layout.set_fletcher32()
-        return _Layout(layout, chunks, deflated)
+        return layout
 
     def _note(self, dataset: Any, digest: str) -> str:
         """Store a digest with a dataset."""
@@ -305,16 +304,6 @@ class Writer:
             attribute = h5.h5a.create(dataset, DIGEST.encode(), kind, self._spaces[()])
             attribute.write(np.asarray(data))
         return digest
-
-
-def _chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
-    """Return the shape of pieces of about a megabyte: whole rows, or parts of one."""
-    n_bytes, chunks = itemsize, []
-    for length in reversed(shape):
-        chunk = max(1, min(length, PIECE // n_bytes))
-        chunks.append(chunk)
-        n_bytes *= chunk
-    return tuple(chunks[::-1])
 
 
 def _encoded(array: Value, key: str) -> tuple[Stored, Any]:

@@ -7,7 +7,7 @@ import io
 import os
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.lib import format as npy_format
@@ -33,8 +33,8 @@ Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 
 
 @contextlib.contextmanager
-def opened(path: str | bytes | os.PathLike[Any]) -> Iterator[NpzReader]:
-    """Open an npz file for reading.
+def opened(file: str | bytes | os.PathLike[Any] | BinaryIO) -> Iterator[NpzReader]:
+    """Open an npz file, or what is in a file object from its position on, for reading.
 
     Raises
     ------
@@ -43,9 +43,12 @@ def opened(path: str | bytes | os.PathLike[Any]) -> Iterator[NpzReader]:
     OSError
         If it cannot be read.
     """
-    name = os.fsdecode(path)
-    with open_regular(name) as file:
-        yield NpzReader(file, repr(name))
+    if isinstance(file, str | bytes | os.PathLike):
+        name = os.fsdecode(file)
+        with open_regular(name) as plain:
+            yield NpzReader(plain, repr(name))
+    else:
+        yield NpzReader(file, "the file object", file.tell())
 
 
 class NpzReader(Directory):
@@ -134,7 +137,7 @@ class NpzReader(Directory):
     def peek(self, key: str, n_bytes: int) -> None:
         """Tell that there is no quicker way to a value than to read it."""
 
-    def _array(self, member: _Bytes, size: int, limit: int | None) -> Value:
+    def _array(self, member: Member | io.BytesIO, size: int, limit: int | None) -> Value:
         """Read an array from the bytes of a member."""
         (shape, fortran, dtype), n_header = self._header(member)
         if dtype.hasobject:
@@ -165,7 +168,7 @@ class NpzReader(Directory):
             raise DamageError("it is cut off")
         return array.T if fortran else array
 
-    def _header(self, member: _Bytes) -> tuple[Header, int]:
+    def _header(self, member: Member | io.BytesIO) -> tuple[Header, int]:
         """Read the header of an array, and its length; those that are alike are parsed once."""
         begin = member.read(npy_format.MAGIC_LEN)
         if begin not in _HEADERS:
@@ -192,13 +195,3 @@ class NpzReader(Directory):
 
 class _RefusedError(Exception):
     """A member is whole, and no array of numbers or strings, or too large."""
-
-
-class _Bytes(Protocol):
-    """The bytes of a member."""
-
-    def read(self, n_bytes: int, /) -> bytes:
-        """Read the next bytes, or all that are left."""
-
-    def readinto(self, buffer: memoryview, /) -> int:
-        """Fill a buffer with the next bytes, and return how many there were."""

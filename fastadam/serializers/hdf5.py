@@ -176,10 +176,6 @@ def load_hdf5(
     [1.0, 2.0]
     """
     check_object("load_hdf5", obj, "read arrays alone with h5py.File(file)")
-    if isinstance(filename, str | bytes | os.PathLike):
-        opened = hdf5.opened(filename)
-    else:
-        opened = hdf5.opened_object(filename)
-    with plainly(), opened as reader:
+    with plainly(), hdf5.opened(filename) as reader:
         verified = Sealed(reader, path)
         HDF5Deserializer(verified, strict, path=path, ignore_names=ignore_names).load(obj)

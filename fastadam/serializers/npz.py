@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import zipfile
 from collections.abc import Mapping
@@ -176,10 +175,6 @@ def load_npz(
     save_npz : Save the object.
     """
     check_object("load_npz", obj, "read arrays alone with numpy.load(file)")
-    with plainly(), contextlib.ExitStack() as stack:
-        if isinstance(file, str | bytes | os.PathLike):
-            reader = stack.enter_context(npz.opened(file))
-        else:
-            reader = npz.NpzReader(file, "the file object", file.tell())
+    with plainly(), npz.opened(file) as reader:
         values = Listed(reader)
         NpzDeserializer(values, path=path, strict=strict, ignore_names=ignore_names).load(obj)
