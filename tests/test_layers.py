@@ -84,9 +84,9 @@ FOLDERS = {
         npz_writer hdf5_writer manifest hdf5_group zip_directory
         zip_member
         entries names
-        hdf5_image hdf5_strings
+        hdf5_image
         limits hdf5_calls
-        hdf5_types none atomic errors hdf5_places hdf5_filters
+        hdf5_types none atomic errors hdf5_filters
     """,
     "kernels": """
         step

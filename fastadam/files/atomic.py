@@ -67,12 +67,20 @@ def atomic_write(path: str | bytes | os.PathLike[Any]) -> Iterator[BinaryIO]:
     b'all or nothing'
     """
     target = os.path.realpath(os.fsdecode(path))
-    old = _status(target)
-    if old is not None and not (stat.S_ISREG(old.st_mode) or stat.S_ISDIR(old.st_mode)):
-        with _named(target), open(target, "wb") as file:
-            yield file
-        return
-    _refuse_what_open_would_refuse(target, old)
+    try:
+        old = os.stat(target)
+    except FileNotFoundError:
+        old = None
+    if old is not None:
+        if stat.S_ISDIR(old.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+        if not stat.S_ISREG(old.st_mode):
+            with _named(target), open(target, "wb") as file:
+                yield file
+            return
+        # as `open` would refuse it, and a replacement would not notice
+        if not os.access(target, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), target)
     folder = os.path.dirname(target)
     _remove_abandoned(folder)
     temporary = _Temporary(folder)
@@ -114,24 +122,6 @@ def _replace(temporary: str, target: str) -> None:
                 "folder that it is in, or save beside it"
             )
         raise OSError(error.errno, reason, target) from None
-
-
-def _status(path: str) -> os.stat_result | None:
-    """Return what the file system says of a file, None if there is none."""
-    try:
-        return os.stat(path)
-    except FileNotFoundError:
-        return None
-
-
-def _refuse_what_open_would_refuse(target: str, old: os.stat_result | None) -> None:
-    """Raise for a folder or a read-only file, which a replacement would not notice."""
-    if old is None:
-        return
-    if stat.S_ISDIR(old.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
-    if not os.access(target, os.W_OK):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), target)
 
 
 class _Temporary:

@@ -139,19 +139,14 @@ def checked_pieces(key: str, value: Value, expected: Entry | None) -> Iterator[b
     RuntimeError
         If it has changed in between.
     """
-    if expected is None:
-        yield from pieces(value)
+    if expected is None or not is_plain(value.dtype):
+        yield from pieces(value if expected is None else listed_copy(key, value, expected))
         return
-    if is_plain(value.dtype):
-        digest = hashlib.sha256()
-        for piece in pieces(value):
-            digest.update(piece)
-            yield piece
-        found = digest.hexdigest()
-    else:
-        value = listed_copy(key, value, expected)
-        yield from pieces(value)
-        return
+    digest = hashlib.sha256()
+    for piece in pieces(value):
+        digest.update(piece)
+        yield piece
+    found = digest.hexdigest()
     if found != expected.sha256:
         raise _changed(key)
 
@@ -193,26 +188,18 @@ def describe(value: Value, dtype: str | None = None) -> Entry:
         What the manifest says it is: npz files hold bfloat16 as raw bytes, and HDF5 files are read
         as float32 where there is no bfloat16.
     """
-    if dtype == "bfloat16":
+    if dtype == "bfloat16" and value.dtype in (np.float32, _RAW):
         if value.dtype == np.float32:
             value = (value.view(np.uint32) >> 16).astype(np.uint16)
-            return Entry("bfloat16", value.shape, _sha256(value))
-        if value.dtype == _RAW:
-            return Entry("bfloat16", value.shape, _sha256(value))
-    if is_plain(value.dtype):
-        return Entry(_name(value.dtype), value.shape, _sha256(value))
+        return Entry("bfloat16", value.shape, _sha256(value))
     if is_none(value):
         return Entry("none", (), hashlib.sha256(b"").hexdigest())
-    text = text_of(value)
-    if text is not None:
-        encoded = text.encode("utf-8", "surrogatepass")
-        return Entry("str", (), hashlib.sha256(encoded).hexdigest())
     if value.dtype.kind in "US":
         # files differ in how much room there is for each string
-        lines = "\n".join(map(repr, value.ravel().tolist()))
-        of_lines = hashlib.sha256(lines.encode("utf-8", "surrogatepass"))
-        kind = "str" if value.dtype.kind == "U" else "bytes"
-        return Entry(kind, value.shape, of_lines.hexdigest())
+        text = text_of(value)
+        lines = "\n".join(map(repr, value.ravel().tolist())) if text is None else text
+        sha256 = hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
+        return Entry("str" if value.dtype.kind == "U" else "bytes", value.shape, sha256)
     return Entry(_name(value.dtype), value.shape, _sha256(value))
 
 

@@ -8,6 +8,7 @@ import hashlib
 import io
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -16,7 +17,6 @@ import numpy as np
 from fastadam.files.errors import CheckpointError, UnreadableFileError
 from fastadam.files.hdf5_calls import check_memory, reading
 from fastadam.files.hdf5_group import Hdf5Group
-from fastadam.files.hdf5_places import HEADER, end_of, place_of
 from fastadam.files.hdf5_types import import_h5py
 from fastadam.files.hdf5_writer import sealed_image, write
 from fastadam.files.limits import DEPTH, MEMBERS, PIECE, ZIP, open_regular
@@ -24,6 +24,18 @@ from fastadam.files.manifest import KEY
 from fastadam.update.interrupt import SignalsBetween, hand_on_signals
 
 __all__ = ["Hdf5Reader", "opened", "sealed_image", "write"]
+
+# The superblock of files in the formats of 1.8 and later: the signature, the version, and that
+# addresses have 8 bytes. The third address is where the file ends.
+_SUPERBLOCK = re.compile(rb"\x89HDF\r\n\x1a\n[\x02\x03]\x08.{18}(.{8})", re.DOTALL)
+
+# Bytes of a header that are looked at: those of numbers are shorter.
+_HEADER = 512
+
+# The message of a header that says that the elements are in one piece, where, and how many bytes:
+# its type, its size, flags, its version, the kind of layout. Files in formats older than 1.8 have
+# others, and no list of contents.
+_LAYOUT = re.compile(rb"\x08\x12\x00.[\x03\x04]\x01(.{8})(.{8})", re.DOTALL)
 
 # What the system answers where somebody else has a lock.
 _LOCKED = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}
@@ -47,12 +59,12 @@ def opened(file: str | bytes | os.PathLike[Any] | BinaryIO) -> Iterator[Hdf5Read
         name = os.fsdecode(file)
         # what the system says of the file comes first
         with open_regular(name) as plain:
-            begin = os.pread(plain.fileno(), HEADER, 0)
+            begin = os.pread(plain.fileno(), _HEADER, 0)
             with _reader(name, repr(name), begin, plain.fileno()) as reader:
                 yield reader
     else:
         data = file.read()
-        with _reader(io.BytesIO(data), "the file object", data[:HEADER]) as reader:
+        with _reader(io.BytesIO(data), "the file object", data[:_HEADER]) as reader:
             yield reader
 
 
@@ -176,8 +188,11 @@ class Hdf5Reader(Hdf5Group):
         UnreadableFileError
             If it is longer than it says, and has a list of contents or a digest of all.
         """
-        end, size = end_of(begin), self.size()
-        if end is not None and size > end and (self.listed or self.seal() is not None):
+        found = _SUPERBLOCK.match(begin)
+        if found is None:  # it is of an older format, or the superblock is not at its beginning
+            return
+        end, size = int.from_bytes(found[1], "little"), self.size()
+        if size > end and (self.listed or self.seal() is not None):
             raise UnreadableFileError(
                 f"{self.where} is longer than it was when it was saved: it has {size:,} bytes, and "
                 f"says that it ends after {end:,}; something was put behind it"
@@ -185,6 +200,10 @@ class Hdf5Reader(Hdf5Group):
 
     def peek(self, key: str, n_bytes: int) -> bytes | None:
         """Return what are probably the bytes of a value: whoever has their digest can tell.
+
+        libhdf5 takes longer to open a dataset, and to tell what is in it, than to read a few
+        elements. A guess is enough: what is read at the place is what was saved, or has another
+        digest.
 
         Parameters
         ----------
@@ -202,7 +221,7 @@ class Hdf5Reader(Hdf5Group):
         if self._descriptor is None or header is None:
             return None
         try:
-            place = place_of(os.pread(self._descriptor, HEADER, header))
+            place = place_of(os.pread(self._descriptor, _HEADER, header))
             if place is None or place[1] != n_bytes:
                 return None
             return os.pread(self._descriptor, n_bytes, place[0])
@@ -243,6 +262,14 @@ class Hdf5Reader(Hdf5Group):
                 hand_on_signals()
                 digest.update(piece.reshape(-1).view(np.uint8).data)
         return kind, shape, digest.hexdigest()
+
+
+def place_of(header: bytes) -> tuple[int, int] | None:
+    """Return where the elements of a dataset probably are, and how many bytes, by its header."""
+    found = _LAYOUT.search(header)
+    if found is None:
+        return None
+    return int.from_bytes(found[1], "little"), int.from_bytes(found[2], "little")
 
 
 def _blocks(

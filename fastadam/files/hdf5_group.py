@@ -10,7 +10,6 @@ import numpy as np
 from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError, NoRoomError
 from fastadam.files.hdf5_calls import check_memory, reading
-from fastadam.files.hdf5_strings import read_strings
 from fastadam.files.hdf5_types import (
     DIGEST,
     MemoryType,
@@ -20,7 +19,7 @@ from fastadam.files.hdf5_types import (
     import_h5py,
     memory_type,
 )
-from fastadam.files.limits import INFLATION, SMALL
+from fastadam.files.limits import INFLATION, SMALL, SPARE
 from fastadam.update.interrupt import hand_on_signals
 
 __all__ = ["Dataset", "Hdf5Group"]
@@ -162,8 +161,7 @@ class Hdf5Group:
             return None
         kind, dtype, type_id = self.memory_type(dataset)
         if dtype.hasobject:
-            what = f"{key!r} in {self.where}"
-            return Stored(kind, read_strings(dataset.id, shape, dtype, what, limit))
+            return Stored(kind, self._read_strings(dataset, dtype, key, limit))
         n_bytes = self.check_size(dataset, dtype.itemsize, key, limit)
         try:
             array = np.empty(shape, dtype)
@@ -176,6 +174,37 @@ class Hdf5Group:
         if n_bytes:
             self.fill(array, dataset, type_id, self._everything, self._everything)
         return Stored(kind, array)
+
+    def _read_strings(
+        self, dataset: Dataset, dtype: np.dtype[Any], key: str, limit: int | None
+    ) -> Value:
+        """Read strings of any length one by one, so that they take no more memory than there is."""
+        h5, shape = self._h5py, dataset.shape or ()
+        what = f"{key!r} in {self.where}"
+        room = SPARE if limit is None else max(limit, SMALL)
+        if h5.check_string_dtype(dtype) is None:
+            raise CheckpointError(
+                f"{what} holds objects, not numbers or strings; nobody knows what memory they take "
+                "(these are of any length)"
+            )
+        texts: list[bytes] = []
+        longest = 1
+        one = h5.h5s.create_simple((1,))
+        kind = h5.h5t.py_create(dtype)
+        space = dataset.id.get_space()
+        for place in np.ndindex(shape):
+            buffer = np.empty(1, dtype)
+            if shape:
+                space.select_hyperslab(place, (1,) * len(shape))
+            dataset.id.read(one, space if shape else h5.h5s.ALL, buffer, kind)
+            text = buffer[0]
+            texts.append(text if isinstance(text, bytes) else str(text or "").encode())
+            longest = max(longest, len(texts[-1]))
+            if longest * math.prod(shape) > room:
+                raise CheckpointError(
+                    f"{what} holds strings of any length: they take more than {room:,} bytes"
+                )
+        return np.array(texts, dtype=f"S{longest}").reshape(shape)
 
     def fill(self, array: Value, dataset: Dataset, type_id: Any, memory: Any, space: Any) -> None:
         """Read elements of a dataset into an array.

@@ -28,29 +28,19 @@ _GLOBALS = (*_RECONSTRUCT, _NDARRAY, _DTYPE, _ENCODE)
 
 _NO_EFFECT = {"PROTO", "FRAME"}
 _LITERALS = {
-    "INT",
-    "BININT",
-    "BININT1",
-    "UNICODE",
-    "BINUNICODE",
-    "SHORT_BINUNICODE",
-    "SHORT_BINBYTES",
-    "BINBYTES",
-    "STRING",
-    "BINSTRING",
-    "SHORT_BINSTRING",
+    *("INT", "BININT", "BININT1", "STRING", "BINSTRING", "SHORT_BINSTRING"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINBYTES", "SHORT_BINBYTES"),
 }
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _TUPLE_SIZES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
 
 
-class _UnknownPickleError(Exception):
-    """The pickle holds an instruction or a name that a pickled None does not."""
-
-
 class _Replay:
-    """The stack and memo of a pickle, with calls kept as tuples instead of made."""
+    """The stack and memo of a pickle, with calls kept as tuples instead of made.
+
+    ValueError says that it holds an instruction or a name that a pickled None does not.
+    """
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -68,7 +58,10 @@ class _Replay:
             self.stack.append(tuple(self._pop(_TUPLE_SIZES[opcode])))
         elif opcode in {"GLOBAL", "STACK_GLOBAL"}:
             names = argument.split(" ", 1) if opcode == "GLOBAL" else self._pop(2)
-            self._push_global(("global", *names))
+            name = ("global", *names)
+            if name not in _GLOBALS:
+                raise ValueError(name)
+            self.stack.append(name)
         elif opcode in {"PUT", "BINPUT", "LONG_BINPUT"}:
             self.memo[argument] = self.stack[-1]
         elif opcode == "MEMOIZE":
@@ -89,7 +82,7 @@ class _Replay:
         elif opcode in {"APPEND", "APPENDS"}:
             items = self._pop(1) if opcode == "APPEND" else self._pop_to_mark()
             if not isinstance(self.stack[-1], list):
-                raise _UnknownPickleError(opcode)
+                raise ValueError(opcode)
             self.stack[-1].extend(items)
         elif opcode == "REDUCE":
             function, arguments = self._pop(2)
@@ -99,18 +92,12 @@ class _Replay:
         elif opcode == "BUILD":
             self.stack.append(("build", *self._pop(2)))
         else:
-            raise _UnknownPickleError(opcode)
-
-    def _push_global(self, name: tuple[Any, ...]) -> None:
-        """Push the stand-in for a name, if it is one of those a pickled None needs."""
-        if name not in _GLOBALS:
-            raise _UnknownPickleError(name)
-        self.stack.append(name)
+            raise ValueError(opcode)
 
     def _pop(self, count: int) -> list[Any]:
         """Take the last `count` values."""
         if len(self.stack) < count:
-            raise _UnknownPickleError("stack underflow")
+            raise ValueError("stack underflow")
         values = self.stack[-count:]
         del self.stack[-count:]
         return values
@@ -122,7 +109,7 @@ class _Replay:
                 values = self.stack[index + 1 :]
                 del self.stack[index:]
                 return values
-        raise _UnknownPickleError("no mark")
+        raise ValueError("no mark")
 
 
 def is_pickled_none(data: bytes) -> bool:
@@ -142,15 +129,14 @@ def is_pickled_none(data: bytes) -> bool:
     if len(data) > MAX_LENGTH:
         return False
     replay = _Replay()
-    end = None
     try:
         for opcode, argument, position in pickletools.genops(data):
             if opcode.name == "STOP":
-                end = position
-                break
+                (found,) = replay.stack
+                return position == len(data) - 1 and _is_none_array(found)
             replay.run(opcode.name, argument)
-        return end == len(data) - 1 and len(replay.stack) == 1 and _is_none_array(replay.stack[0])
-    except (_UnknownPickleError, ValueError, LookupError, TypeError, AttributeError):
+        return False
+    except (ValueError, LookupError, TypeError, AttributeError):
         return False
 
 

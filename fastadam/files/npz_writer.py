@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import os
 import struct
 import zlib
@@ -79,15 +80,10 @@ def write_to(
             archive.add(key, iter((header,)))
         else:
             expected = None if entries is None else entries.get(key)
-            archive.add(key, _member(header, checked_pieces(key, value, expected)))
+            archive.add(key, itertools.chain((header,), checked_pieces(key, value, expected)))
         if done is not None:
             done(value.nbytes)
     archive.finish()
-
-
-def _member(header: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    yield header
-    yield from pieces
 
 
 def _header(key: str, value: Value) -> bytes:
@@ -150,35 +146,28 @@ class _Archive:
         offset = self._at
         crc, size, packed = 0, 0, 0
         packer = zlib.compressobj(wbits=-15) if self._method == _DEFLATED else None
-        first: list[bytes] | None = []
+        # what is held back until the checksum is known
+        first: list[bytes] = []
         for piece in pieces:
             crc = zlib.crc32(piece, crc)
             size += len(piece)
-            data = piece if packer is None else packer.compress(piece)
-            packed += len(data)
-            if first is None:
-                self._put(data)
-                continue
-            first.append(data)
+            first.append(piece if packer is None else packer.compress(piece))
+            packed += len(first[-1])
             if size > 2 * PIECE:
-                # too long to be held back until its checksum is known, which follows it then
-                flags |= _DESCRIPTOR
-                extra = struct.pack("<2H2Q", 1, 16, 0, 0)
-                local = (0, _LARGE, _LARGE)
-                self._put(self._local(name, flags, local, extra))
-                for waiting in first:
-                    self._put(waiting)
-                first = None
-        rest = b"" if packer is None else packer.flush()
-        packed += len(rest)
-        if first is None:
-            self._put(rest)
-            self._put(struct.pack("<4sL2Q", b"PK\x07\x08", crc, packed, size))
+                if not flags & _DESCRIPTOR:
+                    # too long for that: the checksum follows it
+                    flags |= _DESCRIPTOR
+                    extra = struct.pack("<2H2Q", 1, 16, 0, 0)
+                    self._put(self._local(name, flags, (0, _LARGE, _LARGE), extra))
+                self._put(*first)
+                first.clear()
+        if packer is not None:
+            first.append(packer.flush())
+            packed += len(first[-1])
+        if flags & _DESCRIPTOR:
+            self._put(*first, struct.pack("<4sL2Q", b"PK\x07\x08", crc, packed, size))
         else:
-            self._put(self._local(name, flags, (crc, packed, size), b""))
-            for data in first:
-                self._put(data)
-            self._put(rest)
+            self._put(self._local(name, flags, (crc, packed, size), b""), *first)
         self._central.append(_record(name, flags, self._method, crc, packed, size, offset))
 
     def _local(
@@ -188,13 +177,14 @@ class _Archive:
         numbers = (version, 0, flags, self._method, 0, _DATE, *checksum_and_sizes)
         return _LOCAL.pack(b"PK\x03\x04", *numbers, len(name), len(extra)) + name + extra
 
-    def _put(self, data: bytes) -> None:
+    def _put(self, *pieces: bytes) -> None:
         """Write, or wait until there is more to write."""
-        self._at += len(data)
-        self._waiting.append(data)
-        self._n_waiting += len(data)
-        if self._n_waiting >= PIECE:
-            self._write()
+        for data in pieces:
+            self._at += len(data)
+            self._waiting.append(data)
+            self._n_waiting += len(data)
+            if self._n_waiting >= PIECE:
+                self._write()
 
     def _write(self) -> None:
         waiting, self._waiting, self._n_waiting = self._waiting, [], 0
