@@ -1304,7 +1304,7 @@ MUTANTS = [
     ),
     Mutant(
         "room for everything",
-        f"{FILES}/npz.py",
+        f"{FILES}/limits.py",
         "if limit is not None and n_bytes > limit:",
         "if False:",
     ),

@@ -13,6 +13,7 @@ from fastadam.serializers.dictionary import DictionarySerializer, storable_array
 from fastadam.update.gradient_method import GradientMethod
 from fastadam.update.hooks import hooks_of
 from fastadam.update.hyperparameter import plain
+from fastadam.update.loss_scale import MISSING_GRADIENTS, ON_NONFINITE
 from fastadam.update.optimizer import target_of
 from fastadam.update.rule_state import uses_master
 from fastadam.update.target import ArrayTarget, Target
@@ -46,12 +47,13 @@ HOOK = "fastadam/hook/"
 RULE = "fastadam/rule/"
 HOOKS = "fastadam/hooks"
 
-# Settings of an optimizer that are neither counts nor hyperparameters, with their types.
-SETTINGS = {
-    "fastadam/settings/on_nonfinite": ("on_nonfinite", str),
-    "fastadam/settings/missing_gradients": ("missing_gradients", str),
-    "fastadam/settings/monitor": ("monitor", bool),
-    "fastadam/settings/use_fp32_update": ("_use_fp32_update", bool),
+# Settings of an optimizer that are neither counts nor hyperparameters, with what they may be: a
+# truth value where that is not told.
+SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "fastadam/settings/on_nonfinite": ("on_nonfinite", ON_NONFINITE),
+    "fastadam/settings/missing_gradients": ("missing_gradients", MISSING_GRADIENTS),
+    "fastadam/settings/monitor": ("monitor", ()),
+    "fastadam/settings/use_fp32_update": ("_use_fp32_update", ()),
 }
 
 # What files of the first version lack, all of it; every other has all of it.

@@ -32,11 +32,7 @@ from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array
 from fastadam.serializers.remembering import remember
 from fastadam.update.hyperparameter import prepare_values
-from fastadam.update.loss_scale import (
-    MISSING_GRADIENTS,
-    ON_NONFINITE,
-    LossScaling,
-)
+from fastadam.update.loss_scale import LossScaling
 from fastadam.update.loss_scale_files import prepare_no_scale
 from fastadam.update.optimizer import target_of
 from fastadam.update.overrides import class_overrides, loads_in_two_phases, overrides
@@ -44,8 +40,6 @@ from fastadam.update.rule import UpdateRule
 from fastadam.update.ruled import check_hyperparam, optional_hyperparams
 
 __all__ = ["prepare_optimizer"]
-
-_MODES = {"on_nonfinite": ON_NONFINITE, "missing_gradients": MISSING_GRADIENTS}
 
 # What of a rule's state has the parameter's shape.
 _LIKE_PARAMETER = (*STATE, "fp32_param")
@@ -170,13 +164,13 @@ def _has_other_streams(source: Source, opt: Any, saved_with: bool, made: list[St
 
 def _prepare_settings(prepared: PreparedLoad, source: Source, opt: Any, strict: bool) -> None:
     """Read what is neither a count nor a hyperparameter."""
-    for key, (name, kind) in SETTINGS.items():
+    for key, (name, modes) in SETTINGS.items():
         if lacks_as_the_first_did(source, key) or not source.demand(key, strict):
             continue
-        value: Any = _truth(source, key) if kind is bool else _text(source, key)
-        if name in _MODES:
-            if value not in _MODES[name]:
-                raise ValueError(f"{key!r} is {value!r}, which is none of {_MODES[name]}")
+        value: Any = _text(source, key) if modes else _truth(source, key)
+        if modes:
+            if value not in modes:
+                raise ValueError(f"{key!r} is {value!r}, which is none of {modes}")
             if not class_overrides(type(opt), (name,), LossScaling):
                 name = f"_{name}"
         prepared.attribute(opt, name, value)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastadam.files.entries import Value
-from fastadam.files.errors import CheckpointError, NoRoomError
+from fastadam.files.errors import CheckpointError
 from fastadam.files.hdf5_calls import check_memory, reading
 from fastadam.files.hdf5_types import (
     DIGEST,
@@ -19,7 +19,7 @@ from fastadam.files.hdf5_types import (
     import_h5py,
     memory_type,
 )
-from fastadam.files.limits import INFLATION, SMALL, SPARE
+from fastadam.files.limits import INFLATION, SMALL, SPARE, check_room, new_array
 from fastadam.update.interrupt import hand_on_signals
 
 __all__ = ["Dataset", "Hdf5Group"]
@@ -96,36 +96,33 @@ class Hdf5Group:
 
     def read(self, key: str, limit: int | None) -> Value:
         """Read one value, as `NpzReader.read`."""
-        stored = self._stored(key, limit)[0] if self.listed else self.digested(key, limit)[0]
+        stored = self.digested(key, limit)[0]
         try:
-            value = None if stored is None else decoded(stored)
+            return decoded(stored)
         except UnicodeDecodeError as error:
             raise CheckpointError(f"{key!r} in {self.where} cannot be loaded: {error}") from error
-        return np.array(None, dtype=object) if value is None else np.asarray(value)
 
     def digested(self, key: str, limit: int | None) -> tuple[Stored | None, str | None]:
         """Read one value as it is in the file, and its digest, if one is stored with it.
+
+        Where a list of contents has the digests, there is none.
 
         Parameters
         ----------
         key, limit
             As for `read`.
         """
-        stored, told = self._stored(key, limit)
+        hand_on_signals()
+        with reading(f"{key!r} in {self.where}"):
+            dataset = self._open(key)
+            stored = self._read(dataset, key, limit)
+            told = None if self.listed else self._digest(dataset.id)
         if told is not None and told != digest_of(stored):
             raise CheckpointError(
                 f"{key!r} in {self.where} is damaged: its SHA-256 digest is not the one that was "
                 "saved with it"
             )
         return stored, told
-
-    def _stored(self, key: str, limit: int | None) -> tuple[Stored | None, str | None]:
-        """Read one value, and what digest is stored with it, if there is no list of contents."""
-        hand_on_signals()
-        with reading(f"{key!r} in {self.where}"):
-            dataset = self._open(key)
-            stored = self._read(dataset, key, limit)
-            return stored, None if self.listed else self._digest(dataset.id)
 
     def _open(self, key: str) -> Dataset:
         """Open a dataset whose values are in this file."""
@@ -163,14 +160,7 @@ class Hdf5Group:
         if dtype.hasobject:
             return Stored(kind, self._read_strings(dataset, dtype, key, limit))
         n_bytes = self.check_size(dataset, dtype.itemsize, key, limit)
-        try:
-            array = np.empty(shape, dtype)
-        except (MemoryError, ValueError):
-            if n_bytes <= SMALL:
-                raise
-            raise CheckpointError(
-                f"{key!r} in {self.where} takes {n_bytes:,} bytes, more than there is memory"
-            ) from None
+        array = new_array(f"{key!r} in {self.where}", shape, dtype, n_bytes)
         if n_bytes:
             self.fill(array, dataset, type_id, self._everything, self._everything)
         return Stored(kind, array)
@@ -235,11 +225,7 @@ class Hdf5Group:
         if dataset.chunk is not None and n_bytes:
             # a whole chunk is unpacked for one element
             held = max(n_bytes, math.prod(map(int, dataset.chunk)) * itemsize)
-        if limit is not None and held > limit:
-            raise NoRoomError(
-                f"{key!r} in {self.where} has shape {shape} and {held:,} bytes, and there is room "
-                f"for {limit:,} where it is to go"
-            )
+        check_room(f"{key!r} in {self.where}", shape, held, limit)
         if held > SMALL and held > INFLATION * dataset.id.get_storage_size():
             raise CheckpointError(
                 f"{key!r} in {self.where} has shape {shape} and {held:,} bytes, which cannot be in "

@@ -179,13 +179,13 @@ def digest_of_all(digests: Mapping[str, str]) -> str:
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def decoded(stored: Stored) -> npt.NDArray[Any]:
+def decoded(stored: Stored | None) -> npt.NDArray[Any]:
     """Return the array that a stored one stands for.
 
     Parameters
     ----------
-    stored : Stored
-        What is in the file.
+    stored : Stored or None
+        What is in the file; None for a stored None.
 
     Returns
     -------
@@ -197,6 +197,8 @@ def decoded(stored: Stored) -> npt.NDArray[Any]:
     UnicodeDecodeError
         If a string is no UTF-8.
     """
+    if stored is None:
+        return np.array(None, dtype=object)
     kind, array = stored
     if kind == "utf-8":
         return text_decoded(array, "utf-8")

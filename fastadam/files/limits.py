@@ -7,13 +7,16 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from fastadam.files.errors import UnreadableFileError
+import numpy as np
+import numpy.typing as npt
+
+from fastadam.files.errors import CheckpointError, NoRoomError, UnreadableFileError
 
 __all__ = [
     *("DEPTH", "HDF5", "HEADER", "INFLATION", "MEMBERS", "NAME", "PIECE", "SMALL", "SPARE", "ZIP"),
-    "open_regular",
+    *("check_room", "new_array", "open_regular"),
 ]
 
 # What files begin with.
@@ -41,6 +44,29 @@ _KINDS = (
     (stat.S_ISFIFO, "a pipe"),
     (stat.S_ISSOCK, "a socket"),
 )
+
+
+def check_room(what: str, shape: tuple[int, ...], n_bytes: int, limit: int | None) -> None:
+    """Refuse what takes more bytes than there are where it is to go, before memory is taken."""
+    if limit is not None and n_bytes > limit:
+        raise NoRoomError(
+            f"{what} has shape {shape} and {n_bytes:,} bytes, and there is room for {limit:,} "
+            "where it is to go"
+        )
+
+
+def new_array(
+    what: str, shape: tuple[int, ...], dtype: np.dtype[Any], n_bytes: int
+) -> npt.NDArray[Any]:
+    """Return an array to read into, or refuse what takes so many bytes that there are not."""
+    try:
+        return np.empty(shape, dtype)
+    except (MemoryError, ValueError):
+        if n_bytes <= SMALL:
+            raise
+        raise CheckpointError(
+            f"{what} takes {n_bytes:,} bytes, more than there is memory"
+        ) from None
 
 
 def _check_status(status: os.stat_result, path: str) -> None:

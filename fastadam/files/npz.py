@@ -14,7 +14,7 @@ from numpy.lib import format as npy_format
 
 from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError, DamagedArchiveError
-from fastadam.files.limits import HEADER, MEMBERS, SMALL, open_regular
+from fastadam.files.limits import HEADER, MEMBERS, SMALL, check_room, new_array, open_regular
 from fastadam.files.none import MAX_LENGTH, is_pickled_none
 from fastadam.files.npz_writer import write, write_to
 from fastadam.files.zip_directory import Directory
@@ -83,12 +83,12 @@ class NpzReader(Directory):
         CheckpointError
             If it is damaged, too large, or holds Python objects.
         """
-        with self._named(key):
-            member = self._member(key)
+        with self._named(key) as what:
+            member = self._member(key, what)
             size = member.record.size
             if size <= SMALL:
-                return self._array(io.BytesIO(member.whole()), size, limit)
-            found = self._array(member, size, limit)
+                return self._array(io.BytesIO(member.whole()), size, limit, what)
+            found = self._array(member, size, limit, what)
             member.finish()
             return found
 
@@ -112,73 +112,65 @@ class NpzReader(Directory):
         """
         if not self.record(key).name.endswith(b".npy"):
             return None
-        with self._named(key):
-            return self._header(self._member(key))[0]
+        with self._named(key) as what:
+            return self._header(self._member(key, what), what)[0]
 
     @contextlib.contextmanager
-    def _named(self, key: str) -> Iterator[None]:
-        """Say of which value an error is."""
+    def _named(self, key: str) -> Iterator[str]:
+        """Give the words for a value, and say of which value damage is."""
+        what = f"{key!r} in {self.where}"
         try:
-            yield
-        except _RefusedError as error:
-            raise CheckpointError(f"{key!r} in {self.where} {error}") from None
+            yield what
         except DamageError as error:
-            raise DamagedArchiveError(f"{key!r} in {self.where} is damaged: {error}") from None
+            raise DamagedArchiveError(f"{what} is damaged: {error}") from None
         except zlib.error as error:
-            raise DamagedArchiveError(f"{key!r} in {self.where} is damaged: {error}") from error
+            raise DamagedArchiveError(f"{what} is damaged: {error}") from error
 
-    def _member(self, key: str) -> Member:
+    def _member(self, key: str, what: str) -> Member:
         """Return the bytes of a value."""
         record = self.record(key)
         if record.method not in (STORED, DEFLATED) or record.flags & ENCRYPTED:
-            raise _RefusedError("is compressed in an unknown way")
+            raise CheckpointError(f"{what} is compressed in an unknown way")
         return self.member(record)
 
     def peek(self, key: str, n_bytes: int) -> None:
         """Tell that there is no quicker way to a value than to read it."""
 
-    def _array(self, member: Member | io.BytesIO, size: int, limit: int | None) -> Value:
+    def _array(self, member: Member | io.BytesIO, size: int, limit: int | None, what: str) -> Value:
         """Read an array from the bytes of a member."""
-        (shape, fortran, dtype), n_header = self._header(member)
+        (shape, fortran, dtype), n_header = self._header(member, what)
         if dtype.hasobject:
             if shape == () and dtype.kind == "O" and is_pickled_none(member.read(MAX_LENGTH + 1)):
                 return np.array(None, dtype=object)
-            raise _RefusedError("cannot be loaded: it holds Python objects, not numbers")
+            raise CheckpointError(f"{what} cannot be loaded: it holds Python objects, not numbers")
         # as Python numbers: products of NumPy's wrap around
         n_bytes = dtype.itemsize
         for length in shape:
             n_bytes *= int(length)
-        if limit is not None and n_bytes > limit:
-            raise _RefusedError(
-                f"has shape {shape} and {n_bytes:,} bytes, and there is room for {limit:,} where "
-                "it is to go"
-            )
+        check_room(what, shape, n_bytes, limit)
         if size - n_header != n_bytes:
-            raise _RefusedError(
-                f"cannot be loaded: it has {size - n_header:,} bytes, and its shape {shape} of "
-                f"{dtype} takes {n_bytes:,}"
+            raise CheckpointError(
+                f"{what} cannot be loaded: it has {size - n_header:,} bytes, and its shape {shape} "
+                f"of {dtype} takes {n_bytes:,}"
             )
-        try:
-            array = np.empty(shape[::-1] if fortran else shape, dtype)
-        except (MemoryError, ValueError):
-            if n_bytes <= SMALL:
-                raise
-            raise _RefusedError(f"takes {n_bytes:,} bytes, more than there is memory") from None
+        array = new_array(what, shape[::-1] if fortran else shape, dtype, n_bytes)
         if n_bytes and member.readinto(array.reshape(-1).view(np.uint8).data) != n_bytes:
             raise DamageError("it is cut off")
         return array.T if fortran else array
 
-    def _header(self, member: Member | io.BytesIO) -> tuple[Header, int]:
+    def _header(self, member: Member | io.BytesIO, what: str) -> tuple[Header, int]:
         """Read the header of an array, and its length; those that are alike are parsed once."""
         begin = member.read(npy_format.MAGIC_LEN)
         if begin not in _HEADERS:
-            raise _RefusedError("cannot be loaded: it does not begin as an array does")
+            raise CheckpointError(f"{what} cannot be loaded: it does not begin as an array does")
         n_bytes, parse = _HEADERS[begin]
         # NumPy's reader takes as much memory as the header says that it is long
         told = member.read(n_bytes)
         length = int.from_bytes(told, "little")
         if length > HEADER:
-            raise _RefusedError(f"cannot be loaded: its header says it is {length:,} bytes long")
+            raise CheckpointError(
+                f"{what} cannot be loaded: its header says it is {length:,} bytes long"
+            )
         whole = told + member.read(length)
         found = self._parsed.get(whole)
         if found is None:
@@ -187,11 +179,7 @@ class NpzReader(Directory):
             except Exception as error:  # whatever NumPy's reader makes of damage
                 if isinstance(error, MemoryError) and length <= _ORDINARY:
                     raise
-                raise _RefusedError(f"cannot be loaded: its header: {error}") from error
+                raise CheckpointError(f"{what} cannot be loaded: its header: {error}") from error
             if len(self._parsed) < MEMBERS // 100:
                 self._parsed[whole] = found
         return found, npy_format.MAGIC_LEN + len(whole)
-
-
-class _RefusedError(Exception):
-    """A member is whole, and no array of numbers or strings, or too large."""

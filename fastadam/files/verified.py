@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 from typing import Any
@@ -20,7 +21,7 @@ from fastadam.files.hdf5_types import (
     digest_of_all,
     digest_of_parts,
 )
-from fastadam.files.limits import SPARE
+from fastadam.files.limits import SPARE, check_room
 from fastadam.files.manifest import KEY, Manifest, list_limit, unpack
 
 __all__ = ["Listed", "Sealed", "read_listed", "read_manifest"]
@@ -195,11 +196,7 @@ class Sealed(Listed):
         if key not in self._kept:
             return super().read(key, limit)
         value = self._kept[key]
-        if limit is not None and value.nbytes > limit:
-            raise CheckpointError(
-                f"{key!r} in {self.where} has shape {value.shape} and {value.nbytes:,} bytes, and "
-                f"there is room for {limit:,} where it is to go"
-            )
+        check_room(f"{key!r} in {self.where}", value.shape, value.nbytes, limit)
         return self._kept.pop(key)
 
     def _limit(self, key: str, path: str) -> int:
@@ -236,9 +233,6 @@ class Sealed(Listed):
             if self._reader.told(key) not in (None, digest):
                 raise _damaged(key, self.where) from None
             return digest
-        try:
-            value = None if stored is None else decoded(stored)
-            self._keep(key, path, np.array(None, dtype=object) if value is None else value)
-        except UnicodeDecodeError:
-            pass  # whoever asks for it is told
+        with contextlib.suppress(UnicodeDecodeError):  # whoever asks for it is told
+            self._keep(key, path, decoded(stored))
         return digest_of(stored) if digest is None else digest

@@ -138,19 +138,16 @@ class HDF5Serializer(Serializer):
         TypeError, ValueError
             As when the serializer is called.
         """
+        name = key.lstrip("/")
         with SignalsBetween():
-            self._write(key.lstrip("/"), array)
-
-    def _write(self, name: str, array: npt.NDArray[Any]) -> None:
-        whole = self.path + name
-        check_keys([whole])
-        self._check_groups(name.split("/")[:-1])
-        if name in self.group:
-            raise ValueError(
-                f"cannot save {whole!r}: {file_name(self.group)} holds a "
-                f"{type(self.group[name]).__name__.lower()} of that name already"
-            )
-        Writer(self.group.id, self.compression).put(name, array)
+            check_keys([self.path + name])
+            self._check_groups(name.split("/")[:-1])
+            if name in self.group:
+                raise ValueError(
+                    f"cannot save {self.path + name!r}: {file_name(self.group)} holds a "
+                    f"{type(self.group[name]).__name__.lower()} of that name already"
+                )
+            Writer(self.group.id, self.compression).put(name, array)
 
     def _check_groups(self, names: list[str]) -> None:
         """Raise ValueError if one of these nested groups cannot be made."""

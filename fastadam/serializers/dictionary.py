@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.files.entries import refuse_dtype
+from fastadam.files.entries import is_none, refuse_dtype
 from fastadam.files.names import check_keys, plain
 from fastadam.kernels.arrays import refuse_masked
 from fastadam.kernels.backend import is_array, on_cpu
@@ -118,8 +118,7 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
     array = on_cpu(value)
     if array.dtype.itemsize == 0:
         refuse_dtype(key, array.dtype)
-    is_none = array.shape == () and array.dtype == object and array.item() is None
-    if array.dtype.hasobject and not is_none:
+    if array.dtype.hasobject and not is_none(array):
         raise TypeError(
             f"cannot save {key!r}: an array of Python objects would have to be pickled; make it an "
             "array of numbers or strings"

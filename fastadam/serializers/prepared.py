@@ -211,12 +211,9 @@ class PreparedLoad:
             It is empty afterwards.
         """
         self._effects.extend(other._effects)
-        if other._calls:
-            self._calls += other._calls
-            other._calls = []
-        if other._launches:
-            self._launches += other._launches
-            other._launches = []
+        self._calls += other._calls
+        self._launches += other._launches
+        other._calls, other._launches = [], []
 
     def commit(self) -> None:
         """Change everything, or nothing.
