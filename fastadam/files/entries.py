@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -243,10 +244,8 @@ def describe_all(values: Mapping[str, Value]) -> dict[str, Entry]:
     large = [key for key, value in values.items() if value.nbytes > _SMALL_BYTES]
     entries: dict[str, Entry] = {}
     if sum(values[key].nbytes for key in large) >= _MANY_BYTES:
-        try:
-            with ThreadPoolExecutor(_N_THREADS) as pool:
-                arrays = [values[key] for key in large]
-                entries = dict(zip(large, pool.map(describe, arrays), strict=True))
-        except RuntimeError:  # a program that is ending starts no threads
-            pass
+        # a program that is ending starts no threads
+        with contextlib.suppress(RuntimeError), ThreadPoolExecutor(_N_THREADS) as pool:
+            arrays = [values[key] for key in large]
+            entries = dict(zip(large, pool.map(describe, arrays), strict=True))
     return {key: entries.get(key) or describe(value) for key, value in values.items()}

@@ -95,7 +95,8 @@ def _open(source: str | io.BytesIO, where: str, begin: bytes) -> Any:
         raise
     except Exception as error:  # whatever libhdf5 finds in a damaged file
         check_memory()
-        if _is_lock(error):
+        number = error.errno if isinstance(error, OSError) else None
+        if number in _LOCKED or "unable to lock file" in str(error):
             raise UnreadableFileError(
                 f"{where} is locked: another program has opened it to write to it, or the file "
                 f"system has no locks (HDF5_USE_FILE_LOCKING=FALSE does without): {error}"
@@ -107,12 +108,6 @@ def _open(source: str | io.BytesIO, where: str, begin: bytes) -> Any:
             f"{where} cannot be opened as an HDF5 file: it is no HDF5 file, or damaged{hint}: "
             f"{error}"
         ) from error
-
-
-def _is_lock(error: Exception) -> bool:
-    """Tell whether a file could not be opened since it is locked, or cannot be."""
-    number = error.errno if isinstance(error, OSError) else None
-    return number in _LOCKED or "unable to lock file" in str(error)
 
 
 class Hdf5Reader(Hdf5Group):

@@ -118,10 +118,12 @@ def encoded(array: npt.NDArray[Any]) -> tuple[Stored, Any]:
             f"dtype {dtype} has no counterpart in HDF5 files; convert it to numbers, strings or "
             "bytes"
         )
-    kind = "utf-8" if dtype.kind == "U" else dtype.str
+    kind, encoding = dtype.str, "ascii"
+    if dtype.kind == "U":
+        kind = encoding = "utf-8"
+        texts = [text.encode("utf-8") for text in array.ravel().tolist()]
+        array = np.array(texts, "S1" if not texts else None).reshape(array.shape)
     if dtype.kind in "US":
-        array = _utf8_encoded(array) if dtype.kind == "U" else array
-        encoding = "utf-8" if dtype.kind == "U" else "ascii"
         dtype = h5py.string_dtype(encoding, max(array.dtype.itemsize, 1))
     else:
         dtype = h5py.opaque_dtype(dtype)
@@ -230,12 +232,6 @@ def text_decoded(array: npt.NDArray[Any], encoding: str) -> npt.NDArray[Any]:
     """
     texts = [text.decode(encoding) for text in array.ravel().tolist()]
     return np.array(texts, "U1" if not texts else None).reshape(array.shape)
-
-
-def _utf8_encoded(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return strings as bytes, as `text_decoded` does the other way."""
-    texts = [text.encode("utf-8") for text in array.ravel().tolist()]
-    return np.array(texts, "S1" if not texts else None).reshape(array.shape)
 
 
 def _bfloat16_type() -> Any:

@@ -55,13 +55,10 @@ def check_key(key: str) -> str:
 
 def _fault(key: str) -> str | None:
     """Return what is wrong with a key, None if nothing is."""
-    if not key.isascii():
-        try:
-            length = len(key.encode())
-        except UnicodeEncodeError:
-            return "it has half of a surrogate pair, which is no character"
-    else:
-        length = len(key)
+    try:
+        length = len(key) if key.isascii() else len(key.encode())
+    except UnicodeEncodeError:
+        return "it has half of a surrogate pair, which is no character"
     if length > NAME:
         return f"it takes {length:,} bytes in UTF-8, and a file has {NAME:,} for it"
     if "\0" in key:

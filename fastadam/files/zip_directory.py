@@ -12,7 +12,7 @@ from numpy.lib import format as npy_format
 
 from fastadam.files.errors import CheckpointError, DamagedArchiveError, EmptyFileError
 from fastadam.files.limits import HDF5, MEMBERS, PIECE, ZIP
-from fastadam.files.zip_member import LARGE, DamageError, Member, Record, large_numbers
+from fastadam.files.zip_member import LARGE, DamageError, Member, Record, whole_numbers
 
 __all__ = ["Directory"]
 
@@ -183,19 +183,12 @@ class Directory:
     def _record(self, at: int) -> Record:
         """Return what a record of the directory says."""
         fields = _CENTRAL.unpack_from(self._directory, at)
-        flags, method, time, date, crc, packed, size = fields[5:12]
-        n_name, n_extra = fields[12:14]
+        flags, method, time, date, crc, packed, size, n_name, n_extra = fields[5:14]
         offset = fields[18]
         at += _CENTRAL.size
         name = self._directory[at : at + n_name]
-        if LARGE in (packed, size, offset):
-            extra = self._directory[at + n_name : at + n_name + n_extra]
-            wanted = [number == LARGE for number in (size, packed, offset)]
-            numbers = iter(large_numbers(extra, sum(wanted)))
-            size, packed, offset = (
-                next(numbers) if large else number
-                for large, number in zip(wanted, (size, packed, offset), strict=True)
-            )
+        extra = self._directory[at + n_name : at + n_name + n_extra]
+        size, packed, offset = whole_numbers(extra, size, packed, offset)
         return Record(name, flags, method, (time, date), crc, packed, size, offset)
 
     def read_at(self, offset: int, n_bytes: int) -> bytes:

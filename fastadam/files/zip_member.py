@@ -11,7 +11,7 @@ from fastadam.files.limits import INFLATION, PIECE, SMALL
 
 __all__ = [
     *("DEFLATED", "ENCRYPTED", "LARGE", "STORED"),
-    *("DamageError", "Member", "Record", "large_numbers"),
+    *("DamageError", "Member", "Record", "whole_numbers"),
 ]
 
 # What stands for a number that has no room in its place.
@@ -38,13 +38,17 @@ class DamageError(Exception):
     """A member is not as the directory says."""
 
 
-def large_numbers(extra: bytes, count: int) -> tuple[int, ...]:
-    """Return the numbers that had no room in a record."""
+def whole_numbers(extra: bytes, *told: int) -> tuple[int, ...]:
+    """Return numbers of a record; those that had no room there are in what is behind it."""
+    count = told.count(LARGE)
+    if not count:
+        return told
     at = 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1 and at + 4 + length <= len(extra) and length >= 8 * count:
-            return struct.unpack_from(f"<{count}Q", extra, at + 4)
+            large = iter(struct.unpack_from(f"<{count}Q", extra, at + 4))
+            return tuple(next(large) if number == LARGE else number for number in told)
         at += 4 + length
     raise DamageError("a number is missing")
 
@@ -97,10 +101,7 @@ class Member:
         ):
             raise DamageError("what stands before it is not what the directory says")
         if not flags & _DESCRIPTOR:
-            if LARGE in (packed, size):
-                numbers = iter(large_numbers(extra, (packed == LARGE) + (size == LARGE)))
-                size = next(numbers) if size == LARGE else size
-                packed = next(numbers) if packed == LARGE else packed
+            size, packed = whole_numbers(extra, size, packed)
             if (crc, packed, size) != (record.crc, record.packed, record.size):
                 raise DamageError("its sizes are not those that the directory says")
         return record.offset + at + n_extra

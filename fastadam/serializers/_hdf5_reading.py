@@ -115,9 +115,6 @@ class _NoGroup:
     def kind(self, name: str) -> None:
         """Tell that there is nothing."""
 
-    def __contains__(self, key: str) -> bool:
-        return False
-
 
 def _reader_of(group: Any) -> Any:
     """Return what reads an open group, or one that has been read and compared already."""
