@@ -61,20 +61,7 @@ LATER = (HOOKS, "fastadam/settings/missing_gradients")
 
 
 def check_arguments(path: Any, opt: Any) -> None:
-    """Refuse what is no optimizer.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        The file; it comes first.
-    opt : GradientMethod
-        The optimizer.
-
-    Raises
-    ------
-    TypeError
-        If it is a target, or something else.
-    """
+    """Refuse what is no optimizer with a TypeError, and say what comes first."""
     if isinstance(path, GradientMethod):
         raise TypeError(
             "the path comes first, and the optimizer second: save(path, optimizer), "
@@ -89,19 +76,9 @@ def check_arguments(path: Any, opt: Any) -> None:
 
 
 def contents(opt: Any, parameters: bool) -> dict[str, Value]:
-    """Return what is saved of an optimizer; arrays are not copied.
+    """Return what is saved of a set-up optimizer, with the target's values or not; not copied.
 
-    Parameters
-    ----------
-    opt : GradientMethod
-        A set-up optimizer.
-    parameters : bool
-        Whether the target's parameters and persistent values are saved, too.
-
-    Raises
-    ------
-    TypeError
-        If a hyperparameter is no number, string, truth value or array.
+    A hyperparameter that is no number, string, truth value or array is a TypeError.
     """
     values: dict[str, Any] = {}
     DictionarySerializer(values, OPTIMIZER).save(opt)

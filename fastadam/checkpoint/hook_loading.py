@@ -26,17 +26,7 @@ def lacks_as_the_first_did(source: Source, key: str) -> bool:
 def saved_hooks(source: Source, strict: bool) -> list[str] | None:
     """Return the names of the hooks that a file was saved with; None if it does not say.
 
-    Parameters
-    ----------
-    source : Source
-        The file.
-    strict : bool
-        Whether it is an error that it does not tell, if it is not of the first version.
-
-    Raises
-    ------
-    CheckpointError
-        If the entry is no list of names.
+    If `strict`, a file that should say so is refused, as is in any case one with no list of names.
     """
     if source.plain or lacks_as_the_first_did(source, HOOKS) or not source.demand(HOOKS, strict):
         return None
@@ -55,18 +45,8 @@ def prepare_hooks(
 ) -> None:
     """Read the states of hooks that are there, and were when it was saved.
 
-    Parameters
-    ----------
-    prepared : PreparedLoad
-        What is to set them.
-    source : Source
-        The file.
-    opt : GradientMethod
-        The optimizer.
-    saved : collection of str or None
-        Names of the hooks that it was saved with; None if the file does not tell.
-    strict : bool
-        Whether a value that is missing is an error.
+    These are the names in `saved`, None if the file does not tell. If `strict`, a value that is
+    missing is an error.
     """
     demanded = frozenset(saved or ()) if strict else frozenset()
     for name, prefix, hook in own_hooks(opt):

@@ -53,20 +53,10 @@ def prepare_optimizer(
     hyperparam: bool,
     strict: bool,
 ) -> PreparedLoad:
-    """Read and check everything.
+    """Read and check everything, with the arguments of `fastadam.load`.
 
-    Parameters
-    ----------
-    source : Source
-        The file.
-    opt : GradientMethod
-        The optimizer, set up.
-    values : mapping of str to array
-        What the target holds now, by key; empty if parameters are not loaded.
-    hooks : collection of str or None
-        Names of the hooks that it was saved with; None if the file does not tell.
-    hyperparam, strict : bool
-        As for `fastadam.load`.
+    `values` is what the target holds now, by key; empty if parameters are not loaded. `hooks` are
+    the names of those that it was saved with; None if the file does not tell.
     """
     prepared = PreparedLoad()
     complete = not source.plain and hyperparam and not source.converts

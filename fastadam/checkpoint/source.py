@@ -153,13 +153,7 @@ class Source:
         return value
 
     def demand(self, key: str, strict: bool) -> bool:
-        """Tell whether a key is to be read: it is there, and not to be ignored.
-
-        Raises
-        ------
-        KeyError
-            If it is missing, and `strict` is true.
-        """
+        """Tell whether a key is to be read; if `strict`, one that is missing is a KeyError."""
         if self.is_ignored(key):
             return False
         if key in self:

@@ -61,19 +61,9 @@ def text_of(value: Value) -> str | None:
 
 
 def refuse_dtype(key: str, dtype: np.dtype[Any]) -> None:
-    """Refuse what no kind of file can hold.
+    """Refuse what no kind of file can hold, with a TypeError that names the key.
 
-    Parameters
-    ----------
-    key : str
-        The value's key, for the message.
-    dtype : numpy.dtype
-        Its dtype.
-
-    Raises
-    ------
-    TypeError
-        If its elements have no bytes, or are of a library whose dtypes files do not know.
+    That is what has no bytes, or is of a library whose dtypes files do not know.
     """
     if dtype.itemsize == 0:
         raise TypeError(
@@ -88,13 +78,7 @@ def refuse_dtype(key: str, dtype: np.dtype[Any]) -> None:
 
 
 def pieces(value: Value) -> Iterator[bytes]:
-    """Yield the bytes of an array of any layout, in C order: copies, which do not change.
-
-    Parameters
-    ----------
-    value : numpy.ndarray
-        The array.
-    """
+    """Yield the bytes of an array of any layout, in C order: copies, which do not change."""
     if value.dtype.names is not None:
         value = _without_gaps(value)
     n_bytes = value.nbytes
@@ -126,19 +110,7 @@ def _without_gaps(value: Value) -> Value:
 def checked_pieces(key: str, value: Value, expected: Entry | None) -> Iterator[bytes]:
     """Yield the bytes of an array; after the last, refuse them if others had been listed.
 
-    Parameters
-    ----------
-    key : str
-        The value's key, for the message.
-    value : numpy.ndarray
-        The array.
-    expected : Entry or None
-        What the list of contents says; None if there is none.
-
-    Raises
-    ------
-    RuntimeError
-        If it has changed in between.
+    What has changed in between is a RuntimeError. Without a list of contents, `expected` is None.
     """
     if expected is None or not is_plain(value.dtype):
         yield from pieces(value if expected is None else listed_copy(key, value, expected))
@@ -153,18 +125,7 @@ def checked_pieces(key: str, value: Value, expected: Entry | None) -> Iterator[b
 
 
 def listed_copy(key: str, value: Value, expected: Entry) -> Value:
-    """Return a copy of an array, if it is as it had been listed.
-
-    Parameters
-    ----------
-    key, value, expected
-        As for `checked_pieces`.
-
-    Raises
-    ------
-    RuntimeError
-        If it has changed in between.
-    """
+    """Return a copy of an array, if it is as it had been listed; else that is a RuntimeError."""
     value = np.array(value, order="C")
     if describe(value, expected.dtype).sha256 != expected.sha256:
         raise _changed(key)
@@ -234,13 +195,7 @@ def _sha256(value: Value) -> str:
 
 
 def describe_all(values: Mapping[str, Value]) -> dict[str, Entry]:
-    """Return what a manifest says of all values, with several threads if they are large.
-
-    Parameters
-    ----------
-    values : mapping of str to numpy.ndarray
-        Values by key.
-    """
+    """Return what a manifest says of all values, with several threads if they are large."""
     large = [key for key, value in values.items() if value.nbytes > _SMALL_BYTES]
     entries: dict[str, Entry] = {}
     if sum(values[key].nbytes for key in large) >= _MANY_BYTES:

@@ -169,19 +169,10 @@ class Hdf5Reader(Hdf5Group):
         return int(self._h5py.h5i.get_file_id(self._group).get_filesize())
 
     def check_end(self, begin: bytes) -> None:
-        """Refuse a file that has become longer since it was saved.
+        """Refuse a file that has become longer since it was saved, by its first bytes.
 
-        Those that others have written may be: some programs leave room at the end.
-
-        Parameters
-        ----------
-        begin : bytes
-            Its first bytes.
-
-        Raises
-        ------
-        UnreadableFileError
-            If it is longer than it says, and has a list of contents or a digest of all.
+        Those that others have written may be: some programs leave room at the end. One that has a
+        list of contents, or a digest of all, is longer than it says.
         """
         found = _SUPERBLOCK.match(begin)
         if found is None:  # it is of an older format, or the superblock is not at its beginning
@@ -198,19 +189,7 @@ class Hdf5Reader(Hdf5Group):
 
         libhdf5 takes longer to open a dataset, and to tell what is in it, than to read a few
         elements. A guess is enough: what is read at the place is what was saved, or has another
-        digest.
-
-        Parameters
-        ----------
-        key : str
-            A key that is there.
-        n_bytes : int
-            How many they are.
-
-        Returns
-        -------
-        bytes or None
-            None if it has to be read to find out.
+        digest. None if it has to be read to find out.
         """
         header = self._headers[key]
         if self._descriptor is None or header is None:
@@ -236,10 +215,7 @@ class Hdf5Reader(Hdf5Group):
     def digest(self, key: str) -> tuple[str, tuple[int, ...], str]:
         """Return the kind, the shape and the digest of the bytes of an array, read in pieces.
 
-        Parameters
-        ----------
-        key : str
-            A key whose value is numbers, or strings of fixed length.
+        It is of numbers, or of strings of fixed length.
         """
         hand_on_signals()
         with reading(f"{key!r} in {self.where}"):

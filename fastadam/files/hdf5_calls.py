@@ -20,17 +20,9 @@ _OWN = 1 << 21
 
 
 def check_memory(n_bytes: int = 0) -> None:
-    """Refuse to go on where libhdf5 would find too little memory.
+    """Refuse to go on where libhdf5 would find too little memory, with a MemoryError.
 
-    Parameters
-    ----------
-    n_bytes : int
-        What it takes besides its own structures.
-
-    Raises
-    ------
-    MemoryError
-        If there is less.
+    It takes `n_bytes` besides its own structures.
     """
     try:
         # given back at once, and never written to
@@ -43,17 +35,8 @@ def check_memory(n_bytes: int = 0) -> None:
 def reading(what: str) -> Iterator[None]:
     """Read something in a block; whatever libhdf5 meets in it is said to be damage.
 
-    Parameters
-    ----------
-    what : str
-        What is read, for the message.
-
-    Raises
-    ------
-    UnreadableFileError
-        In the place of what libhdf5 has found.
-    MemoryError
-        If there is too little memory, before the block or when it has failed.
+    That is an UnreadableFileError, or a MemoryError if there is too little memory, before the block
+    or when it has failed.
     """
     check_memory()
     try:

@@ -50,10 +50,7 @@ def packed_chunks(
 def fletcher32(data: bytes) -> int:
     """Return the checksum that HDF5 files call Fletcher's: of big-endian words of 16 bits.
 
-    Parameters
-    ----------
-    data : bytes
-        The bytes; of an odd number, a zero is the last.
+    Of an odd number of bytes, a zero is the last.
     """
     words = np.frombuffer(data + b"\0" if len(data) % 2 else data, ">u2")
     first = second = 0

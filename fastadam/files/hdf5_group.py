@@ -106,11 +106,6 @@ class Hdf5Group:
         """Read one value as it is in the file, and its digest, if one is stored with it.
 
         Where a list of contents has the digests, there is none.
-
-        Parameters
-        ----------
-        key, limit
-            As for `read`.
         """
         hand_on_signals()
         with reading(f"{key!r} in {self.where}"):
@@ -197,18 +192,9 @@ class Hdf5Group:
         return np.array(texts, dtype=f"S{longest}").reshape(shape)
 
     def fill(self, array: Value, dataset: Dataset, type_id: Any, memory: Any, space: Any) -> None:
-        """Read elements of a dataset into an array.
+        """Read elements of a dataset into an array of an HDF5 type.
 
-        Parameters
-        ----------
-        array : numpy.ndarray
-            The array.
-        dataset : Dataset
-            The dataset.
-        type_id : h5py.h5t.TypeID
-            The array's type.
-        memory, space : h5py.h5s.SpaceID
-            Which elements of the array, and of the dataset.
+        `memory` and `space` tell which elements of the array, and of the dataset.
         """
         try:
             dataset.id.read(memory, space, array, type_id)

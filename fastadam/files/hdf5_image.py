@@ -48,13 +48,7 @@ class Image(Pages):
             raise self.failed from None
 
     def write_to(self, file: BinaryIO) -> None:
-        """Write everything to a file, from front to back.
-
-        Parameters
-        ----------
-        file : file object
-            Binary and writable; it need not be seekable.
-        """
+        """Write everything to a file, from front to back; it need not be seekable."""
         self.seek(0)
         for offset, n_bytes, pieces, done in sorted(self._places, key=lambda place: place[0]):
             self._copy(file, offset)
@@ -76,14 +70,7 @@ class Image(Pages):
     ) -> None:
         """Leave a place in the file to an array.
 
-        Parameters
-        ----------
-        offset, n_bytes : int
-            The place.
-        pieces : callable
-            Gives the bytes, one piece after the other.
-        done : callable
-            What to call when they are written.
+        `pieces` gives the bytes; `done` is called when they are written.
         """
         self._places.append((offset, n_bytes, pieces, done))
 

@@ -43,13 +43,7 @@ class Stored(NamedTuple):
 
 
 def import_h5py() -> Any:
-    """Return the module h5py.
-
-    Raises
-    ------
-    RuntimeError
-        If it is not installed.
-    """
+    """Return the module h5py; that it is not installed is a RuntimeError."""
     try:
         import h5py
     except ImportError as error:
@@ -69,13 +63,7 @@ class MemoryType(NamedTuple):
 
 @functools.lru_cache(maxsize=256)
 def number_type(dtype: np.dtype[Any]) -> Any:
-    """Return the HDF5 type whose bytes are those of an array of numbers; None for other arrays.
-
-    Parameters
-    ----------
-    dtype : numpy.dtype
-        The array's dtype.
-    """
+    """Return the HDF5 type whose bytes are those of an array of numbers; None for other arrays."""
     if is_bfloat16(dtype):
         return _bfloat16_type()
     if dtype.type.__module__ != "numpy" or dtype.kind not in "biufc":
@@ -84,26 +72,10 @@ def number_type(dtype: np.dtype[Any]) -> Any:
 
 
 def encoded(array: npt.NDArray[Any]) -> tuple[Stored, Any]:
-    """Return what is stored for an array, and its HDF5 type.
+    """Return what is stored for an array of any layout, C-contiguous, and its HDF5 type.
 
-    Parameters
-    ----------
-    array : numpy.ndarray
-        The array, of any layout.
-
-    Returns
-    -------
-    Stored
-        The kind, and a C-contiguous array.
-    h5py.h5t.TypeID
-        The type in the file.
-
-    Raises
-    ------
-    TypeError
-        If the dtype has no counterpart in HDF5 files.
-    UnicodeEncodeError
-        If a string has no UTF-8 encoding.
+    A dtype that has no counterpart in HDF5 files is a TypeError, a string that has no UTF-8
+    encoding a UnicodeEncodeError.
     """
     h5py = import_h5py()
     dtype = array.dtype
@@ -132,13 +104,7 @@ def encoded(array: npt.NDArray[Any]) -> tuple[Stored, Any]:
 
 
 def memory_type(file_type: Any) -> MemoryType:
-    """Return how a dataset of a type is to be read.
-
-    Parameters
-    ----------
-    file_type : h5py.h5t.TypeID
-        The dataset's type.
-    """
+    """Return how a dataset of a type is to be read."""
     h5py = import_h5py()
     if _is_bfloat16_type(file_type):
         return MemoryType("bfloat16", np.dtype("<u2"), _bfloat16_type())
@@ -149,13 +115,7 @@ def memory_type(file_type: Any) -> MemoryType:
 
 
 def digest_of(stored: Stored | None) -> str:
-    """Return the SHA-256 digest of kind, shape, and the digest of the elements.
-
-    Parameters
-    ----------
-    stored : Stored or None
-        What is in the file; None for a stored None.
-    """
+    """Return the SHA-256 digest of kind, shape, and the digest of the elements."""
     if stored is None:
         return hashlib.sha256(b"None\n").hexdigest()
     kind, array = stored
@@ -170,34 +130,16 @@ def digest_of_parts(kind: str, shape: tuple[int, ...], sha256: str) -> str:
 
 
 def digest_of_all(digests: Mapping[str, str]) -> str:
-    """Return one digest of keys and digests.
-
-    Parameters
-    ----------
-    digests : mapping of str to str
-        Digests by key.
-    """
+    """Return one digest of keys and digests."""
     lines = sorted(f"{len(key)} {key} {digest}\n" for key, digest in digests.items())
     return hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def decoded(stored: Stored | None) -> npt.NDArray[Any]:
-    """Return the array that a stored one stands for.
+    """Return the array that a stored one stands for; for None, a stored None.
 
-    Parameters
-    ----------
-    stored : Stored or None
-        What is in the file; None for a stored None.
-
-    Returns
-    -------
-    numpy.ndarray
-        The array. bfloat16 is ml_dtypes' where that is installed, and float32 where not.
-
-    Raises
-    ------
-    UnicodeDecodeError
-        If a string is no UTF-8.
+    bfloat16 is ml_dtypes' where that is installed, and float32 where not. A string that is no UTF-8
+    is a UnicodeDecodeError.
     """
     if stored is None:
         return np.array(None, dtype=object)
@@ -214,21 +156,9 @@ def decoded(stored: Stored | None) -> npt.NDArray[Any]:
 
 
 def text_decoded(array: npt.NDArray[Any], encoding: str) -> npt.NDArray[Any]:
-    """Return bytes as strings.
+    """Return bytes as strings; those that are none in this encoding are a UnicodeDecodeError.
 
     NumPy's own `char.decode`, like `array[()]` of a string, drops what a signal handler raises.
-
-    Parameters
-    ----------
-    array : numpy.ndarray
-        Of bytes.
-    encoding : str
-        Such as 'utf-8'.
-
-    Raises
-    ------
-    UnicodeDecodeError
-        If they are none.
     """
     texts = [text.decode(encoding) for text in array.ravel().tolist()]
     return np.array(texts, "U1" if not texts else None).reshape(array.shape)

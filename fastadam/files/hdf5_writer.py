@@ -175,12 +175,8 @@ class Writer:
     def put(self, key: str, value: Value) -> str:
         """Write one value; return its digest, if there is one.
 
-        Raises
-        ------
-        TypeError
-            If the dtype has no counterpart in HDF5 files.
-        ValueError
-            If a string has no UTF-8 encoding.
+        A dtype that has no counterpart in HDF5 files is a TypeError, a string that has no UTF-8
+        encoding a ValueError.
         """
         h5 = self._h5py
         everything = h5.h5s.ALL

@@ -28,13 +28,7 @@ class Manifest(NamedTuple):
 
 
 def pack(manifest: Manifest) -> Value:
-    """Return a manifest as the bytes that are saved.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        Of everything else in the file.
-    """
+    """Return a manifest, of everything else in the file, as the bytes that are saved."""
     # an entry is the tuple that it is in the file
     entries = json.dumps(manifest.entries, sort_keys=True).encode()
     digest = _digest_of_parts(entries, _FORMAT, manifest.versions)
@@ -44,13 +38,7 @@ def pack(manifest: Manifest) -> Value:
 
 
 def list_limit(keys: Iterable[str]) -> int:
-    """Return how many bytes the list of these keys takes at most.
-
-    Parameters
-    ----------
-    keys : iterable of str
-        The keys in a file.
-    """
+    """Return how many bytes the list of these keys takes at most."""
     # 12 bytes for a character beyond the first 65,536, as JSON escapes it
     return 65536 + sum(1024 + 12 * len(key) for key in keys)
 
@@ -58,17 +46,7 @@ def list_limit(keys: Iterable[str]) -> int:
 def unpack(value: Value, where: str) -> Manifest:
     """Return the manifest in bytes, if its own digest fits.
 
-    Parameters
-    ----------
-    value : numpy.ndarray
-        What is under `KEY`.
-    where : str
-        The file, for messages.
-
-    Raises
-    ------
-    CheckpointError
-        If it does not, or if it is of a later format.
+    If it does not, or if it is of a later format, that is a CheckpointError, which names the file.
     """
     try:
         packed = value.astype(np.uint8, casting="no").tobytes()

@@ -10,13 +10,7 @@ __all__ = ["check_groups", "check_key", "check_keys", "plain"]
 
 
 def plain(key: object) -> str:
-    """Return a key as a string; of an enumeration's member that is one, its value.
-
-    Parameters
-    ----------
-    key : str or object
-        The key.
-    """
+    """Return a key as a string; of an enumeration's member that is one, its value."""
     return str.__str__(key) if isinstance(key, str) else str(key)
 
 
@@ -78,17 +72,8 @@ def _fault(key: str) -> str | None:
 def check_keys(keys: Iterable[str]) -> list[str]:
     """Return keys as plain strings, if every kind of file can hold each; two must not be one.
 
-    Parameters
-    ----------
-    keys : iterable of str
-        The keys. Slashes before one are dropped.
-
-    Raises
-    ------
-    TypeError
-        If one is no string.
-    ValueError
-        If one is no name, or there twice.
+    Slashes before one are dropped. One that is no string is a TypeError, one that is no name, or
+    there twice, a ValueError.
     """
     seen: dict[str, None] = {}
     for key in keys:
@@ -107,17 +92,8 @@ def check_keys(keys: Iterable[str]) -> list[str]:
 def check_groups(keys: Iterable[str], groups: Iterable[str] = ()) -> list[str]:
     """Return the groups above keys, if none of these is a group itself, as folders are.
 
-    Parameters
-    ----------
-    keys : iterable of str
-        The keys, each once.
-    groups : iterable of str
-        Other groups that there shall be.
-
-    Raises
-    ------
-    ValueError
-        If a key is that of a value, and what others are within.
+    `groups` are others that there shall be. A key that is that of a value, and what others are
+    within, is a ValueError.
     """
     seen: set[str] = set()
     found = dict.fromkeys(groups)

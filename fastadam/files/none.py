@@ -115,16 +115,8 @@ class _Replay:
 def is_pickled_none(data: bytes) -> bool:
     """Tell whether bytes are the pickle of a 0-dim NumPy array that holds None.
 
-    Parameters
-    ----------
-    data : bytes
-        What follows the header of a ``.npy`` member with dtype object.
-
-    Returns
-    -------
-    bool
-        True only if the whole of `data` is such a pickle, as any NumPy writes it; False for
-        everything else.
+    They are what follows the header of a ``.npy`` member with dtype object. It is true only if all
+    of them are such a pickle, as any NumPy writes it; false for everything else.
     """
     if len(data) > MAX_LENGTH:
         return False

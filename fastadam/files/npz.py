@@ -95,20 +95,7 @@ class NpzReader(Directory):
     def header(self, key: str) -> Header | None:
         """Read what a value says of itself: shape, Fortran order and dtype.
 
-        Parameters
-        ----------
-        key : str
-            A key that is there.
-
-        Returns
-        -------
-        tuple or None
-            None for a member that is no array by its name.
-
-        Raises
-        ------
-        CheckpointError
-            If it cannot be read.
+        None for a member that is no array by its name.
         """
         if not self.record(key).name.endswith(b".npy"):
             return None

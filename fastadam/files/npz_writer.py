@@ -121,15 +121,7 @@ def _none() -> bytes:
 
 
 class _Archive:
-    """A zip archive in the making; it is written from front to back.
-
-    Parameters
-    ----------
-    file : file object
-        Binary and writable.
-    compression : bool
-        Whether to compress.
-    """
+    """A zip archive in the making; it is written from front to back."""
 
     def __init__(self, file: BinaryIO, compression: bool) -> None:
         self._file = file

@@ -126,17 +126,6 @@ def _reader_of(group: Any) -> Any:
 
 
 def file_name(item: Any) -> str:
-    """Return the name of the file of a group or dataset, for messages.
-
-    Parameters
-    ----------
-    item : h5py.Group or h5py.Dataset
-        Something in the file.
-
-    Returns
-    -------
-    str
-        The quoted name; words where there is no name.
-    """
+    """Return the name of the file of a group or dataset, quoted; words where there is none."""
     file = item.file
     return "the HDF5 file" if file.driver in {"core", "fileobj"} else repr(file.filename)

@@ -162,18 +162,7 @@ class HDF5Serializer(Serializer):
 
 
 def check_compression(compression: object) -> None:
-    """Refuse a compression that is no gzip level.
-
-    Parameters
-    ----------
-    compression : int or None
-        The level.
-
-    Raises
-    ------
-    ValueError
-        If there is no such level.
-    """
+    """Refuse a compression that is no gzip level with a ValueError."""
     if compression is not None and compression not in range(10):
         raise ValueError(
             f"compression must be a gzip level from 0 to 9, or None, but is {compression!r}"

@@ -22,13 +22,7 @@ _WIDEST = 32
 
 
 def _room_for(value: Any) -> int | None:
-    """Return how many bytes a stored value may take that is to go where another is.
-
-    Parameters
-    ----------
-    value : numpy.ndarray, scalar, str or None
-        The template; None has no size.
-    """
+    """Return how many bytes a stored value may take that is to go where another is."""
     if value is None:
         return None
     if is_array(value):
@@ -172,13 +166,7 @@ class FileDeserializer(Deserializer):
 
 
 class MappingReader:
-    """The arrays of a mapping.
-
-    Parameters
-    ----------
-    values : mapping of str to array_like
-        The arrays by key.
-    """
+    """The arrays of a mapping."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.where = f"the {type(values).__name__} that is loaded"

@@ -129,17 +129,8 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
 def storable_values(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     """Check every key and value before a file is touched, and return them as they are written.
 
-    Parameters
-    ----------
-    values : mapping of str to array_like
-        The values by key.
-
-    Raises
-    ------
-    TypeError
-        If a key is no string, or a value not what `storable_array` takes.
-    ValueError
-        If a key is no name in files.
+    A key that is no string, or a value that `storable_array` does not take, is a TypeError; a key
+    that is no name in files a ValueError.
     """
     keys = check_keys(values)
     return {

@@ -94,13 +94,7 @@ def save_hdf5(
 
 
 class Collector(DictionarySerializer):
-    """Collects an object's values, and the groups that there are without any.
-
-    Attributes
-    ----------
-    groups : dict
-        The groups by name.
-    """
+    """Collects an object's values, and the names of groups that there are without any."""
 
     def __init__(self) -> None:
         super().__init__()

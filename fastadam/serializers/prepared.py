@@ -242,21 +242,9 @@ class PreparedLoad:
 
 
 def stored_count(serializer: Any, key: str, now: int) -> int:
-    """Read a count of updates or epochs.
+    """Read a count of updates or epochs, which is `now`, by a deserializer of any library.
 
-    Parameters
-    ----------
-    serializer : Deserializer
-        Where to read, of this library or another.
-    key : str
-        The key.
-    now : int
-        What the count is now.
-
-    Raises
-    ------
-    ValueError
-        If it is below 0, or no count at all.
+    One that is below 0, or no count at all, is a ValueError.
     """
     # whatever has been set, the file has a whole number
     count = int(serializer(key, now if _is_count(now) else 0))
@@ -268,24 +256,10 @@ def stored_count(serializer: Any, key: str, now: int) -> int:
 
 
 def write_count(serializer: Any, key: str, count: Any) -> None:
-    """Write a count of updates or epochs, if it is one that `stored_count` reads.
+    """Write a count of updates or epochs, if it is one that `stored_count` reads; else ValueError.
 
     Counts are checked here and not where they are set: that would be on the way of every update,
     and programs of Chainer's set them.
-
-    Parameters
-    ----------
-    serializer : Serializer
-        Where to write, of this library or another.
-    key : str
-        The key.
-    count : int
-        The count.
-
-    Raises
-    ------
-    ValueError
-        If it is below 0, or no count at all.
     """
     if not _is_count(count):
         raise ValueError(

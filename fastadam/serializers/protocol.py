@@ -95,21 +95,9 @@ class Deserializer(AbstractSerializer):
 
 
 def check_object(function: str, obj: Any, advice: str = "") -> None:
-    """Refuse what cannot be saved or loaded, before a file is touched.
+    """Refuse what cannot be saved or loaded with a TypeError, before a file is touched.
 
-    Parameters
-    ----------
-    function : str
-        Who asks, for the message.
-    obj : object
-        What is to have a ``serialize`` method.
-    advice : str
-        What to do with a dict, where none is taken.
-
-    Raises
-    ------
-    TypeError
-        If it has none.
+    `function` is who asks; `advice` is what to do with a dict, where none is taken.
     """
     if callable(getattr(obj, "serialize", None)):
         return
@@ -148,32 +136,13 @@ def is_deserializer(serializer: object) -> bool:
 
 
 def read_ahead(serializer: Any) -> Any:
-    """Return a deserializer of the same that has read and compared all, where there is one.
-
-    Parameters
-    ----------
-    serializer : AbstractSerializer
-        A deserializer, of this package or of another library.
-    """
+    """Return a deserializer of the same that has read and compared all, where there is one."""
     ahead = getattr(serializer, "read_ahead", None)
     return serializer if ahead is None else ahead()
 
 
 def entry_name(serializer: object, key: str) -> str:
-    """Return a key as messages name it: with the path of its serializer, where that is known.
-
-    Parameters
-    ----------
-    serializer : object
-        The serializer asked.
-    key : str
-        The key it was asked for.
-
-    Returns
-    -------
-    str
-        For example ``'l1/W'``.
-    """
+    """Return a key as messages name it: with the path of its serializer, where that is known."""
     return f"{getattr(serializer, 'path', '')}{key.lstrip('/')}"
 
 
@@ -234,17 +203,7 @@ def check_stored_array(
 def optional_child(serializer: Any, key: str) -> Any:
     """Return the deserializer of a child that a file may not have; None where it has none.
 
-    Parameters
-    ----------
-    serializer : Deserializer
-        The deserializer, of this library or another. HDF5's ask for the group at once.
-    key : str
-        Name of the child.
-
-    Returns
-    -------
-    Deserializer or None
-        The child's.
+    Of another library, HDF5's ask for the group at once.
     """
     try:
         return serializer[key]
@@ -276,19 +235,8 @@ def stored_entry(serializer: Any, key: str, like: Any) -> Any:
 def optional_entry(serializer: Any, key: str, like: Any = None) -> Any:
     """Return what a file has under a key that it need not have, such as one Chainer never wrote.
 
-    Parameters
-    ----------
-    serializer : Deserializer or None
-        The deserializer, strict or not; None has no entries.
-    key : str
-        The key.
-    like : array, scalar, str or None
-        As for `stored_entry`.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        The stored value, None where there is none.
+    It is None where there is none, as where the deserializer is None. `like` is as for
+    `stored_entry`.
     """
     if serializer is None:
         return None
@@ -305,24 +253,9 @@ def optional_entry(serializer: Any, key: str, like: Any = None) -> Any:
 
 
 def optional_number(serializer: Any, key: str) -> float | None:
-    """Return a number that a file need not have.
+    """Return a number that a file need not have, None where there is none.
 
-    Parameters
-    ----------
-    serializer : Deserializer or None
-        The deserializer, strict or not; None has no entries.
-    key : str
-        The key.
-
-    Returns
-    -------
-    float or None
-        The stored number, None where there is none.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If what is stored there is not one finite number.
+    What is stored there and is not one finite number is a ValueError or a TypeError.
     """
     stored = optional_entry(serializer, key, 0.0)
     if stored is None:
