@@ -108,10 +108,7 @@ def contents(opt: Any, parameters: bool) -> dict[str, Value]:
 
 def hook_names(opt: Any) -> list[str]:
     """Return the names of all hooks, those of rules with the path of the parameter before them."""
-    names = [name for _, name, _ in hooks_of(opt)]
-    for path, rule in rules_of(opt):
-        names += [f"{path}: {name}" for _, name, _ in hooks_of(rule)]
-    return names
+    return [name for name, _, _ in _hooks(opt)]
 
 
 def own_hooks(opt: Any) -> Iterator[tuple[str, str, Any]]:
@@ -119,12 +116,15 @@ def own_hooks(opt: Any) -> Iterator[tuple[str, str, Any]]:
 
     Each comes with its name, as `hook_names` has it, and with what its keys begin with.
     """
-    tables = [("", HOOK, hooks_of(opt))]
-    tables += [(f"{path}: ", f"{RULE}{path}/hook/", hooks_of(rule)) for path, rule in rules_of(opt)]
-    for of, prefix, table in tables:
-        for _, name, hook in table or ():
-            if callable(getattr(hook, "serialize", None)):
-                yield f"{of}{name}", f"{prefix}{name}/", hook
+    return (each for each in _hooks(opt) if callable(getattr(each[2], "serialize", None)))
+
+
+def _hooks(opt: Any) -> Iterator[tuple[str, str, Any]]:
+    for _, name, hook in hooks_of(opt):
+        yield name, f"{HOOK}{name}/", hook
+    for path, rule in rules_of(opt):
+        for _, name, hook in hooks_of(rule):
+            yield f"{path}: {name}", f"{RULE}{path}/hook/{name}/", hook
 
 
 def rules_of(opt: Any) -> Iterator[tuple[str, Any]]:

@@ -15,7 +15,7 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["atomic_write"]
+__all__ = ["atomic_write", "to_file"]
 
 # What temporary files are called.
 _PREFIX, _SUFFIX = ".fastadam-", ".tmp"
@@ -100,6 +100,16 @@ def atomic_write(path: str | bytes | os.PathLike[Any]) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
+def to_file(file: str | bytes | os.PathLike[Any] | BinaryIO) -> Iterator[BinaryIO]:
+    """Open a name as `atomic_write` does; a file object is written to as it is."""
+    if isinstance(file, str | bytes | os.PathLike):
+        with atomic_write(file) as opened:
+            yield opened
+    else:
+        yield file
+
+
+@contextlib.contextmanager
 def _named(target: str) -> Iterator[None]:
     """Name the file where a write fails, such as on a full disk: its errors name none."""
     try:
@@ -127,15 +137,7 @@ def _replace(temporary: str, target: str) -> None:
 class _Temporary:
     """A new file in a folder, with a lock that says that somebody is writing it.
 
-    Parameters
-    ----------
-    folder : str
-        The folder.
-
-    Attributes
-    ----------
-    path : str
-        Its name, known before it is there: whatever interrupts its making, it is removed.
+    `path` is its name, known before it is there: whatever interrupts its making, it is removed.
     """
 
     def __init__(self, folder: str) -> None:

@@ -35,10 +35,7 @@ class Reader(Protocol):
 def format_of(path: str | bytes | os.PathLike[Any]) -> ModuleType:
     """Return the module that reads and writes files of such a name.
 
-    Raises
-    ------
-    ValueError
-        If the suffix is none of those that are known.
+    A suffix that is none of those that are known is a ValueError.
     """
     name = os.fsdecode(path)
     suffix = os.path.splitext(name)[1].lower()

@@ -45,14 +45,8 @@ _LOCKED = {errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK}
 def opened(file: str | bytes | os.PathLike[Any] | BinaryIO) -> Iterator[Hdf5Reader]:
     """Open an HDF5 file, or what is in a file object, which need not be seekable, for reading.
 
-    Raises
-    ------
-    CheckpointError
-        If it is none, or damaged, or locked, or no regular file.
-    OSError
-        If it cannot be read.
-    RuntimeError
-        If h5py is not installed.
+    One that is none, or damaged, or locked, or no regular file is a CheckpointError; one that
+    cannot be read an OSError. A RuntimeError says that h5py is not installed.
     """
     import_h5py()
     if isinstance(file, str | bytes | os.PathLike):

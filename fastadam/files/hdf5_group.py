@@ -48,14 +48,9 @@ class Dataset(NamedTuple):
 
 
 class Hdf5Group:
-    """The values in an open group, each looked for and read when it is asked for.
+    """The values in an open group or file, each looked for and read when it is asked for.
 
-    Parameters
-    ----------
-    group : h5py.h5g.GroupID or h5py.h5f.FileID
-        The group.
-    where : str
-        Its file's name, for messages.
+    `where` is the file's name, for messages.
     """
 
     # Whether a list of contents has the digests, so that those of single datasets need not be read.

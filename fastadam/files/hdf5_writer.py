@@ -101,21 +101,9 @@ def sealed_image(
 ) -> Image:
     """Return a file with values, each with its digest, and one of all.
 
-    Parameters
-    ----------
-    values : mapping of str to numpy.ndarray
-        Values by key.
-    groups : iterable of str
-        Groups that there shall be, with values or not.
-    compression : int or None
-        The gzip level of arrays with more than one element.
-
-    Raises
-    ------
-    TypeError
-        If a dtype has no counterpart in HDF5 files.
-    ValueError
-        If a key is that of a value, and what others are within.
+    `groups` are those that there shall be, with values or not. A dtype that has no counterpart in
+    HDF5 files is a TypeError; a key that is that of a value, and what others are within, a
+    ValueError.
     """
     # Made in memory, so that libhdf5 never meets a full disk, a pipe or a file it cannot lock.
     groups = [*groups]
@@ -208,20 +196,8 @@ class Writer:
     ) -> None:
         """Write numbers past libhdf5, which makes room for them; large ones when all else is.
 
-        Parameters
-        ----------
-        key : str
-            Its key.
-        value : numpy.ndarray
-            The value, with elements.
-        file_type : h5py.h5t.TypeID
-            The type of numbers.
-        image : Image
-            The file, which the value is left to.
-        expected : Entry or None
-            What the list of contents says.
-        done : callable
-            What to call when it is written.
+        There are some, of the type in the file. They are left to the image, which calls `done` when
+        they are written; `expected` is what the list of contents says.
         """
         layout = self._layout((), None)
         dataset = self._make(key, file_type, self._space(value.shape), layout)

@@ -16,11 +16,11 @@ from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError, DamagedArchiveError
 from fastadam.files.limits import HEADER, MEMBERS, SMALL, check_room, new_array, open_regular
 from fastadam.files.none import MAX_LENGTH, is_pickled_none
-from fastadam.files.npz_writer import write, write_to
+from fastadam.files.npz_writer import write
 from fastadam.files.zip_directory import Directory
 from fastadam.files.zip_member import DEFLATED, ENCRYPTED, STORED, DamageError, Member
 
-__all__ = ["NpzReader", "opened", "write", "write_to"]
+__all__ = ["NpzReader", "opened", "write"]
 
 # Python's parser calls it MemoryError, too, if what is longer is nested too deep.
 _ORDINARY = 1 << 10
@@ -36,12 +36,8 @@ Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
 def opened(file: str | bytes | os.PathLike[Any] | BinaryIO) -> Iterator[NpzReader]:
     """Open an npz file, or what is in a file object from its position on, for reading.
 
-    Raises
-    ------
-    CheckpointError
-        If it is none, or damaged, or no regular file.
-    OSError
-        If it cannot be read.
+    One that is none, or damaged, or no regular file is a CheckpointError; one that cannot be read
+    an OSError.
     """
     if isinstance(file, str | bytes | os.PathLike):
         name = os.fsdecode(file)

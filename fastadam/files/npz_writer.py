@@ -14,11 +14,11 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.lib import format as npy_format
 
-from fastadam.files.atomic import atomic_write
+from fastadam.files.atomic import to_file
 from fastadam.files.entries import Entry, Value, checked_pieces, refuse_dtype
 from fastadam.files.limits import PIECE
 
-__all__ = ["write", "write_to"]
+__all__ = ["write"]
 
 _LOCAL = struct.Struct("<4s2B4HL2L2H")
 _CENTRAL = struct.Struct("<4s4B4HL2L5H2L")
@@ -31,23 +31,23 @@ _STORED, _DEFLATED = 0, 8
 
 
 def write(
-    path: str | bytes | os.PathLike[Any],
+    file: str | bytes | os.PathLike[Any] | BinaryIO,
     values: Mapping[str, Value],
     compression: bool,
-    done: Callable[[int], None],
+    done: Callable[[int], None] | None = None,
     entries: Mapping[str, Entry] | None = None,
 ) -> None:
     """Write values to an npz file, atomically.
 
     Parameters
     ----------
-    path : str, bytes or os.PathLike
-        The file.
+    file : str, bytes, os.PathLike or binary file object
+        The file; an object, which need not be seekable, is written to as it is.
     values : mapping of str to numpy.ndarray
         Values by key, of any layout. The keys have been checked.
     compression : bool
         Whether to compress.
-    done : callable
+    done : callable, optional
         Called after each value with its bytes.
     entries : mapping of str to Entry, optional
         What the list of contents says of the values: others are not written.
@@ -61,29 +61,17 @@ def write(
     """
     for key, value in values.items():
         _header(key, value)
-    with atomic_write(path) as file:
-        write_to(file, values, compression, done, entries)
-
-
-def write_to(
-    file: BinaryIO,
-    values: Mapping[str, Value],
-    compression: bool,
-    done: Callable[[int], None] | None = None,
-    entries: Mapping[str, Entry] | None = None,
-) -> None:
-    """Write values to a file object, which need not be seekable, as `write` does."""
-    archive = _Archive(file, compression)
-    for key, value in values.items():
-        header = _header(key, value)
-        if value.dtype.hasobject:
-            archive.add(key, iter((header,)))
-        else:
-            expected = None if entries is None else entries.get(key)
-            archive.add(key, itertools.chain((header,), checked_pieces(key, value, expected)))
-        if done is not None:
-            done(value.nbytes)
-    archive.finish()
+    with to_file(file) as opened:
+        archive = _Archive(opened, compression)
+        for key, value in values.items():
+            pieces: Iterator[bytes] = iter(())
+            if not value.dtype.hasobject:
+                expected = None if entries is None else entries.get(key)
+                pieces = checked_pieces(key, value, expected)
+            archive.add(key, itertools.chain((_header(key, value),), pieces))
+            if done is not None:
+                done(value.nbytes)
+        archive.finish()
 
 
 def _header(key: str, value: Value) -> bytes:

@@ -42,15 +42,7 @@ _QUICK = 1 << 16
 def read_manifest(reader: Reader) -> Manifest | None:
     """Return the list of contents of a file, if it has one that names all of its values.
 
-    Parameters
-    ----------
-    reader : Reader
-        The open file.
-
-    Raises
-    ------
-    CheckpointError
-        If the file has lost values, or others were put into it.
+    A file that has lost values, or that others were put into, is a CheckpointError.
     """
     if KEY not in reader:
         return None
@@ -108,20 +100,7 @@ def _damaged(key: str, where: str) -> CheckpointError:
 class Listed:
     """An open file; if it lists its contents, each value is compared with that when it is read.
 
-    Parameters
-    ----------
-    reader : Reader
-        The file.
-
-    Attributes
-    ----------
-    manifest : Manifest or None
-        The list.
-
-    Raises
-    ------
-    CheckpointError
-        As `read_manifest` raises.
+    `manifest` is the list, None without one.
     """
 
     def __init__(self, reader: Reader) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from types import SimpleNamespace
 from typing import Any
 
 from fastadam.files.hdf5_group import Hdf5Group
@@ -107,19 +108,11 @@ class HDF5Deserializer(FileDeserializer):
         return KeyError(f"there is no key {key!r} in {where}{hint}")
 
 
-class _NoGroup:
-    """What is read of a group that is missing: nothing."""
-
-    where = "the HDF5 file"
-
-    def kind(self, name: str) -> None:
-        """Tell that there is nothing."""
-
-
 def _reader_of(group: Any) -> Any:
     """Return what reads an open group, or one that has been read and compared already."""
     if group is None:
-        return _NoGroup()
+        # missing: there is nothing in it
+        return SimpleNamespace(where="the HDF5 file", kind=lambda name: None)
     if isinstance(group, Sealed):
         return group
     return Hdf5Group(group.id, file_name(group))

@@ -12,9 +12,9 @@ from fastadam.files.entries import is_none, refuse_dtype
 from fastadam.files.names import check_keys, plain
 from fastadam.kernels.arrays import refuse_masked
 from fastadam.kernels.backend import is_array, on_cpu
-from fastadam.serializers.protocol import Serializer
+from fastadam.serializers.protocol import Serializer, check_object
 
-__all__ = ["DictionarySerializer", "serialize", "storable_array", "storable_values"]
+__all__ = ["DictionarySerializer", "saved_values", "serialize", "storable_array"]
 
 
 class DictionarySerializer(Serializer):
@@ -95,24 +95,9 @@ class DictionarySerializer(Serializer):
 
 
 def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
-    """Return a value as the array that is written for it.
+    """Return a value as the array that is written for it: itself if it is one.
 
-    Parameters
-    ----------
-    key : str
-        The key, for messages.
-    value : array_like or None
-        The value.
-
-    Returns
-    -------
-    numpy.ndarray
-        The array itself if it is one.
-
-    Raises
-    ------
-    TypeError
-        If the array would hold Python objects other than a single None, or is masked.
+    One that is masked, or would hold Python objects other than a single None, is a TypeError.
     """
     refuse_masked(f"cannot save {key!r}: it", value)
     array = on_cpu(value)
@@ -136,6 +121,17 @@ def storable_values(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
     return {
         key: storable_array(key, value) for key, value in zip(keys, values.values(), strict=True)
     }
+
+
+def saved_values(
+    function: str, obj: Any, serializer: DictionarySerializer
+) -> dict[str, npt.NDArray[Any]]:
+    """Return what a function saves of an object by a serializer, or of a dict as it is."""
+    if isinstance(obj, dict):
+        return storable_values(obj)
+    check_object(function, obj)
+    serializer.save(obj)
+    return storable_values(serializer.target)
 
 
 def serialize(obj: Any) -> MutableMapping[str, Any]:

@@ -6,7 +6,7 @@ import os
 from typing import Any, BinaryIO, Self
 
 from fastadam.files import hdf5
-from fastadam.files.atomic import atomic_write
+from fastadam.files.atomic import to_file
 from fastadam.files.errors import plainly
 from fastadam.files.hdf5_types import import_h5py
 from fastadam.files.names import check_key
@@ -14,7 +14,7 @@ from fastadam.files.verified import Sealed
 from fastadam.serializers._hdf5_reading import HDF5Deserializer
 from fastadam.serializers._hdf5_writing import HDF5Serializer, check_compression
 from fastadam.serializers._templates import IgnoreNames
-from fastadam.serializers.dictionary import DictionarySerializer, storable_values
+from fastadam.serializers.dictionary import DictionarySerializer, saved_values
 from fastadam.serializers.protocol import check_object
 from fastadam.update.exclusive import LOOK, while_whole
 
@@ -79,18 +79,10 @@ def save_hdf5(
     check_compression(compression)
     import_h5py()
     collected = Collector()
-    if isinstance(obj, dict):
-        values = storable_values(obj)
-    else:
-        check_object("save_hdf5", obj)
-        collected.save(obj)
-        values = storable_values(collected.target)
+    values = saved_values("save_hdf5", obj, collected)
     image = hdf5.sealed_image(values, collected.groups, compression)
-    if isinstance(filename, str | bytes | os.PathLike):
-        with atomic_write(filename) as file:
-            image.write_to(file)
-    else:
-        image.write_to(filename)
+    with to_file(filename) as file:
+        image.write_to(file)
 
 
 class Collector(DictionarySerializer):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import zipfile
-from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
 from fastadam.files import npz
@@ -12,7 +11,7 @@ from fastadam.files.errors import plainly
 from fastadam.files.verified import Listed
 from fastadam.serializers._reading import FileDeserializer, MappingReader
 from fastadam.serializers._templates import IgnoreNames
-from fastadam.serializers.dictionary import serialize, storable_values
+from fastadam.serializers.dictionary import DictionarySerializer, saved_values
 from fastadam.serializers.protocol import check_object
 from fastadam.update.exclusive import LOOK, while_whole
 
@@ -65,16 +64,7 @@ def save_npz(
     >>> bool(np.all(other.W.array == 7))
     True
     """
-    if isinstance(obj, dict):
-        values: Mapping[str, Any] = obj
-    else:
-        check_object("save_npz", obj)
-        values = serialize(obj)
-    arrays = storable_values(values)
-    if isinstance(file, str | bytes | os.PathLike):
-        npz.write(file, arrays, compression, lambda n_bytes: None)
-    else:
-        npz.write_to(file, arrays, compression)
+    npz.write(file, saved_values("save_npz", obj, DictionarySerializer()), compression)
 
 
 class NpzDeserializer(FileDeserializer):

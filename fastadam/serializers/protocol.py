@@ -214,19 +214,8 @@ def optional_child(serializer: Any, key: str) -> Any:
 def stored_entry(serializer: Any, key: str, like: Any) -> Any:
     """Ask for a stored array that is to be written later, where something is already.
 
-    Parameters
-    ----------
-    serializer : Deserializer
-        The deserializer, of this library or another. Ours take no memory for what has no room.
-    key : str
-        The key.
-    like : array, scalar, str or None
-        What is there now; it is not written. None, where that is not known.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        The stored value; None if None was stored.
+    `like` is what is there now, None where that is not known; it is not written. Our deserializers
+    take no memory for what has no room. None says that None was stored.
     """
     stored = getattr(serializer, "stored", None)
     return serializer(key, None) if stored is None else stored(key, like)

@@ -17,13 +17,8 @@ def remember(obj: Any) -> Callable[[], None]:
     """Return what gives an object, and what belongs to it, the attributes and values of now.
 
     These are its attributes, its slots, its dicts and lists, and the elements of all arrays in
-    them, of which copies are taken. For a link they are those of all links and parameters below
-    it, for an optimizer those of its rules.
-
-    Parameters
-    ----------
-    obj : object
-        A link, rule, optimizer or hook, of this library or another.
+    them, of which copies are taken. For a link they are those of all links and parameters below it,
+    for an optimizer those of its rules.
     """
     dicts: dict[int, tuple[dict[Any, Any], dict[Any, Any]]] = {}
     lists: dict[int, tuple[list[Any], list[Any]]] = {}
