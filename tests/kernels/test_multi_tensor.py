@@ -11,6 +11,7 @@ from steps import HYPERPARAM, arrays_of, changed, described, step_of
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels import multi_tensor, table
+from fastadam.kernels.cpu import strided
 from fastadam.kernels.cpu._door import step_and_commit
 from fastadam.kernels.cpu._rows import Rows
 from fastadam.kernels.plain_steps import adam_batch
@@ -126,6 +127,22 @@ def test_gradients_of_any_real_dtype_are_rounded_once(
     adam_batch([step_of("p", *ours, coefficients_at())])
     adam_reference(*expected, coefficients_at())
     np.testing.assert_array_equal(ours[0], expected[0])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_strided_arrays_of_several_chunks(dtype: str) -> None:
+    shape = 4, strided.CHUNK // 3
+    p, g, *state = some_arrays("float64" if dtype == "float64" else "float32", shape)
+    wide = np.zeros((*shape, 2), dtype)
+    wide[..., 0] = p
+    expected = [wide[..., 0].copy(), g, *(array.copy() for array in state)]
+    rounded = expected[0].astype(state[0].dtype)
+    adam_batch([step_of("p", wide[..., 0], np.asfortranarray(g), *state, coefficients_at())])
+    adam_reference(rounded, *expected[1:], coefficients_at())
+    np.testing.assert_array_equal(wide[..., 0], rounded.astype(dtype))
+    assert not wide[..., 1].any()
+    for mine, theirs in zip(state, expected[2:], strict=True):
+        np.testing.assert_array_equal(mine, theirs)
 
 
 def test_mixed_types_variants_and_layouts_in_one_call() -> None:
