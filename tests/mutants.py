@@ -1278,8 +1278,10 @@ MUTANTS = [
         "times of steps", CROWD, "self._compare(ns / total, suspect)", "self._compare(ns, suspect)"
     ),
     Mutant("set threads step aside", CPU, "threads.set_by_hand() is not None", "False"),
-    Mutant("set threads are timed", CPU, " and threads.set_by_hand() is None", ""),
-    Mutant("small steps are timed", CPU, "if total >= SERIAL_BELOW and", "if"),
+    Mutant(
+        "set threads are timed", CPU, "    if threads.set_by_hand() is None:\n", "    if True:\n"
+    ),
+    Mutant("small steps are timed", KERNEL_STEP, "if total >= engine.SERIAL_BELOW and", "if"),
     # files
     Mutant("changes are saved", f"{FILES}/entries.py", "if found != expected.sha256:", "if False:"),
     Mutant(

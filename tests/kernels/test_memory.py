@@ -67,6 +67,16 @@ def test_arrays_of_different_clusters_have_nothing_in_common(found: list[Array])
             assert of[i] == of[j]
 
 
+def test_elements_across_the_end_of_a_ring() -> None:
+    """The bytes of one, 6 to 9 of every 8, go on where those of the other are, 0 and 1."""
+    held = np.zeros(64, "u1")
+    one = np.ndarray(4, "u4", held, 6, (8,))
+    other = np.ndarray(4, "u2", held, 8, (8,))
+    assert have_common(one, other)
+    assert list(map(sorted, memory.clusters([one, other]))) == [[0, 1]]
+    assert memory.first_sharing([one, other]) == (0, 1)
+
+
 @settings(max_examples=300, deadline=None)
 @given(views(), st.data())
 def test_the_first_pair(found: list[Array], data: Any) -> None:

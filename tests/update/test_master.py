@@ -91,6 +91,28 @@ def test_small_steps_add_up(dtype: str) -> None:
         assert w.astype(float) == pytest.approx([expected] * 3, abs=2e-3 if fp32 else 0)
 
 
+def test_another_master_is_stepped_from_then_on() -> None:
+    """Also between two updates that nothing else has changed for."""
+    halves, opts = [], []
+    for _ in range(2):
+        halves.append({"w": np.ones(5, np.float16)})
+        opts.append(started(halves[-1]))
+    for i, opt in enumerate(opts):
+        master = rule_of(opt)._fp32_param
+        rule_of(opt)._fp32_param = copy.deepcopy(master)
+        # what the plan was made with is not looked at any more
+        master.array[...] = 7
+        if i:
+            # nothing is kept
+            opt._plan = None
+    for gradient in gradients(3, 2):
+        for opt in opts:
+            opt.apply_gradients({"w": gradient})
+    assert not fastadam.compare(*opts)
+    assert bits(halves[0]["w"]) == bits(halves[1]["w"])
+    assert np.all(halves[0]["w"] < 2)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_float32_and_float64_are_unaffected(dtype: str) -> None:
     arrays = [np.ones(3, dtype), np.ones(3, dtype)]

@@ -135,7 +135,7 @@ def n_threads(total: int) -> int:
 
 def note_time(n: int, total: int, ns: int) -> None:
     """Take in how many nanoseconds a step of this many elements took on `n` threads."""
-    if total >= SERIAL_BELOW and threads.set_by_hand() is None:
+    if threads.set_by_hand() is None:
         _late_steps.note(n, total, ns)
 
 

@@ -305,6 +305,9 @@ def test_a_kept_batch() -> None:
         theirs = [row._replace(program=program) for row, program in zip(theirs, own, strict=True)]
         for n in (0, 1, 2, 9):
             same_sums(batch.squares_after(n), [after(row, n) for row in theirs])
+        for each in ([1, 0, 2, 3], [0, 9, 1, 2]):
+            expected = [after(row, n) for row, n in zip(theirs, each, strict=True)]
+            same_sums(batch.squares_after(each), expected)
         same_sums(batch.squares(), [after(row, 0) for row in theirs])
         batch.step({}, {}, ())
         for mine, row in zip(rows, theirs, strict=True):
