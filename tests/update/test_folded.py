@@ -468,6 +468,20 @@ def test_the_threshold_may_change() -> None:
         np.testing.assert_allclose(clipped, threshold * np.array([0, 0.6, 0.8]), rtol=1e-12)
 
 
+def test_gradients_that_hooks_leave_below_the_threshold_are_not_clipped() -> None:
+    opts = [Adam(beta1=0.8).setup({"w": np.linspace(1, 2, 7)}) for _ in range(2)]
+    for opt in opts:
+        opt.add_hook(WeightDecay(0.25))
+    opts[1].add_hook(GradientClipping(1e9))
+    for i in range(3):
+        for opt in opts:
+            opt.apply_gradients({"w": np.linspace(i, 3, 7)})
+    states = [opt.parameters["w"].update_rule.state for opt in opts]
+    for ours, plain in zip(states[0].values(), states[1].values(), strict=True):
+        np.testing.assert_array_equal(ours, plain)
+    np.testing.assert_array_equal(opts[0].target["w"], opts[1].target["w"])
+
+
 def test_a_subclass_that_adapts_its_loss_scale_in_its_own_way_is_asked() -> None:
     class Mine(Adam):
         def update_loss_scale(self) -> None:

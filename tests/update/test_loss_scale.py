@@ -414,8 +414,11 @@ def test_the_steps_of_a_loop_of_ones_own() -> None:
     link.a._loss_scale = link.b._loss_scale = 8
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        opt.check_nan_in_grads()  # nobody has asked for a dynamic scale
-    assert opt.is_safe_to_update() is True
+        for scale in (None, 8.0):
+            # nobody has asked for a dynamic scale
+            opt.loss_scale = scale
+            opt.check_nan_in_grads()
+            assert opt.is_safe_to_update() is True
     opt.loss_scaling(interval=2)
     opt._loss_scale = 64.0
     with pytest.warns(UserWarning, match="not finite") as caught:
