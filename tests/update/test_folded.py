@@ -363,6 +363,16 @@ def test_hooks_beside_clipping_are_called_at_every_update(others: str) -> None:
     assert called == ([] if others == "none" else [0, 1, 2, 3])
 
 
+def test_hooks_after_the_step_see_what_has_become_of_the_gradients() -> None:
+    seen: list[float] = []
+    opt = Adam().setup({"w": np.zeros(3)})
+    opt.add_hook(GradientClipping(1.0))
+    opt.add_hook(lambda o: seen.append(np.linalg.norm(o.parameters["w"].grad)), "seen", "post")
+    for _ in range(4):
+        opt.apply_gradients({"w": np.array([0.0, 3.0, 4.0])})
+    np.testing.assert_allclose(seen, [1.0] * 4, rtol=1e-12)
+
+
 def test_clipping_after_the_step_clips_no_gradient_of_it() -> None:
     found = []
     for timing in (None, "post"):

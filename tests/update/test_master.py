@@ -11,6 +11,7 @@ import pytest
 
 import fastadam
 from fastadam.serializers import load_npz, save_npz
+from fastadam.update.master import follow
 
 HYPER = {"alpha": 1e-3, "beta1": 0.8, "beta2": 0.95, "eps": 1e-5, "eta": 0.7}
 HALF = ("float16", "bfloat16")
@@ -89,6 +90,15 @@ def test_small_steps_add_up(dtype: str) -> None:
         for _ in range(1000):
             opt.apply_gradients({"w": np.ones(3, np.float32)})
         assert w.astype(float) == pytest.approx([expected] * 3, abs=2e-3 if fp32 else 0)
+
+
+def test_what_is_written_is_told_by_its_bits() -> None:
+    """A zero of the other sign is another number than the master's, which rounds to zero."""
+    master = fastadam.Parameter(np.array([1e-9, 1e-9, -1e-9, np.nan], np.float32))
+    half = np.array([0.0, -0.0, 0.0, np.nan], np.float16)
+    followed = follow(master, fastadam.Parameter(half)).array
+    assert bits(followed[:3]) == bits(np.array([1e-9, -0.0, 0.0], np.float32))
+    assert np.isnan(followed[3])
 
 
 def test_another_master_is_stepped_from_then_on() -> None:
