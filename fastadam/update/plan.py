@@ -285,10 +285,11 @@ class UpdatePlan:
         noted: dict[str, Any],
         unscaled: Sequence[Any] = (),
     ) -> None:
-        """Update the parameters: first all that the kernels step, then those that are left.
+        """Update the parameters.
 
-        Rules that do it by themselves go in the order of their paths; parameters that have no step
-        to make, but an `update` of their own, come last. With the last of it, the attributes
+        What the kernels step, and the rules that their class updates together, go in the order of
+        their first parameters; then rules that do it by themselves, in the order of their paths;
+        last, parameters that have no step to make, but an `update` of their own. With the last of it, the attributes
         `owner` become what is `noted`; if the kernels step all, it is with their step.
 
         Parameters

@@ -8,7 +8,7 @@ read and no write can be left out, and no pattern of bits is slower than another
 
 from cython.parallel cimport prange
 
-from fastadam.kernels.cpu._tensors cimport COMPUTING, WIDE, Tensor
+from fastadam.kernels.cpu._tensors cimport COMPUTING, Tensor
 
 include "_cut.pxi"
 
@@ -82,18 +82,6 @@ cdef void pass_over_part(
     if state_restrict is eight_restrict:
         pass_over[eight_restrict, eight_restrict, eight_restrict](
             <eight_restrict> tensor.p + begin,
-            <eight_restrict> tensor.g + begin,
-            m, v, vhat, n, amsgrad,
-        )
-    elif tensor.g_type == WIDE and tensor.p_type == COMPUTING:
-        pass_over[four_restrict, eight_restrict, four_restrict](
-            <four_restrict> tensor.p + begin,
-            <eight_restrict> tensor.g + begin,
-            m, v, vhat, n, amsgrad,
-        )
-    elif tensor.g_type == WIDE:
-        pass_over[two_restrict, eight_restrict, four_restrict](
-            <two_restrict> tensor.p + begin,
             <eight_restrict> tensor.g + begin,
             m, v, vhat, n, amsgrad,
         )
