@@ -1,7 +1,8 @@
 """The kinds of files, by suffix.
 
-Another kind is another module with two functions: ``opened(path)``, a context that gives a `Reader`, and
-``write``, which takes what that of npz.py takes. Both raise `CheckpointError` for what a file cannot be.
+Another kind is another module with two functions: ``opened(path)``, a context that gives a
+`Reader`, and ``write``, which takes what that of npz.py takes. Both raise `CheckpointError` for
+what a file cannot be.
 """
 
 from __future__ import annotations

@@ -289,8 +289,9 @@ class UpdatePlan:
 
         What the kernels step, and the rules that their class updates together, go in the order of
         their first parameters; then rules that do it by themselves, in the order of their paths;
-        last, parameters that have no step to make, but an `update` of their own. With the last of it, the attributes
-        `owner` become what is `noted`; if the kernels step all, it is with their step.
+        last, parameters that have no step to make, but an `update` of their own. With the last of
+        it, the attributes `owner` become what is `noted`; if the kernels step all, it is with their
+        step.
 
         Parameters
         ----------
