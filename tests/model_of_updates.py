@@ -108,7 +108,8 @@ class Model:
                 g, as_given = np.empty_like(p, g.dtype), g
                 g[...] = as_given
             if scale is not None:
-                wide = T if g.dtype == F16 else np.promote_types(T, g.dtype)
+                # what is wider than float64 is divided in that
+                wide = T if g.dtype == F16 or g.dtype.itemsize <= T.itemsize else F64
                 g = g.astype(wide) / wide.type(scale)
             rows.append((entry, p, g.astype(T), half))
         live = [row for row in rows if row[0].enabled]

@@ -261,8 +261,8 @@ class MultiTensorStep:
             return False
         if not self.gpu.can_prepare(bool(scale), write):
             return False
-        self.gpu.prepare(scale or 0.0, rate, write)
         self.prepared = True
+        self.gpu.prepare(scale or 0.0, rate, write)
         return True
 
     def leave_gradients(self) -> None:
@@ -316,9 +316,9 @@ class MultiTensorStep:
             for table, each in tables:
                 if not table.can_write(programs, each):
                     return False
+        self.prepared = True
         for table, each in tables:
             table.set_program(programs, each, table.table["g"] if write else None)
-        self.prepared = True
         return True
 
     def rounds(self) -> list[bool]:

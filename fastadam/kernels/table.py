@@ -147,16 +147,20 @@ class Table:
         """
         shape = list(map(len, programs)), which
         if shape != self._shape:
-            self._shape = shape
+            # noted when all of it is made: whoever is interrupted on the way begins anew
+            self._shape = None
             self.ops = np.zeros(sum(shape[0]), OP)
             ends = np.cumsum(shape[0])
             first = np.array(ends - shape[0])
-            self.table["first_op"], self.table["n_ops"] = first[which], np.array(shape[0])[which]
+            self.table["n_ops"] = 0
             self.rows.take_ops(self.ops)
+            self.table["first_op"], self.table["n_ops"] = first[which], np.array(shape[0])[which]
+            self._shape = shape
         self.ops[...] = [op for program in programs for op in program]
         if out is not None or self._written:
+            self._written = True
             self.table["out"] = 0 if out is None else out
-        self._written = out is not None
+            self._written = out is not None
 
     def rounds(self) -> list[bool]:
         """Tell whose gradients are stored in half precision, as their parameters are."""

@@ -31,6 +31,7 @@ __all__ = [
     "GradientStats",
     "PendingStats",
     "alone",
+    "arrays_of",
     "copy_shared_gradients",
     "gradient_pass",
     "is_scaled",
@@ -183,14 +184,15 @@ def copy_shared_gradients(params: Iterable[Any]) -> list[tuple[Any, Any, Any]]:
         Whose gradient it was, the gradient, and the copy.
     """
     params = [param for param in params if param.array is not None]
-    written = [array for param in params for array in _written_by(param)]
+    written = [array for param in params for array in arrays_of(param)]
     with_grad = [param for param in params if peek_grad(param) is not None]
     grads = [peek_grad(param) for param in with_grad]
     copied = []
     for i in sharing(grads, written):
         param, grad = with_grad[i], grads[i]
         with beside(grad):
-            copy = grad.copy()
+            # sums are in the order of memory
+            copy = grad.copy(order="K")
         put_grad(param, copy)
         copied.append((param, grad, copy))
     return copied
@@ -203,8 +205,8 @@ def put_back_gradients(copied: Iterable[tuple[Any, Any, Any]]) -> None:
             put_grad(param, grad)
 
 
-def _written_by(param: Any) -> list[Any]:
-    """Return the arrays that the update of a parameter may write."""
+def arrays_of(param: Any) -> list[Any]:
+    """Return the arrays that the update of a parameter may write, whether it is frozen or not."""
     rule = getattr(param, "update_rule", None)
     known = getattr(rule, "_written", None)
     arrays = [param.array] if known is None else [array for _, array in known(param)]

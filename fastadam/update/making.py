@@ -72,7 +72,14 @@ def make_update(
     making = _Making(optimizer, targets, called, (grads, loss_scale) if lent else None)
     plan = making.held_plan()
     at_once = plan is not None and plan.only_steps and not called and optimizer.t != 0
-    if at_once and plan is not None and making.step_at_once(plan):
+    done = False
+    if at_once and plan is not None and plan.steps is not None:
+        try:
+            done = making.step_at_once(plan)
+        except BaseException:
+            plan.steps.let_go()
+            raise
+    if done:
         making.end()
     else:
         making.do_openly(plan)

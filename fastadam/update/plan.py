@@ -14,7 +14,7 @@ from fastadam.kernels.arrays import check_apart
 from fastadam.kernels.backend import is_array, is_gpu_array
 from fastadam.model._gradients import gradients_of
 from fastadam.model.parameter import Parameter
-from fastadam.update.gradients import copy_shared_gradients, put_back_gradients
+from fastadam.update.gradients import arrays_of, copy_shared_gradients, put_back_gradients
 from fastadam.update.hooks import hooks_of
 from fastadam.update.overrides import brought_by_fastadam, has_own_update
 from fastadam.update.rule import UpdateRule
@@ -131,8 +131,11 @@ class UpdatePlan:
         self.check()
         if not self._is_one:
             self._check_apart()
-        # what single rules are known to write
-        self._written = [a for single in self._singles for _, a in _written(single.param)]
+        # what else belongs to the target: written by single rules, or frozen
+        stepped = set(self._rows)
+        others = [param for i, param in enumerate(self.params) if i not in stepped]
+        self._others = [array for param in others for array in arrays_of(param)]
+        self._knows_others = all(map(_keeps_known_state, others))
 
     def _sort(self) -> list[str]:
         """Find out how every parameter is updated; return the paths of those that are."""
@@ -274,10 +277,10 @@ class UpdatePlan:
         return True
 
     def reaches(self, gradients: list[Any]) -> bool:
-        """Tell whether a gradient may be part of what is written, by what was read last."""
-        if self._groups or self._only_called or self.steps is None:
+        """Tell whether a gradient may be part of a parameter or state, by what was read last."""
+        if self._groups or self._only_called or self.steps is None or not self._knows_others:
             return True
-        return self.steps.kernel_step.reaches(gradients, self._written)
+        return self.steps.kernel_step.reaches(gradients, self._others)
 
     def run(
         self,
@@ -367,3 +370,9 @@ def _written(param: Any) -> list[tuple[str, Any]]:
     """Return what is known to be written for a parameter, with what it is."""
     rule = getattr(param, "update_rule", None)
     return rule._written(param) if isinstance(rule, UpdateRule) else [("array", param.array)]
+
+
+def _keeps_known_state(param: Any) -> bool:
+    """Tell whether the plan compares the state of a parameter that the kernels do not step."""
+    rule = getattr(param, "update_rule", None)
+    return rule is None or (isinstance(rule, UpdateRule) and rule._is_known_to_write_state())

@@ -169,9 +169,11 @@ class UpdateRule(RuleState):
                 self.update_core(stepped)
                 counted = True
             except BaseException as error:
-                # Ctrl-C during a step arrives when its kernel is done: that step counts
+                # Ctrl-C during a step arrives when its kernel is done: that step counts. Of a step
+                # that somebody else makes it is not known how far it has come.
                 counted = self._stepped_at == t + 1
-                counted = counted or (started and not isinstance(error, Exception))
+                unknown = started and not self._is_known_to_write_state()
+                counted = counted or (unknown and not isinstance(error, Exception))
                 if not counted:
                     self.t = t
                     if before is None:

@@ -102,9 +102,10 @@ class _Group:
         for name, value in values.items():
             if value is not before[name] and name != "alpha":
                 return False
-        noted.renew()
-        self._values = values
         self.constants = with_alpha(self.constants, alpha)
+        self._values = values
+        # last: what is noted is taken for done
+        noted.renew()
         return True
 
     def _look(self, values: dict[str, Any]) -> None:

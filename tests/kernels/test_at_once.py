@@ -201,6 +201,34 @@ def test_plain_steps_are_made_at_once(dtype: str, at_once: list[bool]) -> None:
     assert at_once == [True] * 6
 
 
+def test_a_step_of_another_number_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is remembered of numbers is everybody's: another thread may make its step meanwhile."""
+    ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs ml_dtypes, which has bfloat16")
+    dtype = ml_dtypes.bfloat16
+
+    def stepped(t: int) -> bytes:
+        p, m, v = np.ones(10, dtype), np.zeros(10, "f4"), np.zeros(10, "f4")
+        adam_step(p, (np.arange(1, 11) / 7).astype(dtype), m, v, t=t)
+        return p.tobytes()
+
+    class Between(types.ModuleType):
+        """Makes another step when it is asked for its type."""
+
+        asked = False
+
+        @property
+        def bfloat16(self) -> Any:
+            if not self.asked:
+                self.asked = True
+                stepped(1000)
+            return dtype
+
+    expected = stepped(1)
+    stepped(1)
+    monkeypatch.setitem(sys.modules, "ml_dtypes", Between("ml_dtypes"))
+    assert stepped(1) == expected
+
+
 def test_what_is_unusual_is_not(at_once: list[bool]) -> None:
     p, g, m, v = four(8)
     adam_step(*four(32768), t=1)

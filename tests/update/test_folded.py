@@ -605,6 +605,22 @@ def test_the_norm_of_gradients_in_another_order_is_theirs(order: Any) -> None:
     assert found[0] == found[1]
 
 
+def test_the_norm_of_a_gradient_that_is_a_parameter_in_another_order() -> None:
+    """A copy for hooks has its order, and so its norm the same bits."""
+    for seed in range(40):
+        norms = []
+        for hooked in (False, True):
+            rng = np.random.default_rng(seed)
+            a = np.asfortranarray(rng.standard_normal((20, 30)) * 10.0 ** rng.integers(-5, 5))
+            opt = Adam().setup({"a": a, "b": np.ones((20, 30))})
+            opt.monitor = True
+            if hooked:
+                opt.add_hook(lambda opt: None, "nothing")
+            opt.apply_gradients({"a": np.zeros((20, 30)), "b": a})
+            norms.append(opt.last_update.grad_norm)
+        assert norms[0] == norms[1]
+
+
 def test_users_hooks_with_names_like_ours_are_called() -> None:
     """A class may have `rate` or `ops` of its own, which mean something else."""
 

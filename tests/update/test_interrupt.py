@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -14,6 +15,8 @@ import numpy as np
 import pytest
 
 import fastadam
+from fastadam import AdamRule, Parameter
+from fastadam.optimizer_hooks import GradientClipping, WeightDecay
 from fastadam.update.exclusive import _RUNNING
 from fastadam.update.interrupt import DeferredInterrupt
 
@@ -94,6 +97,89 @@ def test_at_any_line_of_an_update(hooked: bool, half: bool) -> None:
     assert ends == {False, True}
     assert not _RUNNING
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def with_a_hook(opt: fastadam.Adam) -> None:
+    opt.add_hook(WeightDecay(0.5))
+
+
+def with_clipping(opt: fastadam.Adam) -> None:
+    opt.add_hook(WeightDecay(0.5))
+    opt.add_hook(GradientClipping(0.25))
+
+
+def with_a_scale(opt: fastadam.Adam) -> None:
+    opt.loss_scale = 8.0
+
+
+def with_another_alpha(opt: fastadam.Adam) -> None:
+    opt.alpha = 0.125
+
+
+def without_hooks(opt: fastadam.Adam) -> None:
+    """What the last update did on its way is not to be done any more."""
+    with_a_hook(opt)
+    opt.apply_gradients({key: gradients()[key] for key in "ab"})
+    opt.remove_hook("WeightDecay")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+@pytest.mark.parametrize(
+    "change", [with_a_hook, with_clipping, with_a_scale, with_another_alpha, without_hooks]
+)
+def test_the_update_after_an_interrupted_one(
+    change: Callable[[Any], None], error: type[BaseException]
+) -> None:
+    """It does what it would have done: nothing half-noted is taken for noted."""
+
+    def made() -> fastadam.Adam:
+        opt = fastadam.Adam(alpha=0.25).setup({key: np.ones(3, "f4") for key in "ab"})
+        for _ in range(2):
+            opt.apply_gradients({key: gradients()[key] for key in "ab"})
+        change(opt)
+        return opt
+
+    def update(opt: fastadam.Adam) -> None:
+        opt.apply_gradients({key: gradients()[key] for key in "ab"}, loss_scale=opt.loss_scale)
+
+    expected = {}
+    opt = made()
+    lines = counted(lambda: update(opt))
+    for _ in range(2):
+        expected[opt.t] = facts(opt)
+        update(opt)
+    assert lines > 100
+    for n in range(lines):
+        opt = made()
+        with Lines(n, raising(error)), contextlib.suppress(error):
+            update(opt)
+        update(opt)
+        assert facts(opt) == expected[opt.t], n
+
+
+def test_a_rule_that_updates_alone_counts_what_it_has_stepped() -> None:
+    def made() -> tuple[AdamRule, Parameter]:
+        param, rule = Parameter(np.ones(3, "f4")), AdamRule(alpha=0.5)
+        param.update_rule = rule
+        param.grad = np.ones(3, "f4")
+        rule.update(param)
+        return rule, param
+
+    def found(rule: AdamRule, param: Parameter) -> tuple[int, bytes, bytes]:
+        return rule.t, param.array.tobytes(), rule.state["m"].tobytes()
+
+    rule, param = made()
+    before = found(rule, param)
+    lines = counted(lambda: rule.update(param))
+    after = found(rule, param)
+    ends = set()
+    for n in range(lines):
+        rule, param = made()
+        with Lines(n, press), contextlib.suppress(KeyboardInterrupt):
+            rule.update(param)
+        assert found(rule, param) in (before, after), n
+        ends.add(rule.t)
+    assert ends == {1, 2}
 
 
 def deferred(*steps: Callable[[], Any]) -> None:

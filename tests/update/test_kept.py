@@ -263,6 +263,52 @@ def test_lent_gradients_are_never_written() -> None:
                 np.testing.assert_allclose(m, 1 - 0.9**5, rtol=1e-6)
 
 
+def halve(opt: Any) -> None:
+    opt.target.w.grad *= 0.5
+
+
+@pytest.mark.parametrize("how", ["scale", "decay", "hook"])
+@pytest.mark.parametrize("state", [False, True])
+def test_a_gradient_that_is_of_a_frozen_parameter_is_not_written(how: str, state: bool) -> None:
+    """The gradient of sum(w * frozen) is the frozen parameter itself, or its state is somewhere."""
+    link = Link()
+    with link.init_scope():
+        link.w, link.frozen = Parameter(np.ones(3, "f4")), Parameter(np.full(3, 2, "f4"))
+    opt = Adam().setup(link)
+    link.w.grad, link.frozen.grad = np.ones(3, "f4"), np.ones(3, "f4")
+    opt.update()
+    if how != "scale":
+        opt.add_hook(WeightDecay(0.5) if how == "decay" else halve)
+    link.frozen.update_rule.enabled = False
+    held = link.frozen.update_rule.state["m"] if state else link.frozen.array
+    before = held.copy()
+    for i in range(4):
+        link.w.grad = np.ones(3, "f4") if i == 0 else held
+        link.w._loss_scale = 8.0 if how == "scale" else None
+        opt.update()
+        np.testing.assert_array_equal(held, before)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_gradient_is_let_go_when_an_update_is_refused(hooked: bool) -> None:
+    """Whether the error comes in a hook that is folded into the step, or before."""
+    opt = Adam().setup({"w": np.ones(3, "f4")})
+    opt.apply_gradients({"w": np.ones(3, "f4")})
+    decay = WeightDecay(0.5)
+    if hooked:
+        opt.add_hook(decay)
+        decay.__dict__["rate"] = "none"
+    grad = np.ones(3, "f4")
+    given = weakref.ref(grad)
+    if hooked:
+        with pytest.raises((TypeError, ValueError)):
+            opt.apply_gradients({"w": grad})
+    else:
+        opt.apply_gradients({"w": grad})
+    del grad
+    assert given() is None
+
+
 def test_a_gradient_that_grows_into_the_parameter_at_the_same_address() -> None:
     n = 2000
     results = []

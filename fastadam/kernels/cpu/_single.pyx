@@ -127,17 +127,21 @@ cdef class SingleSteps:
         cdef float narrow[N_COEFFICIENTS]
         cdef double wide[N_COEFFICIENTS]
         cdef Known known
+        cdef tuple coefficients
         cdef int computing
         if type(t) is not int or not 1 <= t < 2**63:
             return False
         known = self.look_up(values, start)
-        if known is None or not self.count(known, t):
+        if known is None:
             return False
-        computing = self.describe(&row, p, g, state, known)
-        if computing == cnp.NPY_FLOAT32 and rounded32(known.coefficients, narrow):
+        coefficients = self.count(known, t)
+        if coefficients is None:
+            return False
+        computing = self.describe(&row, p, g, state, known, coefficients)
+        if computing == cnp.NPY_FLOAT32 and rounded32(coefficients, narrow):
             with nogil:
                 self.loop32(&row, 1, NULL, narrow, 1)
-        elif computing == cnp.NPY_FLOAT64 and rounded64(known.coefficients, wide):
+        elif computing == cnp.NPY_FLOAT64 and rounded64(coefficients, wide):
             with nogil:
                 self.loop64(&row, 1, NULL, wide, 1)
         else:
@@ -176,19 +180,24 @@ cdef class SingleSteps:
             del self.known[REMEMBERED:]
         return known
 
-    cdef bint count(self, Known known, object t):
-        """Find the scalars of a step; False if something is wrong with them."""
-        if known.t is None or known.t != t:
-            try:
-                # a named tuple, of which Cython need not know
-                coefficients = coefficients_at(known.constants, t, known.start_number)
-            except Exception:
-                return False
-            known.t, known.coefficients = t, <tuple> coefficients
-        return True
+    cdef tuple count(self, Known known, object t):
+        """Return the scalars of a step; None if something is wrong with them.
+
+        Other threads, and whoever is called meanwhile, may make other steps with what is known.
+        """
+        cdef tuple coefficients
+        if known.t is not None and known.t == t:
+            return known.coefficients
+        try:
+            # a named tuple, of which Cython need not know
+            coefficients = <tuple> coefficients_at(known.constants, t, known.start_number)
+        except Exception:
+            return None
+        known.t, known.coefficients = t, coefficients
+        return coefficients
 
     cdef int describe(
-        self, Tensor* row, object array, object g, tuple state, Known known
+        self, Tensor* row, object array, object g, tuple state, Known known, tuple coefficients
     ) except -2:
         """Fill the row, and return the type that is computed in; -1 if it takes a closer look."""
         cdef cnp.ndarray p
@@ -215,8 +224,8 @@ cdef class SingleSteps:
             return -1
         if not describe_state(row, state, known.constants, computing, p):
             return -1
-        row.amsgrad = <bint> known.coefficients[AMSGRAD]
-        row.adabound = <bint> known.coefficients[ADABOUND]
+        row.amsgrad = <bint> coefficients[AMSGRAD]
+        row.adabound = <bint> coefficients[ADABOUND]
         if not apart(
             row,
             row.n * cnp.PyArray_ITEMSIZE(p),
