@@ -800,8 +800,8 @@ MUTANTS = [
     Mutant(
         "later updates unchecked",
         PLAN,
-        "        if self._pieces > 1:\n            self.check()\n        return True",
-        "        return True",
+        "        if self._pieces > 1:\n            self.check()\n        steps",
+        "        steps",
     ),
     Mutant(
         "hooks that go are there still",
@@ -909,7 +909,10 @@ MUTANTS = [
     ),
     Mutant("only the first set kept", SINGLE, "self.known.insert(0, known)", "self.known[:] = []"),
     Mutant(
-        "scalars of another step", SINGLE, "known.t is None or known.t != t:", "known.t is None:"
+        "scalars of another step",
+        SINGLE,
+        "known.t is not None and known.t == t:",
+        "known.t is not None:",
     ),
     Mutant("shared memory stepped", SINGLE, "if not apart(", "if False and not apart("),
     Mutant("any eps rounded", SINGLE, "and fabs(row[EPS]) < FLT_MIN:", "and False:"),
@@ -1396,8 +1399,8 @@ MUTANTS = [
     Mutant(
         "operations of the first program",
         ROWS,
-        "            self.rows.take_ops(self.ops)\n        self.ops[...]",
-        "        self.ops[...]",
+        "            self.rows.take_ops(self.ops)\n            self.table",
+        "            self.table",
     ),
     Mutant(
         "quotients written in half precision",

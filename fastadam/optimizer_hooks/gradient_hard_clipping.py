@@ -66,7 +66,7 @@ class GradientHardClipping(ChangesGradients):
     def ops(self) -> list[Op]:
         """Return what an update does to every gradient on its way, in the place of a call."""
         # g = clip(g, lower_bound, upper_bound)
-        return [Op(CLIP, float(self.lower_bound), float(self.upper_bound))]
+        return [Op(CLIP, self.lower_bound, self.upper_bound)]
 
     def call_for_all(self, params: Sequence[Any]) -> None:
         """Change the gradients of many parameters in one call; updates do it so."""

@@ -63,7 +63,7 @@ class Lasso(ChangesGradients):
     def ops(self) -> list[Op]:
         """Return what an update does to every gradient on its way, in the place of a call."""
         # g += rate * sign(p)
-        return [Op(ADD_SIGN, float(self.rate), 1.0)]
+        return [Op(ADD_SIGN, self.rate, 1.0)]
 
     def call_for_all(self, params: Sequence[Any]) -> None:
         """Change the gradients of many parameters in one call; updates do it so."""

@@ -60,7 +60,7 @@ class WeightDecay(ChangesGradients):
     def ops(self) -> list[Op]:
         """Return what an update does to every gradient on its way, in the place of a call."""
         # g += rate * p
-        return [Op(ADD, float(self.rate), 1.0)]
+        return [Op(ADD, self.rate, 1.0)]
 
     def call_for_all(self, params: Sequence[Any]) -> None:
         """Change the gradients of many parameters in one call; updates do it so."""

@@ -10,6 +10,8 @@ import math
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
+
 from fastadam.kernels.ops import DIVIDE, MULTIPLY, ROUND, Op
 from fastadam.kernels.sums import global_norm
 from fastadam.model._gradients import any_lent
@@ -30,6 +32,9 @@ _PARTS = (
     "check_nan_in_grads",
     "is_safe_to_update",
 )
+
+# Numbers that nobody's code takes part in.
+_NUMBERS = {float, int, bool, np.float64, np.float32}
 
 # How a loss scale is adapted, as it is here.
 UPDATE_LOSS_SCALE = LossScaling.update_loss_scale
@@ -125,9 +130,16 @@ class Folded:
             self._found = norm
         for hook in hooks:
             if hasattr(hook, "ops"):
-                self._ops.append(hook.ops())
+                ops = hook.ops()
+                # other numbers run code of their own, after everything has been read
+                for op in ops:
+                    if type(op.a) not in _NUMBERS or type(op.b) not in _NUMBERS:
+                        return False
+                self._ops.append(ops)
                 norm = None
                 continue
+            if type(hook.threshold) not in _NUMBERS:
+                return False
             first = not self._ops
             if norm is None:
                 norm = self._norm(self._squares(), False)

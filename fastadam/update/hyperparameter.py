@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import numbers
 from collections.abc import Callable, Iterable
 from decimal import Decimal
@@ -14,9 +13,6 @@ from fastadam.serializers.prepared import PreparedLoad
 from fastadam.update.overrides import stores_plainly
 
 __all__ = ["Hyperparameter", "HyperparameterProxy", "guard", "stored_values"]
-
-# Versions are unique in the process: a number seen once never stands for other contents.
-_next_version: Callable[[], int] = itertools.count(1).__next__
 
 
 class Hyperparameter:
@@ -49,20 +45,18 @@ class Hyperparameter:
     True
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_gate", "_parent", "_version")
+    __slots__ = ("__dict__", "__weakref__", "_gate", "_parent")
 
     _gate: Callable[[Hyperparameter, str, Any], None] | None
     _parent: Hyperparameter | None
-    _version: int
 
     def __init__(self, parent: Hyperparameter | None = None) -> None:
         object.__setattr__(self, "_parent", parent)
-        object.__setattr__(self, "_version", 0)
         object.__setattr__(self, "_gate", None)
 
     def __getattr__(self, name: str) -> Any:
         # only called when the normal lookup has failed
-        if name.startswith("__") or name in ("_gate", "_parent", "_version"):
+        if name.startswith("__") or name in ("_gate", "_parent"):
             raise AttributeError(name)
         parent = self._parent
         if parent is None:
@@ -76,26 +70,11 @@ class Hyperparameter:
         if self._gate is not None:
             self._gate(self, name, value)
         object.__setattr__(self, name, value)
-        object.__setattr__(self, "_version", _next_version())
-
-    def __delattr__(self, name: str) -> None:
-        object.__delattr__(self, name)
-        object.__setattr__(self, "_version", _next_version())
 
     @property
     def parent(self) -> Hyperparameter | None:
         """The bag in which attributes missing here are looked up, or None."""
         return self._parent
-
-    @property
-    def version(self) -> tuple[int, ...]:
-        """Equal for two bags only if they hold the same values; it changes with every change.
-
-        Bags without own entries under one parent share a version, which lets rules share the
-        scalars of a step.
-        """
-        parent = self._parent
-        return (self._version,) if parent is None else (self._version, *parent.version)
 
     def get_dict(self) -> dict[str, Any]:
         """Return all hyperparameters in effect: the parent's, overlaid by the own entries."""
@@ -139,8 +118,6 @@ class Hyperparameter:
         # a pickle of an earlier version has no gate
         object.__setattr__(self, "_gate", gate[0] if gate else None)
         self.__dict__.update(entries)
-        # versions of another process mean nothing here
-        object.__setattr__(self, "_version", _next_version() if entries else 0)
 
 
 def prepare_values(
@@ -152,7 +129,6 @@ def prepare_values(
     for name in only:
         if name not in values:
             prepared.remove_attribute(bag, name)
-    prepared.slot(bag, "_version", _next_version())
 
 
 def same_value(a: Any, b: Any) -> bool:

@@ -261,6 +261,9 @@ class UpdatePlan:
             or (skip and [grad is None for grad in gradients] != self.absent)
         ):
             return False
+        # somebody else's checks may change what is read after them
+        if self._pieces > 1:
+            self.check()
         steps = self.steps
         if steps is None:
             return True
@@ -268,13 +271,7 @@ class UpdatePlan:
         if not self.is_whole:
             own = list(map(gradients.__getitem__, self._rows))
         # what lies elsewhere may share memory with what others write
-        if not (
-            steps.same() and steps.refresh(own) and (self._is_one or not steps.kernel_step.moved)
-        ):
-            return False
-        if self._pieces > 1:
-            self.check()
-        return True
+        return steps.same() and steps.refresh(own) and (self._is_one or not steps.kernel_step.moved)
 
     def reaches(self, gradients: list[Any]) -> bool:
         """Tell whether a gradient may be part of a parameter or state, by what was read last."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from steps import HYPERPARAM as ALL
 from steps import arrays_of, step_of
 
 from fastadam.algorithms.adam import ADAM, Coefficients
@@ -101,16 +102,7 @@ def assert_same_bits(there: Any, here: np.ndarray, what: object = "") -> None:
     assert not wrong.size, f"{what}: {ours[~nan][wrong[:3]]} for {here[~nan][wrong[:3]]}"
 
 
-HYPERPARAM = {
-    "alpha": 0.02,
-    "beta1": 0.83,
-    "beta2": 0.971,
-    "eps": 3e-6,
-    "eta": 0.77,
-    "weight_decay_rate": 0.013,
-    "final_lr": 0.04,
-    "gamma": 0.03,
-}
+HYPERPARAM = {name: value for name, value in ALL.items() if name not in ADAM.flags}
 # Elements from an aligned address to the first one of p, g, m, v, vhat; all of these meet
 # somewhere, or nowhere.
 OFFSETS = (

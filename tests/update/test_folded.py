@@ -621,6 +621,45 @@ def test_the_norm_of_a_gradient_that_is_a_parameter_in_another_order() -> None:
         assert norms[0] == norms[1]
 
 
+class Busy:
+    """A number that does something whenever it is looked at."""
+
+    def __init__(self, what: Callable[[], object]) -> None:
+        self.what = what
+
+    def __float__(self) -> float:
+        self.what()
+        return 0.5
+
+    def __lt__(self, other: float) -> bool:
+        self.what()
+        return True
+
+    def __truediv__(self, other: float) -> float:
+        return 0.5 / other
+
+
+@pytest.mark.parametrize("kind", [WeightDecay, GradientClipping])
+def test_numbers_with_code_of_their_own(kind: Any) -> None:
+    """What they change counts for the step, as what a hook changes does."""
+    for beside in (False, True):
+        opt = Adam(alpha=0.25).setup({"w": np.ones(3)})
+        opt.apply_gradients({"w": np.full(3, 2.0)})
+
+        def stop(opt: Any = opt) -> None:
+            opt.alpha = 0.0
+
+        hook = kind(0.5)
+        hook.__dict__["rate" if kind is WeightDecay else "threshold"] = Busy(stop)
+        opt.add_hook(hook)
+        if beside:
+            opt.add_hook(lambda opt: None, "beside")
+        before = opt.target["w"].copy()
+        opt.apply_gradients({"w": np.full(3, 2.0)})
+        assert (opt.alpha, opt.t) == (0.0, 2)
+        np.testing.assert_array_equal(opt.target["w"], before)
+
+
 def test_users_hooks_with_names_like_ours_are_called() -> None:
     """A class may have `rate` or `ops` of its own, which mean something else."""
 

@@ -71,37 +71,10 @@ def test_repr_is_sorted_and_complete() -> None:
     assert repr(child) == "Hyperparameter(alpha=0.5, beta='x', eta=1.5)"
 
 
-def test_version_changes_with_every_change_in_the_chain() -> None:
-    top, middle, child = family()
-    seen = {child.version}
-    for change in (
-        lambda: setattr(top, "eta", 4),
-        lambda: setattr(middle, "eta", 4),
-        lambda: setattr(child, "eta", 4),
-        lambda: setattr(child, "eta", 4.5),
-        lambda: delattr(child, "eta"),
-        lambda: delattr(middle, "eta"),
-        lambda: delattr(top, "eta"),
-    ):
-        change()
-        assert child.version not in seen
-        seen.add(child.version)
-
-
-def test_version_is_shared_by_bags_without_own_entries_only() -> None:
-    top, middle, child = family()
-    sibling = Hyperparameter(middle)
-    assert child.version == sibling.version
-    sibling.alpha = 0.5
-    assert child.version != sibling.version
-    assert Hyperparameter(top).version != child.version
-
-
 @pytest.mark.parametrize("way", ["deepcopy", "pickle"])
 def test_copies_keep_the_chain(way: str) -> None:
     _, middle, child = family()
     child.gamma = 1
-    before = child.version
     if way == "pickle":
         middle2, child2 = pickle.loads(pickle.dumps([middle, child]))
     else:
@@ -110,7 +83,6 @@ def test_copies_keep_the_chain(way: str) -> None:
     assert child2.get_dict() == {"alpha": 0.5, "eta": 1.5, "gamma": 1}
     middle2.alpha = 8
     assert (child2.alpha, child.alpha) == (8, 0.5)
-    assert child2.version != child.version == before
 
 
 def test_shallow_copy_shares_the_parent_but_not_the_entries() -> None:

@@ -104,7 +104,7 @@ class GpuTable:
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
         self.addresses = np.empty(len(steps), np.uint64)
         self._describe()
-        self._prepare, self._rate, self._divisor = AS_IT_IS, None, 0.0
+        self._prepare, self._rate = AS_IT_IS, None
         self._rows: DeviceRows | None = None
         self._squares: GpuSquares | None = None
         # where all graphs that steps were captured in read the scalars of the next step, and the
@@ -323,7 +323,6 @@ class GpuTable:
 
     def prepare(self, scale: float, rate: Any, write: bool) -> None:
         """Say what the next steps do to the gradients; `rate` is a number or on the GPU."""
-        self._divisor = scale
         self.scalars["scale"] = scale
         self._rate = rate
         if isinstance(rate, float):

@@ -9,6 +9,7 @@ import importlib
 
 import numpy as np
 import pytest
+from steps import HYPERPARAM as ALL
 from steps import step_of
 
 from fastadam.algorithms.adam import ADAM, Coefficients
@@ -36,18 +37,7 @@ PAIRS = (
 VARIANTS = {"adam": {}, "amsgrad": {"amsgrad": True}, "adabound": {"adabound": True}}
 VARIANTS["amsbound"] = {"amsgrad": True, "adabound": True}
 
-HYPERPARAM = {
-    "alpha": 0.02,
-    "beta1": 0.83,
-    "beta2": 0.971,
-    "eps": 3e-6,
-    "eta": 0.77,
-    "weight_decay_rate": 0.013,
-    "amsgrad": False,
-    "adabound": False,
-    "final_lr": 0.04,
-    "gamma": 0.03,
-}
+HYPERPARAM = {**ALL, **dict.fromkeys(ADAM.flags, False)}
 
 
 def coefficients_at(t: int, variant: str, **changes: float) -> Coefficients:
