@@ -188,7 +188,8 @@ class Directory:
         at += _CENTRAL.size
         name = self._directory[at : at + n_name]
         extra = self._directory[at + n_name : at + n_name + n_extra]
-        size, packed, offset = whole_numbers(extra, size, packed, offset)
+        if LARGE in (size, packed, offset):
+            size, packed, offset = whole_numbers(extra, size, packed, offset)
         return Record(name, flags, method, (time, date), crc, packed, size, offset)
 
     def read_at(self, offset: int, n_bytes: int) -> bytes:

@@ -40,10 +40,7 @@ class DamageError(Exception):
 
 def whole_numbers(extra: bytes, *told: int) -> tuple[int, ...]:
     """Return numbers of a record; those that had no room there are in what is behind it."""
-    count = told.count(LARGE)
-    if not count:
-        return told
-    at = 0
+    count, at = told.count(LARGE), 0
     while at + 4 <= len(extra):
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1 and at + 4 + length <= len(extra) and length >= 8 * count:
@@ -101,7 +98,8 @@ class Member:
         ):
             raise DamageError("what stands before it is not what the directory says")
         if not flags & _DESCRIPTOR:
-            size, packed = whole_numbers(extra, size, packed)
+            if LARGE in (size, packed):
+                size, packed = whole_numbers(extra, size, packed)
             if (crc, packed, size) != (record.crc, record.packed, record.size):
                 raise DamageError("its sizes are not those that the directory says")
         return record.offset + at + n_extra

@@ -52,9 +52,10 @@ class IgnoredNames:
 
     def __contains__(self, key: str) -> bool:
         """Tell whether a full key is to be left as it is."""
-        return any(
-            key == name if isinstance(name, str) else bool(name(key)) for name in self._names
-        )
+        for name in self._names:  # noqa: SIM110  (a generator calls for each)
+            if key == name if isinstance(name, str) else name(key):
+                return True
+        return False
 
 
 def fill_template(stored: npt.NDArray[Any] | None, value: Any, key: str) -> Any:
