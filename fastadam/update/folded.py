@@ -10,8 +10,6 @@ import math
 from operator import attrgetter
 from typing import Any
 
-import numpy as np
-
 from fastadam.kernels.ops import DIVIDE, MULTIPLY, ROUND, Op
 from fastadam.kernels.sums import global_norm
 from fastadam.model._gradients import any_lent
@@ -21,6 +19,7 @@ from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.loss_scale import LossScaling
 from fastadam.update.overrides import can_fold, has_other
 from fastadam.update.plan import UpdatePlan
+from fastadam.update.rule_steps import NUMBERS
 
 __all__ = ["UPDATE_LOSS_SCALE", "Folded", "calls_own_parts", "parts_of", "step"]
 
@@ -32,9 +31,6 @@ _PARTS = (
     "check_nan_in_grads",
     "is_safe_to_update",
 )
-
-# Numbers that nobody's code takes part in.
-_NUMBERS = {float, int, bool, np.float64, np.float32}
 
 # How a loss scale is adapted, as it is here.
 UPDATE_LOSS_SCALE = LossScaling.update_loss_scale
@@ -133,12 +129,12 @@ class Folded:
                 ops = hook.ops()
                 # other numbers run code of their own, after everything has been read
                 for op in ops:
-                    if type(op.a) not in _NUMBERS or type(op.b) not in _NUMBERS:
+                    if type(op.a) not in NUMBERS or type(op.b) not in NUMBERS:
                         return False
                 self._ops.append(ops)
                 norm = None
                 continue
-            if type(hook.threshold) not in _NUMBERS:
+            if type(hook.threshold) not in NUMBERS:
                 return False
             first = not self._ops
             if norm is None:

@@ -23,10 +23,11 @@ from fastadam.model.parameter import Parameter, peek_grad
 from fastadam.update._rule_source import RuleSource
 from fastadam.update.interrupt import DeferredInterrupt
 
-__all__ = ["RuleSteps"]
+__all__ = ["NUMBERS", "RuleSteps"]
 
-# Hyperparameters that cannot change in place.
-_LASTING = {int, float, bool, str, np.float64, np.float32}
+# Numbers that nobody's code takes part in, and that cannot change in place; and what else cannot.
+NUMBERS = {int, float, bool, np.float64, np.float32}
+_LASTING = NUMBERS | {str}
 
 # What of a rule an update sets itself, or reads each time.
 _FREE = ("t", "_state", "_fp32_param", "_stepped_at", "path")
