@@ -1435,4 +1435,42 @@ MUTANTS = [
         'table.set_program(programs, each, table.table["g"])',
     ),
     # what a plan was made of, compared
+    # found by attack: what is half-noted, what is not the kernels', what runs code
+    Mutant(
+        "programs half noted",
+        ROWS,
+        "            self._shape = None\n",
+        "            self._shape = shape\n",
+    ),
+    Mutant(
+        "frozen parameters written",
+        PLAN,
+        "for param in others for array",
+        "for param in () for array",
+    ),
+    Mutant(
+        "alpha noted first",
+        STEPS,
+        "        self.constants = with_alpha(self.constants, alpha)\n",
+        "        noted.renew()\n        self.constants = with_alpha(self.constants, alpha)\n",
+    ),
+    Mutant(
+        "steps that were not made are counted",
+        BASE,
+        "unknown = started and not self._is_known_to_write_state()",
+        "unknown = started",
+    ),
+    Mutant("copies in another order", LOOK, 'grad.copy(order="K")', "grad.copy()"),
+    Mutant(
+        "numbers run code after all is read",
+        FOLDED,
+        "if type(hook.threshold) not in NUMBERS:",
+        "if False:",
+    ),
+    Mutant(
+        "refused gradients held",
+        MAKING,
+        "            plan.steps.let_go()\n            raise\n    if done",
+        "            raise\n    if done",
+    ),
 ]
