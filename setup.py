@@ -69,7 +69,7 @@ OF_ARRAYS = (
     *("_commit", "model._gradients", "update._tree"),
 )
 # Folders beside the kernels that have extensions.
-OTHERS = ("model.", "update.")
+OTHERS = ("algorithms.", "model.", "update.")
 
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
 # a flag adds the feature to supported() in _cpu_features.pyx.
@@ -189,7 +189,8 @@ def extensions(platform: str) -> list[Extension]:
     sets = instruction_sets(platform)
     take_back = [*TAKE_BACK, *(TAKE_BACK_X86_64 if sets is X86_64 else [])]
     flags = {module: [*options, *take_back, *NUMERICS] for module, options in sets.values()}
-    flags["cpu._floor"] = [*take_back, *NUMERICS]
+    for module in ("cpu._floor", "algorithms._coefficients"):
+        flags[module] = [*take_back, *NUMERICS]
     include = {module: [numpy.get_include()] for module in OF_ARRAYS}
     macros = {
         **dict.fromkeys(OF_ARRAYS, NUMPY_MACROS),
@@ -206,7 +207,8 @@ def extensions(platform: str) -> list[Extension]:
         )
         for module in (
             *(*flags, *OF_ARRAYS, "_noted", "_pages", "_source", "gpu._tensors"),
-            *("update._rule_source", "cpu._cpu_features", "cpu._openmp"),
+            *("update._rule_source", "update._scalars", "cpu._cpu_features", "cpu._openmp"),
+            *("cpu._threads", "cpu._late_steps"),
         )
     ]
 

@@ -9,7 +9,7 @@ import platform
 import numpy as np
 
 from fastadam._version import __version__
-from fastadam.kernels.cpu import _cpu_features, _openmp, engine, threads
+from fastadam.kernels.cpu import _cpu_features, _openmp, _threads, engine, threads
 
 __all__ = ["get_config", "show_config"]
 
@@ -61,7 +61,7 @@ def get_config() -> dict[str, object]:
         "threads": {
             "in_use": threads.get_num_threads(),
             "openmp_max": _openmp.max_threads(),
-            "cgroup_quota": threads.quota(),
+            "cgroup_quota": _threads.quota(),
             "set_by_hand": threads.set_by_hand(),
         },
         "gpu": _cupy_version(),

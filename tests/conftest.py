@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import fastadam
-from fastadam.kernels.cpu import engine
-from fastadam.kernels.cpu.late_steps import LateSteps
+from fastadam.kernels.cpu import _threads
+from fastadam.kernels.cpu._late_steps import LateSteps
 from fastadam.optimizers import decay_advice
 
 if os.environ.get("FASTADAM_TEST_INSTALLED") == "1":
@@ -84,7 +84,7 @@ class _Calm(LateSteps):
 
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "_late_steps", _Calm())
+    monkeypatch.setattr(_threads, "late_steps", _Calm())
 
 
 @pytest.fixture(autouse=True)

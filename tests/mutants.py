@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LOOPS = "fastadam/kernels/cpu/_step.pyx"
-SCALARS = "fastadam/algorithms/coefficients.py"
+SCALARS = "fastadam/algorithms/_coefficients.pyx"
+CONSTANTS = "fastadam/algorithms/coefficients.py"
 HYPERS = "fastadam/algorithms/algorithm.py"
 NUMBER = "fastadam/algorithms/number.py"
 ADAM = "fastadam/algorithms/adam.py"
@@ -35,6 +36,8 @@ LAYOUT = "fastadam/kernels/cpu/_layout.pyx"
 READ = "fastadam/kernels/cpu/_rows.pyx"
 SOURCE = "fastadam/update/_rule_source.pyx"
 STEPS = "fastadam/update/rule_steps.py"
+NOTED = "fastadam/kernels/_noted.pyx"
+GROUPS = "fastadam/update/_scalars.pyx"
 PLAN = "fastadam/update/plan.py"
 FOLDED = "fastadam/update/folded.py"
 OF_ALL = "fastadam/model/_gradients.pyx"
@@ -46,8 +49,8 @@ TARGET = "fastadam/update/target.py"
 TREE = "fastadam/update/_tree.pyx"
 PARAMETER = "fastadam/model/parameter.py"
 HOOKS = "fastadam/optimizer_hooks/"
-CROWD = "fastadam/kernels/cpu/late_steps.py"
-CPU = "fastadam/kernels/cpu/engine.py"
+CROWD = "fastadam/kernels/cpu/_late_steps.pyx"
+THREADS = "fastadam/kernels/cpu/_threads.pyx"
 FILES = "fastadam/files"
 COMMIT = "fastadam/kernels/_commit.pyx"
 PREPARED = "fastadam/serializers/prepared.py"
@@ -272,18 +275,16 @@ MUTANTS = [
     Mutant("strided in the order of memory", PASS, 'order="K" if whole else "C"', 'order="K"'),
     Mutant("infinite norm", PASS, "if total == math.inf and", "if False and"),
     # the scalars
-    Mutant(
-        "no correction of beta2", SCALARS, "math.sqrt(correction2) / correction1", "1 / correction1"
-    ),
+    Mutant("no correction of beta2", SCALARS, "* sqrt(correction2) / correction1", "/ correction1"),
     Mutant(
         "no correction of beta1",
         SCALARS,
-        "math.sqrt(correction2) / correction1",
-        "math.sqrt(correction2)",
+        "sqrt(correction2) / correction1",
+        "sqrt(correction2)",
     ),
-    Mutant("eps_mode ignored", SCALARS, 'found["eps_mode"] == "paper"', "False"),
-    Mutant("decay_mode ignored", SCALARS, 'if found["decay_mode"] == "alpha":', "if False:"),
-    Mutant("decay without eta", SCALARS, 'decay = found["eta"] * found', "decay = found"),
+    Mutant("eps_mode ignored", CONSTANTS, 'found["eps_mode"] == "paper"', "False"),
+    Mutant("decay_mode ignored", CONSTANTS, 'if found["decay_mode"] == "alpha":', "if False:"),
+    Mutant("decay without eta", CONSTANTS, 'decay = found["eta"] * found', "decay = found"),
     # the gates of numbers and names
     Mutant("range unchecked", HYPERS, "if not self.low <= found <= self.high:", "if False:"),
     Mutant("decay of more than all", ADAM, "if rate > 1 or eta * rate > 1:", "if rate > 1:"),
@@ -317,9 +318,9 @@ MUTANTS = [
     ),
     Mutant(
         "t is behind",
-        STEPS,
-        "group.coefficients(ts[group.place] + 1)",
-        "group.coefficients(max(ts[group.place], 1))",
+        GROUPS,
+        "group.at(ts[group.place] + 1)",
+        "group.at(max(ts[group.place], 1))",
     ),
     Mutant("t not counted", SOURCE, "following = last + 1", "following = last"),
     Mutant("overrides ignored", STEPS, "        for bag in own\n", "        for bag in own[:0]\n"),
@@ -613,25 +614,23 @@ MUTANTS = [
         "                    pass\n",
     ),
     # what is kept between updates
-    Mutant("changes unnoticed", STEPS, "return self._noted.same() and", "return"),
+    Mutant("changes unnoticed", STEPS, "return self._noted.same()", "return True"),
     Mutant("counts set by hand", SOURCE, "<object> t is self.ts[k] or (", "True or ("),
     Mutant(
         "scalars kept",
-        STEPS,
-        "if self.noted is None or not self.noted.same():",
-        "if self.noted is None:",
+        GROUPS,
+        "return self.noted is not None and self.noted.same()",
+        "return self.noted is not None",
     ),
     Mutant(
         "arrays as scalars",
-        STEPS,
-        "        if _LASTING.issuperset(map(type, values.values())):\n",
+        GROUPS,
+        "        if all_lasting(values):\n",
         "        if True:\n",
     ),
     Mutant("counts kept", SOURCE, "        self.ts = self.following\n", ""),
     Mutant("one t for all", STEPS, ", rule.t, rule._start_alpha()", ", rule._start_alpha()"),
-    Mutant(
-        "warm-up kept", STEPS, "all(group.rule._start_alpha() for group in self._groups)", "True"
-    ),
+    Mutant("warm-up kept", STEPS, "all(group.first_alpha() for group in self._groups)", "True"),
     Mutant(
         "missing ones kept",
         PLAN,
@@ -760,8 +759,8 @@ MUTANTS = [
     Mutant(
         "classes of single rules",
         PLAN,
-        "                self._noted.attribute(kind, name)\n",
-        "                pass\n",
+        "            self._noted.class_attributes(kind, names)\n",
+        "            pass\n",
     ),
     Mutant(
         "states of single rules",
@@ -772,8 +771,8 @@ MUTANTS = [
     Mutant(
         "methods of classes unnoticed",
         STEPS,
-        " and list(map(_PLAIN, self._kinds)) == self._methods",
-        "",
+        "            noted.class_attributes(kind, _PLAIN)\n",
+        "            pass\n",
     ),
     Mutant(
         "other rules unnoticed", STEPS, "            noted.attribute(param, rule_attribute)\n", ""
@@ -927,14 +926,12 @@ MUTANTS = [
     ),
     Mutant("true as a count", SINGLE, "type(t) is not int or not", "not isinstance(t, int) or not"),
     Mutant("own scalars not asked", RULE, " and _SCALARS(type(self)) == _OF_ADAM:", ":"),
-    Mutant(
-        "own bags not asked", HYPERPARAMETER, "if type(bag) is not Hyperparameter:", "if False:"
-    ),
+    Mutant("own bags not asked", GROUPS, "if type(bag) is not Hyperparameter:", "if False:"),
     Mutant(
         "bags the wrong way round",
-        HYPERPARAMETER,
-        "{**bag.__dict__, **entries}",
-        "{**entries, **bag.__dict__}",
+        GROUPS,
+        "for own in reversed(found):",
+        "for own in found:",
     ),
     Mutant("what touches is not seen", SINGLE, "(a) < end and begin <", "(a) < begin and begin <"),
     Mutant("masters forgotten", BASE, "if self._fp32_param is not None or getattr", "if getattr"),
@@ -1280,11 +1277,20 @@ MUTANTS = [
     Mutant(
         "times of steps", CROWD, "self._compare(ns / total, suspect)", "self._compare(ns, suspect)"
     ),
-    Mutant("set threads step aside", CPU, "threads.set_by_hand() is not None", "False"),
+    Mutant("set threads step aside", THREADS, "return n if by_hand is not None else", "return"),
+    Mutant("set threads are timed", THREADS, "    if by_hand is None:\n", "    if True:\n"),
+    Mutant("small steps are timed", KERNEL_STEP, "total >= _threads.SERIAL_BELOW and", ""),
     Mutant(
-        "set threads are timed", CPU, "    if threads.set_by_hand() is None:\n", "    if True:\n"
+        "classes keep their version", NOTED, "if self.version and fastadam", "if True or fastadam"
     ),
-    Mutant("small steps are timed", KERNEL_STEP, "if total >= engine.SERIAL_BELOW and", "if"),
+    Mutant(
+        "metaclasses have no names",
+        NOTED,
+        "fastadam_version_tag(self.kind) if type(self.kind) is type else 0",
+        "fastadam_version_tag(self.kind)",
+    ),
+    Mutant("first alphas kept", STEPS, "if type(start) in NUMBERS else None", "if start else None"),
+    Mutant("first alphas of zero kept", GROUPS, "if self.fixed is None else", "if False else"),
     # files
     Mutant("changes are saved", f"{FILES}/entries.py", "if found != expected.sha256:", "if False:"),
     Mutant(
@@ -1450,9 +1456,9 @@ MUTANTS = [
     ),
     Mutant(
         "alpha noted first",
-        STEPS,
+        GROUPS,
         "        self.constants = with_alpha(self.constants, alpha)\n",
-        "        noted.renew()\n        self.constants = with_alpha(self.constants, alpha)\n",
+        "        self.noted.renew()\n        self.constants = with_alpha(self.constants, alpha)\n",
     ),
     Mutant(
         "steps that were not made are counted",

@@ -144,10 +144,11 @@ def test_the_target_counts_and_not_the_machine_that_builds(setup, tmp_path):
         text=True,
     )
     names = (
-        "'cpu._step', 'cpu._floor', 'cpu._tensors', 'cpu._layout', 'cpu._written', 'cpu._rows', "
-        "'cpu._door', 'cpu._single', '_commit', 'model._gradients', 'update._tree', '_noted', "
-        "'_pages', '_source', "
-        "'gpu._tensors', 'update._rule_source', 'cpu._cpu_features', 'cpu._openmp'"
+        "'cpu._step', 'cpu._floor', 'algorithms._coefficients', 'cpu._tensors', 'cpu._layout', "
+        "'cpu._written', 'cpu._rows', 'cpu._door', 'cpu._single', '_commit', "
+        "'model._gradients', 'update._tree', '_noted', '_pages', '_source', "
+        "'gpu._tensors', 'update._rule_source', 'update._scalars', 'cpu._cpu_features', "
+        "'cpu._openmp', 'cpu._threads', 'cpu._late_steps'"
     )
     assert done.stdout.strip() == f"[{names}]"
 
@@ -178,7 +179,7 @@ def test_the_flags_that_keep_the_bits_come_last(setup, platform, more):
     for extension in setup["extensions"](platform):
         flags = extension.extra_compile_args
         name = extension.name.rpartition(".")[2]
-        if name in ("_step", "_step_avx2", "_step_avx512", "_floor"):
+        if name in ("_step", "_step_avx2", "_step_avx512", "_floor", "_coefficients"):
             loops += 1
             # contraction after all that could switch it on again
             assert flags[-4:] == last, name
@@ -187,7 +188,7 @@ def test_the_flags_that_keep_the_bits_come_last(setup, platform, more):
         assert flags[-6 - len(more) :] == TAKEN_BACK + more, name
         before = flags[: -6 - len(more)]
         assert not [f for f in before if not f.startswith(("-mavx", "-mfma", "-mf16c", "-mpref"))]
-    assert loops == (4 if more else 2)
+    assert loops == (5 if more else 3)
 
 
 def test_extensions_of_the_last_build_that_are_gone_are_removed(setup, tmp_path):

@@ -40,6 +40,7 @@ GROUND = {"update.exclusive", "update.interrupt", "update.overrides", "update.te
 FOLDERS = {
     "algorithms": """
         table coefficients
+        _coefficients
         adam
         algorithm suggestions
         number
@@ -104,9 +105,9 @@ FOLDERS = {
     """,
     "kernels.cpu": """
         gradient_table
-        engine
-        threads late_steps
-        cgroup strided
+        engine threads
+        _threads
+        cgroup strided _late_steps
         _door
         _rows
         _single _tensors _written
@@ -160,7 +161,7 @@ FOLDERS = {
         snapshot
         rule
         rule_state
-        state_loading master gradients lending
+        state_loading master gradients lending _scalars
         target parameter_table hooks hyperparameter report
         noted_links paths
         ties _tree _rule_source

@@ -11,7 +11,7 @@ from fastadam.bench import arrays
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
 from fastadam.bench.settings import Variant
-from fastadam.kernels.cpu import _floor, _tensors, engine
+from fastadam.kernels.cpu import _floor, _tensors, _threads
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype, state_like
 from fastadam.kernels.table import TENSOR, Step
 
@@ -54,7 +54,7 @@ class Floor:
     def step(self) -> None:
         """Pass over all arrays once."""
         for loop, table, total in self._tables:
-            loop(table, engine.n_threads(total))
+            loop(table, _threads.n_threads(total))
 
 
 def bytes_moved(case: Case, dtype: str | None, variant: Variant) -> int:

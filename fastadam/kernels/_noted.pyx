@@ -8,13 +8,67 @@ object can have its address.
 from cpython.dict cimport PyDict_GetItem, PyDict_Next, PyDict_Size
 from cpython.ref cimport PyObject
 
+cdef extern from *:
+    """
+    /* A number that CPython gives to what a class and its bases hold, and to nothing else ever
+       again; 0 while there is none. Looking a name up gives a new one. */
+    static unsigned int fastadam_version_tag(PyObject* kind) {
+        PyTypeObject* type = (PyTypeObject*) kind;
+    #if PY_VERSION_HEX < 0x030C0000
+        if (!PyType_HasFeature(type, Py_TPFLAGS_VALID_VERSION_TAG)) return 0;
+    #endif
+        return type->tp_version_tag;
+    }
+    """
+    unsigned int fastadam_version_tag(object kind)
+
 cdef extern from "Python.h":
     # an object's dict, past the `__getattr__` of its class
     object PyObject_GenericGetDict(object obj, void* context)
+    bint PyMethod_Check(object obj)
+    PyObject* PyMethod_GET_FUNCTION(object method)
 
 # Stand for a value that may be any, and for none.
 cdef object ANY = object()
 cdef object ABSENT = object()
+
+
+cdef object function(object method):
+    """The function of a bound method, which is made anew by each look; all else as it is."""
+    return <object> PyMethod_GET_FUNCTION(method) if PyMethod_Check(method) else method
+
+
+cdef class Methods:
+    """What a class has under some names."""
+
+    cdef object kind
+    cdef tuple names, held
+    # of the class when they were found to be the same; 0 if it says nothing
+    cdef unsigned int version
+
+    def __init__(self, kind, tuple names):
+        self.kind, self.names = kind, names
+        self.held = self.now()
+        self.version = 0
+
+    cdef tuple now(self):
+        """Look all of them up; of a class method, its function."""
+        return tuple([function(getattr(self.kind, name, None)) for name in self.names])
+
+    cdef bint same(self) except -1:
+        """Tell whether they are what they were."""
+        cdef Py_ssize_t i
+        cdef tuple held
+        if self.version and fastadam_version_tag(self.kind) == self.version:
+            return True
+        self.version = 0
+        held = self.now()
+        for i in range(len(held)):
+            if held[i] is not self.held[i]:
+                return False
+        # a metaclass may have names too, and changes by itself
+        self.version = fastadam_version_tag(self.kind) if type(self.kind) is type else 0
+        return True
 
 
 cdef class Noted:
@@ -23,6 +77,7 @@ cdef class Noted:
     cdef list dicts, keys, values
     cdef list owners, kinds, own
     cdef list attributes
+    cdef list methods
     cdef list chosen
     cdef list collections
 
@@ -30,6 +85,7 @@ cdef class Noted:
         self.dicts, self.keys, self.values = [], [], []
         self.owners, self.kinds, self.own = [], [], []
         self.attributes = []
+        self.methods = []
         self.chosen = []
         self.collections = []
 
@@ -52,6 +108,10 @@ cdef class Noted:
         """Note one attribute; it is read again by whatever way it is read now."""
         self.attributes.append((obj, name, getattr(obj, name, None)))
 
+    def class_attributes(self, kind, tuple names):
+        """Note what a class has, itself or from its bases, under these names."""
+        self.methods.append(Methods(kind, names))
+
     def some(self, dict found, list keys):
         """Note what a dict has under these keys, if anything; they are looked up."""
         self.chosen.append((found, tuple(keys), tuple([found.get(key, ABSENT) for key in keys])))
@@ -73,6 +133,7 @@ cdef class Noted:
         cdef Py_ssize_t i, k
         cdef object obj, found, held
         cdef str name
+        cdef Methods methods
         cdef tuple row, keys, values
         cdef PyObject* value
         for i in range(len(self.owners)):
@@ -87,6 +148,9 @@ cdef class Noted:
         for row in self.attributes:
             name = <str> row[1]
             if getattr(row[0], name, None) is not row[2]:
+                return False
+        for methods in self.methods:
+            if not methods.same():
                 return False
         for row in self.chosen:
             found, keys, values = row

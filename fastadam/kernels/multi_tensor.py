@@ -14,7 +14,7 @@ from fastadam.algorithms.number import GREATEST_SCALE, LEAST_SCALE
 from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_apart
 from fastadam.kernels.backend import copy_into, is_gpu_array
-from fastadam.kernels.cpu import engine
+from fastadam.kernels.cpu import _threads
 from fastadam.kernels.cpu._door import commit, reaches, refresh, run, step_and_commit
 from fastadam.kernels.cpu._written import Written
 from fastadam.kernels.cpu.strided import dense_gradient
@@ -368,11 +368,12 @@ class MultiTensorStep:
         n_threads, total = [], 0
         for rows in self._rows:
             total += rows.total
-            few = rows.total < engine.SERIAL_BELOW
-            n_threads.append(1 if few else engine.n_threads(rows.total))
+            n_threads.append(_threads.n_threads(rows.total))
         if self.on_gpu:
             self.gpu.run(self._serial)
-        started = time.perf_counter_ns()
+        # what is done chunk by chunk takes longer
+        timed = total >= _threads.SERIAL_BELOW and not self._strided
+        started = time.perf_counter_ns() if timed else 0
         what = self._rows, n_threads, self.coefficients, self._serial
         if not self.in_c:
             run(*what)
@@ -386,9 +387,8 @@ class MultiTensorStep:
             step_and_commit(*what, self._source, owner, noted, list(unscaled))
         for rows in self._rows:
             rows.release()
-        # what is done chunk by chunk takes longer
-        if total >= engine.SERIAL_BELOW and not self._strided:
-            engine.note_time(max(n_threads), total, time.perf_counter_ns() - started)
+        if timed:
+            _threads.note_time(max(n_threads), total, time.perf_counter_ns() - started)
 
     def replay(self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]) -> None:
         """Write the scalars of `refresh` to where graphs read them, and commit as for a step."""

@@ -13,7 +13,7 @@ from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.algorithms.number import step_number
 from fastadam.algorithms.suggestions import HYPERPARAMETERS, no_argument
 from fastadam.kernels.arrays import check_arrays
-from fastadam.kernels.cpu import engine
+from fastadam.kernels.cpu import _threads, engine
 from fastadam.kernels.cpu._single import SingleSteps
 from fastadam.kernels.dtypes import bfloat16_number
 from fastadam.kernels.plain_steps import adam_batch
@@ -27,7 +27,7 @@ Array = npt.NDArray[Any]
 at_once = SingleSteps(
     engine.loop(np.dtype(np.float32)),
     engine.loop(np.dtype(np.float64)),
-    engine.SERIAL_BELOW,
+    _threads.SERIAL_BELOW,
     bfloat16_number,
 ).step
 

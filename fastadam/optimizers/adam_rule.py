@@ -23,7 +23,8 @@ from fastadam.optimizers.gate import Gate, check_all
 from fastadam.optimizers.suggestions import explain_foreign_arguments
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer, optional_number
-from fastadam.update.hyperparameter import Hyperparameter, guard, stored_values
+from fastadam.update._scalars import stored_values
+from fastadam.update.hyperparameter import Hyperparameter, guard
 from fastadam.update.overrides import class_overrides, is_chainers, is_ours, overrides_any
 from fastadam.update.rule_steps import RuleSteps
 
@@ -306,10 +307,6 @@ eps_mode, decay_mode : optional
         if type(value) is float and math.isfinite(value):
             return value
         return float(hyper.check(value, self._door()))
-
-    def _door(self) -> str:
-        """Say where numbers are looked at, for messages."""
-        return "an update" if self.path is None else f"the update of parameter {self.path!r}"
 
     def _start_alpha(self) -> float:
         """Return the alpha against which AdaBound measures schedules: the first that is not 0."""

@@ -13,13 +13,13 @@ from typing import Any
 from fastadam.kernels.ops import DIVIDE, MULTIPLY, ROUND, Op
 from fastadam.kernels.sums import global_norm
 from fastadam.model._gradients import any_lent
+from fastadam.update._scalars import NUMBERS
 from fastadam.update.gradients import PendingStats, is_scaled
 from fastadam.update.graph import Replay
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.loss_scale import LossScaling
 from fastadam.update.overrides import can_fold, has_other
 from fastadam.update.plan import UpdatePlan
-from fastadam.update.rule_steps import NUMBERS
 
 __all__ = ["UPDATE_LOSS_SCALE", "Folded", "calls_own_parts", "parts_of", "step"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.update.overrides import stores_plainly
 
-__all__ = ["Hyperparameter", "HyperparameterProxy", "guard", "stored_values"]
+__all__ = ["Hyperparameter", "HyperparameterProxy", "guard"]
 
 
 class Hyperparameter:
@@ -175,18 +175,6 @@ def plain(value: Any) -> Any:
     # bool and int stay what they are; so do numbers of which nobody knows what they are
     is_number = isinstance(value, numbers.Real | Decimal) and not isinstance(value, int)
     return float(value) if is_number else value
-
-
-def stored_values(hyperparam: Any) -> dict[str, Any] | None:
-    """Return what `get_dict` returns; None if a bag is of a class that may have ways of its own."""
-    entries: dict[str, Any] = {}
-    bag = hyperparam
-    while bag is not None:
-        if type(bag) is not Hyperparameter:
-            return None
-        entries = {**bag.__dict__, **entries}
-        bag = bag._parent
-    return entries
 
 
 class HyperparameterProxy:

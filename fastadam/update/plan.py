@@ -179,8 +179,8 @@ class UpdatePlan:
             group.params.append(param)
         # those of rules that are stepped together are compared with them
         for kind in kinds:
-            for name in _METHODS if issubclass(kind, UpdateRule) else ("update",):
-                self._noted.attribute(kind, name)
+            names = _METHODS if issubclass(kind, UpdateRule) else ("update",)
+            self._noted.class_attributes(kind, names)
         return paths
 
     def _note(self, param: Any, rule: Any) -> None:

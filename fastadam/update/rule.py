@@ -294,6 +294,10 @@ class UpdateRule(RuleState):
         """Tell whether `_written` knows all arrays of the state."""
         return False
 
+    def _door(self) -> str:
+        """Say where numbers are looked at, for messages."""
+        return "an update" if self.path is None else f"the update of parameter {self.path!r}"
+
     def _check_parameter(self, path: str, param: Any) -> None:
         """Refuse a parameter that this rule can never update; by default, take any."""
 

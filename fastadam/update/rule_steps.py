@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Sequence
-from operator import attrgetter
 from typing import Any
 
-import numpy as np
-
 from fastadam.algorithms.adam import ADAM, Coefficients
-from fastadam.algorithms.coefficients import (
-    Constants,
-    coefficients_at,
-    constants,
-    with_alpha,
-)
 from fastadam.kernels._noted import Noted
 from fastadam.kernels.multi_tensor import CHANGED, MultiTensorStep
 from fastadam.kernels.table import Step
 from fastadam.model.parameter import Parameter, peek_grad
 from fastadam.update._rule_source import RuleSource
+from fastadam.update._scalars import LASTING, NUMBERS, Scalars, bags, coefficients_of
 from fastadam.update.interrupt import DeferredInterrupt
 
-__all__ = ["NUMBERS", "RuleSteps"]
-
-# Numbers that nobody's code takes part in, and that cannot change in place; and what else cannot.
-NUMBERS = {int, float, bool, np.float64, np.float32}
-_LASTING = NUMBERS | {str}
+__all__ = ["RuleSteps"]
 
 # What of a rule an update sets itself, or reads each time.
 _FREE = ("t", "_state", "_fp32_param", "_stepped_at", "path")
 
 # What of its class says that it is stepped together with others.
-_PLAIN = attrgetter(
+_PLAIN = (
     "update",
     "update_core",
     "update_core_cpu",
@@ -45,80 +32,19 @@ _PLAIN = attrgetter(
     "update_batch",
     "check_batch",
     "__setattr__",
+    "t",
 )
 
 
-def _bags(hyperparam: Any) -> list[Any]:
-    """Return a bag of hyperparameters and those on which it falls back; the last is the root."""
-    bags = [hyperparam]
-    while bags[-1].parent is not None:
-        bags.append(bags[-1].parent)
-    return bags
-
-
-def _shared_by(rule: Any) -> Hashable:
+def _shared_by(rule: Any) -> tuple[Any, ...]:
     """Return what is equal for rules whose steps have the same scalars."""
-    *own, root = _bags(rule.hyperparam)
+    *own, root = bags(rule.hyperparam)
     entries = [
-        (name, type(value), value if type(value) in _LASTING else id(value))
+        (name, type(value), value if type(value) in LASTING else id(value))
         for bag in own
         for name, value in vars(bag).items()
     ]
     return id(root), tuple(entries), rule.t, rule._start_alpha()
-
-
-class _Group:
-    """Rules whose next step has the same scalars; `place` is where the first of them is.
-
-    What all of them share is `noted`, None where it may change without anybody's notice.
-    """
-
-    def __init__(self, rule: Any, place: int) -> None:
-        self.rule = rule
-        self.place = place
-        self._root = _bags(rule.hyperparam)[-1]
-        self.noted: Noted | None = None
-        self._door = rule._door()
-        self._values: dict[str, Any] = {}
-        self.constants: Constants
-
-    def coefficients(self, t: int) -> Coefficients:
-        """Return the scalars of step `t`."""
-        # what a single rule has of its own is compared with everything else of the rule
-        if self.noted is None or not self.noted.same():
-            values = self.rule.hyperparam.get_dict()
-            if not self._only_alpha(values):
-                self._look(values)
-        start = self.rule._start_alpha() if self.constants.adabound else None
-        return coefficients_at(self.constants, t, start)
-
-    def _only_alpha(self, values: dict[str, Any]) -> bool:
-        """Take over another alpha, if that is all that has changed, as schedules do."""
-        noted, before, alpha = self.noted, self._values, values.get("alpha")
-        if noted is None or type(alpha) is not float or not -math.inf < alpha < math.inf:
-            return False
-        of_alpha = values.get("decay_mode") == "alpha" and self.constants.decay
-        if of_alpha or before.keys() != values.keys():
-            return False
-        for name, value in values.items():
-            if value is not before[name] and name != "alpha":
-                return False
-        self.constants = with_alpha(self.constants, alpha)
-        self._values = values
-        # last: what is noted is taken for done
-        noted.renew()
-        return True
-
-    def _look(self, values: dict[str, Any]) -> None:
-        """Check all hyperparameters, and note them."""
-        self.noted = None
-        noted = Noted()
-        noted.instance(self._root)
-        noted.entries(vars(self._root))
-        self.constants = constants(values, self._door)
-        # an array may change its value without anybody's notice
-        if _LASTING.issuperset(map(type, values.values())):
-            self.noted, self._values = noted, values
 
 
 class RuleSteps:
@@ -158,23 +84,22 @@ class RuleSteps:
         if gradients is None:
             gradients = [peek_grad(param) for param in self.params]
         self._noted = self._note("_update_rule" if ours else "update_rule")
-        self._kinds: list[Any] = list(dict.fromkeys(map(type, self.rules)))
-        self._methods = list(map(_PLAIN, self._kinds))
         self._describe(gradients, trial)
 
     def _note(self, rule_attribute: str) -> Noted:
         """Note all of rules but what their source reads."""
         noted = Noted()
+        for kind in dict.fromkeys(map(type, self.rules)):
+            noted.class_attributes(kind, _PLAIN)
         for rule, param in zip(self.rules, self.params, strict=True):
             noted.attribute(param, rule_attribute)
             if hasattr(param, "__dict__"):
                 noted.some(vars(param), ["update"])
             noted.instance(rule)
-            noted.attribute(type(rule), "t")
             noted.entries(vars(rule), _FREE)
             for hooks in rule._hooks.tables():
                 noted.entries(hooks)
-            for bag in _bags(rule.hyperparam):
+            for bag in bags(rule.hyperparam):
                 noted.attribute(bag, "_parent")
                 if bag.parent is not None:
                     noted.instance(bag)
@@ -189,13 +114,16 @@ class RuleSteps:
         begun: list[bool] = []
         masters: list[Any] = []
         streams: list[tuple[str | None, ...]] = []
-        groups: dict[Hashable, tuple[_Group, Coefficients]] = {}
+        groups: dict[Hashable, tuple[Scalars, Coefficients]] = {}
         rows = zip(self.rules, self.params, gradients, strict=True)
         for place, (rule, param, grad) in enumerate(rows):
             key = _shared_by(rule)
             if key not in groups:
-                group = _Group(rule, place)
-                groups[key] = group, group.coefficients(rule.t + 1)
+                start = vars(rule).get("initial_alpha")
+                fixed = key[-1] if type(start) in NUMBERS else None
+                first = rule._start_alpha
+                group = Scalars(rule.hyperparam, place, rule._door(), first, fixed)
+                groups[key] = group, group.at(rule.t + 1)
             coefficients = groups[key][1]
             rule.follow_device(param)
             stepped = rule._stepped(param) if rule._use_fp32_update else param
@@ -219,11 +147,11 @@ class RuleSteps:
     def lasting(self) -> bool:
         """Whether the next update may go on from here."""
         # a warm-up from alpha = 0 has no first alpha yet
-        return self.kernel_step.steady and all(group.rule._start_alpha() for group in self._groups)
+        return self.kernel_step.steady and all(group.first_alpha() for group in self._groups)
 
     def same(self) -> bool:
         """Tell whether rules, classes and hyperparameters of single rules are what they were."""
-        return self._noted.same() and list(map(_PLAIN, self._kinds)) == self._methods
+        return self._noted.same()
 
     def refresh(self, gradients: list[Any]) -> bool:
         """Read everything anew; False if it is not what was described.
@@ -234,11 +162,7 @@ class RuleSteps:
             In the order of the rules, None for one that is not there.
         """
         self._source.gradients = gradients
-        ts = self._source.ts
-        coefficients = []
-        for group in self._groups:
-            coefficients.append(group.coefficients(ts[group.place] + 1))
-        return self.kernel_step.refresh(coefficients)
+        return self.kernel_step.refresh(coefficients_of(self._groups, self._source.ts))
 
     def read(self, gradients: list[Any]) -> None:
         """Read everything that has just been described; RuntimeError if anything has changed.
@@ -260,9 +184,9 @@ class RuleSteps:
             As for `refresh`.
         """
         for group in self._groups:
-            if group.noted is None or not group.noted.same():
+            if not group.is_same():
                 return False
-        if not self._noted.same() or list(map(_PLAIN, self._kinds)) != self._methods:
+        if not self._noted.same():
             return False
         self._source.of_others = True
         self._source.gradients = gradients

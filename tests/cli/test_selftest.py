@@ -12,7 +12,7 @@ import fastadam
 from fastadam.__main__ import main
 from fastadam.cli import fixed_run, hard_run, powers, selftest, selftest_checks
 from fastadam.kernels import multi_tensor
-from fastadam.kernels.cpu import _cpu_features, engine
+from fastadam.kernels.cpu import _cpu_features, _threads, engine
 from fastadam.kernels.cpu._rows import Rows
 from fastadam.optimizers import Adam
 
@@ -196,7 +196,7 @@ def test_inputs_are_the_hashed_integers() -> None:
 
 def test_inputs_reach_every_kind_of_array() -> None:
     params = fixed_run.parameters("float32")
-    assert params["large"].size > engine.SERIAL_BELOW
+    assert params["large"].size > _threads.SERIAL_BELOW
     assert params["scalar"].ndim == 0
     assert params["empty"].size == 0
     assert params["fortran"].flags.f_contiguous
@@ -227,11 +227,11 @@ def test_the_mixed_run_takes_every_path(monkeypatch: pytest.MonkeyPatch) -> None
     for name in ("run", "step_and_commit"):
         monkeypatch.setattr(multi_tensor, name, spied(getattr(multi_tensor, name)))
     fixed_run.train("adam", "float32", 10, mixed=True)
-    large = {(rows > 1, n_threads) for rows, n, n_threads in calls if n > engine.SERIAL_BELOW}
+    large = {(rows > 1, n_threads) for rows, n, n_threads in calls if n > _threads.SERIAL_BELOW}
     assert large == {(True, 1), (True, 3), (False, 1), (False, 3)}
     calls.clear()
     fixed_run.train("adam", "float32", 10, mixed=False)
-    assert {(rows > 1, n_threads) for rows, n, n_threads in calls if n > engine.SERIAL_BELOW} == {
+    assert {(rows > 1, n_threads) for rows, n, n_threads in calls if n > _threads.SERIAL_BELOW} == {
         (True, 1)
     }
 

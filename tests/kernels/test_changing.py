@@ -10,7 +10,7 @@ import pytest
 
 import fastadam
 from fastadam.kernels.changing import ADD, ADD_SIGN, CLIP, MULTIPLY, change_gradients
-from fastadam.kernels.cpu import _cpu_features, engine
+from fastadam.kernels.cpu import _cpu_features, _threads, engine
 
 ml_dtypes = pytest.importorskip("ml_dtypes", reason="needs ml_dtypes, which has bfloat16")
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -67,7 +67,7 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_the_bits_of_numpy(
     change: int, n_threads: int, monkeypatch: pytest.MonkeyPatch, case: Any
 ) -> None:
-    monkeypatch.setattr(engine, "SERIAL_BELOW", 1000)
+    monkeypatch.setattr(_threads, "SERIAL_BELOW", 1000)
     for dtypes in PAIRS:
         with case(dtypes=dtypes):
             check_bits_of_numpy(change, dtypes, n_threads)

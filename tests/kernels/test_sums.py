@@ -11,7 +11,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from fastadam.kernels.cpu import _cpu_features, engine, gradient_table, threads
+from fastadam.kernels.cpu import _cpu_features, _threads, engine, gradient_table
 from fastadam.kernels.cpu._tensors import Squares
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.kernels.reference import squares_reference, tree_sum
@@ -40,14 +40,14 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
         pytest.skip(f"{name} is not built, or this CPU does not run it")
     module = importlib.import_module(f"fastadam.kernels.cpu.{MODULES[name]}")
     monkeypatch.setattr(engine, "_kernels", module)
-    monkeypatch.setattr(engine, "SERIAL_BELOW", 0)
-    monkeypatch.setattr(threads, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(_threads, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(_threads, "number", lambda: 3)
     return name
 
 
 def use_threads(monkeypatch: pytest.MonkeyPatch, n: int) -> None:
     """Make every pass run on n threads."""
-    monkeypatch.setattr(threads, "get_num_threads", lambda: n)
+    monkeypatch.setattr(_threads, "number", lambda: n)
 
 
 def some_array(n: int, name: str, seed: int = 0) -> np.ndarray:
@@ -405,7 +405,7 @@ def test_small_sums_are_made_by_one_thread(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(gradient_table, "Squares", Recorder)
     use_threads(monkeypatch, 5)
     for dtype in ("f4", "f8"):
-        for n in (engine.SERIAL_BELOW - 1, engine.SERIAL_BELOW):
+        for n in (_threads.SERIAL_BELOW - 1, _threads.SERIAL_BELOW):
             sum_of_squares([np.zeros(n // 2, dtype), np.zeros(n - n // 2, dtype)])
     assert used == [1, 5, 1, 5]
 

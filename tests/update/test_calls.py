@@ -114,6 +114,21 @@ def freeze(opt: Adam, _: Any) -> None:
     opt.parameters["p1"].update_rule.enabled = False
 
 
+def own_alphas(opt: Adam, _: Any) -> None:
+    for i, path in enumerate(opt.parameters):
+        opt.set_hyperparam(path, alpha=0.01 / (i + 1))
+
+
+def bound_alphas(opt: Adam, grads: Any) -> None:
+    opt.adabound = True
+    own_alphas(opt, grads)
+
+
+def scheduled_alphas(opt: Adam, grads: Any) -> None:
+    own_alphas(opt, grads)
+    opt.add_hook(lambda opt: setattr(opt, "alpha", 0.001 / (1 + opt.t)), "schedule")
+
+
 def rebind(params: Any) -> None:
     for key, array in params.items():
         params[key] = array.copy()
@@ -137,6 +152,9 @@ CASES = {
         ready=lambda opt, _: opt.parameters["p1"].update_rule.add_hook(nothing, "seen")
     ),
     "a rule's alpha": Case(ready=lambda opt, _: opt.set_hyperparam("p1", alpha=0.01)),
+    "an alpha for each": Case(ready=own_alphas),
+    "an alpha for each, and bounds": Case(ready=bound_alphas),
+    "an alpha for each, and a schedule": Case(ready=scheduled_alphas),
     "another optimizer": Case(before=lambda _: Adam().setup({"w": np.zeros(2)})),
     "nested dicts": Case(nested),
     "ordered dicts": Case(lambda params, grads: (OrderedDict(params), OrderedDict(grads))),
@@ -144,6 +162,7 @@ CASES = {
     "a gradient of None": Case(with_gradient(lambda _: None)),
     "a scalar gradient": Case(scalar),
     "a float64 gradient": Case(with_gradient(lambda g: g.astype(np.float64))),
+    "a gradient of another byte order": Case(with_gradient(lambda g: g.astype(">f4"))),
     "a gradient in Fortran's order": Case(with_gradient(np.asfortranarray)),
     "a broadcast gradient": Case(with_gradient(lambda g: np.broadcast_to(np.float32(1), g.shape))),
     "a strided parameter": Case(strided),
@@ -151,12 +170,11 @@ CASES = {
 }
 
 
-def calls_of(case: Case, n: int) -> int:
-    """Return how many calls the sixth update of so many small parameters makes."""
+def calls_of(case: Case, n: int, shape: tuple[int, int] = (3, 2)) -> int:
+    """Return how many calls the sixth update of so many parameters makes."""
     rng = np.random.default_rng(n)
     flat, given = (
-        {f"p{i}": rng.standard_normal((3, 2)).astype(np.float32) for i in range(n)}
-        for _ in range(2)
+        {f"p{i}": rng.standard_normal(shape).astype(np.float32) for i in range(n)} for _ in range(2)
     )
     params, grads = case.arrays(flat, given)
     opt = Adam().setup(params)
@@ -180,6 +198,11 @@ def test_what_is_counted() -> None:
     # the property, and nothing of Python's own or of what is compiled
     assert count_calls(lambda: (len([]), param.grad)) == 1
     assert count_calls(lambda: nothing()) == 0
+
+
+def test_calls_of_an_update_on_several_threads() -> None:
+    # of any number of elements, but for the control group's quota, which is read each second
+    assert calls_of(CASES["plain"], 6) == calls_of(CASES["plain"], 6, (300, 200))
 
 
 @pytest.mark.parametrize("name", CASES)

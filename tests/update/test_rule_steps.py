@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fastadam import Adam, AdamW, AMSBound, Chain, Link, Parameter
+from fastadam import AdaBound, Adam, AdamW, AMSBound, Chain, Link, Parameter
 from fastadam.optimizers.adam_rule import AdamRule
 
 NUMBERS = {"alpha": 0.05, "beta1": 0.8, "beta2": 0.95, "eps": 1e-3, "eta": 0.7}
@@ -374,6 +374,38 @@ def test_a_hyperparameter_that_changes_in_place() -> None:
         for opt in opts:
             opt.apply_gradients(np.ones(3))
         np.testing.assert_array_equal(opts[0].target, opts[1].target)
+
+
+def test_a_first_alpha_that_changes_in_place() -> None:
+    start = np.array(0.1)
+    opts = [AdaBound(alpha=0.1).setup(np.ones(3)) for _ in range(2)]
+    for opt in opts:
+        opt.parameters["param"].update_rule.initial_alpha = start
+    for step in range(4):
+        start[...] = 0.1 * (step + 1)
+        opts[1]._plan = None
+        for opt in opts:
+            opt.apply_gradients(np.array([1.0, 1e-6, 0.0]))
+        np.testing.assert_array_equal(opts[0].target, opts[1].target)
+
+
+@pytest.mark.parametrize("kind", [Adam, AdaBound])
+def test_alphas_of_their_own(kind: type[Adam]) -> None:
+    # each rule its own, under a schedule of the optimizer's other numbers
+    opts = [kind(eta=0.5).setup({k: np.ones(3) for k in "abc"}) for _ in range(2)]
+    for opt in opts:
+        for i, path in enumerate("abc"):
+            opt.set_hyperparam(path, alpha=0.01 * (i + 1))
+    for step in range(6):
+        opts[1]._plan = None
+        for opt in opts:
+            opt.beta1 = 0.9 - 0.1 * (step > 2)
+            if step == 4:
+                opt.parameters["b"].update_rule.hyperparam.alpha = 0.5
+            opt.apply_gradients({k: np.array([1.0, 0.1, -1.0]) for k in "abc"})
+        for key in "abc":
+            np.testing.assert_array_equal(opts[0].target[key], opts[1].target[key])
+    assert len({array[0] for array in opts[0].target.values()}) == 3
 
 
 def test_gradients_are_not_kept_alive() -> None:

@@ -1,4 +1,4 @@
-"""The CPU engine: picks the instruction set and the number of threads, and calls.
+"""The CPU engine: picks the instruction set, and calls.
 
 ``FASTADAM_ISA`` (``baseline``, ``avx2``, ``avx512``) forces an instruction set at import; one
 that this build or this CPU does not have is an ``ImportError``.
@@ -15,28 +15,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels.cpu import _cpu_features, threads
-from fastadam.kernels.cpu.late_steps import LateSteps
+from fastadam.kernels.cpu import _cpu_features, _threads
 
 __all__ = [
-    "SERIAL_BELOW",
     "built_instruction_sets",
     "instruction_set",
     "loop",
-    "n_threads",
-    "note_time",
     "run",
     "runner",
     "squares_loop",
     "tree_sum",
 ]
 
-# Elements below which a parallel region costs more than it saves.
-SERIAL_BELOW = 32768
-
 Array = npt.NDArray[Any]
-
-_late_steps = LateSteps()
 
 
 def built_instruction_sets() -> tuple[str, ...]:
@@ -111,7 +102,7 @@ def runner(
     """
     narrow = coefficients.dtype == np.float32
     loops = _kernels.adam_float32 if narrow else _kernels.adam_float64
-    return partial(loops, table, coefficients, n_threads(total), ops)
+    return partial(loops, table, coefficients, _threads.n_threads(total), ops)
 
 
 def loop(computing: np.dtype[Any]) -> object:
@@ -122,21 +113,6 @@ def loop(computing: np.dtype[Any]) -> object:
 def squares_loop(computing: np.dtype[Any]) -> object:
     """Return the address of the loops of the gradient pass, for ``_tensors.Squares``."""
     return _kernels.squares_loop(computing == np.float32)
-
-
-def n_threads(total: int) -> int:
-    """Return how many threads a call takes for this many elements."""
-    if total < SERIAL_BELOW:
-        return 1
-    n = threads.get_num_threads()
-    # who sets the number means it
-    return n if threads.set_by_hand() is not None else _late_steps.bound(n, total)
-
-
-def note_time(n: int, total: int, ns: int) -> None:
-    """Take in how many nanoseconds a step of this many elements took on `n` threads."""
-    if threads.set_by_hand() is None:
-        _late_steps.note(n, total, ns)
 
 
 def run(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels.cpu import engine
+from fastadam.kernels.cpu import _threads, engine
 from fastadam.kernels.cpu._tensors import Squares
 
 __all__ = ["CHUNK", "GRADIENT", "GROUP", "GradientTable"]
@@ -86,4 +86,4 @@ class GradientTable:
 
     def squares(self) -> list[float]:
         """Return the sum of squares of every gradient, of its quotient, or after operations."""
-        return self._squares.run(engine.n_threads(self._total))
+        return self._squares.run(_threads.n_threads(self._total))

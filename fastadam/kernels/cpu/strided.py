@@ -6,6 +6,7 @@ memory it takes does not grow with the arrays.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,10 +54,16 @@ def dense_gradient(p: Array, g: Array) -> Array:
         The gradient, of the same shape and any real floating dtype. A half type that there are
         loops for beside `p` is kept, everything else is rounded to what steps are computed in.
     """
-    computing = computing_dtype(p.dtype)
-    dtype = g.dtype.newbyteorder("=")
-    both_half = is_half(dtype) and computing == np.float32 and p.dtype in (dtype, computing)
-    dense: Array = np.empty_like(p, dtype if both_half else computing, subok=False)
+    dense: Array = np.empty_like(p, _walked(p.dtype, g.dtype), subok=False)
     with np.errstate(all="ignore"):
         np.copyto(dense, g, casting="same_kind")
     return dense
+
+
+@lru_cache(maxsize=64)
+def _walked(p: np.dtype[Any], g: np.dtype[Any]) -> np.dtype[Any] | None:
+    """Return in which dtype the loops can walk a gradient, by those of its parameter and itself."""
+    computing = computing_dtype(p)
+    native = g.newbyteorder("=")
+    both_half = is_half(native) and computing == np.float32 and p in (native, computing)
+    return native if both_half else computing

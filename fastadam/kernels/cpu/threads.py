@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import operator
-import time
 
-from fastadam.kernels.cpu import _openmp
-from fastadam.kernels.cpu.cgroup import cpu_quota
+from fastadam.kernels.cpu import _threads
 
-__all__ = ["get_num_threads", "quota", "set_by_hand", "set_num_threads"]
-
-# A control group's quota changes rarely and costs some file reads: it is read again after this.
-_STALE_AFTER_S = 1.0
+__all__ = ["get_num_threads", "set_by_hand", "set_num_threads"]
 
 # More than any machine has, and few enough for the system to start.
 _LARGEST = 4096
-
-_set_by_hand: int | None = None
-_quota: float | None = None
-_quota_read_at = -math.inf
 
 
 def set_num_threads(n: int | None) -> None:
@@ -49,9 +39,8 @@ def set_num_threads(n: int | None) -> None:
     3
     >>> fastadam.set_num_threads(None)
     """
-    global _set_by_hand
     if n is None:
-        _set_by_hand = None
+        _threads.set_by_hand(None)
         return
     if isinstance(n, bool):
         raise TypeError("the number of threads n must be an integer or None, not bool")
@@ -65,7 +54,7 @@ def set_num_threads(n: int | None) -> None:
         raise ValueError(
             f"the number of threads n must be from 1 to {_LARGEST}, or None to choose; got {number}"
         )
-    _set_by_hand = number
+    _threads.set_by_hand(number)
 
 
 def get_num_threads() -> int:
@@ -87,25 +76,9 @@ def get_num_threads() -> int:
     int
         At least 1.
     """
-    if _openmp.forked():
-        return 1
-    limit = _openmp.thread_limit()
-    if _set_by_hand is not None:
-        return min(_set_by_hand, limit)
-    n = min(_openmp.max_threads(), limit, _openmp.available_cpus())
-    granted = quota()
-    return n if granted is None else max(1, min(n, math.ceil(granted)))
-
-
-def quota() -> float | None:
-    """Return the control group's CPU quota in CPUs, at most a second old; None without one."""
-    global _quota, _quota_read_at
-    now = time.monotonic()
-    if now - _quota_read_at > _STALE_AFTER_S:
-        _quota, _quota_read_at = cpu_quota(), now
-    return _quota
+    return _threads.number()
 
 
 def set_by_hand() -> int | None:
     """Return the number given to `set_num_threads`, None if it chooses."""
-    return _set_by_hand
+    return _threads.by_hand

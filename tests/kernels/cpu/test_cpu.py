@@ -18,7 +18,7 @@ from fastadam import kernels
 from fastadam.algorithms.adam import ADAM
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels import multi_tensor
-from fastadam.kernels.cpu import _cpu_features, engine, threads
+from fastadam.kernels.cpu import _cpu_features, _threads, engine, threads
 from fastadam.kernels.plain_steps import adam_batch
 from fastadam.kernels.table import TENSOR
 
@@ -94,9 +94,10 @@ def test_missing_kernels_of_an_instruction_set(monkeypatch: pytest.MonkeyPatch) 
             engine._load(isa)
 
 
-def test_a_source_tree_that_is_not_built_says_what_to_do(tmp_path: Path) -> None:
+@pytest.mark.parametrize("missing", ["*.so", "_step.*.so"])
+def test_a_source_tree_that_is_not_built_says_what_to_do(tmp_path: Path, missing: str) -> None:
     package = Path(fastadam.__file__).parent
-    ignored = shutil.ignore_patterns("*.so", "__pycache__")
+    ignored = shutil.ignore_patterns(missing, "__pycache__")
     shutil.copytree(package, tmp_path / "fastadam", ignore=ignored)
     result = subprocess.run(
         [sys.executable, "-c", "import fastadam"],
@@ -130,11 +131,11 @@ def test_small_models_are_stepped_by_one_thread(
 ) -> None:
     recorder = Recorder()
     monkeypatch.setattr(engine, "_kernels", recorder)
-    monkeypatch.setattr(threads, "get_num_threads", lambda: 5)
+    monkeypatch.setattr(_threads, "number", lambda: 5)
     for sizes in [
-        (engine.SERIAL_BELOW - 1,),
-        (engine.SERIAL_BELOW,),
-        (engine.SERIAL_BELOW // 2,) * 2,
+        (_threads.SERIAL_BELOW - 1,),
+        (_threads.SERIAL_BELOW,),
+        (_threads.SERIAL_BELOW // 2,) * 2,
     ]:
         table = np.zeros(len(sizes), TENSOR)
         table["n"] = sizes
@@ -152,8 +153,8 @@ def test_set_num_threads_reaches_the_loops(monkeypatch: pytest.MonkeyPatch) -> N
         real(tables, n_threads, *others)
 
     monkeypatch.setattr(multi_tensor, "step_and_commit", noted)
-    steps = [step_of("p", *np.ones((4, engine.SERIAL_BELOW)), None, STEP)]
-    steps.append(step_of("q", *np.ones((4, engine.SERIAL_BELOW - 1), "f4"), None, STEP))
+    steps = [step_of("p", *np.ones((4, _threads.SERIAL_BELOW)), None, STEP)]
+    steps.append(step_of("q", *np.ones((4, _threads.SERIAL_BELOW - 1), "f4"), None, STEP))
     try:
         for n in (1, 3, 7):
             threads.set_num_threads(n)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import fastadam
-from fastadam.kernels.cpu import engine, threads
-from fastadam.kernels.cpu.late_steps import FIRST_HOLD, LARGE, LONGEST_HOLD, TRUSTED, LateSteps
+from fastadam.kernels.cpu import _threads
+from fastadam.kernels.cpu._late_steps import FIRST_HOLD, LARGE, LONGEST_HOLD, TRUSTED, LateSteps
 
 N = 100_000
 LATE = 3_300_000
@@ -120,8 +120,8 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
             noted.append((n_threads, total))
             super().note(n_threads, total, LATE if n_threads > 1 else QUICK)
 
-    monkeypatch.setattr(engine, "_late_steps", Late())
-    monkeypatch.setattr(threads, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(_threads, "late_steps", Late())
+    monkeypatch.setattr(_threads, "number", lambda: 2)
     return noted
 
 
@@ -142,7 +142,7 @@ def test_steps_of_ones_own_state_are_noted_and_follow(crowded: list[tuple[int, i
 
 
 def test_small_steps_and_strided_ones_are_not_noted(crowded: list[tuple[int, int]]) -> None:
-    for p in (np.ones(engine.SERIAL_BELOW - 1, "f4"), np.ones(2 * N, "f4")[::2]):
+    for p in (np.ones(_threads.SERIAL_BELOW - 1, "f4"), np.ones(2 * N, "f4")[::2]):
         opt = fastadam.Adam().setup(p)
         for _ in range(3):
             opt.apply_gradients(np.ones_like(p))
@@ -163,12 +163,12 @@ def test_a_number_of_threads_that_was_set_holds(crowded: list[tuple[int, int]]) 
     grad: Any = np.ones(N, "f4")
     for _ in range(4):
         opt.apply_gradients(grad)
-    assert engine.n_threads(N) == 1
+    assert _threads.n_threads(N) == 1
     fastadam.set_num_threads(2)
     try:
-        assert engine.n_threads(N) == 2
+        assert _threads.n_threads(N) == 2
         opt.apply_gradients(grad)
     finally:
         fastadam.set_num_threads(None)
     assert len(crowded) == 4
-    assert engine.n_threads(N) == 1
+    assert _threads.n_threads(N) == 1

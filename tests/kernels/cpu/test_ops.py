@@ -13,7 +13,7 @@ import fastadam
 from fastadam.algorithms.adam import Coefficients
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels._source import ArraySource
-from fastadam.kernels.cpu import _cpu_features, engine
+from fastadam.kernels.cpu import _cpu_features, _threads, engine
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.ops import ADD, ADD_SIGN, CLIP, DIVIDE, MULTIPLY, OP, ROUND, Op
@@ -167,7 +167,7 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param not in _cpu_features.supported():
         pytest.skip(f"this CPU does not run {request.param}")
     monkeypatch.setattr(engine, "_kernels", engine._load(request.param))
-    monkeypatch.setattr(engine, "SERIAL_BELOW", 0)
+    monkeypatch.setattr(_threads, "SERIAL_BELOW", 0)
     return str(request.param)
 
 

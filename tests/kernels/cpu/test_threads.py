@@ -9,16 +9,16 @@ import sys
 import numpy as np
 import pytest
 
-from fastadam.kernels.cpu import _openmp, engine, threads
+from fastadam.kernels.cpu import _openmp, _threads, threads
 
 pytestmark = pytest.mark.serial
 
 
 @pytest.fixture(autouse=True)
 def no_leftovers(monkeypatch):
-    monkeypatch.setattr(threads, "_set_by_hand", None)
-    monkeypatch.setattr(threads, "_quota", None)
-    monkeypatch.setattr(threads, "_quota_read_at", float("inf"))  # never read unless a test says so
+    monkeypatch.setattr(_threads, "by_hand", None)
+    monkeypatch.setattr(_threads, "granted", None)
+    monkeypatch.setattr(_threads, "granted_at", float("inf"))  # never read unless a test says so
 
 
 def run(code: str, **environ: str) -> str:
@@ -37,7 +37,7 @@ def test_a_number_set_by_hand_wins_even_above_the_core_count():
     threads.set_num_threads(97)
     assert threads.get_num_threads() == 97
     assert threads.set_by_hand() == 97
-    threads._quota = 0.5
+    _threads.granted = 0.5
     assert threads.get_num_threads() == 97
 
 
@@ -87,16 +87,16 @@ def test_another_type_is_refused_and_changes_nothing(n):
 def test_the_smallest_of_openmp_the_cpus_and_the_quota_rounded_up(
     monkeypatch, openmp, cpus, quota, expected
 ):
-    monkeypatch.setattr(threads._openmp, "max_threads", lambda: openmp)
-    monkeypatch.setattr(threads._openmp, "available_cpus", lambda: cpus)
-    monkeypatch.setattr(threads, "_quota", quota)
+    monkeypatch.setattr(_threads._openmp, "max_threads", lambda: openmp)
+    monkeypatch.setattr(_threads._openmp, "available_cpus", lambda: cpus)
+    monkeypatch.setattr(_threads, "granted", quota)
     assert threads.get_num_threads() == expected
 
 
 def test_openmps_limit_bounds_all(monkeypatch):
-    monkeypatch.setattr(threads._openmp, "max_threads", lambda: 8)
-    monkeypatch.setattr(threads._openmp, "available_cpus", lambda: 8)
-    monkeypatch.setattr(threads._openmp, "thread_limit", lambda: 3)
+    monkeypatch.setattr(_threads._openmp, "max_threads", lambda: 8)
+    monkeypatch.setattr(_threads._openmp, "available_cpus", lambda: 8)
+    monkeypatch.setattr(_threads._openmp, "thread_limit", lambda: 3)
     assert threads.get_num_threads() == 3
     threads.set_num_threads(5)
     assert threads.get_num_threads() == 3
@@ -105,25 +105,25 @@ def test_openmps_limit_bounds_all(monkeypatch):
 def test_the_quota_is_read_again_when_it_is_stale(monkeypatch):
     answers = iter([4.0, 3.0])
     now = [100.0]
-    monkeypatch.setattr(threads, "cpu_quota", lambda: next(answers))
-    monkeypatch.setattr(threads.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(threads, "_quota_read_at", float("-inf"))
-    assert threads.quota() == 4.0
-    now[0] += threads._STALE_AFTER_S
-    assert threads.quota() == 4.0
+    monkeypatch.setattr(_threads, "cpu_quota", lambda: next(answers))
+    monkeypatch.setattr(_threads.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(_threads, "granted_at", float("-inf"))
+    assert _threads.quota() == 4.0
+    now[0] += _threads.STALE_AFTER_S
+    assert _threads.quota() == 4.0
     now[0] += 0.001
-    assert threads.quota() == 3.0
+    assert _threads.quota() == 3.0
 
 
 # In a process of its own: other packages bring OpenMP runtimes of their own into this one.
 ASK_OPENMP = """
 import ctypes
-from fastadam.kernels.cpu import threads
+from fastadam.kernels.cpu import _threads, threads
 with open("/proc/self/maps") as maps:
     paths = {line.split()[-1] for line in maps if "libgomp" in line or "libomp" in line}
 [path] = paths
 runtime = ctypes.CDLL(path)
-threads._openmp.available_cpus = lambda: 9
+_threads._openmp.available_cpus = lambda: 9
 for n in (3, 1, 5):
     runtime.omp_set_num_threads(n)
     print(threads.get_num_threads())
@@ -154,7 +154,7 @@ FORK = f"""
 import ctypes, os, signal, numpy, fastadam
 from fastadam.kernels.cpu import _openmp
 def step():
-    p, g, m, v = (numpy.ones({4 * engine.SERIAL_BELOW}, numpy.float32) for _ in range(4))
+    p, g, m, v = (numpy.ones({4 * _threads.SERIAL_BELOW}, numpy.float32) for _ in range(4))
     fastadam.adam_step(p, g, m, v, t=1)
     return float(p[0]), float(p[-1])
 fastadam.set_num_threads(2)

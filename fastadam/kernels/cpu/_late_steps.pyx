@@ -5,10 +5,6 @@ that one of ours needs, and the system lets it use up its time slice first. A st
 takes 3 ms on two threads, and still 0.02 ms on one.
 """
 
-from __future__ import annotations
-
-__all__ = ["LateSteps"]
-
 # A step that takes longer than a millisecond and a nanosecond an element may have waited.
 LATE_NS = 1_000_000
 LATE_NS_PER_ELEMENT = 1
@@ -35,20 +31,20 @@ class LateSteps:
     late again, the number of steps in between doubles.
     """
 
-    def __init__(self) -> None:
+    def __init__(self):
         self._late = 0
         self._trusted = 0
         # nanoseconds an element of the last late step, while one thread is being tried
-        self._suspect: float | None = None
+        self._suspect = None
         self._left = 0
         self._hold = FIRST_HOLD
 
-    def bound(self, n_threads: int, total: int) -> int:
+    def bound(self, n_threads, total):
         """Return how many of the threads a call on this many elements should take."""
         alone = self._left > 0 or self._suspect is not None
         return 1 if alone and total < LARGE else n_threads
 
-    def note(self, n_threads: int, total: int, ns: int) -> None:
+    def note(self, n_threads, total, ns):
         """Take in what a step on this many elements took.
 
         Parameters
@@ -68,7 +64,7 @@ class LateSteps:
         elif suspect is not None:
             self._compare(ns / total, suspect)
 
-    def _note_threaded(self, total: int, ns: int) -> None:
+    def _note_threaded(self, total, ns):
         """See whether a step on several threads was late."""
         if ns <= LATE_NS + LATE_NS_PER_ELEMENT * total or total >= LARGE:
             self._late = 0
@@ -80,7 +76,7 @@ class LateSteps:
             if self._late >= LATE_STEPS:
                 self._suspect = ns / total
 
-    def _compare(self, rate: float, suspect: float) -> None:
+    def _compare(self, rate, suspect):
         """Decide, by the nanoseconds an element of a step on one thread and of the late one."""
         if 2 * rate < suspect:
             self._left = self._hold
