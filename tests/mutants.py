@@ -1455,12 +1455,6 @@ MUTANTS = [
         "for param in () for array",
     ),
     Mutant(
-        "alpha noted first",
-        GROUPS,
-        "        self.constants = with_alpha(self.constants, alpha)\n",
-        "        self.noted.renew()\n        self.constants = with_alpha(self.constants, alpha)\n",
-    ),
-    Mutant(
         "steps that were not made are counted",
         BASE,
         "unknown = started and not self._is_known_to_write_state()",

@@ -18,6 +18,7 @@ import fastadam
 from fastadam import Adam, Chain, Link, Parameter
 from fastadam.optimizer_hooks import GradientClipping, WeightDecay
 from fastadam.optimizers.adam_rule import AdamRule
+from fastadam.update.folded import Folded
 
 LOOKS: dict[str, Callable[[Any], Any]] = {
     "parameters": lambda opt: opt.parameters,
@@ -307,6 +308,26 @@ def test_a_gradient_is_let_go_when_an_update_is_refused(hooked: bool) -> None:
         opt.apply_gradients({"w": grad})
     del grad
     assert given() is None
+
+
+def test_a_gradient_is_let_go_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error comes on the way of a step that has been read."""
+
+    def none(_: Folded) -> None:
+        raise MemoryError
+
+    opt = Adam().setup({"w": np.ones(3, "f4")})
+    opt.add_hook(WeightDecay(0.5))
+    for _ in range(2):
+        opt.apply_gradients({"w": np.ones(3, "f4")})
+    monkeypatch.setattr(Folded, "_programs", none)
+    grad = np.ones(3, "f4")
+    given = weakref.ref(grad)
+    with pytest.raises(MemoryError):
+        opt.apply_gradients({"w": grad})
+    del grad
+    assert given() is None
+    assert opt.t == 2
 
 
 def test_a_gradient_that_grows_into_the_parameter_at_the_same_address() -> None:

@@ -378,12 +378,12 @@ def test_a_hyperparameter_that_changes_in_place() -> None:
 
 def test_a_first_alpha_that_changes_in_place() -> None:
     start = np.array(0.1)
-    opts = [AdaBound(alpha=0.1).setup(np.ones(3)) for _ in range(2)]
-    for opt in opts:
-        opt.parameters["param"].update_rule.initial_alpha = start
+    opts = [AdaBound(alpha=0.1, final_lr=0.001).setup(np.ones(3)) for _ in range(2)]
+    rules = [opt.parameters["param"].update_rule for opt in opts]
+    rules[0].initial_alpha = start
     for step in range(4):
         start[...] = 0.1 * (step + 1)
-        opts[1]._plan = None
+        rules[1].initial_alpha = float(start)
         for opt in opts:
             opt.apply_gradients(np.array([1.0, 1e-6, 0.0]))
         np.testing.assert_array_equal(opts[0].target, opts[1].target)
