@@ -186,15 +186,6 @@ CHAINERS = {
     "_set_grad_without_check",
 }
 
-# Private attributes that a folder uses of another's objects.
-PRIVATE = {
-    ("serializers.remembering", "_targets"),
-    # what rules of an algorithm that the kernels step have in common
-    ("update.rule_steps", "_ready_state"),
-    ("update.rule_steps", "_start_alpha"),
-    ("update.rule_steps", "_step"),
-}
-
 
 def ranks(layers: str) -> dict[str, int]:
     """Number the lines from the bottom."""
@@ -370,7 +361,7 @@ def test_private_attributes_stay_in_their_folder() -> None:
         own = CHAINERS | defined[module.split(".")[0]]
         if is_private(name) and name not in own and any(name in each for each in defined.values()):
             found.add((module, name))
-    assert found == PRIVATE
+    assert found == set()
 
 
 def asks_what_is_overridden(node: ast.AST) -> bool:

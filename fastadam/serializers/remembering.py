@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from functools import singledispatch
 from types import MemberDescriptorType
 from typing import Any
 
 from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import beside, copy_into, is_array
 
-__all__ = ["remember"]
+__all__ = ["parts_of", "remember"]
 
 
 def remember(obj: Any) -> Callable[[], None]:
@@ -38,7 +39,7 @@ def remember(obj: Any) -> Callable[[], None]:
             for below in value if depth else ():
                 keep(below, depth - 1)
 
-    for part in _parts(obj):
+    for part in parts_of(obj):
         # an object's dict, what is in it, and what is in the dicts and lists that are there
         keep(getattr(part, "__dict__", None), 3)
         slots += [(part, slot, _held(part, slot)) for slot in _slots(type(part))]
@@ -63,18 +64,20 @@ def remember(obj: Any) -> Callable[[], None]:
     return give_back
 
 
-def _parts(obj: Any) -> Iterator[Any]:
-    """Yield an object and what its `serialize` may change."""
+@singledispatch
+def parts_of(obj: Any) -> Iterator[Any]:
+    """Yield an object and what its `serialize` may change.
+
+    A class whose objects change more registers a function of its own.
+
+    Parameters
+    ----------
+    obj : object
+        The object.
+    """
     yield obj
     if getattr(obj, "hyperparam", None) is not None:
         yield obj.hyperparam
-    targets = getattr(obj, "_targets", None)
-    if targets is not None:
-        for param in targets.parameters.values():
-            rule = getattr(param, "update_rule", None)
-            if rule is not None:
-                yield rule
-        return
     if callable(getattr(obj, "links", None)):
         yield from obj.links(skipself=True)
     if callable(getattr(obj, "params", None)):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Self
 
 from fastadam.serializers.prepared import PreparedLoad, stored_count, write_count
 from fastadam.serializers.protocol import is_deserializer, read_ahead
+from fastadam.serializers.remembering import parts_of
 from fastadam.update.exclusive import LOAD, LOOK, undisturbed, walkable
 from fastadam.update.hooks import Hook, HookTable
 from fastadam.update.order import Comparable
@@ -327,6 +328,20 @@ def target_of(optimizer: Any, refresh: bool = False) -> Target:
         optimizer._refresh()
     target: Target = optimizer._set_up()
     return target
+
+
+@parts_of.register
+def _parts_of(optimizer: Optimizer) -> Iterator[Any]:
+    """Yield an optimizer, its hyperparameters and the rules of its target."""
+    yield optimizer
+    hyperparam = getattr(optimizer, "hyperparam", None)
+    if hyperparam is not None:
+        yield hyperparam
+    if optimizer._targets is not None:
+        for param in optimizer._targets.parameters.values():
+            rule = getattr(param, "update_rule", None)
+            if rule is not None:
+                yield rule
 
 
 class _Whole:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.kernels._noted import Noted
@@ -12,6 +12,7 @@ from fastadam.kernels.table import Step
 from fastadam.model.parameter import Parameter, peek_grad
 from fastadam.update._rule_source import RuleSource
 from fastadam.update._scalars import LASTING, NUMBERS, Scalars, bags, coefficients_of
+from fastadam.update.hooks import HookTable
 from fastadam.update.interrupt import DeferredInterrupt
 
 __all__ = ["RuleSteps"]
@@ -36,7 +37,33 @@ _PLAIN = (
 )
 
 
-def _shared_by(rule: Any) -> tuple[Any, ...]:
+class SteppedRule(Protocol):
+    """What is asked of a rule that the kernels step."""
+
+    hyperparam: Any
+    t: int
+    _hooks: HookTable
+    _state: dict[str, Any] | None
+    _use_fp32_update: bool
+
+    def follow_device(self, param: Any) -> None: ...
+
+    def _door(self) -> str: ...
+
+    def _start_alpha(self) -> float: ...
+
+    def _stepped(self, param: Any) -> Any: ...
+
+    def _ready_state(
+        self, param: Any, coefficients: Coefficients, trial: bool = False
+    ) -> dict[str, Any]: ...
+
+    def _step(
+        self, param: Any, grad: Any, state: dict[str, Any], coefficients: Coefficients
+    ) -> Step: ...
+
+
+def _shared_by(rule: SteppedRule) -> tuple[Any, ...]:
     """Return what is equal for rules whose steps have the same scalars."""
     *own, root = bags(rule.hyperparam)
     entries = [
@@ -71,7 +98,7 @@ class RuleSteps:
 
     def __init__(
         self,
-        rules: Sequence[Any],
+        rules: Sequence[SteppedRule],
         params: Sequence[Any],
         gradients: list[Any] | None = None,
         trial: bool = False,
