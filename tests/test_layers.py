@@ -1,4 +1,7 @@
-"""Who imports whom: imports point downward only, read from the sources of the installed package."""
+"""Who imports whom: imports point downward only, read from the sources of the installed package.
+
+And what else is read from the sources: which operations the loops know, who asks what, pickles.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import fastadam
+from fastadam.kernels import changing, ops
 
 pytestmark = pytest.mark.docs
 
@@ -362,6 +366,37 @@ def test_private_attributes_stay_in_their_folder() -> None:
         if is_private(name) and name not in own and any(name in each for each in defined.values()):
             found.add((module, name))
     assert found == set()
+
+
+def branches(path: str, function: str, end: str) -> set[str]:
+    """The operations that a function of the loops, up to its end, compares `kind` with."""
+    text = (Path(__file__).parents[1] / "fastadam/kernels" / path).read_text()
+    begin = text.index(function)
+    return set(re.findall(r"\bkind == ([A-Z_]+)", text[begin : text.index(end, begin)]))
+
+
+def test_every_operation_has_a_branch() -> None:
+    """The last branch multiplies, so that an operation without one would do that silently."""
+    kinds = {name for name in ops.__all__ if isinstance(getattr(ops, name), int)}
+    rounded, last = {"ROUND"}, {"MULTIPLY"}
+    spelled = branches("cpu/_ops.pxi", " op_span(", "\ncdef ") - {"BY_INVERSE"}
+    assert spelled == branches("cpu/_ops.pxi", " op_typed(", "\ncdef ") == kinds - rounded - last
+    assert rounded <= branches("cpu/_ops.pxi", " apply(", "memcpy")
+    on_gpu = {name for name in changing.__all__ if name in kinds}
+    assert branches("gpu/source_ops.py", " changed(", "template") == on_gpu - last
+
+
+def test_operations_have_the_same_numbers_everywhere() -> None:
+    kinds = sorted(
+        (getattr(ops, name), name) for name in ops.__all__ if isinstance(getattr(ops, name), int)
+    )
+    kernels = Path(__file__).parents[1] / "fastadam/kernels"
+    listed = (kernels / "cpu/_tensors.pxd").read_text().partition("enum OpKind:\n")[2]
+    in_c = re.findall(r"^    ([A-Z_]+)", listed.partition("\n\n")[0], re.M)
+    assert list(enumerate(in_c)) == kinds
+    in_cuda = re.search(r"enum Kind { STEP, (.*) };", (kernels / "gpu/source.py").read_text())
+    assert in_cuda is not None
+    assert set(enumerate(in_cuda[1].split(", "), start=1)) <= set(kinds)
 
 
 def asks_what_is_overridden(node: ast.AST) -> bool:
