@@ -640,7 +640,7 @@ MUTANTS = [
     Mutant(
         "gradients kept alive",
         READ,
-        'gradients go."""\n        cdef Py_ssize_t i\n        for i in range(len(self.places)):',
+        'gradients go."""\n        cdef Py_ssize_t i\n        for i in range(len(self.indices)):',
         'gradients go."""\n        cdef Py_ssize_t i\n        for i in range(0):',
     ),
     Mutant("amsgrad kept", READ, "self.table[i].amsgrad != <bint> values[AMSGRAD]", "False"),
@@ -706,8 +706,8 @@ MUTANTS = [
     Mutant(
         "scales of other tables",
         KERNEL_STEP,
-        "[scales[i] or 0 for i in table.places]",
-        "[scales[0] or 0 for i in table.places]",
+        "[scales[i] or 0 for i in table.indices]",
+        "[scales[0] or 0 for i in table.indices]",
     ),
     Mutant(
         "still prepared",
@@ -1159,8 +1159,8 @@ MUTANTS = [
     Mutant(
         "numbers of the first",
         "fastadam/kernels/changing.py",
-        "[numbers[i] for i in places]",
-        "[numbers[0] for i in places]",
+        "[numbers[i] for i in indices]",
+        "[numbers[0] for i in indices]",
     ),
     Mutant(
         "nothing is left",
@@ -1418,8 +1418,8 @@ MUTANTS = [
     Mutant(
         "programs of other tables",
         KERNEL_STEP,
-        "[which[i] for i in table.places]",
-        "[which[0] for i in table.places]",
+        "[which[i] for i in table.indices]",
+        "[which[0] for i in table.indices]",
     ),
     Mutant(
         "programs of strided arrays",
@@ -1431,8 +1431,8 @@ MUTANTS = [
     Mutant(
         "counts of other tables",
         KERNEL_STEP,
-        "[n[i] for i in table.places]",
-        "[n[0] for i in table.places]",
+        "[n[i] for i in table.indices]",
+        "[n[0] for i in table.indices]",
     ),
     Mutant(
         "programs always write",

@@ -36,15 +36,15 @@ cdef class ArraySource(Source):
     ----------
     steps : list of Step
         The arrays; nothing is counted for them.
-    halves : list of array or None
+    low_precision : list of array or None
         The half-precision parameters that are rounded from their masters, the steps' ``p``.
     """
 
-    cdef list steps, halves
+    cdef list steps, low_precision
 
-    def __init__(self, list steps, list halves):
+    def __init__(self, list steps, list low_precision):
         self.steps = steps
-        self.halves = halves
+        self.low_precision = low_precision
 
     cdef bint read(self, Py_ssize_t k, Found* found) except -1:
         # named tuples, of which Cython need not know
@@ -52,7 +52,7 @@ cdef class ArraySource(Source):
         cdef tuple state = <tuple> step[3]
         cdef Py_ssize_t i
         found.p, found.g = <PyObject*> step[1], there(step[2])
-        found.half = there(self.halves[k]) if self.halves else NULL
+        found.half = there(self.low_precision[k]) if self.low_precision else NULL
         for i in range(N_STREAMS):
             found.state[i] = there(state[i])
         return True

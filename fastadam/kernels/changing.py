@@ -62,14 +62,14 @@ def change_gradients(
             left.append(i)
         else:
             groups.setdefault(dtype, []).append(i)
-    for computing, places in groups.items():
-        table = np.zeros(len(places), TENSOR)
-        own = [pairs[i] for i in places]
-        left += [places[i] for i in _tensors.describe_gradients(own, table, bfloat16_number())]
-        ops = np.empty(len(places), OP)
+    for computing, indices in groups.items():
+        table = np.zeros(len(indices), TENSOR)
+        own = [pairs[i] for i in indices]
+        left += [indices[i] for i in _tensors.describe_gradients(own, table, bfloat16_number())]
+        ops = np.empty(len(indices), OP)
         ops["kind"] = change
-        ops["a"], ops["b"] = np.array([numbers[i] for i in places], np.float64).T
-        table["first_op"], table["n_ops"] = range(len(places)), 1
+        ops["a"], ops["b"] = np.array([numbers[i] for i in indices], np.float64).T
+        table["first_op"], table["n_ops"] = range(len(indices)), 1
         # the loops take their type from scalars, of which no step needs any
         engine.run(table, np.zeros((1, N_COEFFICIENTS), computing), ops)
     return left

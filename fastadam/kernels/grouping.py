@@ -29,11 +29,13 @@ def coefficients_of(steps: Sequence[Step]) -> list[Coefficients]:
     return list({id(step.coefficients): step.coefficients for step in steps}.values())
 
 
-def written_by(steps: Sequence[Step], halves: Sequence[Array | None]) -> list[tuple[str, str, Any]]:
+def written_by(
+    steps: Sequence[Step], low_precision: Sequence[Array | None]
+) -> list[tuple[str, str, Any]]:
     """Return all arrays that are written: whose they are, what of it, and the array."""
     written: list[tuple[str, str, Any]] = []
     for i, step in enumerate(steps):
-        half = halves[i] if halves else None
+        half = low_precision[i] if low_precision else None
         written.append((step.name, "array" if half is None else "float32 master", step.p))
         written += [(step.name, key, array) for key, array in step.stepped().items()]
         if half is not None:
@@ -64,9 +66,12 @@ def tables_of(steps: Sequence[Step], source: Source) -> tuple[list[Table], list[
             on_cpu.setdefault(dtype and computing_dtype(dtype), []).append(i)
     numbers = {id(each): number for number, each in enumerate(coefficients_of(steps))}
     return (
-        [Table([steps[i] for i in places], places, numbers, source) for places in on_cpu.values()],
         [
-            GpuTable([steps[i] for i in places], places, numbers, source)
-            for places in on_gpu.values()
+            Table([steps[i] for i in indices], indices, numbers, source)
+            for indices in on_cpu.values()
+        ],
+        [
+            GpuTable([steps[i] for i in indices], indices, numbers, source)
+            for indices in on_gpu.values()
         ],
     )

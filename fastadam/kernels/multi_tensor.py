@@ -50,7 +50,7 @@ class MultiTensorStep:
     steps : sequence of Step
         What the source holds now, in its order. They are checked as ``adam_batch`` says. Steps that
         share their coefficients share the object. Where there is no gradient, ``g`` is None.
-    halves : sequence of array or None, optional
+    low_precision : sequence of array or None, optional
         The half-precision parameters that are rounded from their masters, the steps' ``p``.
 
     Attributes
@@ -68,7 +68,7 @@ class MultiTensorStep:
     converted : bool
         Whether any gradient is read in another layout or dtype than its own. Such gradients are
         divided, and summed in another order, as they are.
-    halves : bool
+    low_precision : bool
         Whether any gradient is stored in half precision.
     on_gpu : list of GpuTable
         What is stepped on GPUs.
@@ -77,14 +77,14 @@ class MultiTensorStep:
     """
 
     def __init__(
-        self, source: Source, steps: Sequence[Step], halves: Sequence[Array | None] = ()
+        self, source: Source, steps: Sequence[Step], low_precision: Sequence[Array | None] = ()
     ) -> None:
         self._source = source
         self._on_cpu, self.on_gpu = tables_of(steps, source)
         self._tables: list[Table | GpuTable] = [*self._on_cpu, *self.on_gpu]
         self._rows = [table.rows for table in self._on_cpu]
         self.coefficients = coefficients_of(steps)
-        written = written_by(steps, halves)
+        written = written_by(steps, low_precision)
         check_apart(written)
         params = [array for _, key, array in written if key in OF_PARAMETERS]
         # steps on parameters that reach into one another are made one after the other
@@ -93,19 +93,21 @@ class MultiTensorStep:
         self._loose = reach_into_another(*extents(arrays))
         self._written = Written()
         self._size = len(steps)
-        self._strided = any(table.others for table in self._on_cpu)
+        self._strided = any(table.strided for table in self._on_cpu)
         self.whole = self.in_c = self.moved = self.prepared = False
-        self.converted = self.halves = False
+        self.converted = self.low_precision = False
         # each half-precision array with the master that is to be rounded to it after the step
         self._of_gpu: list[tuple[Any, Any]] = []
         self._to_round: list[tuple[Any, Any]] = []
         self.gpu = GpuSteps(self.on_gpu, len(steps), not self._on_cpu)
         whole = all(step.g is not None for step in steps)
-        self.steady = not self.on_gpu or self.gpu.keep(halves, arrays, whole and not self._serial)
+        self.steady = not self.on_gpu or self.gpu.keep(
+            low_precision, arrays, whole and not self._serial
+        )
         if not self.steady:
             self._of_gpu = [
                 (half, step.p)
-                for half, step in zip(halves, steps, strict=False)
+                for half, step in zip(low_precision, steps, strict=False)
                 if half is not None and is_gpu_array(half)
             ]
 
@@ -139,12 +141,12 @@ class MultiTensorStep:
         if not refresh(self._rows, self._written, coefficients, self._loose, dense_gradient):
             return False
         self.whole = self.steady and not self._strided
-        self.moved = self.converted = self.halves = False
+        self.moved = self.converted = self.low_precision = False
         self._to_round = self._of_gpu
         for rows in self._rows:
             self.moved = self.moved or rows.moved
             self.converted = self.converted or rows.converted
-            self.halves = self.halves or rows.halves
+            self.low_precision = self.low_precision or rows.low_precision
             self.whole = self.whole and not rows.without
             # such a master has been brought up to date by whoever made it
             if rows.to_round:
@@ -174,7 +176,7 @@ class MultiTensorStep:
         for rows in self._rows:
             rows.release()
 
-    def takes(self, scales: Sequence[float | None] | None) -> bool:
+    def can_divide_by(self, scales: Sequence[float | None] | None) -> bool:
         """Tell whether gradients can be divided by these scales; on GPUs all must be one.
 
         A scale that float32 does not have is for those who look at every parameter's dtype.
@@ -190,25 +192,25 @@ class MultiTensorStep:
                 seen = scale
         return not self.on_gpu or one_scale(scales) is not None
 
-    def squares(self, scales: Sequence[float | None] | None = None) -> list[float]:
+    def sums_of_squares(self, scales: Sequence[float | None] | None = None) -> list[float]:
         """Return the sums of squares of the gradients that `refresh` has read.
 
         Parameters
         ----------
         scales : sequence of float, optional
-            What each gradient is divided by first; None is nothing. On GPUs, as `takes` says.
+            What each gradient is divided by first; None is nothing. On GPUs, all by one.
         """
         if len(self._tables) == 1 and self._on_cpu:
-            # in the order of the places
+            # in the order of the indices
             own = None if scales is None else [scale or 0 for scale in scales]
-            return self._on_cpu[0].squares(own)
+            return self._on_cpu[0].sums_of_squares(own)
         totals = [0.0] * self._size
         for table in self._on_cpu:
-            own = None if scales is None else [scales[i] or 0 for i in table.places]
-            for i, total in zip(table.places, table.squares(own), strict=True):
+            own = None if scales is None else [scales[i] or 0 for i in table.indices]
+            for i, total in zip(table.indices, table.sums_of_squares(own), strict=True):
                 totals[i] = total
         if self.on_gpu:
-            for i, total in self.gpu.squares(one_scale(scales) or 0.0).items():
+            for i, total in self.gpu.sums_of_squares(one_scale(scales) or 0.0).items():
                 totals[i] = total
         return totals
 
@@ -216,7 +218,7 @@ class MultiTensorStep:
         """Tell, by all sums of squares, whether a square may not be finite where it is computed."""
         for table in self._tables:
             limit = largest_square(table.computing)
-            own = [squares[i] for i in table.places]
+            own = [squares[i] for i in table.indices]
             # mostly not even their sum is too large
             if not sum(own) <= limit and not all(square <= limit for square in own):
                 return True
@@ -257,7 +259,7 @@ class MultiTensorStep:
                 self.leave_gradients()
             return True
         scale = one_scale(scales)
-        if self._on_cpu or not self.takes(scales):
+        if self._on_cpu or not self.can_divide_by(scales):
             return False
         if not self.gpu.can_prepare(bool(scale), write):
             return False
@@ -278,8 +280,8 @@ class MultiTensorStep:
     ) -> bool:
         """Say which operations are applied to the gradients that `refresh` has read.
 
-        To be said again after every `refresh`; `prepare` says something else. `squares_after` sums
-        what is left on the way.
+        To be said again after every `refresh`; `prepare` says something else.
+        `sums_of_squares_after` sums what is left on the way.
 
         Parameters
         ----------
@@ -304,11 +306,11 @@ class MultiTensorStep:
         if self.on_gpu or not self.whole:
             return False
         if len(self._on_cpu) == 1:
-            # in the order of the places
+            # in the order of the indices
             own = [which]
         else:
             own = [
-                which if isinstance(which, int) else [which[i] for i in table.places]
+                which if isinstance(which, int) else [which[i] for i in table.indices]
                 for table in self._on_cpu
             ]
         tables = list(zip(self._on_cpu, own, strict=True))
@@ -328,11 +330,11 @@ class MultiTensorStep:
         """
         found = [False] * self._size
         for table in self._on_cpu:
-            for i, rounds in zip(table.places, table.rounds(), strict=True):
+            for i, rounds in zip(table.indices, table.rounds(), strict=True):
                 found[i] = rounds
         return found
 
-    def squares_after(self, n: int | Sequence[int]) -> list[float]:
+    def sums_of_squares_after(self, n: int | Sequence[int]) -> list[float]:
         """Return the sums of squares of gradients after the first operations of their programs.
 
         Nothing is written. Only after `program` has returned True; of half-precision gradients the
@@ -344,11 +346,11 @@ class MultiTensorStep:
             How many operations, of all programs or for each parameter; a program may have fewer.
         """
         if len(self._on_cpu) == 1:
-            return self._on_cpu[0].squares_after(n)
+            return self._on_cpu[0].sums_of_squares_after(n)
         totals = [0.0] * self._size
         for table in self._on_cpu:
-            own = n if isinstance(n, int) else [n[i] for i in table.places]
-            for i, total in zip(table.places, table.squares_after(own), strict=True):
+            own = n if isinstance(n, int) else [n[i] for i in table.indices]
+            for i, total in zip(table.indices, table.sums_of_squares_after(own), strict=True):
                 totals[i] = total
         return totals
 

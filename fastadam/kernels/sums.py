@@ -50,7 +50,7 @@ class Sums(Sequence[float]):
     known : sequence of float
         The sums that are known; 0 where one is on a GPU.
     pending : callable, optional
-        Returns the others by their places.
+        Returns the others by their indices.
     """
 
     def __init__(
@@ -257,7 +257,7 @@ def _squares(
         if out is not None and scales is not None:
             table.rows["out"] = [out[i].ctypes.data for i in rows]
             table.rows["scale"] = [float(scales[i]) for i in rows]
-        for i, total in zip(rows, table.squares(), strict=True):
+        for i, total in zip(rows, table.sums_of_squares(), strict=True):
             sums[i] = total
     if not on_gpu:
         return sums
@@ -268,15 +268,15 @@ def _squares(
 
 
 def _later(
-    places: Sequence[int], sums: dict[int, Any], devices: Sequence[int]
+    indices: Sequence[int], sums: dict[int, Any], devices: Sequence[int]
 ) -> Callable[[], dict[int, float]]:
-    """Return what waits for the sums on GPUs and tells them by their places."""
+    """Return what waits for the sums on GPUs and tells them by their indices."""
 
     def values() -> dict[int, float]:
         found = {device: each.values() for device, each in sums.items()}
         return {
             place: found[device][i]
-            for i, (place, device) in enumerate(zip(places, devices, strict=True))
+            for i, (place, device) in enumerate(zip(indices, devices, strict=True))
         }
 
     return values

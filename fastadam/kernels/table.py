@@ -75,19 +75,19 @@ def _there(pairs: Iterable[tuple[str, Array | None]]) -> dict[str, Array]:
 class Table:
     """The checked descriptor table of steps that are computed in one dtype.
 
-    `places` are where its steps are in the whole batch; `numbers` say which of the batch's sets of
+    `indices` are where its steps are in the whole batch; `numbers` say which of the batch's sets of
     coefficients is which, by their ids.
     """
 
     def __init__(
-        self, steps: list[Step], places: list[int], numbers: dict[int, int], source: Source
+        self, steps: list[Step], indices: list[int], numbers: dict[int, int], source: Source
     ) -> None:
-        self.places = places
+        self.indices = indices
         # where there is no gradient, the parameter stands in for it
         steps = [step if step.g is not None else step._replace(g=step.p) for step in steps]
         self.table = np.empty(len(steps), TENSOR)
-        self.others, odd = _tensors.describe(steps, self.table, bfloat16_number())
-        for i in (*self.others, *odd):
+        self.strided, odd = _tensors.describe(steps, self.table, bfloat16_number())
+        for i in (*self.strided, *odd):
             check_arrays(*steps[i])
         computing = computing_dtype(steps[0].p.dtype)
         assert computing is not None
@@ -108,12 +108,12 @@ class Table:
         self._gradients: GradientTable | None = None
         self.rows = Rows(
             source,
-            places,
+            indices,
             self.table,
             self.coefficients,
             sets,
             engine.loop(computing),
-            self.others,
+            self.strided,
             bfloat16_number(),
         )
         self.rows.take_ops(self.ops)
@@ -181,13 +181,13 @@ class Table:
         half = self.table["g_type"] != 0
         return not np.any(divide[which] & half) and bool(self.rows.may_write())
 
-    def squares(self, scales: Sequence[float] | None) -> list[float]:
+    def sums_of_squares(self, scales: Sequence[float] | None) -> list[float]:
         """Return the sum of squares of every gradient, divided by its scale; 0 is no scale."""
         gradients = self._gradients or self._gradient_table()
         gradients.take(scales)
-        return gradients.squares()
+        return gradients.sums_of_squares()
 
-    def squares_after(self, n: int | Sequence[int]) -> list[float]:
+    def sums_of_squares_after(self, n: int | Sequence[int]) -> list[float]:
         """Return the sum of squares of every gradient after the first operations of its program.
 
         Nothing is written. The bits are those of the sums over arrays that the operations had been
@@ -201,7 +201,7 @@ class Table:
         gradients = self._gradients or self._gradient_table()
         counts = [n] * len(self.table) if isinstance(n, int) else n
         gradients.take_ops(self.ops, counts)
-        return gradients.squares()
+        return gradients.sums_of_squares()
 
     def _gradient_table(self) -> GradientTable:
         """Return the table of the gradients, which is made once."""
@@ -211,7 +211,7 @@ class Table:
 
     def run_strided(self) -> None:
         """Step the arrays that share no dense layout, chunk by chunk."""
-        for i in self.others:
+        for i in self.strided:
             p, g, _, state = self.rows.arrays(i)
             if g is not None:
                 self._run_strided(i, p, g, state)

@@ -90,7 +90,7 @@ class Folded:
         decides = bool(optimizer._loss_scaling_is_dynamic or optimizer._on_nonfinite != "propagate")
         asked = bool(self._scales or decides or optimizer.monitor)
         if asked or hooks:
-            if not (plan.is_whole and batch.whole and batch.takes(self._scales)):
+            if not (plan.is_whole and batch.whole and batch.can_divide_by(self._scales)):
                 return False
             # what is divided or summed is the gradient as it was given
             if batch.converted and (asked or not all(hasattr(h, "ops") for h in hooks)):
@@ -120,7 +120,7 @@ class Folded:
         """
         norm: float | None = None
         if asked:
-            norm = self._norm(self._batch.squares(self._scales), True)
+            norm = self._norm(self._batch.sums_of_squares(self._scales), True)
             if norm is None:
                 return False
             self._found = norm
@@ -155,7 +155,7 @@ class Folded:
         """Return the sums of squares of gradients after what the hooks so far do to them."""
         batch = self._batch
         if not self._ops:
-            return batch.squares(self._scales)
+            return batch.sums_of_squares(self._scales)
         self._sort_by_kind()
         counts = list(map(len, self._programs()))
         self._ops.append([Op(MULTIPLY)])
@@ -163,8 +163,8 @@ class Folded:
         self._ops.pop()
         which = self._which
         if isinstance(which, int):
-            return batch.squares_after(counts[which])
-        return batch.squares_after([counts[k] for k in which])
+            return batch.sums_of_squares_after(counts[which])
+        return batch.sums_of_squares_after([counts[k] for k in which])
 
     def _norm(self, squares: list[float], asked: bool) -> float | None:
         """Return the norm of all gradients; None if one, or its square, may not be finite."""
@@ -181,7 +181,9 @@ class Folded:
         if self._kinds:
             return
         scales = self._scales
-        if not self._batch.halves and (scales is None or scales.count(scales[0]) == len(scales)):
+        if not self._batch.low_precision and (
+            scales is None or scales.count(scales[0]) == len(scales)
+        ):
             self._kinds = [(None if scales is None else scales[0], False)]
             return
         rounds = self._batch.rounds()
@@ -247,7 +249,7 @@ class Folded:
             pairs = zip(paths, self._gradients, strict=True) if sums.may_overflow else ()
             facts = PendingStats(paths, dict(pairs), sums.values)
             return facts, 1.0 if clipping is None else sums.clip_rate(clipping.threshold)
-        norm = self._norm(self._batch.squares(self._scales), asked)
+        norm = self._norm(self._batch.sums_of_squares(self._scales), asked)
         if norm is None:
             return None
         rate = None if clipping is None else clipping.rate(norm)

@@ -136,7 +136,7 @@ class RuleSteps:
     def _describe(self, gradients: list[Any], trial: bool) -> None:
         """Find out what the next step reads and writes, and check it."""
         steps: list[Step] = []
-        halves: list[Any] = []
+        low_precision: list[Any] = []
         states: list[dict[str, Any]] = []
         begun: list[bool] = []
         masters: list[Any] = []
@@ -159,7 +159,7 @@ class RuleSteps:
             begun.append(state is not rule._state)
             states.append(state if type(state) is dict else dict(state))
             masters.append(None if stepped is param else stepped)
-            halves.append(None if stepped is param else param.array)
+            low_precision.append(None if stepped is param else param.array)
             streams.append(tuple([key if key in needed else None for key in ADAM.state]))
             steps.append(rule._step(stepped, grad, state, coefficients))
         self._groups = [group for group, _ in groups.values()]
@@ -167,7 +167,7 @@ class RuleSteps:
             self.params, self.rules, self._array, streams, states, begun, masters
         )
         self.kernel_step = MultiTensorStep(
-            self._source, steps, [] if all(h is None for h in halves) else halves
+            self._source, steps, [] if all(h is None for h in low_precision) else low_precision
         )
 
     @property

@@ -18,7 +18,7 @@ from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels._source import ArraySource
 from fastadam.kernels.arrays import check_arrays, is_writeable
 from fastadam.kernels.backend import address, device_of, get_array_module, is_array, is_gpu_array
-from fastadam.kernels.gpu._tensors import DeviceRows
+from fastadam.kernels.gpu._tensors import DeviceTensors
 from fastadam.kernels.gpu.engine import KERNELS, POINTER, _cast, scalars_dtype
 from fastadam.kernels.gpu.table import GpuTable, gpu_key
 from fastadam.kernels.memory import extent
@@ -97,7 +97,7 @@ def test_rows_are_read_anew() -> None:
     steps = [step]
     own = [p], [[m, v, None]], [None]
     layout = *kind, ["_c_contiguous"], addresses, low, high
-    rows = DeviceRows(ArraySource(steps, []), [0], *own, *layout)
+    rows = DeviceTensors(ArraySource(steps, []), [0], *own, *layout)
     assert rows.refresh()
     steps[0] = step._replace(g=other)
     assert rows.refresh()

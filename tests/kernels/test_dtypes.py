@@ -173,7 +173,7 @@ def test_one_call_for_each_dtype_of_computation() -> None:
     names = ["float32", "float64", "float16", "bfloat16", "float16"]
     steps = [step_of("p", *some_arrays(name, name), coefficients_at()) for name in names]
     tables = described(steps)._on_cpu
-    assert [(table.computing.name, table.places) for table in tables] == [
+    assert [(table.computing.name, table.indices) for table in tables] == [
         ("float32", [0, 2, 3, 4]),
         ("float64", [1]),
     ]

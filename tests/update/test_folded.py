@@ -211,7 +211,7 @@ def clipped(target: Any, threshold: float = 0.5) -> Any:
 def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Note every pass over gradients that writes, looks or steps."""
     passes: list[str] = []
-    squares, program = gradient_table.GradientTable.squares, MultiTensorStep.program
+    squares, program = gradient_table.GradientTable.sums_of_squares, MultiTensorStep.program
 
     def noted_squares(table: Any) -> list[float]:
         passes.append("writes" if table.rows["out"].any() else "looks")
@@ -222,7 +222,7 @@ def count_passes(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         passes.append("prepared" if done else "refused")
         return done
 
-    monkeypatch.setattr(gradient_table.GradientTable, "squares", noted_squares)
+    monkeypatch.setattr(gradient_table.GradientTable, "sums_of_squares", noted_squares)
     monkeypatch.setattr(MultiTensorStep, "program", noted_program)
     return passes
 

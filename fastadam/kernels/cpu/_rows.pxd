@@ -12,7 +12,7 @@ ctypedef void (*Loop64)(const Tensor*, Py_ssize_t, const Op*, const double*, int
 
 cdef class Rows:
     cdef Source source
-    cdef list places, sets, held, replaced, strided, numbers
+    cdef list indices, sets, held, replaced, strided, numbers
     cdef Tensor[::1] table
     cdef list sizes
     cdef bint single
@@ -27,7 +27,7 @@ cdef class Rows:
     cdef readonly Py_ssize_t without
     cdef readonly list to_round
     cdef bint begun
-    cdef readonly bint converted, halves
+    cdef readonly bint converted, low_precision
 
     cdef bint hold(self, Py_ssize_t i, Py_ssize_t which, PyObject* found) except -1
     cdef bint read(self, object convert) except -1

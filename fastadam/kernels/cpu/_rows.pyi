@@ -11,7 +11,7 @@ class Rows:
     def __init__(
         self,
         source: Source,
-        places: list[int],
+        indices: list[int],
         table: npt.NDArray[np.void],
         coefficients: npt.NDArray[Any],
         sets: list[int],
@@ -27,7 +27,7 @@ class Rows:
     @property
     def without(self) -> int: ...
     @property
-    def halves(self) -> bool: ...
+    def low_precision(self) -> bool: ...
     @property
     def converted(self) -> bool: ...
     @property

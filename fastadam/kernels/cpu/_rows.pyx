@@ -68,7 +68,7 @@ cdef class Rows:
     ----------
     source : Source
         Who owns the arrays.
-    places : list of int
+    indices : list of int
         Which of the source's parameters these are.
     table : numpy.ndarray of table.TENSOR
         Described; ``n`` is 0 where the arrays share no dense layout.
@@ -87,7 +87,7 @@ cdef class Rows:
     def __init__(
         self,
         Source source,
-        list places,
+        list indices,
         Tensor[::1] table,
         cnp.ndarray coefficients,
         list sets,
@@ -97,7 +97,7 @@ cdef class Rows:
     ):
         cdef Py_ssize_t i
         self.source = source
-        self.places = places
+        self.indices = indices
         self.table = table
         self.sets = sets
         self.single = cnp.PyArray_TYPE(coefficients) == cnp.NPY_FLOAT32
@@ -108,11 +108,11 @@ cdef class Rows:
             self.wide = coefficients
             self.loop64 = <Loop64> PyCapsule_GetPointer(loop, "adam_float64")
         self.bfloat16 = bfloat16
-        self.held = [None] * (N_HELD * len(places))
+        self.held = [None] * (N_HELD * len(indices))
         self.replaced = []
-        self.numbers = [-1] * len(places)
-        self.sizes = [table[i].n for i in range(len(places))]
-        self.strided = [False] * len(places)
+        self.numbers = [-1] * len(indices)
+        self.sizes = [table[i].n for i in range(len(indices))]
+        self.strided = [False] * len(indices)
         for i in strided:
             self.strided[i] = True
 
@@ -120,7 +120,7 @@ cdef class Rows:
         raise TypeError("addresses cannot be copied")
 
     def __len__(self):
-        return len(self.places)
+        return len(self.indices)
 
     def take_ops(self, const Op[::1] ops):
         """Take over the operations that the programs of the rows are made of."""
@@ -143,11 +143,11 @@ cdef class Rows:
         cdef Py_ssize_t i, start = 0
         cdef Found found
         cdef Tensor* row
-        self.moved = self.converted = self.halves = False
+        self.moved = self.converted = self.low_precision = False
         self.without = 0
         self.to_round = []
-        for i in range(len(self.places)):
-            if not self.source.read(<Py_ssize_t> self.places[i], &found):
+        for i in range(len(self.indices)):
+            if not self.source.read(<Py_ssize_t> self.indices[i], &found):
                 return False
             row = &self.table[i]
             row.start = start
@@ -230,7 +230,7 @@ cdef class Rows:
         row.g = at
         # what is rounded block by block is as one that has been rounded before
         self.converted |= row.g_type == WIDE
-        self.halves |= row.g_type not in (COMPUTING, WIDE)
+        self.low_precision |= row.g_type not in (COMPUTING, WIDE)
         return True
 
     cdef bint read_strided(self, Py_ssize_t i, Found* found) except -1:
@@ -290,7 +290,7 @@ cdef class Rows:
         """Note all arrays that the rows write."""
         cdef Py_ssize_t i, k
         cdef object array
-        for i in range(len(self.places)):
+        for i in range(len(self.indices)):
             for k in range(N_HELD):
                 array = self.held[N_HELD * i + k]
                 if k != GRADIENT and array is not None:
@@ -302,7 +302,7 @@ cdef class Rows:
         cdef Py_ssize_t i, place
         cdef cnp.ndarray p
         cdef int computing
-        for i in range(len(self.places)):
+        for i in range(len(self.indices)):
             place = N_HELD * i + GRADIENT
             if self.held[place] is None or not written.has_part(self.held[place]):
                 continue
@@ -407,7 +407,7 @@ cdef class Rows:
         cdef Written gradients = Written()
         if self.converted:
             return False
-        for i in range(len(self.places)):
+        for i in range(len(self.indices)):
             grad = self.held[N_HELD * i + GRADIENT]
             if grad is not None:
                 if not cnp.PyArray_ISWRITEABLE(<cnp.ndarray> grad):
@@ -418,6 +418,6 @@ cdef class Rows:
     def release(self):
         """Let the gradients go."""
         cdef Py_ssize_t i
-        for i in range(len(self.places)):
+        for i in range(len(self.indices)):
             self.held[N_HELD * i + GRADIENT] = None
         self.replaced = []

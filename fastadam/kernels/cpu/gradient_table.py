@@ -84,6 +84,6 @@ class GradientTable:
         """
         self._squares.take_ops(ops, counts)
 
-    def squares(self) -> list[float]:
+    def sums_of_squares(self) -> list[float]:
         """Return the sum of squares of every gradient, of its quotient, or after operations."""
         return self._squares.run(_threads.n_threads(self._total))

@@ -7,14 +7,14 @@ from typing_extensions import disjoint_base
 from fastadam.kernels._source import Source
 
 @disjoint_base
-class DeviceRows:
+class DeviceTensors:
     def __init__(
         self,
         source: Source,
-        places: list[int],
+        indices: list[int],
         p: list[Any],
         state: list[list[Any]],
-        halves: list[Any],
+        low_precision: list[Any],
         kind: type[Any],
         dtype: np.dtype[Any],
         device: int,

@@ -14,20 +14,20 @@ cdef inline object or_none(PyObject* found):
     return None if found == NULL else <object> found
 
 
-cdef class DeviceRows:
+cdef class DeviceTensors:
     """The arrays of a table that is kept; all but the gradients are kept alive.
 
     Parameters
     ----------
     source : Source
         Who owns the arrays.
-    places : list of int
+    indices : list of int
         Which of the source's parameters the rows are.
     p : list
         The arrays of the parameters, in the order of the rows.
     state : list of list
         Those of the streams, None for one that is not there.
-    halves : list
+    low_precision : list
         The half-precision parameters that ``p`` are masters of, None where there is none.
     kind, dtype, device : type, numpy.dtype, int
         What the gradients are.
@@ -40,7 +40,7 @@ cdef class DeviceRows:
     """
 
     cdef Source source
-    cdef list places, p, state, halves
+    cdef list indices, p, state, low_precision
     cdef object kind, dtype
     cdef Py_ssize_t device
     cdef list orders
@@ -50,10 +50,10 @@ cdef class DeviceRows:
     def __init__(
         self,
         Source source,
-        list places,
+        list indices,
         list p,
         list state,
-        list halves,
+        list low_precision,
         object kind,
         object dtype,
         Py_ssize_t device,
@@ -63,10 +63,10 @@ cdef class DeviceRows:
         const size_t[::1] high,
     ):
         self.source = source
-        self.places = places
+        self.indices = indices
         self.p = p
         self.state = state
-        self.halves = halves
+        self.low_precision = low_precision
         self.kind = kind
         self.dtype = dtype
         self.device = device
@@ -86,10 +86,10 @@ cdef class DeviceRows:
         cdef size_t begin
         cdef Found found
         for i in range(len(self.p)):
-            if not self.source.read(<Py_ssize_t> self.places[i], &found) or found.g == NULL:
+            if not self.source.read(<Py_ssize_t> self.indices[i], &found) or found.g == NULL:
                 return False
             array, grad = <object> found.p, <object> found.g
-            if array is not self.p[i] or or_none(found.half) is not self.halves[i]:
+            if array is not self.p[i] or or_none(found.half) is not self.low_precision[i]:
                 return False
             state = self.state[i]
             for k in range(N_STREAMS):

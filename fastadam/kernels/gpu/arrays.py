@@ -78,7 +78,7 @@ def sums_on_gpu(
     Returns
     -------
     sums : dict of int to GpuSums
-        For each GPU, the sums of all arrays, in their places.
+        For each GPU, the sums of all arrays, in their indices.
     devices : list of int
         Where each array is.
     """
@@ -91,16 +91,16 @@ def sums_on_gpu(
         scale = 0.0 if scales is None else float(scales[i])
         key = devices[i], c_name(computing), c_name(array.dtype), scale
         groups.setdefault(key, []).append(i)
-    for (device, *pair, scale), places in groups.items():
+    for (device, *pair, scale), indices in groups.items():
         types = pair[0], pair[1]
-        sizes = tuple(arrays[i].size for i in places)
-        kept_as = (device, _stream(device), types, sizes, tuple(places))
-        make = partial(GpuSquares, sizes, places, types, device)
+        sizes = tuple(arrays[i].size for i in indices)
+        kept_as = (device, _stream(device), types, sizes, tuple(indices))
+        make = partial(GpuSquares, sizes, indices, types, device)
         squares = _kept.get(("squares", *kept_as), make)
-        addresses = _addresses("gradients", kept_as, [arrays[i] for i in places], device)
+        addresses = _addresses("gradients", kept_as, [arrays[i] for i in indices], device)
         out = None
         if quotients is not None:
-            out = _addresses("quotients", kept_as, [quotients[i] for i in places], device)
+            out = _addresses("quotients", kept_as, [quotients[i] for i in indices], device)
         squares.run(addresses, out, scale, sums[device].totals)
     return sums, devices
 
@@ -142,15 +142,15 @@ def change_on_gpu(
             groups.setdefault((device_of(g), names), []).append(i)
         else:
             left.append(i)
-    for (device, names), places in groups.items():
-        rows = np.zeros(len(places), CHANGE)
-        rows["n"] = [pairs[i][1].size for i in places]
-        rows["p"] = [address(pairs[i][0]) for i in places]
-        rows["g"] = [address(pairs[i][1]) for i in places]
-        rows["place"] = places if rates is not None and rates.size > 1 else 0
-        rows["a"], rows["b"] = np.array([numbers[i] for i in places], np.float64).T
+    for (device, names), indices in groups.items():
+        rows = np.zeros(len(indices), CHANGE)
+        rows["n"] = [pairs[i][1].size for i in indices]
+        rows["p"] = [address(pairs[i][0]) for i in indices]
+        rows["g"] = [address(pairs[i][1]) for i in indices]
+        rows["place"] = indices if rates is not None and rates.size > 1 else 0
+        rows["a"], rows["b"] = np.array([numbers[i] for i in indices], np.float64).T
         chunk, rows["start"], blocks = blocks_of(rows["n"].tolist())
-        key = (change, device, _stream(device), *names, len(places))
+        key = (change, device, _stream(device), *names, len(indices))
         tables = [
             _kept.get((what, *key), partial(DeviceTable, device)).put(table)
             for what, table in (("rows", rows), ("blocks", blocks))

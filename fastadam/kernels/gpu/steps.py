@@ -60,12 +60,12 @@ class GpuSteps:
         self._recording: Recording | None = None
         self._replayed_sums: GpuSums | None = None
 
-    def keep(self, halves: Sequence[Any], written: Sequence[Any], kept: bool) -> bool:
+    def keep(self, low_precision: Sequence[Any], written: Sequence[Any], kept: bool) -> bool:
         """Read gradients that are part of what is written from copies, and keep what can be kept.
 
         Parameters
         ----------
-        halves : sequence
+        low_precision : sequence
             The half-precision parameters that are rounded from their masters, None for others;
             empty where there is none.
         written : sequence of array
@@ -79,7 +79,10 @@ class GpuSteps:
             Whether the tables may be kept for another step.
         """
         low, high = _sorted_extents(written)
-        own = [[halves[i] if halves else None for i in table.places] for table in self._tables]
+        own = [
+            [low_precision[i] if low_precision else None for i in table.indices]
+            for table in self._tables
+        ]
         for table, halves_of in zip(self._tables, own, strict=True):
             apart = table.untangle(low, high)
             kept = kept and apart and table.can_be_kept(halves_of)
@@ -103,10 +106,10 @@ class GpuSteps:
             else:
                 table.run_anew(serial)
 
-    def squares(self, scale: float) -> dict[int, float]:
+    def sums_of_squares(self, scale: float) -> dict[int, float]:
         """Return the sum of squares of every gradient, by place; they are waited for."""
         found = {device: sums.values() for device, sums in self._sum(scale).items()}
-        return {i: found[table.device][i] for table in self._tables for i in table.places}
+        return {i: found[table.device][i] for table in self._tables for i in table.indices}
 
     def sums_of_one(self, scale: float) -> GpuSums | None:
         """Return the sums of squares as they are on the one GPU where everything is; else None."""
@@ -124,7 +127,7 @@ class GpuSteps:
         for table in self._tables:
             if table.computing == np.float64:
                 sums[table.device].may_overflow = True
-            table.squares(scale, sums[table.device].totals)
+            table.sums_of_squares(scale, sums[table.device].totals)
         return sums
 
     def can_prepare(self, scaled: bool, write: bool) -> bool:

@@ -81,8 +81,8 @@ class GpuSquares:
     ----------
     sizes : sequence of int
         Elements of each gradient.
-    places : sequence of int
-        The places of their sums.
+    indices : sequence of int
+        The indices of their sums.
     types : (str, str)
         What is computed in, and how the gradients are stored.
     device : int
@@ -90,7 +90,7 @@ class GpuSquares:
     """
 
     def __init__(
-        self, sizes: Sequence[int], places: Sequence[int], types: tuple[str, str], device: int
+        self, sizes: Sequence[int], indices: Sequence[int], types: tuple[str, str], device: int
     ) -> None:
         self.types = types
         self.device = device
@@ -98,7 +98,7 @@ class GpuSquares:
         chunks = -(-np.asarray(sizes, np.int64) // CHUNK)
         spans["n"] = sizes
         spans["start"] = np.cumsum(chunks) - chunks
-        spans["place"] = places
+        spans["place"] = indices
         self._spans: npt.NDArray[Any] = spans
         self._chunks = np.repeat(np.arange(len(sizes), dtype=np.uint32), chunks)
         self._on_gpu = DeviceTable(device), DeviceTable(device)

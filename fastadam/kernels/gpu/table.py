@@ -13,7 +13,7 @@ from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_arrays, check_scalars
 from fastadam.kernels.backend import address, device_of, get_array_module
 from fastadam.kernels.dtypes import computing_dtype, stored
-from fastadam.kernels.gpu._tensors import DeviceRows
+from fastadam.kernels.gpu._tensors import DeviceTensors
 from fastadam.kernels.gpu.engine import (
     DeviceTable,
     Recording,
@@ -73,15 +73,15 @@ def _taken(g: np.dtype[Any], computing: np.dtype[Any]) -> np.dtype[Any]:
 class GpuTable:
     """The table of steps that share a `gpu_key`, and at most SETS sets of coefficients.
 
-    What `Table` does on the CPU, it does on a GPU; `places` and `numbers` are as there.
+    What `Table` does on the CPU, it does on a GPU; `indices` and `numbers` are as there.
     """
 
     def __init__(
-        self, steps: list[Step], places: list[int], numbers: dict[int, int], source: Source
+        self, steps: list[Step], indices: list[int], numbers: dict[int, int], source: Source
     ) -> None:
         self.steps = steps
         self._source = source
-        self.places = places
+        self.indices = indices
         self.device, *types = gpu_key(steps[0])
         storage, self._flags = types[:3], tuple(types[3:])
         self.types = (*storage, *(str(flag).lower() for flag in self._flags))
@@ -95,7 +95,7 @@ class GpuTable:
         # arrays without a dense layout of their own are stepped in dense copies
         self._dense = [_dense(step, _taken(step.g.dtype, self.computing)) for step in steps]
         pairs = zip(steps, self._dense, strict=True)
-        self.others = [i for i, (step, dense) in enumerate(pairs) if not _same(step, dense)]
+        self.strided = [i for i, (step, dense) in enumerate(pairs) if not _same(step, dense)]
         self.table = np.zeros(len(steps), TENSOR)
         self.sizes = [step.p.size for step in steps]
         self.total = sum(self.sizes)
@@ -105,7 +105,7 @@ class GpuTable:
         self.addresses = np.empty(len(steps), np.uint64)
         self._describe()
         self._prepare, self._rate = AS_IT_IS, None
-        self._rows: DeviceRows | None = None
+        self._rows: DeviceTensors | None = None
         self._squares: GpuSquares | None = None
         # where all graphs that steps were captured in read the scalars of the next step, and the
         # stream in whose order this memory is had
@@ -129,7 +129,7 @@ class GpuTable:
                 self._run_alone(i)
         else:
             self.run()
-        for i in self.others:
+        for i in self.strided:
             self._write_back(i)
 
     def run(self, replayed: Any = None) -> None:
@@ -191,7 +191,7 @@ class GpuTable:
 
     def keep(
         self,
-        halves: Sequence[Any],
+        low_precision: Sequence[Any],
         low: npt.NDArray[np.uintp],
         high: npt.NDArray[np.uintp],
     ) -> None:
@@ -199,7 +199,7 @@ class GpuTable:
 
         Parameters
         ----------
-        halves : sequence of cupy.ndarray or None
+        low_precision : sequence of cupy.ndarray or None
             The half-precision parameters that are rounded from their masters.
         low, high : numpy.ndarray of uintp
             Where the arrays that are written begin, ascending, and the greatest end so far.
@@ -210,15 +210,15 @@ class GpuTable:
         self.addresses = np.zeros(len(steps), np.uint64)
         named = [step.named() for step in steps]
         orders = ["_c_contiguous" if s.p.flags.c_contiguous else "_f_contiguous" for s in steps]
-        self._rows = DeviceRows(
+        self._rows = DeviceTensors(
             self._source,
-            self.places,
+            self.indices,
             [step.p for step in steps],
             [
                 [arrays[key] if key in self._streams else None for key in ADAM.state]
                 for arrays in named
             ],
-            list(halves),
+            list(low_precision),
             type(steps[0].g),
             steps[0].g.dtype,
             self.device,
@@ -232,15 +232,15 @@ class GpuTable:
         self._on_gpu["tensors"].put(self.table)
         self.reserve()
 
-    def can_be_kept(self, halves: Sequence[Any]) -> bool:
+    def can_be_kept(self, low_precision: Sequence[Any]) -> bool:
         """Tell whether all arrays are dense, and can be walked beside their half types.
 
         Parameters
         ----------
-        halves : sequence of cupy.ndarray or None
+        low_precision : sequence of cupy.ndarray or None
             As for `keep`.
         """
-        return not self.others and self._keep_masters(halves)
+        return not self.strided and self._keep_masters(low_precision)
 
     def untangle(self, low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> bool:
         """Read gradients that reach into what is written from copies; tell whether none does.
@@ -263,12 +263,12 @@ class GpuTable:
                 copied = True
         return not copied
 
-    def _keep_masters(self, halves: Sequence[Any]) -> bool:
+    def _keep_masters(self, low_precision: Sequence[Any]) -> bool:
         """Note the half-precision arrays that parameters are the masters of, None for none.
 
         False if one cannot be walked beside its master.
         """
-        for row, step, half in zip(self.table, self.steps, halves, strict=True):
+        for row, step, half in zip(self.table, self.steps, low_precision, strict=True):
             if half is None:
                 continue
             layout = "c_contiguous" if step.p.flags.c_contiguous else "f_contiguous"
@@ -303,11 +303,11 @@ class GpuTable:
                 c[:N_COEFFICIENTS] for c in coefficients
             ]
 
-    def squares(self, scale: float, totals: Any) -> None:
+    def sums_of_squares(self, scale: float, totals: Any) -> None:
         """Launch the sums of squares of the gradients, divided by a scale, 0 for none."""
         if self._squares is None:
             types = self.types[0], self.types[2]
-            self._squares = GpuSquares(self.sizes, self.places, types, self.device)
+            self._squares = GpuSquares(self.sizes, self.indices, types, self.device)
         gradients = self._on_gpu["gradients"].put(self.addresses, self.recording)
         self._squares.run(gradients, None, scale, totals, self.recording)
 

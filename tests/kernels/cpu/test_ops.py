@@ -181,9 +181,9 @@ def check(rows: list[Row], write: bool, n_threads: int) -> None:
     try:
         assert batch.program(programs, range(len(rows)), write)
         for n in (0, 1, 2, 6):
-            same_sums(batch.squares_after(n), [after(row, n) for row in theirs])
+            same_sums(batch.sums_of_squares_after(n), [after(row, n) for row in theirs])
         counts = [i % 4 for i in range(len(rows))]
-        found = batch.squares_after(counts)
+        found = batch.sums_of_squares_after(counts)
         same_sums(found, [after(row, n) for row, n in zip(theirs, counts, strict=True)])
         batch.step({}, {}, ())
     finally:
@@ -304,11 +304,11 @@ def test_a_kept_batch() -> None:
         own = [programs[k] for k in numbers] or [[]] * 4
         theirs = [row._replace(program=program) for row, program in zip(theirs, own, strict=True)]
         for n in (0, 1, 2, 9):
-            same_sums(batch.squares_after(n), [after(row, n) for row in theirs])
+            same_sums(batch.sums_of_squares_after(n), [after(row, n) for row in theirs])
         for each in ([1, 0, 2, 3], [0, 9, 1, 2]):
             expected = [after(row, n) for row, n in zip(theirs, each, strict=True)]
-            same_sums(batch.squares_after(each), expected)
-        same_sums(batch.squares(), [after(row, 0) for row in theirs])
+            same_sums(batch.sums_of_squares_after(each), expected)
+        same_sums(batch.sums_of_squares(), [after(row, 0) for row in theirs])
         batch.step({}, {}, ())
         for mine, row in zip(rows, theirs, strict=True):
             step_in_numpy(row, c, which != [2, 2, 1, 0])
