@@ -306,7 +306,7 @@ MUTANTS = [
     Mutant(
         "overlaps ignored",
         KERNEL_STEP,
-        "self._serial = reach_into_another(*extents(params))",
+        "self._serial = reach_into_another(params)",
         "self._serial = False",
     ),
     Mutant("eps unchecked", ARRAYS, "if eps != 0 and", "if False and"),
@@ -960,7 +960,7 @@ MUTANTS = [
         "True",
     ),
     Mutant("empty ones taken over", TREE, " or cnp.PyArray_SIZE(a) == 0:", ":"),
-    Mutant("overlaps taken over", TARGET, "if reach_into_another(*extents(arrays)):", "if False:"),
+    Mutant("overlaps taken over", TARGET, "if reach_into_another(arrays):", "if False:"),
     Mutant("ties taken over", TARGET, "len(arrays) != len(self.parameters)", "False"),
     Mutant("held arrays forgotten", TREE, "PyDict_SetItem(held, paths[i], arrays[i])", "pass"),
     Mutant("others never written back", TREE, '"_array") is not array:', '"_array") is None:'),

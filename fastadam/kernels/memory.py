@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels.backend import address, is_gpu_array, loaded_cupy, shares_memory
-from fastadam.kernels.cpu import _tensors
+from fastadam.kernels.cpu import _written
 from fastadam.kernels.cpu._single import lie_apart
 
 __all__ = [
@@ -48,7 +48,7 @@ def extent(array: Array) -> tuple[int, int]:
 def extents(arrays: Sequence[Any]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
     """Return first bytes, and last bytes plus one, of arrays in any layout; 0 of empty ones."""
     low, high = np.empty((2, len(arrays)), np.uintp)
-    _tensors.extents(list(arrays), low, high)
+    _written.extents(list(arrays), low, high)
     # without CuPy, none is asked
     for i, array in enumerate(arrays if loaded_cupy() is not None else ()):
         if is_gpu_array(array):
@@ -56,8 +56,11 @@ def extents(arrays: Sequence[Any]) -> tuple[npt.NDArray[np.uintp], npt.NDArray[n
     return low, high
 
 
-def reach_into_another(low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> bool:
-    """Tell whether any of these extents overlaps another."""
+def reach_into_another(arrays: Sequence[Any]) -> bool:
+    """Tell whether the extent of any of these arrays overlaps another's."""
+    if loaded_cupy() is None:
+        return _written.reach_into_another(list(arrays))
+    low, high = extents(arrays)
     order = np.argsort(low)
     return bool(np.any(np.maximum.accumulate(high[order])[:-1] > low[order][1:]))
 
@@ -141,9 +144,9 @@ def first_sharing(
     tuple of int or None
         The index of the one that begins first, and of the other; None if there are no two.
     """
-    low, high = extents(arrays)
-    if not reach_into_another(low, high):
+    if not reach_into_another(arrays):
         return None
+    low, high = extents(arrays)
     spans = list(zip(low.tolist(), high.tolist(), range(len(arrays)), strict=True))
     free = [False] * len(arrays) if allowed is None else list(allowed)
     pairs = [_first_in([spans[i] for i in each], arrays, free) for each in clusters(arrays)]

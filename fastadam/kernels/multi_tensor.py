@@ -22,7 +22,7 @@ from fastadam.kernels.gpu.steps import GpuSteps, one_scale
 from fastadam.kernels.gpu.sums import GpuSums
 from fastadam.kernels.gpu.table import GpuTable
 from fastadam.kernels.grouping import OF_PARAMETERS, coefficients_of, tables_of, written_by
-from fastadam.kernels.memory import extents, reach_into_another
+from fastadam.kernels.memory import reach_into_another
 from fastadam.kernels.ops import Op
 from fastadam.kernels.sums import largest_square
 from fastadam.kernels.table import Step, Table
@@ -88,9 +88,9 @@ class MultiTensorStep:
         check_apart(written)
         params = [array for _, key, array in written if key in OF_PARAMETERS]
         # steps on parameters that reach into one another are made one after the other
-        self._serial = reach_into_another(*extents(params))
+        self._serial = reach_into_another(params)
         arrays = [array for *_, array in written]
-        self._loose = reach_into_another(*extents(arrays))
+        self._loose = reach_into_another(arrays)
         self._written = Written()
         self._size = len(steps)
         self._strided = any(table.strided for table in self._on_cpu)

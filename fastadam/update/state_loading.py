@@ -9,7 +9,7 @@ import numpy as np
 from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import copy_into, empty_like, is_array, is_gpu_array
 from fastadam.kernels.dtypes import computing_dtype, is_half
-from fastadam.kernels.memory import extents, lie_apart, reach_into_another
+from fastadam.kernels.memory import reach_into_another
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array, entry_name, stored_entry
 
@@ -92,9 +92,7 @@ def prepare_state(prepared: PreparedLoad, serializer: Any, rule: Any, param: Any
     if current and type(rule._state) is dict:
         arrays = [None if param is None else param.array, *current.values()]
         held = [array for array in arrays if isinstance(array, np.ndarray)]
-        # the second takes longer, and knows arrays with gaps
-        apart = all(lie_apart(array, held[:i]) for i, array in enumerate(held))
-        apart = apart or not reach_into_another(*extents(held))
+        apart = not reach_into_another(held)
         for key, stored in loaded.items():
             if apart and key in current and stored.fits_into(current[key]):
                 prepared.copy(current[key], stored.value, stored.entry)

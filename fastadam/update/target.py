@@ -18,7 +18,7 @@ import numpy.typing as npt
 from fastadam.files.names import plain
 from fastadam.kernels._noted import Noted
 from fastadam.kernels.backend import copy_into, is_array
-from fastadam.kernels.memory import extents, first_sharing, reach_into_another
+from fastadam.kernels.memory import first_sharing, reach_into_another
 from fastadam.model.parameter import Parameter
 from fastadam.update._tree import CHANGED, MOVED, SAME, TreeSpec, by_path, others
 from fastadam.update.noted_links import noted_links
@@ -204,7 +204,7 @@ class ArrayTarget(Target):
         arrays = self._shape.moved()
         if arrays is None or len(arrays) != len(self.parameters):
             return False
-        if reach_into_another(*extents(arrays)):
+        if reach_into_another(arrays):
             return False
         held = self._arrays.items()
         self._write_back({p: a for (p, a), new in zip(held, arrays, strict=True) if new is a})

@@ -156,7 +156,7 @@ def test_interleaved_arrays_are_told_apart_without_a_comparison(
     make: Any, compared: list[int]
 ) -> None:
     found = make(400)
-    assert memory.reach_into_another(*memory.extents(found))
+    assert memory.reach_into_another(found)
     assert memory.first_sharing(found) is None
     assert memory.sharing(found[::2], found[1::2]) == []
     checks.check_apart([(str(i), "m", each) for i, each in enumerate(found)])

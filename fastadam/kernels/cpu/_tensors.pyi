@@ -29,4 +29,3 @@ def describe(
 
 __test__: dict[Any, Any]
 
-def extents(arrays: list[Any], low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> None: ...

@@ -247,26 +247,3 @@ def layout():
         "adabound": ADABOUND,
     }
     return sizeof(Tensor), offsets, columns, (FIRST_STREAM, N_STREAMS, N_COEFFICIENTS)
-
-
-def extents(list arrays, size_t[::1] low, size_t[::1] high):
-    """Note the first byte and the last byte plus one of NumPy's arrays; 0 of what is none."""
-    cdef Py_ssize_t i
-    cdef int axis
-    cdef cnp.npy_intp reach
-    cdef cnp.ndarray a
-    for i in range(len(arrays)):
-        low[i] = high[i] = 0
-        if not cnp.PyArray_Check(arrays[i]):
-            continue
-        a = <cnp.ndarray> arrays[i]
-        if cnp.PyArray_SIZE(a) == 0:
-            continue
-        low[i] = high[i] = <size_t> cnp.PyArray_DATA(a)
-        for axis in range(cnp.PyArray_NDIM(a)):
-            reach = cnp.PyArray_STRIDE(a, axis) * (cnp.PyArray_DIM(a, axis) - 1)
-            if reach < 0:
-                low[i] += reach
-            else:
-                high[i] += reach
-        high[i] += cnp.PyArray_ITEMSIZE(a)

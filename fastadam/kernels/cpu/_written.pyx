@@ -1,4 +1,4 @@
-"""Where the arrays lie that a step on the CPU writes, and what reaches into them."""
+"""Where arrays lie: those that a step on the CPU writes, and what reaches into them."""
 
 cimport numpy as cnp
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
@@ -87,3 +87,23 @@ cdef class Written:
             else:
                 last = middle
         return first > 0 and self.extents[first - 1].high > low
+
+
+def extents(list arrays, size_t[::1] low, size_t[::1] high):
+    """Note the first byte and the last byte plus one of NumPy's arrays; 0 of what is none."""
+    cdef Py_ssize_t i
+    for i in range(len(arrays)):
+        low[i] = high[i] = 0
+        if cnp.PyArray_Check(arrays[i]):
+            reach_of(<cnp.ndarray> arrays[i], &low[i], &high[i])
+            if low[i] == high[i]:
+                low[i] = high[i] = 0
+
+
+def reach_into_another(list arrays):
+    """Tell whether one of NumPy's arrays begins before another, that begins before it, ends."""
+    cdef Written found = Written()
+    for array in arrays:
+        if cnp.PyArray_Check(array):
+            found.add(array)
+    return not found.sort()
