@@ -1286,10 +1286,34 @@ MUTANTS = [
     Mutant(
         "metaclasses have no names",
         NOTED,
-        "fastadam_version_tag(self.kind) if type(self.kind) is type else 0",
-        "fastadam_version_tag(self.kind)",
+        "if type(self.kind) is type and all",
+        "if all",
     ),
-    Mutant("first alphas kept", STEPS, "if type(start) in NUMBERS else None", "if start else None"),
+    Mutant(
+        "first alphas without bounds",
+        STEPS,
+        "            and rule.hyperparam.adabound is True\n",
+        "",
+    ),
+    Mutant(
+        "first alphas that a class makes",
+        STEPS,
+        '            and not hasattr(type(rule), "initial_alpha")\n',
+        "",
+    ),
+    Mutant(
+        "descriptors are constant",
+        NOTED,
+        'return type(found) in CONSTANT or not hasattr(type(found), "__get__")',
+        "return True",
+    ),
+    Mutant(
+        "patched bags are read past",
+        GROUPS,
+        "if Hyperparameter.get_dict is not GET_DICT:",
+        "if False:",
+    ),
+    Mutant("first alphas kept", STEPS, "bool(type(start) in NUMBERS and start)", "bool(start)"),
     Mutant("first alphas of zero kept", GROUPS, "if self.fixed is None else", "if False else"),
     # files
     Mutant("changes are saved", f"{FILES}/entries.py", "if found != expected.sha256:", "if False:"),

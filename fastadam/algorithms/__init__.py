@@ -9,11 +9,11 @@ BUILD = (
 )
 
 try:
-    from fastadam.algorithms import _coefficients
+    from fastadam.algorithms._coefficients import coefficients_at
 except ImportError as error:
     raise ImportError(
         f"fastadam's compiled modules are missing from {os.path.dirname(__file__)} ({error}). "
         f"{BUILD}"
     ) from error
 
-__all__ = ["BUILD", "_coefficients"]
+__all__ = ["BUILD", "coefficients_at"]

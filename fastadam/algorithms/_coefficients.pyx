@@ -1,8 +1,11 @@
+# cython: cdivision=False
 """The scalars of one step, from numbers that are checked and the step count.
 
 The only place where bias correction, the bounds of AdaBound and the paper's eps are computed;
 always in float64. The kernels round each result once to their type.
 """
+
+import math
 
 from libc.math cimport INFINITY, isfinite, isinf, pow, sqrt
 
@@ -14,8 +17,9 @@ cdef object new_tuple = tuple.__new__
 cdef double correction(double beta, double t) except? -1:
     """``1 - beta**t``"""
     cdef double power = pow(beta, t)
-    if isinf(power):
-        raise OverflowError(f"beta = {beta} to the power of t = {t:.0f} is infinite")
+    if not isfinite(power):
+        # an error, or infinite as beta is
+        power = math.pow(beta, t)
     return 1.0 - power
 
 
@@ -36,7 +40,7 @@ def alpha_t(double alpha, double beta1, double beta2, t):
     return step_size(alpha, beta1, beta2, t)
 
 
-cdef double step_size(double alpha, double beta1, double beta2, double t) except? -1:
+cdef double step_size(double alpha, double beta1, double beta2, object t) except? -1:
     """Return ``alpha_t``."""
     cdef double correction1, correction2
     if t == 0:
@@ -47,16 +51,16 @@ cdef double step_size(double alpha, double beta1, double beta2, double t) except
     correction2 = correction(beta2, t)
     if correction1 == 0:
         raise ZeroDivisionError(
-            f"beta1 = {beta1} leaves 1 - beta1**t = 0 at t = {t:.0f}; beta1 must be below 1"
+            f"beta1 = {beta1} leaves 1 - beta1**t = 0 at t = {t}; beta1 must be below 1"
         )
     if correction2 < 0:
         raise ValueError(
-            f"beta2 = {beta2} makes 1 - beta2**t negative at t = {t:.0f}; beta2 must be below 1"
+            f"beta2 = {beta2} makes 1 - beta2**t negative at t = {t}; beta2 must be below 1"
         )
     return alpha * sqrt(correction2) / correction1
 
 
-def bounds(double alpha, double final_lr, double gamma, double initial_alpha, double t):
+def bounds(double alpha, double final_lr, double gamma, double initial_alpha, t):
     """Return AdaBound's lower and upper bound of the step size at step ``t``.
 
     ``final = final_lr * alpha / initial_alpha``, so that a schedule of ``alpha`` moves the bounds
@@ -69,7 +73,7 @@ def bounds(double alpha, double final_lr, double gamma, double initial_alpha, do
     RuntimeError
         If ``t`` is 0: no step has been made yet.
     """
-    cdef double final, lower, upper
+    cdef double final, lower, upper, reach
     if t == 0:
         raise RuntimeError(
             "the bounds are defined from the first update on (t >= 1), "
@@ -78,8 +82,9 @@ def bounds(double alpha, double final_lr, double gamma, double initial_alpha, do
     if initial_alpha == 0:
         return 0.0, 0.0
     final = final_lr * alpha / initial_alpha
-    lower = final * (1.0 - 1.0 / (gamma * t + 1))
-    upper = final * (1.0 + 1.0 / (gamma * t)) if gamma * t != 0 else INFINITY
+    reach = gamma * <double> t
+    lower = final * (1.0 - 1.0 / (reach + 1))
+    upper = final * (1.0 + 1.0 / reach) if reach != 0 else INFINITY
     return lower, upper
 
 

@@ -5,6 +5,8 @@ looked up: comparing runs nobody's ``__eq__``. All that is compared is kept aliv
 object can have its address.
 """
 
+import types
+
 from cpython.dict cimport PyDict_GetItem, PyDict_Next, PyDict_Size
 from cpython.ref cimport PyObject
 
@@ -28,6 +30,17 @@ cdef extern from "Python.h":
     bint PyMethod_Check(object obj)
     PyObject* PyMethod_GET_FUNCTION(object method)
 
+# Descriptors that do as they did when they were made.
+cdef set CONSTANT = {
+    types.FunctionType,
+    types.BuiltinFunctionType,
+    types.WrapperDescriptorType,
+    types.MethodDescriptorType,
+    classmethod,
+    staticmethod,
+    property,
+}
+
 # Stand for a value that may be any, and for none.
 cdef object ANY = object()
 cdef object ABSENT = object()
@@ -36,6 +49,16 @@ cdef object ABSENT = object()
 cdef object function(object method):
     """The function of a bound method, which is made anew by each look; all else as it is."""
     return <object> PyMethod_GET_FUNCTION(method) if PyMethod_Check(method) else method
+
+
+cdef bint is_constant(object kind, str name) except -1:
+    """Whether a class answers the same for a name as long as nobody sets it anew."""
+    cdef object base, found
+    for base in kind.__mro__:
+        if name in base.__dict__:
+            found = base.__dict__[name]
+            return type(found) in CONSTANT or not hasattr(type(found), "__get__")
+    return True
 
 
 cdef class Methods:
@@ -67,7 +90,8 @@ cdef class Methods:
             if held[i] is not self.held[i]:
                 return False
         # a metaclass may have names too, and changes by itself
-        self.version = fastadam_version_tag(self.kind) if type(self.kind) is type else 0
+        if type(self.kind) is type and all([is_constant(self.kind, n) for n in self.names]):
+            self.version = fastadam_version_tag(self.kind)
         return True
 
 

@@ -21,6 +21,9 @@ cdef extern from "Python.h":
 NUMBERS = {int, float, bool, np.float64, np.float32}
 LASTING = NUMBERS | {str}
 
+# As it is here, not as it may be patched.
+cdef object GET_DICT = Hyperparameter.get_dict
+
 
 def bags(hyperparam):
     """Return a bag of hyperparameters and those on which it falls back; the last is the root."""
@@ -37,6 +40,8 @@ def stored_values(hyperparam):
     cdef list found = []
     cdef dict entries = {}
     cdef object bag = hyperparam
+    if Hyperparameter.get_dict is not GET_DICT:
+        return None
     while bag is not None:
         if type(bag) is not Hyperparameter:
             return None
@@ -69,7 +74,7 @@ cdef class Scalars:
     first_alpha : callable
         Returns the alpha against which AdaBound measures schedules.
     fixed : float or None
-        What it returns; None where that may change without anybody's notice.
+        What it returns, if that is noted with the rule; None where it may be something else.
     """
 
     cdef object hyperparam, root, constants
@@ -102,7 +107,7 @@ cdef class Scalars:
         if not self.is_same():
             values = stored_values(self.hyperparam)
             if values is None:
-                values = self.hyperparam.get_dict()
+                values = dict(self.hyperparam.get_dict())
             if not self.take_alpha(values):
                 self.look(values)
         if self.adabound:

@@ -110,8 +110,9 @@ class RuleSteps:
         self._array = "_array" if ours else "raw_array" if raw else "array"
         if gradients is None:
             gradients = [peek_grad(param) for param in self.params]
+        fixed_starts = set(filter(self._has_fixed_start, range(len(self.rules))))
         self._noted = self._note("_update_rule" if ours else "update_rule")
-        self._describe(gradients, trial)
+        self._describe(gradients, trial, fixed_starts)
 
     def _note(self, rule_attribute: str) -> Noted:
         """Note all of rules but what their source reads."""
@@ -133,7 +134,17 @@ class RuleSteps:
                     noted.entries(vars(bag))
         return noted
 
-    def _describe(self, gradients: list[Any], trial: bool) -> None:
+    def _has_fixed_start(self, place: int) -> bool:
+        """Tell whether a rule's first alpha is a number that is about to be noted with the rule."""
+        rule = self.rules[place]
+        start = vars(rule).get("initial_alpha")
+        return (
+            bool(type(start) in NUMBERS and start)
+            and rule.hyperparam.adabound is True
+            and not hasattr(type(rule), "initial_alpha")
+        )
+
+    def _describe(self, gradients: list[Any], trial: bool, fixed_starts: set[int]) -> None:
         """Find out what the next step reads and writes, and check it."""
         steps: list[Step] = []
         low_precision: list[Any] = []
@@ -146,8 +157,7 @@ class RuleSteps:
         for place, (rule, param, grad) in enumerate(rows):
             key = _shared_by(rule)
             if key not in groups:
-                start = vars(rule).get("initial_alpha")
-                fixed = key[-1] if type(start) in NUMBERS else None
+                fixed = key[-1] if place in fixed_starts else None
                 first = rule._start_alpha
                 group = Scalars(rule.hyperparam, place, rule._door(), first, fixed)
                 groups[key] = group, group.at(rule.t + 1)

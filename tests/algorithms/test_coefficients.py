@@ -100,3 +100,20 @@ def test_gamma_of_zero_is_no_bound_at_all() -> None:
 
 def test_alpha_still_at_an_initial_zero_is_no_step() -> None:
     assert bounds(0.0, 0.5, 0.1, 0.0, 7) == (0.0, 0.0)
+
+
+def test_odd_numbers_are_errors_as_pythons_own_are() -> None:
+    """They come from rules of users' own only, past the gates for numbers."""
+    with pytest.raises(ZeroDivisionError):
+        bounds(0.001, 0.1, -0.5, 0.001, 2)
+    with pytest.raises(ZeroDivisionError, match=f"t = {2**53 + 1};"):
+        alpha_t(0.001, 1.0, 0.999, 2**53 + 1)
+    with pytest.raises(OverflowError):
+        alpha_t(0.001, 2.0, 0.999, 5000)
+    with pytest.raises(ValueError, match="math domain error"):
+        alpha_t(0.001, 0.0, 0.999, -1)
+    with pytest.raises(ValueError, match="math domain error"):
+        alpha_t(0.001, -0.5, 0.999, 1.5)  # type: ignore[arg-type]
+    assert alpha_t(0.001, math.inf, 0.999, 1) == 0
+    with pytest.raises(ValueError, match="beta2 = inf"):
+        alpha_t(0.001, 0.9, math.inf, 1)

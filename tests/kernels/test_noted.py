@@ -62,6 +62,23 @@ def test_what_a_metaclass_has(times: int) -> None:
     assert found.same()
 
 
+def test_a_descriptor_that_changes_its_mind() -> None:
+    answers = [1, 1, 2]
+
+    class Changing:
+        def __get__(self, obj: object, kind: type[Any] | None = None) -> int:
+            return answers[0]
+
+    class Kind:
+        t = Changing()
+
+    found = noted(Kind, "t")
+    assert found.same()
+    assert found.same()
+    answers[0] = 2
+    assert not found.same()
+
+
 def test_no_class_is_all_right_for_ever() -> None:
     class Kind:
         value = None

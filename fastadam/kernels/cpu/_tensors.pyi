@@ -28,4 +28,3 @@ def describe(
 ) -> tuple[list[int], list[int]]: ...
 
 __test__: dict[Any, Any]
-

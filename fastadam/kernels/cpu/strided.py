@@ -54,16 +54,16 @@ def dense_gradient(p: Array, g: Array) -> Array:
         The gradient, of the same shape and any real floating dtype. A half type that there are
         loops for beside `p` is kept, everything else is rounded to what steps are computed in.
     """
-    dense: Array = np.empty_like(p, _walked(p.dtype, g.dtype), subok=False)
+    dense: Array = np.empty_like(p, _walked((p.dtype.type, g.dtype.type)), subok=False)
     with np.errstate(all="ignore"):
         np.copyto(dense, g, casting="same_kind")
     return dense
 
 
 @lru_cache(maxsize=64)
-def _walked(p: np.dtype[Any], g: np.dtype[Any]) -> np.dtype[Any] | None:
-    """Return in which dtype the loops can walk a gradient, by those of its parameter and itself."""
-    computing = computing_dtype(p)
-    native = g.newbyteorder("=")
-    both_half = is_half(native) and computing == np.float32 and p in (native, computing)
+def _walked(types: tuple[type[Any], type[Any]]) -> np.dtype[Any] | None:
+    """Return in which dtype the loops can walk a gradient, by the types of p's and g's elements."""
+    own, native = map(np.dtype, types)
+    computing = computing_dtype(own)
+    both_half = is_half(native) and computing == np.float32 and own in (native, computing)
     return native if both_half else computing
