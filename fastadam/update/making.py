@@ -343,6 +343,7 @@ class _Making:
             return
         # Ctrl-C between two parameters, or between a count and its step, would break a state
         with DeferredInterrupt():
+            counts = [] if plan is None else plan.begin()
             enter(optimizer, MIDDLE)
             try:
                 with np.errstate(all="ignore"):
@@ -355,7 +356,7 @@ class _Making:
             except BaseException:
                 if own.get("_last") is not noted["_last"]:
                     # a step that no parameter has taken is not counted
-                    applied = () if plan is None else plan.applied
+                    applied = () if plan is None else plan.applied(counts)
                     noted["_last"] = (*noted["_last"][:-1], applied)
                     own.update(noted if applied else {"t": t})
                 raise

@@ -6,7 +6,7 @@ users' code, what the plan was made of is compared with what there is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from fastadam.kernels._noted import Noted
@@ -112,6 +112,8 @@ class UpdatePlan:
         # they have no step to make, but something else
         self._only_called: list[Any] = []
         self._applied: set[str] = set()
+        # of all that are to be updated
+        self._rules: list[Any] = []
         self._rows: list[int] = []
         self._noted = Noted()
         # whether comparing is enough to know that all is as it was
@@ -154,6 +156,7 @@ class UpdatePlan:
                 self._note(param, rule)
                 continue
             paths.append(path)
+            self._rules.append(rule)
             ours = isinstance(rule, UpdateRule) and not own and id(rule) not in taken
             if ours and rule._steps_with_others():
                 taken.add(id(rule))
@@ -216,10 +219,26 @@ class UpdatePlan:
         steps.read(own)
         return steps
 
-    @property
-    def applied(self) -> tuple[str, ...]:
-        """Paths of the parameters that have been updated so far, where not all are at once."""
-        return tuple(path for path in self.paths if path in self._applied)
+    def begin(self) -> list[Any]:
+        """Forget who was updated; return the counts of all that are to be, as they are."""
+        self._applied.clear()
+        return self._counts()
+
+    def applied(self, before: list[Any]) -> tuple[str, ...]:
+        """Return the paths of the parameters that have been updated so far.
+
+        Parameters
+        ----------
+        before : list
+            What `begin` has returned.
+        """
+        rows = zip(self.paths, before, self._counts(), strict=True)
+        # what was interrupted, or has raised, is known by its count
+        return tuple(path for path, old, new in rows if path in self._applied or old != new)
+
+    def _counts(self) -> list[Any]:
+        """Return the counts of all that are to be updated, None where a rule has none."""
+        return [getattr(rule, "t", None) for rule in self._rules]
 
     @property
     def is_one_call(self) -> bool:
@@ -300,7 +319,6 @@ class UpdatePlan:
         unscaled : sequence of Parameter
             Those whose gradients are true ones from then on.
         """
-        self._applied.clear()
         if self.only_steps:
             assert self.steps is not None
             self.steps.step(owner, noted, unscaled)
@@ -314,7 +332,8 @@ class UpdatePlan:
             for key in self._order:
                 if key is not _ROWS:
                     group = self._groups[key]
-                    self._apply(group.paths, group.rules, group.update)
+                    group.update()
+                    self._applied.update(group.paths)
                     continue
                 steps = self.steps
                 if steps is None or (self._order[0] is not _ROWS and not self._reads_again()):
@@ -325,7 +344,8 @@ class UpdatePlan:
                 paths = list(self.parameters)
                 self._applied.update(map(paths.__getitem__, self._rows))
             for single in self._singles:
-                self._apply_one(single)
+                single.param.update()
+                self._applied.add(single.path)
             for param in self._only_called:
                 param.update()
         finally:
@@ -338,29 +358,6 @@ class UpdatePlan:
         gradients = list(map(gradients_of(self.params).__getitem__, self._rows))
         steps = self.steps
         return steps is not None and steps.same() and steps.refresh(gradients)
-
-    def _apply_one(self, single: _Single) -> None:
-        """Update one parameter and note whether it was reached, by its count if that raises."""
-        before = getattr(single.rule, "t", None)
-        try:
-            single.param.update()
-        except BaseException:
-            if getattr(single.rule, "t", None) != before:
-                self._applied.add(single.path)
-            raise
-        self._applied.add(single.path)
-
-    def _apply(self, paths: list[str], rules: list[Any], update: Callable[[], None]) -> None:
-        """Make an update and note whom it reached, by the rules' counts if it raises."""
-        before = [getattr(rule, "t", None) for rule in rules]
-        done = False
-        try:
-            update()
-            done = True
-        finally:
-            after = [getattr(rule, "t", None) for rule in rules]
-            reached = zip(paths, before, after, strict=True)
-            self._applied.update(path for path, old, new in reached if done or old != new)
 
 
 def _written(param: Any) -> list[tuple[str, Any]]:

@@ -99,6 +99,30 @@ def test_at_any_line_of_an_update(hooked: bool, half: bool) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
+def test_what_is_counted_when_an_error_comes_beside_other_rules(
+    error: type[BaseException],
+) -> None:
+    """Whoever is stepped is reported, and the update counts, at whatever line it ends."""
+    done = make(True, False)
+    before = facts(done)
+    lines = counted(lambda: done.apply_gradients(gradients()))
+    after = facts(done)
+    seen = set()
+    for n in range(lines):
+        opt = make(True, False)
+        with Lines(n, raising(error)), contextlib.suppress(error):
+            opt.apply_gradients(gradients())
+        now = facts(opt)
+        stepped = tuple(path for path in now if now[path] != before[path])
+        assert all(now[path] == after[path] for path in stepped), n
+        assert opt.t == (2 if stepped else 1), n
+        assert opt.last_update is not None
+        assert opt.last_update.applied == (stepped or tuple("abcd")), n
+        seen.add(stepped)
+    assert {(), ("a", "d"), tuple("abcd")} <= seen
+
+
 def with_a_hook(opt: fastadam.Adam) -> None:
     opt.add_hook(WeightDecay(0.5))
 

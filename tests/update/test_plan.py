@@ -215,7 +215,8 @@ def test_batches_first_then_the_others_in_the_order_of_their_paths() -> None:
     keys = {"a": None, "b": "one", "c": "two", "d": None, "e": "one", "f": "two"}
     params, calls = recorded(keys)
     work = planned(params)
-    assert work.applied == ()
+    counts = work.begin()
+    assert work.applied(counts) == ()
     assert calls == [
         ("check", ["b", "e"], ["B", "E"]),
         ("check", ["c", "f"], ["C", "F"]),
@@ -230,7 +231,7 @@ def test_batches_first_then_the_others_in_the_order_of_their_paths() -> None:
         ("single", "a", "A"),
         ("single", "d", "D"),
     ]
-    assert work.applied == tuple("abcdef")
+    assert work.applied(counts) == tuple("abcdef")
 
 
 @pytest.mark.parametrize("keys", [{"a": "one", "b": "one"}, {"a": None}])
@@ -249,9 +250,10 @@ def test_who_is_left_out() -> None:
     lazy.update_rule = params["c"].update_rule
     params["c"] = lazy
     work = planned(params)
+    counts = work.begin()
     work.run({}, {})
     assert [call[1] for call in calls if call[0] == "single"] == ["d", "e"]
-    assert work.applied == ("d", "e")
+    assert work.applied(counts) == ("d", "e")
 
 
 def test_a_rule_that_two_parameters_share_counts_both() -> None:
@@ -259,10 +261,11 @@ def test_a_rule_that_two_parameters_share_counts_both() -> None:
     params, calls = recorded({"a": "one", "b": "one", "c": "one"})
     params["b"].update_rule = params["a"].update_rule
     work = planned(params)
+    counts = work.begin()
     work.run({}, {})
     assert calls[2:] == [("batch", ["a", "c"], ["A", "C"]), ("single", "a", "B")]
     assert params["a"].update_rule.t == 2
-    assert work.applied == ("a", "b", "c")
+    assert work.applied(counts) == ("a", "b", "c")
 
 
 class Foreign:
@@ -281,15 +284,17 @@ def test_rules_that_are_not_of_this_library() -> None:
     params, calls = recorded({"a": "one", "b": None, "c": None})
     params["b"].update_rule = Foreign()
     work = planned(params)
+    counts = work.begin()
     work.run({}, {})
     assert params["b"].array.tolist() == [2]
-    assert work.applied == ("a", "b", "c")
+    assert work.applied(counts) == ("a", "b", "c")
     assert [call[0] for call in calls] == ["check", "check", "batch", "single"]
     params["b"].update_rule = Foreign(fails=True)
     work = planned(params)
+    counts = work.begin()
     with pytest.raises(Interrupt):
         work.run({}, {})
-    assert work.applied == ("a",)
+    assert work.applied(counts) == ("a",)
 
 
 def test_a_batch_that_raises_half_way() -> None:
@@ -304,9 +309,10 @@ def test_a_batch_that_raises_half_way() -> None:
     kind = type(params["a"].update_rule)
     kind.update_batch = classmethod(half_way)
     work = planned(params)
+    counts = work.begin()
     with pytest.raises(Interrupt):
         work.run({}, {})
-    assert work.applied == ("a", "b")
+    assert work.applied(counts) == ("a", "b")
 
 
 def test_a_refusal_by_one_stops_everybody() -> None:
