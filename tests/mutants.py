@@ -398,6 +398,13 @@ MUTANTS = [
         "left scale", MAKING, "            optimizer._check_left_scales()\n", "            pass\n"
     ),
     Mutant(
+        "undivided gradients in silence",
+        MAKING,
+        "if lent and loss_scale is None and",
+        "if False and",
+    ),
+    Mutant("scale of the report", MAKING, "self.scale = divisor(scales)", "pass"),
+    Mutant(
         "negative scale in a file",
         SCALE_FILES,
         '    check_loss_scale(scale, "the loss scale in the file")\n',

@@ -169,7 +169,7 @@ FOLDERS = {
         target parameter_table hooks hyperparameter report
         noted_links paths
         ties _tree _rule_source
-        exclusive interrupt overrides text_table lossfun loss_scale_files
+        exclusive interrupt overrides text_table lossfun loss_scale_files advice
     """,
 }
 

@@ -30,7 +30,8 @@ class UpdateReport:
         ``monitor = True``, or by :class:`~fastadam.optimizer_hooks.GradientClipping` as the first
         'pre' hook.
     loss_scale : float or None
-        The optimizer's loss scale during this update.
+        What the gradients were divided by, the first of them where that differs; None if none was
+        divided.
     applied : tuple of str
         Paths of the parameters that have been updated: all that are enabled, unless the update
         was skipped or something raised on the way.

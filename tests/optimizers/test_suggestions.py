@@ -27,8 +27,8 @@ from fastadam import (
     optimizers,
     serializers,
 )
-from fastadam.optimizers import decay_advice
 from fastadam.optimizers.suggestions import ARGUMENTS, ELSEWHERE, METHODS, OTHER_OPTIMIZERS
+from fastadam.update import advice
 
 KINDS = (Adam, AdamW, AMSGrad, AdaBound, AMSBound)
 FLAGS = {
@@ -371,7 +371,7 @@ def test_other_optimizers() -> None:
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decay_advice, "_warned", False)
+    monkeypatch.setattr(advice, "_given", set())
 
 
 def warned(call: Callable[[], Any]) -> list[warnings.WarningMessage]:
