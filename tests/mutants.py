@@ -57,6 +57,7 @@ PREPARED = "fastadam/serializers/prepared.py"
 STATES = "fastadam/update/state_loading.py"
 LOADED = "fastadam/checkpoint/optimizer_loading.py"
 LOADING = "fastadam/checkpoint/loading.py"
+FILE_SOURCE = "fastadam/checkpoint/source.py"
 WRITTEN = "fastadam/kernels/cpu/_written.pyx"
 DOOR = "fastadam/kernels/cpu/_door.pyx"
 KEPT = "fastadam/update/rule_state.py"
@@ -402,6 +403,9 @@ MUTANTS = [
         MAKING,
         "if lent and loss_scale is None and",
         "if False and",
+    ),
+    Mutant(
+        "masters of wide parameters", FILE_SOURCE, "        if master is None:", "        if True:"
     ),
     Mutant("scale of the report", MAKING, "self.scale = divisor(scales)", "pass"),
     Mutant(

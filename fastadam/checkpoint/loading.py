@@ -26,6 +26,8 @@ from fastadam.checkpoint.source import Source
 from fastadam.files.entries import is_none
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import format_of
+from fastadam.kernels.dtypes import is_half
+from fastadam.model.initializer import initial_dtype
 from fastadam.serializers._templates import IgnoreNames
 from fastadam.update.exclusive import LOAD, while_whole
 from fastadam.update.optimizer import target_of
@@ -124,7 +126,8 @@ def load(
     targets = target_of(optimizer, refresh=True)
     values = target_values(targets)
     with kind.opened(path) as reader:
-        source = Source(reader, _room(targets, values), rename, ignore_names, convert_amsgrad)
+        room, wide = _room(targets, values), _wide(targets)
+        source = Source(reader, room, rename, ignore_names, convert_amsgrad, wide)
         _check_rename(rename, targets, values)
         if source.plain and parameters:
             raise CheckpointError(
@@ -171,6 +174,18 @@ def _room(targets: Any, values: Mapping[str, Any]) -> dict[str, int | None]:
     for path, param in targets.parameters.items():
         room[path] = None if param.array is None else 8 * int(param.array.size)
     return room
+
+
+def _wide(targets: Any) -> set[str]:
+    """Return the paths of the parameters that can hold a float32 master."""
+    found = set()
+    for path, param in targets.parameters.items():
+        # Chainer's uninitialised ones may have no dtype yet
+        like = getattr(param, "initializer", None) if param.array is None else param.array
+        if not is_half(initial_dtype(like)):
+            found.add(path)
+    found |= {path for path, first in targets.aliases.items() if first in found}
+    return found
 
 
 def _check_rename(rename: Mapping[str, str], targets: Any, values: Mapping[str, Any]) -> None:

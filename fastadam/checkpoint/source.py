@@ -5,7 +5,9 @@ from __future__ import annotations
 import bisect
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
 
 from fastadam.algorithms.algorithm import Stream
 from fastadam.algorithms.table import CONVERTED
@@ -16,6 +18,7 @@ from fastadam.files.formats import Reader
 from fastadam.files.manifest import KEY
 from fastadam.files.verified import Listed
 from fastadam.serializers._templates import IgnoredNames, IgnoreNames
+from fastadam.update.master import followed
 
 __all__ = ["Source"]
 
@@ -42,6 +45,8 @@ class Source:
         Keys that stay as they are.
     convert_amsgrad : bool
         Whether a stream that came with AMSGrad may be made of another if it is missing.
+    wide : collection of str
+        Paths of the parameters that can hold a float32 master, if there is one in the file.
 
     Attributes
     ----------
@@ -62,7 +67,9 @@ class Source:
         rename: Mapping[str, str],
         ignore_names: IgnoreNames,
         convert_amsgrad: bool,
+        wide: Collection[str] = (),
     ) -> None:
+        self._wide = wide
         self.where = reader.where
         self._room = room
         self._old_names = {new.strip("/"): old.strip("/") for old, new in rename.items()}
@@ -150,7 +157,13 @@ class Source:
         self.shapes[key] = value.shape
         if path is None:
             self._spare -= value.nbytes
-        return value
+        master = self._master(key, value)
+        if master is None:
+            return value
+        self.converted[key] = None
+        entry = self.value(master)
+        # misshaped ones are refused where the parameter's shape is known
+        return followed(entry, value)[0] if entry.shape == value.shape else entry
 
     def demand(self, key: str, strict: bool) -> bool:
         """Tell whether a key is to be read; if `strict`, one that is missing is a KeyError."""
@@ -243,6 +256,15 @@ class Source:
             return None
         origin = _origin_of(key, stream)
         return origin if self.in_file(origin) in self.keys else None
+
+    def _master(self, key: str, value: Value) -> str | None:
+        """Return the key of the float32 master of a stored float16 that is to become wider."""
+        path = key.removeprefix(TARGET)
+        if path == key or path not in self._wide or value.dtype != np.float16:
+            return None
+        master = f"{OPTIMIZER}{path}/fp32_param"
+        there = self.in_file(master) in self.keys and master not in self._ignored
+        return master if there else None
 
     def _parameter(self, key: str) -> str | None:
         """Return the path of the parameter or value whose array a key holds."""

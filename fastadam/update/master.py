@@ -11,7 +11,7 @@ from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import beside, device_of, move
 from fastadam.model.parameter import Parameter
 
-__all__ = ["follow", "new_master", "round_to"]
+__all__ = ["follow", "followed", "new_master", "round_to"]
 
 Array = npt.NDArray[Any]
 
@@ -50,12 +50,26 @@ def follow(master: Any, param: Any) -> Any:
         if master is None or master.array is None or master.array.shape != half.shape:
             return new_master(half.astype(np.float32), param)
         array = move(master.array, device_of(half))
-        written = _bits(_rounded(array, half)) != _bits(half)
-        if not written.any():
-            return master if array is master.array else new_master(array, param)
-        array = array.copy()
-        array[written] = half[written]
-        return new_master(array, param)
+        array, changed = followed(array, half)
+        return new_master(array, param) if changed or array is not master.array else master
+
+
+def followed(array: Array, half: Array) -> tuple[Array, bool]:
+    """Return a master with the elements of its parameter that were written since, and if any were.
+
+    It is the master itself if none were.
+
+    Parameters
+    ----------
+    array, half : array
+        The master and its parameter: of one shape, and on one device.
+    """
+    written = _bits(_rounded(array, half)) != _bits(half)
+    if not written.any():
+        return array, False
+    array = array.copy()
+    array[written] = half[written]
+    return array, True
 
 
 def round_to(param: Any, master: Any) -> None:

@@ -147,7 +147,7 @@ class RuleState:
         # Chainer's parameters are neither true nor false
         like = None if param is None else param.array
         stored = optional_entry(serializer, "fp32_param", like)
-        if stored is None:
+        if stored is None or not (like is None or is_half(like.dtype)):
             return None
         shape = None if like is None else like.shape
         entry = entry_name(serializer, "fp32_param")

@@ -574,3 +574,57 @@ def test_saving_in_a_hook(path: Path, timing: str) -> None:
             assert fastadam.load(path, other).verified
         wanted = before if timing == "pre" else twin.parameters["w"].array
         assert other.parameters["w"].array.tolist() == wanted.tolist()
+
+
+def a_target(kind: str, dtype: Any) -> Any:
+    if kind == "link":
+        link = fastadam.Link()
+        with link.init_scope():
+            link.w = fastadam.Parameter(np.ones(3, dtype))
+        return link
+    return {"w": np.ones(3, dtype)}
+
+
+@pytest.mark.parametrize("wide", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["link", "dict"])
+def test_a_wide_parameter_becomes_the_master_of_a_half_one(
+    path: Path, kind: str, wide: Any
+) -> None:
+    opt = fastadam.Adam(alpha=1e-4).setup(a_target(kind, np.float16))
+    opt.use_fp32_update()
+    for _ in range(5):
+        opt.apply_gradients({"w": np.ones(3, np.float32)})
+    saved = opt.parameters["w"]
+    master = saved.update_rule._fp32_param.array
+    assert (master != saved.array.astype(np.float32)).all()
+    # written after the last step: the master does not know it yet
+    saved.array[1] = 7
+    expected = [master[0], 7, master[2]]
+    fastadam.save(path, opt)
+
+    other = fastadam.Adam().setup(a_target(kind, wide))
+    report = fastadam.load(path, other)
+    loaded = other.parameters["w"]
+    assert loaded.array.tolist() == expected
+    assert report.converted == ("target/w",)
+    # there is nothing that would be out of date after the next step
+    assert loaded.update_rule._fp32_param is None
+    other.apply_gradients({"w": np.ones(3, wide)})
+    fastadam.save(path, other)
+    third = fastadam.Adam().setup(a_target(kind, wide))
+    assert fastadam.load(path, third).converted == ()
+    assert third.parameters["w"].array.tolist() == loaded.array.tolist()
+
+    again = fastadam.Adam().setup(a_target(kind, np.float16))
+    assert fastadam.load(path, again).converted == ()
+
+
+def test_a_master_that_is_ignored_stays_in_the_file(path: Path) -> None:
+    opt = fastadam.Adam(alpha=1e-4).setup(a_target("dict", np.float16))
+    opt.use_fp32_update()
+    opt.apply_gradients({"w": np.ones(3, np.float32)})
+    fastadam.save(path, opt)
+    other = fastadam.Adam().setup(a_target("dict", np.float32))
+    report = fastadam.load(path, other, ignore_names="optimizer/w/fp32_param")
+    assert other.parameters["w"].array.tolist() == opt.target["w"].tolist()
+    assert (report.converted, report.ignored) == ((), ("optimizer/w/fp32_param",))
