@@ -10,7 +10,7 @@
 True
 """
 
-from typing import NoReturn
+from typing import NoReturn as _NoReturn
 
 from fastadam import chainer, link, optimizer, optimizer_hooks, optimizers, serializers
 from fastadam._version import __version__
@@ -67,6 +67,6 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> NoReturn:
+def __getattr__(name: str) -> _NoReturn:
     """Answer for what people look for here."""
     raise AttributeError(_no_optimizer(__name__, name, __all__))

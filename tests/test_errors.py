@@ -21,6 +21,8 @@ import pytest
 
 import fastadam
 from fastadam import Adam, GradientMethod, Link, Parameter, UpdateRule
+from fastadam import optimizer as ours
+from fastadam.optimizer_hooks import GradientClipping
 from fastadam.serializers import serialize
 from fastadam.update import advice
 
@@ -1076,6 +1078,15 @@ def test_set_hyperparam_of_an_unknown_name() -> None:
     goes_on(opt)
 
 
+@pytest.mark.parametrize("given", [("l1/b", 0.1), ({"l1/b": 0.1},), ("l1/b",), (0.1, 0.2, 0.3)])
+def test_set_hyperparam_without_a_name(given: tuple[Any, ...]) -> None:
+    opt = trained()
+    glob = "l1/b" if given[0] == "l1/b" else "*/b"
+    with refused(opt, TypeError, f"set_hyperparam({glob!r}, alpha=0.1)", "name=value"):
+        opt.set_hyperparam(*given)
+    goes_on(opt)
+
+
 def test_set_hyperparam_without_a_rule() -> None:
     opt = trained()
     opt.parameters["l1/b"].update_rule = None
@@ -1238,6 +1249,37 @@ def test_hook_with_a_timing_that_does_not_exist() -> None:
         with pytest.warns(UserWarning, match=r"Nameless.*'before'.*'pre'"):
             owner.add_hook(hook, "odd")
         assert ("pre", "odd", hook) in list(owner._hooks)
+
+
+def test_hook_named_like_a_timing() -> None:
+    opt = trained()
+    for owner in owners(opt):
+        for name in ("pre", "post"):
+            with pytest.warns(UserWarning, match=f"named '{name}'.*timing='{name}'") as caught:
+                owner.add_hook(Nameless(), name)
+            assert caught[0].filename == __file__
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                owner.remove_hook(name)
+                owner.add_hook(Nameless(), name, timing=name)
+
+
+def test_hook_of_optimizers_for_a_rule() -> None:
+    class Own(GradientClipping):
+        """May take what it likes."""
+
+    opt = trained()
+    rule = opt.parameters["l1/b"].update_rule
+    for kind in (GradientClipping, ours.GradientClipping):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            hook = kind(1.0)
+        with refused(opt, TypeError, "GradientClipping", "opt.add_hook"):
+            rule.add_hook(hook)
+        opt.add_hook(hook)
+        opt.remove_hook("GradientClipping")
+    goes_on(opt)
+    rule.add_hook(Own(1.0))
 
 
 def test_name_that_is_taken() -> None:
@@ -1517,6 +1559,11 @@ def test_loss_scale_that_is_no_number(bad: Any) -> None:
         opt.apply_gradients(grads(2), loss_scale=bad)
     with refused(opt, TypeError, "interval", "number", repr(bad)):
         opt.loss_scaling(interval=bad)
+    for setting in (opt.set_loss_scale, lambda bad: setattr(opt, "loss_scale", bad)):
+        with refused(opt, TypeError, "for dynamic scaling call loss_scaling()", "'dynamic'"):
+            setting("dynamic")
+    with refused(opt, TypeError, "loss_scaling()", "loss_scaling(scale=...)"):
+        opt.loss_scaling("dynamic")  # type: ignore[arg-type]
     goes_on(opt)
 
 
@@ -1626,6 +1673,42 @@ def test_hdf5_file_without_a_key(key: str) -> None:
     with refused(opt, error, repr(key)):
         fastadam.serializers.load_hdf5(file, opt)
     goes_on(opt)
+
+
+@pytest.mark.parametrize("what", ["optimizer", "link"])
+def test_file_of_another_function(path: Path, what: str) -> None:
+    opt = trained()
+    fastadam.save(path, opt)
+    load_file = getattr(fastadam.serializers, f"load_{'npz' if path.suffix == '.npz' else 'hdf5'}")
+    obj = opt if what == "optimizer" else Link(l1=2)
+    with refused(opt, KeyError, "fastadam.load", "path='optimizer/'", "path='target/'"):
+        load_file(path, obj)
+    load_file(path, opt, path="optimizer/")
+    goes_on(opt)
+
+
+def test_file_object_for_save() -> None:
+    opt = trained()
+    for function in (fastadam.save, fastadam.load):
+        with refused(opt, TypeError, "BytesIO", "_npz(file, optimizer)"):
+            function(io.BytesIO(), opt)  # type: ignore[operator]
+        with refused(opt, TypeError, "name of a file", "int"):
+            function(5, opt)  # type: ignore[operator]
+    goes_on(opt)
+
+
+def test_nested_values_for_a_file() -> None:
+    for save_file in (fastadam.serializers.save_npz, fastadam.serializers.save_hdf5):
+        file = io.BytesIO()
+        if save_file is fastadam.serializers.save_hdf5:
+            pytest.importorskip("h5py")
+        with pytest.raises(TypeError) as caught:
+            save_file(file, {"a": {"b": np.ones(2)}})
+        said(caught.value, "'a'", "dict", "'a/b'")
+        with pytest.raises(ValueError, match=r"'a'.*list") as refusal:
+            save_file(file, {"a": [np.ones(2), np.ones(3)]})
+        said(refusal.value, "'a/0'")
+        assert file.getvalue() == b""
 
 
 def test_file_of_another_shape() -> None:

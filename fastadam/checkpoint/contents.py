@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -67,6 +68,14 @@ def check_arguments(path: Any, opt: Any) -> None:
             "the path comes first, and the optimizer second: save(path, optimizer), "
             "load(path, optimizer)"
         )
+    if not isinstance(path, str | bytes | os.PathLike):
+        hint = ""
+        if hasattr(path, "read") or hasattr(path, "write"):
+            hint = (
+                "; file objects are written by save_npz(file, optimizer) of fastadam.serializers, "
+                "and read by load_npz(file, optimizer): the optimizer alone, without parameters"
+            )
+        raise TypeError(f"the name of a file is wanted, and not {type(path).__name__}{hint}")
     if not isinstance(opt, GradientMethod):
         raise TypeError(
             f"an optimizer of fastadam's is wanted, and not {type(opt).__name__}: its parameters "

@@ -210,7 +210,8 @@ def _warn_of_hooks(where: str, report: LoadReport) -> None:
     """Say that the run will not be the one that was saved."""
     parts = []
     if report.hooks_missing:
-        parts.append(f"was saved with hooks that are not here: {', '.join(report.hooks_missing)}")
+        names = ", ".join(report.hooks_missing)
+        parts.append(f"was saved with hooks that are not here: {names} (add them before you load)")
     if report.hooks_added:
         parts.append(f"was saved without hooks that are here: {', '.join(report.hooks_added)}")
     if parts:

@@ -26,7 +26,7 @@ class Rehearsal(NpzDeserializer):
         super()._fill(stored, value.copy() if is_array(value) else value, key)
         return value
 
-    def _missing(self, key: str) -> Exception:
+    def _missing(self, key: str, hint: str) -> Exception:
         return KeyError(f"there is no {key!r} in the file")
 
 

@@ -45,4 +45,6 @@ def reading(what: str) -> Iterator[None]:
         raise
     except Exception as error:  # whatever libhdf5 finds in a damaged file
         check_memory()
-        raise UnreadableFileError(f"{what} cannot be read: {error}") from error
+        raise UnreadableFileError(
+            f"{what} cannot be read: the file is damaged, or of a kind unknown here ({error})"
+        ) from error

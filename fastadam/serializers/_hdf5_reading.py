@@ -94,9 +94,9 @@ class HDF5Deserializer(FileDeserializer):
                 stored = text_decoded(stored, "ascii")
         return super()._fill(stored, value, key)
 
-    def _missing(self, key: str) -> Exception:
+    def _missing(self, key: str, hint: str) -> Exception:
         parent = key.rpartition("/")[0]
-        where, hint = self._reader.where, ""
+        where = self._reader.where
         if (
             self.path
             and not self.path.endswith("/")

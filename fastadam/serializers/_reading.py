@@ -10,12 +10,16 @@ import numpy.typing as npt
 
 from fastadam.files.entries import is_none
 from fastadam.files.limits import SMALL, SPARE
+from fastadam.files.manifest import KEY
 from fastadam.files.names import plain
 from fastadam.kernels.backend import is_array
 from fastadam.serializers._templates import IgnoredNames, IgnoreNames, fill_template
 from fastadam.serializers.protocol import Deserializer
 
 __all__ = ["FileDeserializer", "MappingReader"]
+
+# What the keys in a file of `fastadam.save` begin with.
+_SECTIONS = ("optimizer/", "target/", "fastadam/")
 
 # Bytes of an element of the widest kind of number, which may be loaded into a narrower one.
 _WIDEST = 32
@@ -133,7 +137,7 @@ class FileDeserializer(Deserializer):
             return value
         if not self._is_there(key):
             if self.strict:
-                raise self._missing(key)
+                raise self._missing(key, self._about_save(key))
             return value
         stored = self._reader.read(key, _room_for(like))
         return self._fill(None if is_none(stored) else stored, value, key)
@@ -156,9 +160,18 @@ class FileDeserializer(Deserializer):
     def _is_there(self, key: str) -> bool:
         return key in self._reader
 
-    def _missing(self, key: str) -> Exception:
-        """Say which key is missing where, and what a likely mistake is."""
+    def _missing(self, key: str, hint: str) -> Exception:
+        """Say which key is missing where, and what a likely mistake is: the hint, or another."""
         raise NotImplementedError
+
+    def _about_save(self, key: str) -> str:
+        """Say what reads a file of `fastadam.save`, if it is one that was opened as another."""
+        if key.startswith(_SECTIONS) or not self._is_there(KEY):
+            return ""
+        return (
+            ": the file was written by fastadam.save; load it with fastadam.load(path, optimizer), "
+            "or a part of it with path='optimizer/' or path='target/'"
+        )
 
     def _fill(self, stored: Any, value: Any, key: str) -> Any:
         """Return what is loaded for a stored array and a template."""

@@ -100,7 +100,18 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
     One that is masked, or would hold Python objects other than a single None, is a TypeError.
     """
     refuse_masked(f"cannot save {key!r}: it", value)
-    array = on_cpu(value)
+    if isinstance(value, dict):
+        raise TypeError(
+            f"cannot save {key!r}: it is a dict, and files hold arrays by key; make one flat dict "
+            f"of all, with keys such as {_within(key, value)!r}"
+        )
+    try:
+        array = on_cpu(value)
+    except ValueError as error:
+        raise ValueError(
+            f"cannot save {key!r}: no array can be made of this {type(value).__name__}; give each "
+            f"array a key of its own, such as {f'{key}/0'!r}: {error}"
+        ) from None
     if array.dtype.itemsize == 0:
         refuse_dtype(key, array.dtype)
     if array.dtype.hasobject and not is_none(array):
@@ -109,6 +120,11 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
             "array of numbers or strings"
         )
     return array
+
+
+def _within(key: str, value: dict[Any, Any]) -> str:
+    """Return a key that names what a dict holds."""
+    return f"{key}/{next(iter(value), 'name')}"
 
 
 def storable_values(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:

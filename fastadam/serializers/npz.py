@@ -101,8 +101,8 @@ class NpzDeserializer(FileDeserializer):
         if not isinstance(self._reader, MappingReader):
             self.gives_new_arrays = True
 
-    def _missing(self, key: str) -> Exception:
-        message = f"there is no key {key!r} in {self._reader.where}"
+    def _missing(self, key: str, hint: str) -> Exception:
+        message = f"there is no key {key!r} in {self._reader.where}{hint}"
         with_slash = f"{self.path}/{key[len(self.path) :]}"
         if self.path and with_slash in self._reader:
             message += f", but there is {with_slash!r}: end the path with a slash"

@@ -57,6 +57,14 @@ class HookTable:
         if timing not in (*_TIMINGS, "auto"):
             raise ValueError(f"the timing of a hook is 'pre', 'post' or 'auto', not {timing!r}")
         if timing == "auto":
+            if name in _TIMINGS:
+                # Chainer's programs may have such names
+                warnings.warn(
+                    f"this hook is named {name!r}, and its timing is its own; if the timing is "
+                    f"meant, add it with timing={name!r}",
+                    UserWarning,
+                    stacklevel=3,
+                )
             timing = getattr(hook, "timing", "pre")
             if timing not in _TIMINGS:
                 warnings.warn(

@@ -117,7 +117,10 @@ class LossScaling(Optimizer):
             try:
                 updates = number(interval)
             except TypeError:
-                raise TypeError(f"interval must be a number, not {interval!r}") from None
+                raise TypeError(
+                    f"interval must be a number, not {interval!r}: loss_scaling() alone is a "
+                    "dynamic scale, loss_scaling(scale=...) a static one"
+                ) from None
             except ValueError:
                 updates = math.nan
             if not updates >= 1:
@@ -131,10 +134,10 @@ class LossScaling(Optimizer):
         else:
             try:
                 self._check_loss_scale(scale)
-            except ValueError as error:
-                raise ValueError(
-                    f"{error}; for dynamic scaling give none, to switch scaling off set "
-                    "loss_scale = None"
+            except (ValueError, TypeError) as error:
+                raise type(error)(
+                    f"{error}; for dynamic scaling call loss_scaling() without a scale, to switch "
+                    "scaling off set loss_scale = None"
                 ) from None
             self._loss_scale = scale
             self._loss_scaling_is_dynamic = False

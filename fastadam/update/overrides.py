@@ -15,6 +15,7 @@ __all__ = [
     "has_other",
     "has_own_update",
     "is_chainers",
+    "is_for_optimizers",
     "is_ours",
     "is_plain",
     "loads_in_two_phases",
@@ -154,6 +155,19 @@ def can_fold(hook: Any) -> bool:
         and known == tuple(map(own.get, _OF_HOOKS))
         and vars(hook).keys().isdisjoint(_OF_A_HOOK)
     )
+
+
+def is_for_optimizers(hook: Any) -> bool:
+    """Tell whether a hook's class, one of this library, is called with an optimizer.
+
+    Parameters
+    ----------
+    hook : object
+        The hook; of others it is not known what they are called with.
+    """
+    kind = type(hook)
+    folded = any("_folds" in vars(base) for base in kind.__mro__)
+    return folded and is_ours(kind) and not getattr(hook, "call_for_each_param", False)
 
 
 def brought_by_fastadam(kind: type[Any], name: str) -> bool:

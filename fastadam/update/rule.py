@@ -15,6 +15,7 @@ from fastadam.model.parameter import Parameter, peek_grad
 from fastadam.update.gradients import copy_shared_gradients, unscale_gradients
 from fastadam.update.hooks import Hook, HookTable
 from fastadam.update.hyperparameter import Hyperparameter, plain
+from fastadam.update.overrides import is_for_optimizers
 from fastadam.update.rule_state import RuleState
 
 __all__ = ["UpdateRule"]
@@ -93,12 +94,17 @@ class UpdateRule(RuleState):
         Raises
         ------
         TypeError
-            If the hook cannot be called.
+            If the hook cannot be called, or is one of this library's for optimizers.
         ValueError
             If the timing is unknown or there is no name.
         KeyError
             If the name is taken.
         """
+        if is_for_optimizers(hook):
+            raise TypeError(
+                f"{type(hook).__name__} changes the gradients of all parameters together, and is "
+                "not for a single rule: add it to the optimizer, with opt.add_hook(...)"
+            )
         self._hooks.add(hook, name, timing)
 
     def remove_hook(self, name: str) -> None:

@@ -58,13 +58,17 @@ class RuledOptimizer(LossScaling):
                 if rule is not None:
                     rule.use_fp32_update(flag)
 
-    def set_hyperparam(self, which: str | Callable[[str, Any], object], **values: Any) -> list[str]:
+    def set_hyperparam(
+        self, which: str | Callable[[str, Any], object], *unnamed: object, **values: Any
+    ) -> list[str]:
         """Override hyperparameters for some of the parameters.
 
         Parameters
         ----------
         which : str or callable
             A glob over paths, such as ``'*/b'``, or a predicate called with path and parameter.
+        *unnamed
+            Refused: values are given by name.
         **values
             The hyperparameters to set on the matching parameters' rules. They no longer follow
             the optimizer's.
@@ -91,9 +95,13 @@ class RuledOptimizer(LossScaling):
         >>> opt.set_hyperparam('*/b', weight_decay_rate=0)
         ['l1/b']
         """
-        if not values:
-            raise TypeError("set_hyperparam needs a hyperparameter to set, as name=value")
         known = self.hyperparam.get_dict()
+        if unnamed or not values:
+            path = which if isinstance(which, str) else "*/b"
+            raise TypeError(
+                "set_hyperparam takes a glob or a predicate, and each hyperparameter to set as "
+                f"name=value: set_hyperparam({path!r}, {next(iter(known), 'alpha')}=0.1)"
+            )
         # by their own names: an alias may be called otherwise
         own: dict[str, Any] = {}
         for name, value in values.items():

@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+import types
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -364,6 +365,19 @@ def test_other_optimizers() -> None:
     np.testing.assert_array_equal(space["w"], [0.5, 0.0])
     with pytest.raises(ImportError):
         exec("from fastadam import SGD", {})
+
+
+@pytest.mark.parametrize(
+    "module", [fastadam, fastadam.chainer, optimizers, optimizer_hooks, serializers]
+)
+def test_what_is_shown_is_what_is_there_for_users(module: Any) -> None:
+    own = {name for name in dir(module) if not name.startswith("_")} - {"annotations"}
+    own -= {
+        name
+        for name in own
+        if name not in module.__all__ and isinstance(getattr(module, name), types.ModuleType)
+    }
+    assert own <= set(module.__all__)
 
 
 # -- weight decay that is probably PyTorch's -----------------------------------------------------

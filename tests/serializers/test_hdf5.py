@@ -492,7 +492,9 @@ def test_damaged_data_is_named_with_file_and_key(tmp_path):
     position = data.index(np.full(64, 3, np.float32).tobytes())
     data[position + 100] ^= 1
     path.write_bytes(data)
-    with pytest.raises(OSError, match=r"'l1/W' in .*model\.h5' cannot be read"):
+    with pytest.raises(
+        OSError, match=r"'l1/W' in .*model\.h5' cannot be read: the file is damaged"
+    ):
         load_hdf5(path, target)
     np.testing.assert_array_equal(target.l1.W.array, np.full(64, 4))
 
