@@ -60,6 +60,26 @@ def test_the_example_runs_and_prints_what_it_says(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.strip() == code.rpartition("  # ")[2]
 
 
+def test_what_one_looks_for_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len(blocks) == 2
+    names: dict[str, Any] = {"__name__": "__main__"}
+    exec(compile(blocks[0], "README.md", "exec"), names)
+    before = names["params"]["w"].copy()
+    exec(compile(blocks[1], "README.md", "exec"), names)
+    opt = names["opt"]
+    assert opt.parameters["b"].update_rule.hyperparam.alpha == 0.01
+    assert opt.t == 501
+    assert names["params"]["w"].tolist() == before.tolist()
+    for kind in (fastadam.AMSGrad, fastadam.AdaBound, fastadam.AMSBound):
+        with pytest.raises(TypeError, match="weight_decay_rate"):
+            kind(weight_decay_rate=0.1)
+        kind().weight_decay_rate = 0.1
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_are_there(command: str) -> None:
     assert README.splitlines().count(command) == 1
