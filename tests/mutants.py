@@ -407,6 +407,7 @@ MUTANTS = [
     Mutant(
         "masters of wide parameters", FILE_SOURCE, "        if master is None:", "        if True:"
     ),
+    Mutant("any truth value", NUMBER, "if found not in (0, 1):", "if False:"),
     Mutant("scale of the report", MAKING, "self.scale = divisor(scales)", "pass"),
     Mutant(
         "negative scale in a file",

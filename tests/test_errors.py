@@ -1567,6 +1567,31 @@ def test_loss_scale_that_is_no_number(bad: Any) -> None:
     goes_on(opt)
 
 
+@pytest.mark.parametrize("bad", ["no", "yes", "", 2, 0.5, [True], np.ones(2)])
+def test_setting_that_is_no_truth_value(bad: Any, path: Path) -> None:
+    opt = trained()
+    rule = opt.parameters["l1/b"].update_rule
+    doors: dict[str, Callable[[], Any]] = {
+        "enabled": lambda: setattr(rule, "enabled", bad),
+        "monitor": lambda: setattr(opt, "monitor", bad),
+        "flag": lambda: opt.use_fp32_update(bad),
+        "use_fp32_update": lambda: rule.use_fp32_update(bad),
+        "compression": lambda: fastadam.save(path, opt, compression=bad),
+        "parameters": lambda: fastadam.save(path, opt, parameters=bad),
+        "strict": lambda: fastadam.load(path, opt, strict=bad),
+    }
+    for name, door in doors.items():
+        with refused(opt, TypeError, name, "True or False", type(bad).__name__):
+            door()
+    assert not path.exists()
+    for good in (True, 1, np.True_, np.ones(()), False, 0, None):
+        rule.enabled = opt.monitor = good
+        assert (rule.enabled, opt.monitor) == (good, good)
+        opt.use_fp32_update(good)
+    rule.enabled = True
+    goes_on(opt)
+
+
 @pytest.mark.parametrize("bad", [0, 0.5, -3, np.nan])
 def test_interval_below_one(bad: float) -> None:
     opt = trained()

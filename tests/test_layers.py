@@ -168,7 +168,7 @@ FOLDERS = {
         state_loading master gradients lending _scalars
         target parameter_table hooks hyperparameter report
         noted_links paths
-        ties _tree _rule_source
+        ties _tree _rule_source flags
         exclusive interrupt overrides text_table lossfun loss_scale_files advice
     """,
 }

@@ -16,6 +16,7 @@ __all__ = [
     "GREATEST_SCALE",
     "LEAST_SCALE",
     "check_loss_scale",
+    "check_truth",
     "number",
     "short",
     "step_number",
@@ -68,6 +69,31 @@ def number(value: Any) -> float:
     # what a library says of tensors with more than one element, Decimal of sNaN
     except (ValueError, RuntimeError) as error:
         raise TypeError(str(error)) from None
+
+
+def check_truth(value: Any, door: str) -> None:
+    """Refuse what is no truth value, as text is none; 0, 1 and None are taken.
+
+    Parameters
+    ----------
+    value : object
+        What somebody has given.
+    door : str
+        Where, for messages.
+
+    Raises
+    ------
+    TypeError
+        If it is something else.
+    """
+    if value is None or value is True or value is False:
+        return
+    try:
+        found = number(value)
+    except (TypeError, ValueError):
+        found = math.nan
+    if found not in (0, 1):
+        raise TypeError(f"{door} must be True or False, not {type(value).__name__} {short(value)}")
 
 
 def step_number(t: Any) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fastadam.algorithms.number import check_truth
 from fastadam.files.entries import Value
 from fastadam.serializers.dictionary import DictionarySerializer, storable_array
 from fastadam.update.gradient_method import GradientMethod
@@ -61,8 +62,10 @@ SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
 LATER = (HOOKS, "fastadam/settings/missing_gradients")
 
 
-def check_arguments(path: Any, opt: Any) -> None:
-    """Refuse what is no optimizer with a TypeError, and say what comes first."""
+def check_arguments(path: Any, opt: Any, **choices: bool) -> None:
+    """Refuse what is no optimizer, or no choice, with a TypeError, and say what comes first."""
+    for name, choice in choices.items():
+        check_truth(choice, name)
     if isinstance(path, GradientMethod):
         raise TypeError(
             "the path comes first, and the optimizer second: save(path, optimizer), "

@@ -120,7 +120,8 @@ def load(
     >>> other.alpha, 'target/w' in report.read
     (0.1, True)
     """
-    check_arguments(path, optimizer)
+    choices = {"parameters": parameters, "hyperparam": hyperparam, "strict": strict}
+    check_arguments(path, optimizer, **choices, convert_amsgrad=convert_amsgrad)
     kind = format_of(path)
     rename = rename or {}
     targets = target_of(optimizer, refresh=True)

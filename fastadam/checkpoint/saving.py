@@ -90,7 +90,7 @@ def save(
     >>> other == opt, other.alpha, report.verified
     (True, 0.1, True)
     """
-    check_arguments(path, optimizer)
+    check_arguments(path, optimizer, parameters=parameters, compression=compression)
     kind = format_of(path)
     target_of(optimizer)
     values = contents(optimizer, parameters)

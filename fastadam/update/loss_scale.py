@@ -12,6 +12,7 @@ import numpy as np
 from fastadam.algorithms.number import check_loss_scale, number
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.model.parameter import peek_grad
+from fastadam.update.flags import FlagWithDefault
 from fastadam.update.gradients import (
     GradientStats,
     PendingStats,
@@ -47,7 +48,7 @@ class LossScaling(Optimizer):
         names those that are not finite.
     """
 
-    monitor: bool = False
+    monitor = FlagWithDefault()
 
     # Chainer's names, which its users' subclasses and trainers read.
     _loss_scale: float | None = None

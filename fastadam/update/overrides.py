@@ -37,7 +37,7 @@ _PLAIN: set[Any] = {object.__setattr__}
 
 
 def stores_plainly(setter: F) -> F:
-    """Declare that a ``__setattr__`` stores what it is given, and at most refuses or notes it.
+    """Declare that a ``__setattr__`` or ``__set__`` stores, and at most refuses or notes, a value.
 
     Parameters
     ----------
@@ -242,7 +242,8 @@ def is_plain(obj: Any, name: str) -> bool:
         The attribute.
     """
     kind: Any = type(obj)
-    return kind.__setattr__ in _PLAIN and not hasattr(type(class_attribute(kind, name)), "__set__")
+    setter = getattr(type(class_attribute(kind, name)), "__set__", None)
+    return kind.__setattr__ in _PLAIN and (setter is None or setter in _PLAIN)
 
 
 def class_attribute(kind: type[Any], name: str) -> Any:

@@ -12,6 +12,7 @@ from fastadam.kernels.backend import beside
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.kernels.memory import lie_apart
 from fastadam.model.parameter import Parameter, peek_grad
+from fastadam.update.flags import Flag
 from fastadam.update.gradients import copy_shared_gradients, unscale_gradients
 from fastadam.update.hooks import Hook, HookTable
 from fastadam.update.hyperparameter import Hyperparameter, plain
@@ -62,6 +63,7 @@ class UpdateRule(RuleState):
     """
 
     is_elementwise = False
+    enabled = Flag()
     # the count of the step under way, once a kernel has told that it is made
     _stepped_at: int | None = None
 

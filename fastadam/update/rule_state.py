@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from fastadam.algorithms.number import check_truth
 from fastadam.kernels.backend import device_of, is_array, loaded_cupy, move
 from fastadam.kernels.dtypes import is_half
 from fastadam.model.parameter import Parameter
@@ -60,6 +61,7 @@ class RuleState:
         flag : bool
             False ends it: the master is dropped.
         """
+        check_truth(flag, "use_fp32_update(flag): flag")
         self._use_fp32_update = bool(flag)
         if not flag:
             self._fp32_param = None

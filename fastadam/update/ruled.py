@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from fastadam.algorithms.number import check_truth
 from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.update.loss_scale import LossScaling
 from fastadam.update.rule import UpdateRule
@@ -51,6 +52,7 @@ class RuledOptimizer(LossScaling):
         --------
         UpdateRule.use_fp32_update : The same for one parameter.
         """
+        check_truth(flag, "use_fp32_update(flag): flag")
         self._use_fp32_update = bool(flag)
         if self._targets is not None:
             for param in self._targets.parameters.values():

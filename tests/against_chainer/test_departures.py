@@ -425,6 +425,22 @@ def test_hyperparameter_out_of_range(library: Any) -> None:
     assert bool(np.all(link.W.array > 1))
 
 
+def test_text_is_no_truth_value(library: Any) -> None:
+    opt = library.optimizers.Adam()
+    rule = opt.create_update_rule()
+    for door in (
+        opt.use_fp32_update,
+        rule.use_fp32_update,
+        lambda bad: setattr(rule, "enabled", bad),
+    ):
+        error = pytest.raises(TypeError, match="True or False")
+        with error if library.is_ours else contextlib.nullcontext():
+            door("no")
+        for flag in (1, 0, None, np.True_, True):
+            door(flag)
+    assert rule.enabled
+
+
 def test_hyperparameter_that_is_no_number(library: Any) -> None:
     error = pytest.raises(TypeError, match="setup")
     with error if library.is_ours else contextlib.nullcontext():
