@@ -1567,6 +1567,19 @@ def test_loss_scale_that_is_no_number(bad: Any) -> None:
     goes_on(opt)
 
 
+@pytest.mark.parametrize(
+    ("bad", "error"), [(-5, ValueError), (-1.5, ValueError), ("x", TypeError), (None, TypeError)]
+)
+def test_count_of_a_rule_that_is_none(bad: Any, error: type[Exception]) -> None:
+    opt = trained()
+    rule = opt.parameters["l1/b"].update_rule
+    t, rule.t = rule.t, bad
+    with refused(opt, error, "'l1/b'", "t is the number of updates", repr(bad)):
+        opt.apply_gradients(grads(2))
+    rule.t = t
+    goes_on(opt)
+
+
 @pytest.mark.parametrize("bad", ["no", "yes", "", 2, 0.5, [True], np.ones(2)])
 def test_setting_that_is_no_truth_value(bad: Any, path: Path) -> None:
     opt = trained()

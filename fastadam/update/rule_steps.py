@@ -6,6 +6,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any, Protocol
 
 from fastadam.algorithms.adam import ADAM, Coefficients
+from fastadam.algorithms.number import number
 from fastadam.kernels._noted import Noted
 from fastadam.kernels.multi_tensor import CHANGED, MultiTensorStep
 from fastadam.kernels.table import Step
@@ -72,6 +73,23 @@ def _shared_by(rule: SteppedRule) -> tuple[Any, ...]:
         for name, value in vars(bag).items()
     ]
     return id(root), tuple(entries), rule.t, rule._start_alpha()
+
+
+def _next_step(rule: SteppedRule) -> Any:
+    """Return the number of a rule's next step; what it has counted may be any number, as -1 is."""
+    t = rule.t
+    try:
+        below = number(t) < -1
+    except (TypeError, ValueError):
+        raise TypeError(_no_count(rule)) from None
+    if below:
+        raise ValueError(_no_count(rule))
+    return t + 1
+
+
+def _no_count(rule: SteppedRule) -> str:
+    """Say that a rule has counted something else than updates."""
+    return f"{rule._door()}: its rule's t is the number of updates made, not {rule.t!r}"
 
 
 class RuleSteps:
@@ -160,7 +178,7 @@ class RuleSteps:
                 fixed = key[-1] if place in fixed_starts else None
                 first = rule._start_alpha
                 group = Scalars(rule.hyperparam, place, rule._door(), first, fixed)
-                groups[key] = group, group.at(rule.t + 1)
+                groups[key] = group, group.at(_next_step(rule))
             coefficients = groups[key][1]
             rule.follow_device(param)
             stepped = rule._stepped(param) if rule._use_fp32_update else param
