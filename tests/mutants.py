@@ -370,13 +370,13 @@ MUTANTS = [
     Mutant(
         "bad parameter at setup", METHOD, "param.update_rule._check_parameter(path, param)", "pass"
     ),
-    Mutant("all are said to be done", PLAN, " if done or old != new)", ")"),
-    Mutant("nobody is said to be done", PLAN, "if done or old != new)\n", "if done)\n"),
+    Mutant("all are said to be done", PLAN, " if path in self._applied or old != new)", ")"),
+    Mutant("nobody is said to be done", PLAN, "self._applied or old != new)\n", "self._applied)\n"),
     Mutant(
         "done in any order",
         PLAN,
-        "for path in self.paths if",
-        "for path in sorted(self.paths)[::-1] if",
+        "rows = zip(self.paths, before, self._counts(), strict=True)",
+        "rows = sorted(zip(self.paths, before, self._counts(), strict=True), reverse=True)",
     ),
     # loss scaling
     Mutant(
