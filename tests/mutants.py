@@ -655,8 +655,8 @@ MUTANTS = [
         'gradients go."""\n        cdef Py_ssize_t i\n        for i in range(len(self.indices)):',
         'gradients go."""\n        cdef Py_ssize_t i\n        for i in range(0):',
     ),
-    Mutant("amsgrad kept", READ, "self.table[i].amsgrad != <bint> values[AMSGRAD]", "False"),
-    Mutant("adabound kept", READ, "or self.table[i].adabound != <bint> values[ADABOUND]", ""),
+    Mutant("amsgrad kept", READ, "self.table[i].amsgrad != amsgrad", "False"),
+    Mutant("adabound kept", READ, "or self.table[i].adabound != adabound", ""),
     Mutant("coefficients kept", READ, "self.narrow[row, k] = <float> <double> values[k]", "pass"),
     Mutant("eps of later steps unchecked", READ, "(eps != 0 and fabs", "(False and fabs"),
     Mutant("gradient's type unnoticed", LAYOUT, "tensor.g_type = stored(type", "stored(type"),
@@ -1289,7 +1289,9 @@ MUTANTS = [
     Mutant(
         "times of steps", CROWD, "self._compare(ns / total, suspect)", "self._compare(ns, suspect)"
     ),
-    Mutant("set threads step aside", THREADS, "return n if by_hand is not None else", "return"),
+    Mutant(
+        "set threads step aside", THREADS, "    if by_hand is not None:\n        return n\n", ""
+    ),
     Mutant("set threads are timed", THREADS, "    if by_hand is None:\n", "    if True:\n"),
     Mutant("small steps are timed", KERNEL_STEP, "total >= _threads.SERIAL_BELOW and", ""),
     Mutant(

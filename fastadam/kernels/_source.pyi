@@ -3,7 +3,9 @@ from typing import Any
 from typing_extensions import disjoint_base
 
 @disjoint_base
-class Source: ...
+class Source:
+    @property
+    def regroups(self) -> int: ...
 
 @disjoint_base
 class ArraySource(Source):

@@ -19,6 +19,7 @@ __all__ = [
     "check_parameter",
     "check_scalars",
     "is_writeable",
+    "overlaps_itself",
     "refuse_masked",
 ]
 
@@ -122,7 +123,7 @@ def _check_written(what: str, elements: str, array: Any) -> None:
             f"{what} is read-only and cannot be updated in place; give the optimizer a writable "
             "copy"
         )
-    if _overlaps_itself(array):
+    if overlaps_itself(array):
         raise ValueError(
             f"{elements} share memory (strides {array.strides} for shape {array.shape}); give the "
             "optimizer a copy"
@@ -222,8 +223,8 @@ def _check_library(what: str, array: Any, p: Any) -> None:
         )
 
 
-def _overlaps_itself(array: Array) -> bool:
-    """Whether two indices may reach one element: an axis fails to step over the smaller ones."""
+def overlaps_itself(array: Array) -> bool:
+    """Tell whether two indices may reach one element: an axis fails to step over smaller ones."""
     if array.size == 0:
         return False
     reach = array.itemsize

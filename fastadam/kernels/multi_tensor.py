@@ -72,6 +72,8 @@ class MultiTensorStep:
         Whether any gradient is stored in half precision.
     on_gpu : list of GpuTable
         What is stepped on GPUs.
+    most_threads : int or None
+        How many threads the owner of the arrays allows, unless their number is set by hand.
     gpu : GpuSteps
         How that is done, and captured in a CUDA graph.
     """
@@ -95,6 +97,7 @@ class MultiTensorStep:
         self._size = len(steps)
         self._strided = any(table.strided for table in self._on_cpu)
         self.whole = self.in_c = self.moved = self.prepared = False
+        self.most_threads: int | None = None
         self.converted = self.low_precision = False
         # each half-precision array with the master that is to be rounded to it after the step
         self._of_gpu: list[tuple[Any, Any]] = []
@@ -147,7 +150,7 @@ class MultiTensorStep:
             self.moved = self.moved or rows.moved
             self.converted = self.converted or rows.converted
             self.low_precision = self.low_precision or rows.low_precision
-            self.whole = self.whole and not rows.without
+            self.whole = self.whole and not (rows.without and not self._source.regroups)
             # such a master has been brought up to date by whoever made it
             if rows.to_round:
                 self._to_round = [*self._to_round, *rows.to_round]
@@ -203,11 +206,11 @@ class MultiTensorStep:
         if len(self._tables) == 1 and self._on_cpu:
             # in the order of the indices
             own = None if scales is None else [scale or 0 for scale in scales]
-            return self._on_cpu[0].sums_of_squares(own)
+            return self._on_cpu[0].sums_of_squares(own, self.most_threads)
         totals = [0.0] * self._size
         for table in self._on_cpu:
             own = None if scales is None else [scales[i] or 0 for i in table.indices]
-            for i, total in zip(table.indices, table.sums_of_squares(own), strict=True):
+            for i, total in zip(table.indices, table.sums_of_squares(own, self.most_threads), strict=True):
                 totals[i] = total
         if self.on_gpu:
             for i, total in self.gpu.sums_of_squares(one_scale(scales) or 0.0).items():
@@ -346,11 +349,13 @@ class MultiTensorStep:
             How many operations, of all programs or for each parameter; a program may have fewer.
         """
         if len(self._on_cpu) == 1:
-            return self._on_cpu[0].sums_of_squares_after(n)
+            return self._on_cpu[0].sums_of_squares_after(n, self.most_threads)
         totals = [0.0] * self._size
         for table in self._on_cpu:
             own = n if isinstance(n, int) else [n[i] for i in table.indices]
-            for i, total in zip(table.indices, table.sums_of_squares_after(own), strict=True):
+            for i, total in zip(
+                table.indices, table.sums_of_squares_after(own, self.most_threads), strict=True
+            ):
                 totals[i] = total
         return totals
 
@@ -370,7 +375,7 @@ class MultiTensorStep:
         n_threads, total = [], 0
         for rows in self._rows:
             total += rows.total
-            n_threads.append(_threads.n_threads(rows.total))
+            n_threads.append(_threads.n_threads(rows.total, self.most_threads))
         if self.on_gpu:
             self.gpu.run(self._serial)
         # what is done chunk by chunk takes longer

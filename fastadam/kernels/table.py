@@ -95,7 +95,7 @@ class Table:
         first = {id(step.coefficients): step for step in reversed(steps)}
         rows = {key: row for row, key in enumerate(first)}
         sets = [numbers[key] for key in first]
-        self.coefficients = np.empty((len(first), N_COEFFICIENTS), computing)
+        self.coefficients = np.empty((source.regroups or len(first), N_COEFFICIENTS), computing)
         for step in first.values():
             check_scalars(step.name, step.coefficients, computing)
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
@@ -106,6 +106,7 @@ class Table:
         self._shape: tuple[list[int], int | Sequence[int]] | None = None
         self._written = False
         self._gradients: GradientTable | None = None
+        self._without: list[int] = []
         self.rows = Rows(
             source,
             indices,
@@ -181,13 +182,16 @@ class Table:
         half = self.table["g_type"] != 0
         return not np.any(divide[which] & half) and bool(self.rows.may_write())
 
-    def sums_of_squares(self, scales: Sequence[float] | None) -> list[float]:
-        """Return the sum of squares of every gradient, divided by its scale; 0 is no scale."""
-        gradients = self._gradients or self._gradient_table()
-        gradients.take(scales)
-        return gradients.sums_of_squares()
+    def sums_of_squares(self, scales: Sequence[float] | None, most: int | None) -> list[float]:
+        """Return the sum of squares of every gradient, divided by its scale; 0 is no scale.
 
-    def sums_of_squares_after(self, n: int | Sequence[int]) -> list[float]:
+        `most` is how many threads the owner of the arrays allows.
+        """
+        gradients = self._gradient_table()
+        gradients.take(scales)
+        return gradients.sums_of_squares(most)
+
+    def sums_of_squares_after(self, n: int | Sequence[int], most: int | None) -> list[float]:
         """Return the sum of squares of every gradient after the first operations of its program.
 
         Nothing is written. The bits are those of the sums over arrays that the operations had been
@@ -197,16 +201,20 @@ class Table:
         ----------
         n : int or sequence of int
             How many operations, of every row or of each; a program may have fewer.
+        most : int or None
+            How many threads the owner of the arrays allows.
         """
-        gradients = self._gradients or self._gradient_table()
+        gradients = self._gradient_table()
         counts = [n] * len(self.table) if isinstance(n, int) else n
         gradients.take_ops(self.ops, counts)
-        return gradients.sums_of_squares()
+        return gradients.sums_of_squares(most)
 
     def _gradient_table(self) -> GradientTable:
-        """Return the table of the gradients, which is made once."""
-        sizes = self.table["n"].tolist()
-        self._gradients = GradientTable(sizes, self.coefficients.dtype, self.table)
+        """Return the table of the gradients, made anew where others are there than last time."""
+        if self._gradients is None or self.rows.without != self._without:
+            sizes = self.table["n"].tolist()
+            self._gradients = GradientTable(sizes, self.coefficients.dtype, self.table)
+            self._without = self.rows.without
         return self._gradients
 
     def run_strided(self) -> None:

@@ -49,12 +49,12 @@ cdef bint refreshed(
 ) except -1:
     """Read everything; False if something is not what was described."""
     cdef Rows rows
-    cdef bint first, moved = written.n == 0
+    cdef bint first, tangled = False, moved = written.n == 0
     for rows in tables:
         if not (
             rows.can_take(coefficients)
+            and rows.read(convert, True)
             and rows.same_variants(coefficients)
-            and rows.read(convert)
         ):
             return False
         moved |= rows.moved
@@ -66,6 +66,12 @@ cdef bint refreshed(
         if not written.sort() and not (loose and first) or (loose and not first):
             # whoever is in the way is named where they are described
             return False
+    for rows in tables:
+        tangled |= rows.is_tangled(written)
+    if tangled:
+        for rows in tables:
+            if not rows.read(convert, False):
+                return False
     for rows in tables:
         rows.untangle(written, convert)
     return True

@@ -24,18 +24,22 @@ cdef class Rows:
     cdef const Op[::1] ops
     cdef int bfloat16
     cdef readonly Py_ssize_t total
-    cdef readonly Py_ssize_t without
+    cdef readonly list without
     cdef readonly list to_round
-    cdef bint begun
+    cdef bint begun, by_address
     cdef readonly bint converted, low_precision
 
     cdef bint hold(self, Py_ssize_t i, Py_ssize_t which, PyObject* found) except -1
-    cdef bint read(self, object convert) except -1
+    cdef bint read(self, object convert, bint by_address) except -1
+    cdef int take_addresses(self, Py_ssize_t i, Tensor* row, Found* found) except -1
     cdef bint read_row(self, Py_ssize_t i, Tensor* row, Found* found, object convert) except -1
     cdef bint read_strided(self, Py_ssize_t i, Found* found) except -1
     cdef bint can_be_written(self, Py_ssize_t i, Found* found) except -1
     cdef int note_written(self, Written written) except -1
+    cdef bint is_tangled(self, Written written) noexcept
     cdef int untangle(self, Written written, object convert) except -1
+    cdef Py_ssize_t n_sets(self, list coefficients) noexcept
+    cdef Py_ssize_t set_of(self, Py_ssize_t row) except -1
     cdef bint can_take(self, list coefficients) except -1
     cdef bint same_variants(self, list coefficients) except -1
     cdef int round(self, list coefficients) except -1

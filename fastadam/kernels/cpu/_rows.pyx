@@ -61,6 +61,15 @@ cdef bint writable(cnp.ndarray array) noexcept:
     )
 
 
+cdef inline size_t sizes_of(Py_ssize_t g_type, bint single) noexcept:
+    """Bytes of an element of a gradient."""
+    if g_type == WIDE:
+        return 8
+    if g_type != COMPUTING:
+        return 2
+    return 4 if single else 8
+
+
 cdef class Rows:
     """The rows of steps that are computed in one dtype.
 
@@ -138,29 +147,64 @@ cdef class Rows:
         self.held[place] = array
         return True
 
-    cdef bint read(self, object convert) except -1:
-        """Read all rows from their owner; False if one of them is stale."""
+    cdef bint read(self, object convert, bint by_address) except -1:
+        """Read all rows from their owner; False if one of them is stale.
+
+        Addresses are taken in the place of arrays where they may be, and rows have been described.
+        """
         cdef Py_ssize_t i, start = 0
         cdef Found found
         cdef Tensor* row
         self.moved = self.converted = self.low_precision = False
-        self.without = 0
+        self.without = []
         self.to_round = []
+        self.source.may_give_addresses = by_address and self.begun
+        self.by_address = found.by_address = False
         for i in range(len(self.indices)):
             if not self.source.read(<Py_ssize_t> self.indices[i], &found):
                 return False
             row = &self.table[i]
             row.start = start
+            if self.source.regroups:
+                row.row = found.scalars
             if self.strided[i]:
                 if not self.read_strided(i, &found):
                     return False
+            elif found.by_address:
+                self.take_addresses(i, row, &found)
             elif not self.read_row(i, row, &found, convert):
                 return False
-            self.without += found.g == NULL
+            if found.g == NULL and not (found.by_address and found.g_at):
+                self.without.append(i)
             start += row.n
         self.total = start
         self.begun = True
         return True
+
+    cdef int take_addresses(self, Py_ssize_t i, Tensor* row, Found* found) except -1:
+        """One row whose owner has seen that the memory is such as was described."""
+        cdef size_t* state = streams(row)
+        cdef Py_ssize_t k
+        if found.p_at != row.p:
+            self.moved = True
+            row.p = found.p_at
+            self.hold(i, PARAMETER, found.p)
+        if found.half_at != row.half:
+            self.moved = True
+            row.half = found.half_at
+            self.hold(i, HALF, found.half)
+        for k in range(N_STREAMS):
+            if state[k] and found.state_at[k] != state[k]:
+                self.moved = True
+                state[k] = found.state_at[k]
+                self.hold(i, STATE + k, found.state[k])
+        row.n = self.sizes[i] if found.g_at else 0
+        row.g, row.g_type = found.g_at, found.g_type
+        self.held[N_HELD * i + GRADIENT] = None
+        self.by_address = True
+        self.converted |= row.g_type == WIDE
+        self.low_precision |= row.g_type not in (COMPUTING, WIDE)
+        return 0
 
     cdef bint read_row(
         self, Py_ssize_t i, Tensor* row, Found* found, object convert
@@ -297,6 +341,19 @@ cdef class Rows:
                     written.add(array)
         return 0
 
+    cdef bint is_tangled(self, Written written) noexcept:
+        """Whether a gradient of which the address alone is known is part of what is written."""
+        cdef Py_ssize_t i
+        cdef size_t size
+        if not self.by_address:
+            return False
+        for i in range(self.table.shape[0]):
+            if self.table[i].n:
+                size = sizes_of(self.table[i].g_type, self.single) * self.table[i].n
+                if written.reaches(self.table[i].g, self.table[i].g + size):
+                    return True
+        return False
+
     cdef int untangle(self, Written written, object convert) except -1:
         """Read gradients that are part of what is written from copies."""
         cdef Py_ssize_t i, place
@@ -316,6 +373,14 @@ cdef class Rows:
                 )
         return 0
 
+    cdef Py_ssize_t n_sets(self, list coefficients) noexcept:
+        """How many sets of coefficients the rows refer to."""
+        return len(coefficients) if self.source.regroups else len(self.sets)
+
+    cdef Py_ssize_t set_of(self, Py_ssize_t row) except -1:
+        """Which of the step's sets of coefficients a row of numbers is."""
+        return row if self.source.regroups else <Py_ssize_t> self.sets[row]
+
     cdef bint can_take(self, list coefficients) except -1:
         """Whether the numbers of every set are what the loops can take, once they are rounded."""
         cdef Py_ssize_t row
@@ -323,9 +388,9 @@ cdef class Rows:
         cdef double eps
         if not self.single:
             return True
-        for row in range(len(self.sets)):
+        for row in range(self.n_sets(coefficients)):
             # named tuples, of which Cython need not know
-            values = <tuple> coefficients[<Py_ssize_t> self.sets[row]]
+            values = <tuple> coefficients[self.set_of(row)]
             eps = values[EPS]
             if (
                 (eps != 0 and fabs(<double> <float> eps) < FLT_MIN)
@@ -340,14 +405,17 @@ cdef class Rows:
 
     cdef bint same_variants(self, list coefficients) except -1:
         """Whether the coefficients of every row are of its variant."""
-        cdef Py_ssize_t i
+        cdef Py_ssize_t i, seen = -1
+        cdef bint amsgrad = False, adabound = False
         cdef tuple values
         for i in range(self.table.shape[0]):
-            values = <tuple> coefficients[<Py_ssize_t> self.sets[self.table[i].row]]
-            if (
-                self.table[i].amsgrad != <bint> values[AMSGRAD]
-                or self.table[i].adabound != <bint> values[ADABOUND]
-            ):
+            if not self.table[i].n:
+                continue
+            if self.table[i].row != seen:
+                seen = self.table[i].row
+                values = <tuple> coefficients[self.set_of(seen)]
+                amsgrad, adabound = values[AMSGRAD], values[ADABOUND]
+            if self.table[i].amsgrad != amsgrad or self.table[i].adabound != adabound:
                 return False
         return True
 
@@ -355,8 +423,8 @@ cdef class Rows:
         """Round each scalar once to the type of the computation."""
         cdef Py_ssize_t row, k
         cdef tuple values
-        for row in range(len(self.sets)):
-            values = <tuple> coefficients[<Py_ssize_t> self.sets[row]]
+        for row in range(self.n_sets(coefficients)):
+            values = <tuple> coefficients[self.set_of(row)]
             for k in range(N_COEFFICIENTS):
                 if self.single:
                     self.narrow[row, k] = <float> <double> values[k]
@@ -405,7 +473,7 @@ cdef class Rows:
         cdef Py_ssize_t i
         cdef object grad
         cdef Written gradients = Written()
-        if self.converted:
+        if self.converted or self.by_address:
             return False
         for i in range(len(self.indices)):
             grad = self.held[N_HELD * i + GRADIENT]

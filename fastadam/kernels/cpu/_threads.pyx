@@ -47,13 +47,23 @@ def quota():
     return granted
 
 
-def n_threads(total):
-    """Return how many threads a call takes for this many elements."""
+def n_threads(total, most=None):
+    """Return how many threads a call takes for this many elements.
+
+    Parameters
+    ----------
+    total : int
+        Elements.
+    most : int, optional
+        What the owner of the arrays allows; a number that was set by hand wins over it.
+    """
     if total < SERIAL_BELOW:
         return 1
     n = number()
     # who sets the number means it
-    return n if by_hand is not None else late_steps.bound(n, total)
+    if by_hand is not None:
+        return n
+    return late_steps.bound(n if most is None else min(n, most), total)
 
 
 def note_time(n, total, ns):

@@ -12,3 +12,4 @@ cdef class Written:
     cdef int add(self, object array) except -1
     cdef bint sort(self) noexcept
     cdef bint has_part(self, object array) noexcept
+    cdef bint reaches(self, size_t low, size_t high) noexcept

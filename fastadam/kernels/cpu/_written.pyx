@@ -74,9 +74,13 @@ cdef class Written:
 
     cdef bint has_part(self, object array) noexcept:
         """Whether an array reaches into one of them."""
-        cdef Py_ssize_t first = 0, last = self.n, middle
         cdef size_t low, high
         reach_of(<cnp.ndarray> array, &low, &high)
+        return self.reaches(low, high)
+
+    cdef bint reaches(self, size_t low, size_t high) noexcept:
+        """Whether memory reaches into one of them."""
+        cdef Py_ssize_t first = 0, last = self.n, middle
         if low == high:
             return False
         # those that begin before its end

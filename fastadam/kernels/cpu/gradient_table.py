@@ -84,6 +84,9 @@ class GradientTable:
         """
         self._squares.take_ops(ops, counts)
 
-    def sums_of_squares(self) -> list[float]:
-        """Return the sum of squares of every gradient, of its quotient, or after operations."""
-        return self._squares.run(_threads.n_threads(self._total))
+    def sums_of_squares(self, most: int | None = None) -> list[float]:
+        """Return the sum of squares of every gradient, of its quotient, or after operations.
+
+        `most` is how many threads their owner allows.
+        """
+        return self._squares.run(_threads.n_threads(self._total, most))
