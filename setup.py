@@ -60,6 +60,8 @@ INCLUDED = {
     "_source": ("cpu/_tensors.pxd", "_source.pxd"),
     "gpu._tensors": ("cpu/_tensors.pxd", "_source.pxd"),
     "update._rule_source": ("cpu/_tensors.pxd", "_source.pxd"),
+    "torch._reading": ("cpu/_tensors.pxd", "../torch/_reading.pxd"),
+    "torch._tensors": ("cpu/_tensors.pxd", "_source.pxd", "../torch/_reading.pxd"),
     "_commit": ("_copies.pxi", "_effect.pxi"),
 }
 
@@ -67,9 +69,10 @@ INCLUDED = {
 OF_ARRAYS = (
     *("cpu._tensors", "cpu._layout", "cpu._written", "cpu._rows", "cpu._door", "cpu._single"),
     *("_commit", "model._gradients", "update._tree"),
+    *("torch._reading", "torch._tensors"),
 )
 # Folders beside the kernels that have extensions.
-OTHERS = ("algorithms.", "model.", "update.")
+OTHERS = ("algorithms.", "model.", "torch.", "update.")
 
 # Instruction set: the module that holds its loops, and the flags that compile them. Whoever adds
 # a flag adds the feature to supported() in _cpu_features.pyx.
@@ -200,7 +203,7 @@ def extensions(platform: str) -> list[Extension]:
         Extension(
             full_name(module),
             [f"{full_name(module).replace('.', '/')}.pyx"],
-            depends=[f"{KERNELS}/{name}" for name in INCLUDED.get(module, ())],
+            depends=[os.path.normpath(f"{KERNELS}/{name}") for name in INCLUDED.get(module, ())],
             extra_compile_args=list(flags.get(module, take_back)),
             include_dirs=include.get(module, []),
             define_macros=macros.get(module, []),

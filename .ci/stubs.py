@@ -5,6 +5,7 @@ Usage: python stubs.py PACKAGE_FOLDER
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,9 @@ def main(package: Path) -> int:
         if not source.with_suffix(".pyi").is_file():
             raise SystemExit(f"{source} has no stub beside it: mypy would take it for Any")
         parts = source.relative_to(package.parent).with_suffix("").parts
+        if "torch" in parts and importlib.util.find_spec("torch") is None:
+            # looked at where PyTorch is
+            continue
         modules.append(".".join(parts))
     return subprocess.run([sys.executable, "-m", "mypy.stubtest", *modules]).returncode
 

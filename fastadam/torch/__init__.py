@@ -1,0 +1,16 @@
+"""PyTorch's optimizers by fastadam's kernels: change the import, and nothing else.
+
+``fastadam.torch.AdamW`` takes the place of ``torch.optim.AdamW``, whose arguments, groups, hooks
+and checkpoints it has. It needs PyTorch, which ``import fastadam`` alone does not.
+"""
+
+import importlib.util
+
+if importlib.util.find_spec("torch") is None:
+    raise ImportError("fastadam.torch needs PyTorch 2.4 or newer: pip install torch")
+
+from fastadam.torch.backward import step_in_backward
+from fastadam.torch.bounded import AdaBound, AMSBound
+from fastadam.torch.optimizers import Adam, AdamW
+
+__all__ = ["AMSBound", "AdaBound", "Adam", "AdamW", "step_in_backward"]

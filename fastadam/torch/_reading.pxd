@@ -1,0 +1,118 @@
+# How PyTorch's tensors are read in C: where they lie, and in which types and layouts.
+
+cimport numpy as cnp
+from cpython.object cimport PyTypeObject
+from cpython.ref cimport PyObject
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+
+# What DLPack 1 says of a tensor, as far as it is read here (dlpack.h).
+cdef struct DLDevice:
+    int32_t device_type
+    int32_t device_id
+
+
+cdef struct DLDataType:
+    uint8_t code
+    uint8_t bits
+    uint16_t lanes
+
+
+cdef struct DLTensor:
+    void* data
+    DLDevice device
+    int32_t ndim
+    DLDataType dtype
+    int64_t* shape
+    int64_t* strides      # in elements
+    uint64_t byte_offset
+
+
+cdef struct ExchangeHeader:
+    uint32_t major
+    uint32_t minor
+    void* previous
+
+
+cdef struct ExchangeApi:
+    ExchangeHeader header
+    void* allocate
+    void* managed_from_object
+    void* managed_to_object
+    int (*tensor_from_object)(void*, DLTensor*) noexcept
+    void* current_stream
+
+
+cdef enum:
+    MOST_AXES = 32
+
+
+cdef extern from "Python.h":
+    ctypedef PyObject* (*getter)(PyObject*, void*)
+    ctypedef int (*setter)(PyObject*, PyObject*, void*)
+
+
+cdef extern from *:
+    """
+    #define fastadam_fetch(address) __builtin_prefetch((const void*) (address))
+    """
+    void fetch "fastadam_fetch"(size_t) noexcept
+
+
+# One tensor as it was read.
+cdef struct View:
+    size_t data
+    int ndim
+    int kind              # a Kind; -1 for what is no floating number on the CPU
+    bint pairs            # whether it is one of complex numbers
+    cnp.npy_intp shape[MOST_AXES + 1]
+    cnp.npy_intp strides[MOST_AXES + 1]   # in bytes
+
+
+cdef enum Kind:
+    FLOAT16_KIND
+    FLOAT32_KIND
+    FLOAT64_KIND
+    BFLOAT16_KIND
+    N_KINDS
+
+
+cdef inline int bytes_of(int kind) noexcept:
+    """Of an element."""
+    return 8 if kind == FLOAT64_KIND else 4 if kind == FLOAT32_KIND else 2
+
+
+cdef inline void fetch_object(PyObject* tensor) noexcept:
+    """Have a tensor's object fetched into the cache."""
+    fetch(<size_t> tensor)
+
+
+cdef class Reader:
+    cdef ExchangeApi* api
+    cdef getter get
+    cdef setter set
+    cdef void* closure
+    cdef object tensor, parameter, dispatch, kept, described, is_neg, is_conj, increment
+    cdef list dtypes
+    cdef readonly bint fast
+    # whether tensors have their addresses where they are expected; they are only fetched by them
+    cdef readonly bint ahead
+    cdef bint increments_many
+    # in which word a tensor's object has the tensor's address, and that the address of its storage
+    cdef int tensor_at, storage_at
+
+    cdef bint find_addresses(self, object tensor) except -1
+    cdef void fetch_tensor(self, PyObject* tensor) noexcept
+    cdef void fetch_storage(self, PyObject* tensor) noexcept
+    cdef bint is_plain(self, PyObject* tensor) except -1
+    cdef bint read(self, PyObject* tensor, View* view) except -1
+    cdef bint read_slowly(self, object tensor, View* view) except -1
+    cdef object array(self, View* view, object tensor)
+    cdef object gradient(self, PyObject* tensor)
+    cdef int raise_versions(self, list tensors) except -1
+    cdef bint is_odd(self, object grad, const View* view, bint as_p) except -1
+
+
+cdef bint same_shape(const View* view, cnp.ndarray a) noexcept
+cdef bint same_order(const View* view, cnp.ndarray a) noexcept
+cdef Py_ssize_t stored(int kind, int p_kind) noexcept

@@ -1,0 +1,30 @@
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import disjoint_base
+
+@disjoint_base
+class Reader:
+    def __init__(
+        self,
+        torch: Any,
+        dtypes: list[np.dtype[Any] | None],
+        described: Callable[[Any], Any],
+        fast: bool = True,
+    ) -> None: ...
+    @property
+    def fast(self) -> bool: ...
+    @property
+    def ahead(self) -> bool: ...
+    def array_of(self, tensor: Any) -> npt.NDArray[Any] | None: ...
+    def clear(self, tensors: list[Any]) -> None: ...
+
+@disjoint_base
+class Items:
+    def __init__(self, found: dict[str, Any]) -> None: ...
+    def same(self) -> bool: ...
+
+__pyx_capi__: dict[str, Any]
+__test__: dict[Any, Any]

@@ -1,0 +1,324 @@
+"""How PyTorch's tensors are read in C: where they lie, and in which types and layouts.
+
+They are read through DLPack's C exchange API, which PyTorch has from about 2.10 on, or else through
+their Python attributes. NumPy arrays stand over their memory; nothing is copied, and nothing here
+is built against PyTorch.
+"""
+
+cimport numpy as cnp
+from cpython.dict cimport PyDict_Next
+from cpython.exc cimport PyErr_Clear
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.object cimport PyTypeObject
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
+
+from fastadam.kernels.cpu._tensors cimport BFLOAT16, COMPUTING, FLOAT16, WIDE
+
+cnp.import_array()
+
+# Devices and types, as DLPack numbers them.
+cdef enum:
+    ON_CPU = 1
+    FLOAT = 2
+    BFLOAT = 4
+    COMPLEX = 5
+
+
+cdef extern from "Python.h":
+    ctypedef struct PyGetSetDef:
+        getter get
+        setter set
+        void* closure
+    ctypedef struct PyGetSetDescrObject:
+        PyGetSetDef* d_getset
+    PyTypeObject* Py_TYPE(PyObject*)
+
+cdef extern from "numpy/arrayobject.h":
+    PyTypeObject PyArray_Type
+    ctypedef struct PyArray_Descr
+    object PyArray_NewFromDescr(
+        PyTypeObject*, PyArray_Descr*, int, cnp.npy_intp*, cnp.npy_intp*, void*, int, PyObject*
+    )
+    int PyArray_SetBaseObject(cnp.ndarray, PyObject*) except -1
+
+# Where tensors of no elements lie.
+cdef double NOWHERE
+
+
+cdef class Reader:
+    """Reads PyTorch's tensors.
+
+    Parameters
+    ----------
+    torch : module
+        PyTorch.
+    dtypes : list of numpy.dtype or None
+        NumPy's float16, float32, float64 and bfloat16; None for one that there is not.
+    described : callable
+        Returns kind, address, shape and strides in bytes of a tensor, or None: where there is no C
+        exchange API.
+    fast : bool
+        Whether that is used where it is there.
+    """
+
+    def __init__(self, object torch, list dtypes, object described, bint fast=True):
+        cdef PyGetSetDef* grad
+        self.dtypes = dtypes
+        self.described = described
+        self.tensor, self.parameter = torch.Tensor, torch.nn.Parameter
+        self.dispatch = torch.Tensor.__torch_dispatch__
+        capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None) if fast else None
+        self.api = NULL
+        if capsule is not None:
+            self.api = <ExchangeApi*> PyCapsule_GetPointer(capsule, "dlpack_exchange_api")
+            if self.api.header.major != 1 or self.api.tensor_from_object == NULL:
+                self.api = NULL
+        self.fast = self.api != NULL
+        descriptor = torch._C.TensorBase.__dict__["grad"]
+        grad = (<PyGetSetDescrObject*> <PyObject*> descriptor).d_getset
+        self.get, self.set, self.closure = grad.get, grad.set, grad.closure
+        base = torch._C.TensorBase
+        self.is_neg, self.is_conj = base.is_neg, base.is_conj
+        self.increment = torch._C._increment_version
+        try:
+            self.increment([torch.zeros(1)])
+            self.increments_many = True
+        except TypeError:
+            # of older versions, which take one tensor
+            self.increments_many = False
+        self.ahead = self.find_addresses(torch.zeros(1)) and self.find_addresses(torch.zeros(2))
+        self.kept = torch, capsule, descriptor
+
+    def __reduce__(self):
+        raise TypeError("addresses cannot be copied")
+
+    cdef bint find_addresses(self, object tensor) except -1:
+        """Find where the addresses in a tensor are; False if they are not where they may be."""
+        cdef size_t* words = <size_t*> <PyObject*> tensor
+        cdef size_t wanted = tensor._cdata
+        cdef int last = <Py_ssize_t> type(tensor).__basicsize__ // sizeof(size_t)
+        self.tensor_at, self.storage_at = 2, 1
+        while self.tensor_at < last and words[self.tensor_at] != wanted:
+            self.tensor_at += 1
+        if self.tensor_at == last:
+            return False
+        words, wanted = <size_t*> wanted, tensor.untyped_storage()._cdata
+        while self.storage_at < 8 and words[self.storage_at] != wanted:
+            self.storage_at += 1
+        return self.storage_at < 8
+
+    cdef void fetch_tensor(self, PyObject* tensor) noexcept:
+        """Have a tensor fetched into the cache, whose object is there."""
+        cdef size_t at = (<size_t*> tensor)[self.tensor_at]
+        fetch(at)
+        fetch(at + 64)
+        fetch(at + 128)
+
+    cdef void fetch_storage(self, PyObject* tensor) noexcept:
+        """Have a tensor's storage fetched into the cache; the tensor is there."""
+        fetch((<size_t**> tensor)[self.tensor_at][self.storage_at])
+
+    cdef bint is_plain(self, PyObject* tensor) except -1:
+        """Whether an object is a tensor, of a class that leaves to PyTorch what tensors do."""
+        cdef object kind = <object> Py_TYPE(tensor)
+        if kind is self.parameter or kind is self.tensor:
+            return True
+        return issubclass(kind, self.tensor) and kind.__torch_dispatch__ is self.dispatch
+
+    cdef bint read(self, PyObject* tensor, View* view) except -1:
+        """Read one tensor; False if its memory cannot be read as that of floating numbers."""
+        cdef DLTensor found
+        cdef int k, size
+        view.kind = -1
+        view.pairs = False
+        if not self.is_plain(tensor):
+            # what it wraps, as DTensor does
+            inner = getattr(<object> tensor, "_local_tensor", None)
+            return inner is not None and self.read(<PyObject*> inner, view)
+        if self.api == NULL:
+            return self.read_slowly(<object> tensor, view)
+        if self.api.tensor_from_object(<void*> tensor, &found):
+            PyErr_Clear()
+            return False
+        if found.device.device_type != ON_CPU or found.dtype.lanes != 1 or found.ndim > MOST_AXES:
+            return False
+        size = found.dtype.bits // 8
+        if found.dtype.code == COMPLEX:
+            size //= 2
+        elif found.dtype.code == BFLOAT:
+            view.kind = BFLOAT16_KIND if size == 2 else -1
+        if found.dtype.code == FLOAT or found.dtype.code == COMPLEX:
+            view.kind = (
+                FLOAT16_KIND if size == 2
+                else FLOAT32_KIND if size == 4
+                else FLOAT64_KIND if size == 8
+                else -1
+            )
+        if view.kind < 0:
+            return False
+        # a tensor of no elements has no address, and a row must have one
+        view.data = (<size_t> found.data + found.byte_offset) or <size_t> &NOWHERE
+        view.ndim = found.ndim
+        for k in range(found.ndim):
+            view.shape[k] = found.shape[k]
+            view.strides[k] = found.strides[k] * (found.dtype.bits // 8)
+        if found.dtype.code == COMPLEX:
+            # as pairs of real numbers
+            view.pairs = True
+            view.shape[found.ndim], view.strides[found.ndim] = 2, size
+            view.ndim += 1
+        return True
+
+    cdef bint read_slowly(self, object tensor, View* view) except -1:
+        """The same, by what Python code says of a tensor."""
+        cdef Py_ssize_t k
+        described = self.described(tensor)
+        if described is None:
+            return False
+        view.kind, data, shape, strides, view.pairs = described
+        view.data, view.ndim = data or <size_t> &NOWHERE, len(shape)
+        if view.ndim > MOST_AXES:
+            view.kind = -1
+            return False
+        for k in range(view.ndim):
+            view.shape[k], view.strides[k] = shape[k], strides[k]
+        return True
+
+    cdef object array(self, View* view, object tensor):
+        """NumPy's array over the memory of a tensor, which it keeps alive."""
+        cdef object dtype = self.dtypes[view.kind]
+        cdef object array
+        Py_INCREF(dtype)
+        array = PyArray_NewFromDescr(
+            &PyArray_Type,
+            <PyArray_Descr*> <PyObject*> dtype,
+            view.ndim,
+            view.shape,
+            view.strides,
+            <void*> view.data,
+            cnp.NPY_ARRAY_WRITEABLE | cnp.NPY_ARRAY_ALIGNED,
+            NULL,
+        )
+        Py_INCREF(tensor)
+        PyArray_SetBaseObject(<cnp.ndarray> array, <PyObject*> tensor)
+        return array
+
+    cdef object gradient(self, PyObject* tensor):
+        """The gradient of a tensor, None where there is none."""
+        cdef PyObject* found = self.get(tensor, self.closure)
+        if found == NULL:
+            raise RuntimeError("the gradient of a tensor cannot be read")
+        grad = <object> found
+        Py_DECREF(grad)
+        return grad
+
+    cdef bint is_odd(self, object grad, const View* view, bint as_p) except -1:
+        """Whether the numbers in memory are not those that a gradient stands for, or none here.
+
+        `as_p` says that it lies as its parameter does, without gaps: then no axis of it steps over
+        the other halves of complex numbers, as those of more than one element do under the
+        negative bit.
+        """
+        cdef int axis
+        if self.dtypes[view.kind] is None or (view.pairs and self.is_conj(grad)):
+            return True
+        if as_p:
+            for axis in range(view.ndim):
+                if view.shape[axis] > 1:
+                    return False
+        return not view.pairs and self.is_neg(grad)
+
+    cdef int raise_versions(self, list tensors) except -1:
+        """Let autograd know that tensors have been written."""
+        cdef object tensor
+        if self.increments_many:
+            self.increment(tensors)
+        else:
+            for tensor in tensors:
+                self.increment(tensor)
+        return 0
+
+    def array_of(self, object tensor):
+        """Return NumPy's array over the memory of a tensor; None if that cannot be read."""
+        cdef View view
+        if not self.read(<PyObject*> tensor, &view) or self.dtypes[view.kind] is None:
+            return None
+        return self.array(&view, tensor)
+
+    def clear(self, list tensors):
+        """Set all gradients to None."""
+        cdef object tensor
+        for tensor in tensors:
+            if self.set(<PyObject*> tensor, <PyObject*> None, self.closure):
+                raise RuntimeError("the gradient of a tensor cannot be set")
+
+
+cdef class Items:
+    """What a dict holds, to be compared by identity with what it will hold.
+
+    Parameters
+    ----------
+    found : dict
+        The dict; its keys and values are kept.
+    """
+
+    cdef dict found
+    cdef list keys, values
+
+    def __init__(self, dict found):
+        self.found = found
+        self.keys, self.values = list(found), list(found.values())
+
+    def __reduce__(self):
+        raise TypeError("what is compared by identity cannot be copied")
+
+    def same(self):
+        """Tell whether it has these keys and values, in this order."""
+        cdef Py_ssize_t position = 0, i = 0
+        cdef PyObject* key
+        cdef PyObject* value
+        while PyDict_Next(self.found, &position, &key, &value):
+            if (
+                i == PyList_GET_SIZE(self.keys)
+                or key != PyList_GET_ITEM(self.keys, i)
+                or value != PyList_GET_ITEM(self.values, i)
+            ):
+                return False
+            i += 1
+        return i == PyList_GET_SIZE(self.keys)
+
+
+cdef bint same_shape(const View* view, cnp.ndarray a) noexcept:
+    """Whether a tensor has the shape of an array."""
+    cdef int axis
+    if view.ndim != cnp.PyArray_NDIM(a):
+        return False
+    for axis in range(view.ndim):
+        if view.shape[axis] != cnp.PyArray_DIM(a, axis):
+            return False
+    return True
+
+
+cdef bint same_order(const View* view, cnp.ndarray a) noexcept:
+    """Whether the elements of a tensor of the same shape lie as those of a dense array do."""
+    cdef cnp.npy_intp size = bytes_of(view.kind), item = cnp.PyArray_ITEMSIZE(a)
+    cdef int axis
+    for axis in range(view.ndim):
+        if view.shape[axis] > 1 and view.strides[axis] * item != cnp.PyArray_STRIDE(a, axis) * size:
+            return False
+    return True
+
+
+cdef Py_ssize_t stored(int kind, int p_kind) noexcept:
+    """How the gradient of a parameter is stored, a Stored; -1 where there is no loop for it."""
+    cdef int computing = FLOAT64_KIND if p_kind == FLOAT64_KIND else FLOAT32_KIND
+    if kind == computing:
+        return COMPUTING
+    if p_kind == FLOAT64_KIND:
+        return -1
+    if kind == FLOAT64_KIND:
+        return WIDE
+    if p_kind != FLOAT32_KIND and kind != p_kind:
+        return -1
+    return FLOAT16 if kind == FLOAT16_KIND else BFLOAT16

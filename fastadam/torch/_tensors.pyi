@@ -1,0 +1,23 @@
+from typing import Any
+
+import numpy.typing as npt
+from typing_extensions import disjoint_base
+
+from fastadam.kernels._source import Source
+from fastadam.torch._reading import Reader
+
+@disjoint_base
+class TensorSource(Source):
+    replaced: dict[int, npt.NDArray[Any]]
+    def __init__(
+        self,
+        reader: Reader,
+        groups: list[dict[str, Any]],
+        state: Any,
+        entries: list[tuple[Any, ...]],
+    ) -> None: ...
+    @property
+    def absent(self) -> list[int]: ...
+    def begin(self) -> list[tuple[int, int]] | None: ...
+
+__test__: dict[Any, Any]

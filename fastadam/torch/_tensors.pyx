@@ -1,0 +1,402 @@
+"""Where C finds the arrays and counts of PyTorch's tensors, and stores what a step makes."""
+
+cimport numpy as cnp
+from cpython.dict cimport PyDict_Check, PyDict_Next, PyDict_Size
+from cpython.list cimport PyList_GET_ITEM, PyList_GET_SIZE
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.ref cimport PyObject
+
+from fastadam.kernels._source cimport Found, Source
+from fastadam.kernels.cpu._tensors cimport COMPUTING, N_STREAMS
+from fastadam.torch._reading cimport (
+    FLOAT32_KIND,
+    FLOAT64_KIND,
+    Reader,
+    View,
+    bytes_of,
+    fetch_object,
+    same_order,
+    same_shape,
+    stored,
+)
+
+cnp.import_array()
+
+# How many parameters ahead each of the three is fetched into the cache.
+cdef enum:
+    OBJECTS_AHEAD = 9
+    TENSORS_AHEAD = 6
+    STORAGES_AHEAD = 3
+
+
+# The arrays of a parameter: what is stepped, its streams, and the half-precision parameter that it
+# is the master of.
+cdef enum:
+    STEPPED
+    STREAM
+    HALF = STREAM + N_STREAMS
+    N_ARRAYS
+
+
+# One parameter that has a state, as it was when the plan was made. All is held by the source.
+cdef struct Entry:
+    PyObject* p
+    PyObject* state
+    PyObject* step
+    PyObject* tensors[N_ARRAYS]     # NULL for what is not there, or is stepped by a copy
+    int kinds[N_ARRAYS]
+    size_t at[N_ARRAYS]
+    size_t copied         # where the parameter lies that a dense copy is stepped for, or 0
+    double* t64
+    float* t32
+    int group
+    Py_ssize_t first_item, n_items
+    Py_ssize_t scalars
+
+
+cdef class TensorSource(Source):
+    """The tensors of an optimizer's groups, their states and counts.
+
+    Parameters
+    ----------
+    reader : Reader
+        Reads tensors.
+    groups : list of dict
+        The optimizer's groups.
+    state : dict
+        The optimizer's states.
+    entries : list of tuple
+        Of every parameter with a state: the parameter, its group's number, its state, and of what
+        is stepped, of the streams, and of the half-precision parameter that it is the master of,
+        each the tensor and its array; None for what there is not. The tensor of a dense copy is
+        None.
+    """
+
+    cdef Reader reader
+    cdef list groups, lists, arrays, grads, kept, others
+    cdef object outer
+    cdef Entry* entries
+    cdef PyObject** items           # keys and values of all states
+    cdef Py_ssize_t n
+    # the parameters of the last step, whose versions are raised by it
+    cdef list stepped
+    # the arrays over gradients that were not read by address
+    cdef list shown
+    # places of the parameters without a gradient, as `begin` has found them
+    cdef readonly list absent
+    # arrays of gradients that are not read as they are, by their places
+    cdef public dict replaced
+
+    def __cinit__(self):
+        self.entries = NULL
+        self.items = NULL
+
+    def __init__(self, Reader reader, list groups, object state, list entries):
+        cdef Py_ssize_t i, k, n_items = 0
+        cdef Entry* entry
+        cdef View view
+        cdef dict own
+        self.reader, self.groups, self.outer = reader, groups, state
+        self.lists = [list(group["params"]) for group in groups]
+        self.n = self.regroups = len(entries)
+        self.entries = <Entry*> PyMem_Calloc(max(self.n, 1), sizeof(Entry))
+        n_items = sum([len(row[2]) for row in entries])
+        self.items = <PyObject**> PyMem_Calloc(max(2 * n_items, 1), sizeof(PyObject*))
+        if self.entries == NULL or self.items == NULL:
+            raise MemoryError
+        self.arrays, self.kept, self.stepped, self.shown, self.absent = [], [], [], [], []
+        self.grads = [None] * self.n
+        self.replaced = {}
+        n_items = 0
+        for i in range(self.n):
+            entry = &self.entries[i]
+            p, group, own, pairs = entries[i]
+            entry.p, entry.group, entry.state = <PyObject*> p, group, <PyObject*> own
+            entry.step = <PyObject*> own["step"]
+            for k in range(N_ARRAYS):
+                tensor, array = pairs[k]
+                if array is not None:
+                    entry.at[k] = <size_t> cnp.PyArray_DATA(<cnp.ndarray> array)
+                if tensor is None:
+                    continue
+                entry.tensors[k] = <PyObject*> tensor
+                reader.read(entry.tensors[k], &view)
+                entry.kinds[k] = view.kind
+            reader.read(entry.p, &view)
+            if entry.tensors[STEPPED] == NULL or (
+                pairs[HALF][1] is not None and entry.tensors[HALF] == NULL
+            ):
+                entry.copied = view.data
+            if entry.tensors[STEPPED] == NULL:
+                entry.kinds[STEPPED] = view.kind
+            self.arrays.append([array for _, array in pairs])
+            # a state's tensors are held beside it: an id must not be given to another one
+            self.kept.append((p, own, list(own.items()), pairs))
+            entry.first_item, entry.n_items = n_items, len(own)
+            for key, value in own.items():
+                self.items[2 * n_items] = <PyObject*> key
+                self.items[2 * n_items + 1] = <PyObject*> value
+                n_items += 1
+        taken = {id(row[0]) for row in entries}
+        self.others = [p for each in self.lists for p in each if id(p) not in taken]
+
+    def __dealloc__(self):
+        PyMem_Free(self.entries)
+        PyMem_Free(self.items)
+
+    def __reduce__(self):
+        raise TypeError("addresses cannot be copied")
+
+    def begin(self):
+        """Look at groups, states, gradients and counts.
+
+        Returns
+        -------
+        list of tuple of int or None
+            Group and number of the step, once for each pair that there is; None if parameters or
+            states are others than those that were described.
+        """
+        cdef Py_ssize_t i
+        cdef Entry* entry
+        cdef object grad
+        cdef int group = -1
+        cdef double t, last_t = -1
+        cdef Py_ssize_t number = -1
+        cdef list sets = []
+        cdef dict numbers = {}
+        if not (self.same_groups() and self.same_states()):
+            return None
+        for i in range(len(self.others)):
+            if self.reader.gradient(<PyObject*> self.others[i]) is not None:
+                return None
+        self.stepped, self.shown, self.absent = [], [], []
+        for i in range(self.n):
+            if self.reader.ahead:
+                self.fetch_parameters(i)
+            entry = &self.entries[i]
+            grad = self.grads[i] = self.reader.gradient(entry.p)
+            entry.scalars = 0
+            if grad is None:
+                self.absent.append(i)
+                continue
+            if not self.count(entry):
+                return None
+            t = (entry.t64[0] if entry.t64 != NULL else entry.t32[0]) + 1
+            if entry.group != group or t != last_t:
+                group, last_t = entry.group, t
+                key = group, int(t)
+                number = numbers.setdefault(key, len(numbers))
+                if number == len(sets):
+                    sets.append(key)
+            entry.scalars = number
+            self.stepped.append(<object> entry.p)
+        return sets
+
+    cdef void fetch_parameters(self, Py_ssize_t i) noexcept:
+        """Have the parameters after number i, and their counts, fetched into the cache."""
+        cdef Entry* entry
+        if i + OBJECTS_AHEAD < self.n:
+            entry = &self.entries[i + OBJECTS_AHEAD]
+            fetch_object(entry.p)
+            fetch_object(entry.step)
+        if i + TENSORS_AHEAD < self.n:
+            entry = &self.entries[i + TENSORS_AHEAD]
+            self.reader.fetch_tensor(entry.p)
+            self.reader.fetch_tensor(entry.step)
+        if i + STORAGES_AHEAD < self.n:
+            self.reader.fetch_storage(self.entries[i + STORAGES_AHEAD].step)
+
+    cdef void fetch_tensors(self, Py_ssize_t i) noexcept:
+        """Have what is read of the parameters after number i fetched into the cache."""
+        cdef Py_ssize_t k
+        cdef PyObject* grad
+        for k in range(STEPPED, HALF + 1):
+            if i + OBJECTS_AHEAD < self.n and self.entries[i + OBJECTS_AHEAD].tensors[k] != NULL:
+                fetch_object(self.entries[i + OBJECTS_AHEAD].tensors[k])
+            if i + TENSORS_AHEAD < self.n and self.entries[i + TENSORS_AHEAD].tensors[k] != NULL:
+                self.reader.fetch_tensor(self.entries[i + TENSORS_AHEAD].tensors[k])
+            if i + STORAGES_AHEAD < self.n and self.entries[i + STORAGES_AHEAD].tensors[k] != NULL:
+                self.reader.fetch_storage(self.entries[i + STORAGES_AHEAD].tensors[k])
+        if i + TENSORS_AHEAD < self.n:
+            grad = PyList_GET_ITEM(self.grads, i + TENSORS_AHEAD)
+            if grad != <PyObject*> None:
+                self.reader.fetch_tensor(grad)
+        if i + STORAGES_AHEAD < self.n:
+            grad = PyList_GET_ITEM(self.grads, i + STORAGES_AHEAD)
+            if grad != <PyObject*> None:
+                self.reader.fetch_storage(grad)
+
+    cdef bint count(self, Entry* entry) except -1:
+        """Find where a parameter's steps are counted; False if that is no number here."""
+        cdef View view
+        cdef int axis
+        entry.t32 = NULL
+        entry.t64 = NULL
+        if not self.reader.read(entry.step, &view):
+            return False
+        for axis in range(view.ndim):
+            if view.shape[axis] != 1:
+                return False
+        if view.kind == FLOAT32_KIND:
+            entry.t32 = <float*> view.data
+        elif view.kind == FLOAT64_KIND:
+            entry.t64 = <double*> view.data
+        return view.kind == FLOAT32_KIND or view.kind == FLOAT64_KIND
+
+    cdef bint same_groups(self) except -1:
+        """Whether the groups have the parameters that they had."""
+        cdef Py_ssize_t k, i
+        cdef object params
+        cdef list now, before
+        if len(self.groups) != len(self.lists):
+            return False
+        for k in range(len(self.lists)):
+            params = (<dict> self.groups[k])["params"]
+            now = <list> params if type(params) is list else list(params)
+            before = <list> self.lists[k]
+            if PyList_GET_SIZE(now) != PyList_GET_SIZE(before):
+                return False
+            for i in range(PyList_GET_SIZE(before)):
+                if PyList_GET_ITEM(now, i) != PyList_GET_ITEM(before, i):
+                    return False
+        return True
+
+    cdef bint same_states(self) except -1:
+        """Whether the parameters have the states that they had; no hash is computed for it."""
+        cdef Py_ssize_t position = 0, found = 0, looked, i = 0
+        cdef PyObject* key
+        cdef PyObject* value
+        cdef Entry* entry
+        while PyDict_Next(self.outer, &position, &key, &value):
+            # in the order in which the states were made: look from where the last one was
+            looked = 0
+            while looked < self.n and self.entries[i].p != key:
+                i = i + 1 if i + 1 < self.n else 0
+                looked += 1
+            if looked == self.n:
+                # whoever looks at a state that is not there makes an empty one
+                if PyDict_Check(<object> value) and PyDict_Size(<object> value) == 0:
+                    continue
+                if not self.is_parameter(key):
+                    continue
+                return False
+            entry = &self.entries[i]
+            if entry.state != value or not self.same_items(entry):
+                return False
+            found += 1
+        return found == self.n
+
+    cdef bint same_items(self, Entry* entry) except -1:
+        """Whether there is in a state what there was, in the same order."""
+        cdef Py_ssize_t position = 0, i = 0
+        cdef PyObject** item = self.items + 2 * entry.first_item
+        cdef PyObject* key
+        cdef PyObject* value
+        while PyDict_Next(<object> entry.state, &position, &key, &value):
+            if i == entry.n_items or key != item[2 * i] or value != item[2 * i + 1]:
+                return False
+            i += 1
+        return i == entry.n_items
+
+    cdef bint is_parameter(self, PyObject* key) except -1:
+        """Whether a key of the states is one of the parameters without a state."""
+        cdef Py_ssize_t i
+        for i in range(PyList_GET_SIZE(self.others)):
+            if PyList_GET_ITEM(self.others, i) == key:
+                return True
+        return False
+
+    cdef bint read(self, Py_ssize_t k, Found* found) except -1:
+        cdef Entry* entry = &self.entries[k]
+        cdef list arrays = <list> self.arrays[k]
+        cdef PyObject* grad = PyList_GET_ITEM(self.grads, k)
+        cdef Py_ssize_t i
+        cdef View view
+        if self.reader.ahead:
+            self.fetch_tensors(k)
+        if grad != <PyObject*> None:
+            if entry.copied and not (
+                self.reader.read(entry.p, &view) and view.data == entry.copied
+                and same_shape(&view, arrays[STEPPED])
+            ):
+                return False
+            for i in range(N_ARRAYS):
+                if entry.tensors[i] != NULL and not self.take(entry, i, arrays):
+                    return False
+        found.scalars = entry.scalars
+        found.p = <PyObject*> arrays[STEPPED]
+        found.half = NULL if arrays[HALF] is None else <PyObject*> arrays[HALF]
+        found.p_at, found.half_at = entry.at[STEPPED], entry.at[HALF]
+        for i in range(N_STREAMS):
+            found.state[i] = NULL if arrays[STREAM + i] is None else <PyObject*> arrays[STREAM + i]
+            found.state_at[i] = entry.at[STREAM + i]
+        found.by_address = self.may_give_addresses
+        found.g, found.g_at, found.g_type = NULL, 0, COMPUTING
+        if grad == <PyObject*> None:
+            return True
+        return self.read_gradient(k, grad, entry.kinds[STEPPED], arrays[STEPPED], found)
+
+    cdef bint read_gradient(
+        self, Py_ssize_t k, PyObject* grad, int kind, cnp.ndarray p, Found* found
+    ) except -1:
+        """Read a gradient: where it lies, or an array; False if it can be read in neither way."""
+        cdef View view
+        cdef bint as_p
+        if k not in self.replaced:
+            if not self.reader.read(grad, &view):
+                return False
+            as_p = same_shape(&view, p) and same_order(&view, p)
+            if self.reader.is_odd(<object> grad, &view, as_p):
+                return False
+            found.g_type = stored(view.kind, kind)
+            as_p = as_p and view.data % bytes_of(view.kind) == 0
+            if found.by_address and as_p and found.g_type >= 0:
+                found.g_at = view.data
+                return True
+            array = self.reader.array(&view, <object> grad)
+        else:
+            array = self.replaced[k]
+        found.by_address = False
+        # held until the step has been made
+        self.shown.append(array)
+        found.g = <PyObject*> array
+        return True
+
+    cdef bint take(self, Entry* entry, Py_ssize_t i, list arrays) except -1:
+        """Take over where a tensor lies now; False if it is not what it was."""
+        cdef View view
+        cdef cnp.ndarray array = <cnp.ndarray> arrays[i]
+        if not (
+            self.reader.read(entry.tensors[i], &view)
+            and view.kind == entry.kinds[i]
+            and same_shape(&view, array)
+            and same_order(&view, array)
+        ):
+            return False
+        if view.data != entry.at[i]:
+            if view.data % bytes_of(view.kind):
+                return False
+            arrays[i] = self.reader.array(&view, <object> entry.tensors[i])
+            entry.at[i] = view.data
+        return True
+
+    cdef int commit(self) except -1:
+        cdef Py_ssize_t i
+        cdef Entry* entry
+        for i in range(self.n):
+            entry = &self.entries[i]
+            if PyList_GET_ITEM(self.grads, i) == <PyObject*> None:
+                continue
+            if entry.t64 != NULL:
+                entry.t64[0] += 1
+            else:
+                entry.t32[0] += 1
+        return 0
+
+    cdef int release(self) except -1:
+        # else autograd would not know that what it has kept of them is no longer so
+        self.reader.raise_versions(self.stepped)
+        self.stepped, self.shown = [], []
+        self.grads = [None] * self.n
+        self.replaced = {}
+        return 0

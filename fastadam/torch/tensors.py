@@ -1,0 +1,191 @@
+"""PyTorch's tensors as NumPy's arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fastadam.kernels.arrays import overlaps_itself
+from fastadam.torch._reading import Reader
+
+__all__ = [
+    "Array",
+    "computing",
+    "is_dense",
+    "is_sharded",
+    "local_of",
+    "named",
+    "new_reader",
+    "no_memory",
+    "reader",
+    "refuse_tensor",
+    "zeros_like",
+]
+
+Array = npt.NDArray[Any]
+
+# In the order of the kinds that _tensors.pyx knows.
+_KINDS = [torch.float16, torch.float32, torch.float64, torch.bfloat16]
+_REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+_reader: Reader | None = None
+
+
+def computing(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype of the moments of a parameter: float32 for half precision, else its own."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def zeros_like(param: torch.Tensor) -> torch.Tensor:
+    """Return zeros for a moment: the parameter's shape and layout, and what it is computed in."""
+    return torch.zeros_like(
+        param,
+        dtype=computing(param.dtype),
+        memory_format=torch.preserve_format,
+        requires_grad=False,
+    )
+
+
+def is_dense(tensor: torch.Tensor) -> bool:
+    """Tell whether the elements of a tensor fill one block of memory, in some order of the axes."""
+    if tensor.is_contiguous():
+        return True
+    expected = 1
+    for stride, n in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if n != 1:
+            if stride != expected:
+                return False
+            expected *= n
+    return True
+
+
+def reader() -> Reader:
+    """Return what reads tensors, which is made once."""
+    global _reader
+    if _reader is None:
+        _reader = new_reader(True)
+    return _reader
+
+
+def new_reader(fast: bool, library: Any = torch) -> Reader:
+    """Return a reader.
+
+    Parameters
+    ----------
+    fast : bool
+        Whether DLPack's C exchange API is used where PyTorch has it.
+    library : module
+        PyTorch.
+    """
+    return Reader(library, [*map(np.dtype, ("f2", "f4", "f8")), _bfloat16()], _described, fast)
+
+
+def _bfloat16() -> np.dtype[Any] | None:
+    """Return NumPy's bfloat16, if somebody can give it."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        return None
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def _described(
+    tensor: torch.Tensor,
+) -> tuple[int, int, tuple[int, ...], tuple[int, ...], bool] | None:
+    """Return kind, address, shape, strides in bytes, and whether it is one of complex numbers.
+
+    None if there is no such memory.
+    """
+    dtype = tensor.dtype
+    real = _REAL.get(dtype, dtype)
+    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or real not in _KINDS:
+        return None
+    shape = tuple(tensor.shape)
+    strides = tuple(step * tensor.element_size() for step in tensor.stride())
+    if real is not dtype:
+        shape, strides = (*shape, 2), (*strides, tensor.element_size() // 2)
+    return _KINDS.index(real), tensor.data_ptr(), shape, strides, real is not dtype
+
+
+def refuse_tensor(name: str, param: torch.Tensor) -> Array:
+    """Return the array over a parameter; refuse one on which no step can be made.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in messages.
+    param : torch.Tensor
+        The parameter.
+
+    Raises
+    ------
+    RuntimeError
+        If it is an inference tensor, or elements share memory.
+    TypeError
+        If its memory is not known here.
+    """
+    if param.is_inference():
+        raise RuntimeError(
+            f"parameter {name!r} is an inference tensor, which must not be written; step a clone "
+            "of it that was made outside of torch.inference_mode()"
+        )
+    if is_wrapped(param) and not is_sharded(param):
+        raise TypeError(
+            f"parameter {name!r} is a {type(param).__name__}, a class with a __torch_dispatch__ of "
+            "its own, of which it is not known here where its numbers lie"
+        )
+    if param.is_neg() or param.is_conj():
+        raise TypeError(
+            f"parameter {name!r} is a view with its conjugate or negative bit set; step a clone of "
+            "param.resolve_conj().resolve_neg()"
+        )
+    array = reader().array_of(param)
+    if array is None:
+        raise TypeError(f"parameter {name!r}: {no_memory(local_of(param))}")
+    if overlaps_itself(array):
+        raise RuntimeError(
+            f"parameter {name!r}: elements of it share memory (strides {param.stride()} for shape "
+            f"{tuple(param.shape)}); step a clone"
+        )
+    return array
+
+
+def is_wrapped(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor's class has made its own what tensors do."""
+    return type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+
+
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor is a DTensor, of which each process has a part."""
+    return is_wrapped(tensor) and hasattr(tensor, "_local_tensor")
+
+
+def local_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the part of a tensor that this process has: all of it, but for a DTensor."""
+    if not is_sharded(tensor):
+        return tensor
+    local: torch.Tensor = tensor._local_tensor
+    return local
+
+
+def no_memory(tensor: torch.Tensor) -> str:
+    """Say why a tensor has no memory that can be stepped."""
+    if tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu":
+        return (
+            "for bfloat16 there must be ml_dtypes, by which NumPy knows it: pip install ml_dtypes"
+        )
+    return (
+        f"a tensor of {tensor.dtype} ({tensor.layout}, on {tensor.device}) cannot be stepped here; "
+        "dense tensors of float32, float64, float16, bfloat16 and complex numbers on the CPU can"
+    )
+
+
+def named(groups: list[dict[str, Any]], number: int, i: int) -> str:
+    """Return what a parameter is called in messages: its name, or where it is."""
+    names = groups[number].get("param_names")
+    if names:
+        return str(names[i])
+    return f"param_groups[{number}]['params'][{i}]"
