@@ -24,11 +24,12 @@ TESTED = {
     "isa": ("isa-baseline",),
     "noopenmp": ("noopenmp", "noopenmp-serial"),
     "sdist": ("sdist",),
+    "torch": ("torch", "torch-serial"),
 }
 # Environments that only succeed or fail; those above must succeed as well.
 CHECKED = ("lint", "types", "docs")
 # The Pythons that stand behind names.
-PYTHONS = {"oldest": "3.11", "middle": "3.12", "newest": "3.13", "gpu": "3.13"}
+PYTHONS = {"oldest": "3.11", "middle": "3.12", "newest": "3.13", "gpu": "3.13", "torch": "3.11"}
 
 
 @dataclass

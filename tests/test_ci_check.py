@@ -15,10 +15,11 @@ CHECK = Path(__file__).resolve().parents[1] / ".ci" / "check.py"
 CALLS = (
     *("oldest", "oldest-serial", "newest", "newest-serial", "middle"),
     *("gpu", "isa-baseline", "noopenmp", "noopenmp-serial", "sdist"),
+    *("torch", "torch-serial"),
 )
-TESTED = ("oldest", "newest", "middle", "gpu", "isa", "noopenmp", "sdist")
+TESTED = ("oldest", "newest", "middle", "gpu", "isa", "noopenmp", "sdist", "torch")
 CHECKED = ("lint", "types", "docs")
-PYTHONS = {"oldest": 11, "middle": 12, "newest": 13, "gpu": 13}
+PYTHONS = {"oldest": 11, "middle": 12, "newest": 13, "gpu": 13, "torch": 11}
 
 PASSED = '<testcase name="p"/>'
 FAILED = '<testcase name="f"><failure message="no"/></testcase>'
@@ -61,7 +62,7 @@ def check(folder: Path, status: int = 0) -> tuple[int, list[str]]:
 def test_all_is_well(folder):
     status, lines = check(folder)
     assert status == 0
-    assert lines[-1] == "20 passed, 0 failed, 10 skipped"
+    assert lines[-1] == "24 passed, 0 failed, 12 skipped"
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -78,7 +79,7 @@ def test_a_failure_or_an_error(folder, case):
     status, lines = check(folder)
     assert status == 1
     assert "problem: middle: 1 failed" in lines
-    assert lines[-1] == "19 passed, 1 failed, 9 skipped"
+    assert lines[-1] == "23 passed, 1 failed, 11 skipped"
 
 
 def test_an_environment_in_which_nothing_passed(folder):
