@@ -210,7 +210,9 @@ class MultiTensorStep:
         totals = [0.0] * self._size
         for table in self._on_cpu:
             own = None if scales is None else [scales[i] or 0 for i in table.indices]
-            for i, total in zip(table.indices, table.sums_of_squares(own, self.most_threads), strict=True):
+            for i, total in zip(
+                table.indices, table.sums_of_squares(own, self.most_threads), strict=True
+            ):
                 totals[i] = total
         if self.on_gpu:
             for i, total in self.gpu.sums_of_squares(one_scale(scales) or 0.0).items():

@@ -89,7 +89,7 @@ def measured(steps: MultiTensorStep, first: list[Op]) -> Norm:
     """Return the norm of all gradients after some operations, that of no gradients being 0."""
     if first:
         steps.program([first], 0, False)
-        squares = steps.squares_after(len(first))
+        squares = steps.sums_of_squares_after(len(first))
     else:
-        squares = steps.squares()
+        squares = steps.sums_of_squares()
     return Norm(math.sqrt(tree_sum(squares)), squares)

@@ -10,6 +10,7 @@ import torch
 
 from fastadam.kernels.arrays import overlaps_itself
 from fastadam.torch._reading import Reader
+from fastadam.update.overrides import class_overrides
 
 __all__ = [
     "Array",
@@ -155,7 +156,7 @@ def refuse_tensor(name: str, param: torch.Tensor) -> Array:
 
 def is_wrapped(tensor: torch.Tensor) -> bool:
     """Tell whether a tensor's class has made its own what tensors do."""
-    return type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    return class_overrides(type(tensor), ("__torch_dispatch__",), torch.Tensor)
 
 
 def is_sharded(tensor: torch.Tensor) -> bool:
