@@ -289,6 +289,26 @@ cdef class Items:
         return i == PyList_GET_SIZE(self.keys)
 
 
+def all_same(list groups, list items):
+    """Tell whether groups hold what was noted of each; None notes nothing, and is never the same.
+
+    Parameters
+    ----------
+    groups : list of dict
+        The groups.
+    items : list of Items or None
+        What was noted.
+    """
+    cdef Py_ssize_t i
+    if len(groups) != len(items):
+        return False
+    for i in range(len(groups)):
+        noted = items[i]
+        if noted is None or (<Items> noted).found is not groups[i] or not (<Items> noted).same():
+            return False
+    return True
+
+
 cdef bint same_shape(const View* view, cnp.ndarray a) noexcept:
     """Whether a tensor has the shape of an array."""
     cdef int axis

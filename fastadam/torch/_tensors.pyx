@@ -78,10 +78,9 @@ cdef class TensorSource(Source):
     cdef Entry* entries
     cdef PyObject** items           # keys and values of all states
     cdef Py_ssize_t n
-    # the parameters of the last step, whose versions are raised by it
-    cdef list stepped
-    # the arrays over gradients that were not read by address
-    cdef list shown
+    # the parameters whose versions are raised by the step; arrays over gradients that were not
+    # read by address
+    cdef list stepped, shown
     # places of the parameters without a gradient, as `begin` has found them
     cdef readonly list absent
     # arrays of gradients that are not read as they are, by their places
@@ -246,7 +245,6 @@ cdef class TensorSource(Source):
     cdef bint same_groups(self) except -1:
         """Whether the groups have the parameters that they had."""
         cdef Py_ssize_t k, i
-        cdef object params
         cdef list now, before
         if len(self.groups) != len(self.lists):
             return False

@@ -45,7 +45,8 @@ class Numbers:
         self.group = group
         self._name, self._number = name, number
         self._decoupled = decoupled
-        self._seen: Items | None = None
+        # what the group held, if none of it can change in place
+        self.seen: Items | None = None
         self.amsgrad = False
         # what is done to the gradients: -g for maximize, g + weight_decay * p where it is in them
         self.ops: list[Op] = []
@@ -54,8 +55,8 @@ class Numbers:
         self._constants: Constants
         self._initial: float | None = None
 
-    def read(self) -> bool:
-        """Read the group, and tell whether it is another one than last time.
+    def read(self) -> None:
+        """Read the group.
 
         Raises
         ------
@@ -65,13 +66,6 @@ class Numbers:
         TypeError
             If something is no number.
         """
-        if self._seen is not None and self._seen.same():
-            return False
-        self._take()
-        return True
-
-    def _take(self) -> None:
-        """Take over the numbers of the group."""
         group, where = self.group, f"param_groups[{self._number}]"
         refuse_options(self._name, where, group)
         missing = [key for key in ("lr", "betas", "eps", "weight_decay") if key not in group]
@@ -111,7 +105,7 @@ class Numbers:
         lasting = type(group["betas"]) is tuple and all(
             isinstance(value, _PLAIN) for value in (*(group.get(key) for key in _READ), *betas)
         )
-        self._seen = Items(group) if lasting else None
+        self.seen = Items(group) if lasting else None
 
     def _betas(self, betas: tuple[Any, ...]) -> tuple[float, float]:
         """Return both betas, checked."""

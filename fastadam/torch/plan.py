@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 
 from fastadam.algorithms.adam import Coefficients
+from fastadam.kernels.cpu import _threads
 from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.ops import Op
 from fastadam.kernels.table import Step
+from fastadam.torch._reading import Items, all_same
 from fastadam.torch._tensors import TensorSource
 from fastadam.torch.clipping import Clipping, Norm, clipped
 from fastadam.torch.groups import Numbers
@@ -70,6 +71,8 @@ class TensorPlan:
             for i, group in enumerate(self._groups)
         ]
         self._masters = masters
+        # whether a step may take more than one thread
+        self._large = False
         # whether this process has only a part of some parameters
         self.sharded = False
         # parameters that are no dense memory, and the copies that are stepped
@@ -82,6 +85,7 @@ class TensorPlan:
         # what is done to the gradients of each group, whether that is anything, and whether a group
         # has a beta of 0
         self._programs: list[list[Op]] = []
+        self._seen: list[Items | None] = []
         self._changes = self._forgets = False
         changes = StateChanges(optimizer.state, masters)
         self._rows = self._found(optimizer, changes)
@@ -157,6 +161,7 @@ class TensorPlan:
             steps.append(Step(row.name, p, grad, tuple(streams), found[key]))
             halves.append(half)
         self._steps = MultiTensorStep(self._source, steps, halves)
+        self._large = sum(step.p.size for step in steps) >= _threads.SERIAL_BELOW
 
     def _gradient(self, k: int, grad: torch.Tensor) -> Array:
         """Return the array of a gradient, as it is or as NumPy can have it."""
@@ -198,13 +203,12 @@ class TensorPlan:
             or len(self._groups) != len(self._numbers)
         ):
             return False
-        changed = False
-        for numbers, group in zip(self._numbers, self._groups, strict=True):
-            if numbers.group is not group:
-                return False
-            if numbers.read():
-                changed = True
-        if changed or not self._programs:
+        if not all_same(self._groups, self._seen):
+            for numbers, group in zip(self._numbers, self._groups, strict=True):
+                if numbers.group is not group:
+                    return False
+                numbers.read()
+            self._seen = [numbers.seen for numbers in self._numbers]
             self._programs = [numbers.ops for numbers in self._numbers]
             self._changes = any(self._programs)
             self._forgets = any(numbers.forgotten for numbers in self._numbers)
@@ -229,20 +233,19 @@ class TensorPlan:
         """The places of the parameters that have no gradient in it."""
         return self._source.absent
 
-    def run(self, bounds: Clipping | None, n_threads: int) -> Norm | None:
+    def run(self, bounds: Clipping | None) -> Norm | None:
         """Make the step that has been read, and return the norm if there is a bound of it.
 
         Parameters
         ----------
         bounds : Clipping or None
             Of the gradients.
-        n_threads : int
-            How many there may be at most.
         """
         steps = self._steps
         if steps is None:
             return None
-        steps.most_threads = n_threads
+        if self._large:
+            steps.most_threads = torch.get_num_threads()
         norm = None
         programs = self._programs
         if bounds is not None:
@@ -252,8 +255,11 @@ class TensorPlan:
                 raise RuntimeError("the gradients cannot be changed on the way of this step")
         elif steps.prepared:
             steps.leave_gradients()
+        if not (self._copies or self._forgets):
+            steps.step({}, {}, ())
+            return norm
         # more than one call into C: signals wait until all is done
-        with DeferredInterrupt() if self._copies or self._forgets else nullcontext():
+        with DeferredInterrupt():
             if self._forgets:
                 self._forget()
             steps.step({}, {}, ())
@@ -262,8 +268,6 @@ class TensorPlan:
 
     def _put_back(self) -> None:
         """Store the copies that were stepped in the place of parameters."""
-        if not self._copies:
-            return
         with torch.no_grad():
             for param, copied in self._copies:
                 if param.grad is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.autograd import profiler
@@ -23,23 +23,15 @@ __all__ = ["KernelStep"]
 # What an optimizer has beside that of PyTorch.
 _OWN = ("max_grad_norm", "max_grad_value", "master_weights")
 
+# What was stepped in one call of the kernels: group and number of each step; the norm; the loss
+# scale; names, None if it was skipped; and places without a gradient.
+_Part = tuple[list[tuple[int, int]], Norm | None, float | None, list[str] | None, list[int]]
 
-class _Part(NamedTuple):
-    """What was stepped in one call of the kernels."""
 
-    # group and number of each step
-    sets: list[tuple[int, int]]
-    norm: Norm | None
-    scale: float | None
-    # None: it was skipped
-    names: list[str] | None
-    # places without a gradient
-    absent: list[int]
-
-    def applied(self) -> list[str]:
-        """Return the names of what was stepped."""
-        left_out = set(self.absent)
-        return [name for i, name in enumerate(self.names or ()) if i not in left_out]
+def _applied(part: _Part) -> list[str]:
+    """Return the names of what was stepped."""
+    left_out = set(part[4])
+    return [name for i, name in enumerate(part[3] or ()) if i not in left_out]
 
 
 class KernelStep(torch.optim.Optimizer):
@@ -92,11 +84,11 @@ class KernelStep(torch.optim.Optimizer):
         """
         if self._last is None:
             return None
-        t = max([t for part in self._last for _, t in part.sets], default=0)
+        t = max([t for part in self._last for _, t in part[0]], default=0)
         _, norm, scale, names, _ = self._last[-1]
         if names is None:
             return UpdateReport(t, True, None, None, scale, ())
-        applied = tuple([name for part in self._last for name in part.applied()])
+        applied = tuple([name for part in self._last for name in _applied(part)])
         if norm is None:
             return UpdateReport(t, False, None, None, scale, applied)
         nonfinite = tuple(
@@ -240,8 +232,8 @@ class KernelStep(torch.optim.Optimizer):
         found_inf, scale = own.get("found_inf"), own.get("grad_scale")
         if found_inf is not None and float(found_inf):
             scale = None if scale is None else float(scale)
-            sets = self._last[0].sets if self._last else []
-            own["_last"] = [_Part(sets, None, scale, None, [])]
+            sets = self._last[0][0] if self._last else []
+            own["_last"] = [(sets, None, scale, None, [])]
             return
         # taken out meanwhile: another thread that steps makes its own
         plan = own.pop("_plan", None)
@@ -257,8 +249,8 @@ class KernelStep(torch.optim.Optimizer):
                 "max_grad_norm is the norm of all gradients, of which this process has only parts "
                 "(DTensor): use torch.nn.utils.clip_grad_norm_ before the step"
             )
-        norm = plan.run(bounds, torch.get_num_threads())
-        part = _Part(plan.sets, norm, scale, plan.names, plan.absent)
+        norm = plan.run(bounds)
+        part = plan.sets, norm, scale, plan.names, plan.absent
         own["_last"] = [part] if first or self._last is None else [*self._last, part]
         own["_plan"] = plan
 
@@ -332,7 +324,10 @@ class KernelStep(torch.optim.Optimizer):
             or profiler._is_profiler_enabled
         ) and class_attribute(type(self), "step") is KernelStep.step:
             return _with_hooks(self, closure)
-        return self._make_step(closure)
+        if closure is not None or self._backward is not None:
+            return self._make_step(closure)
+        self.step_gradients()
+        return None
 
     # PyTorch does not wrap it once more
     step.hooked = True  # type: ignore[attr-defined]
