@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed
-import torch.multiprocessing
+import torch_processes
+from torch_processes import network
 
 import fastadam.torch
 
@@ -21,29 +24,18 @@ pytestmark = [
 ]
 
 
-def network() -> torch.nn.Module:
-    torch.manual_seed(5)
-    return torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 1))
-
-
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
-    )
-    model = torch.nn.parallel.DistributedDataParallel(network())
-    opt = fastadam.torch.AdamW(model.parameters(), lr=0.05, max_grad_norm=1.0)
-    for k in range(4):
-        x = torch.linspace(-1, 1, 32).reshape(8, 4)[rank::2] * (k + 1)
-        opt.zero_grad()
-        (model(x) ** 2).mean().backward()
-        opt.step()
-    torch.save([p.detach() for p in model.parameters()], f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+def run_two(what: str, folder: Path) -> None:
+    """Run two processes, and fail if one of them does."""
+    script = Path(torch_processes.__file__)
+    running = [
+        subprocess.Popen([sys.executable, str(script), what, str(rank), str(folder)])
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=120) for process in running] == [0, 0]
 
 
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(work, args=(str(tmp_path),), nprocs=2)
+    run_two("data", tmp_path)
     model = network()
     opt = torch.optim.AdamW(model.parameters(), lr=0.05)
     for k in range(4):
@@ -91,38 +83,11 @@ def test_distributed_checkpoints(tmp_path: Path) -> None:
         assert torch.equal(p, q)
 
 
-def shard(rank: int, folder: str) -> None:
-    fsdp = __import__("torch.distributed.fsdp", fromlist=["fully_shard"])
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
-    )
-    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
-    model, other = network(), network()
-    found = []
-    for each, library in ((model, fastadam.torch), (other, torch.optim)):
-        fsdp.fully_shard(each, mesh=mesh)
-        opt = library.AdamW(each.parameters(), lr=0.05)
-        for k in range(4):
-            x = torch.linspace(-1, 1, 32).reshape(8, 4)[rank::2] * (k + 1)
-            opt.zero_grad()
-            (each(x) ** 2).mean().backward()
-            opt.step()
-        found.append([p.full_tensor().detach() for p in each.parameters()])
-        if library is fastadam.torch:
-            opt.max_grad_norm = 1.0
-            with pytest.raises(ValueError, match="DTensor"):
-                opt.step()
-    if rank == 0:
-        torch.save(found, f"{folder}/found.pt")
-    torch.distributed.destroy_process_group()
-
-
 def test_sharded_parameters(tmp_path: Path) -> None:
     fsdp = pytest.importorskip("torch.distributed.fsdp")
     if not hasattr(fsdp, "fully_shard"):
         pytest.skip("this PyTorch has no fully_shard")
-    torch.multiprocessing.spawn(shard, args=(str(tmp_path),), nprocs=2)
+    run_two("shards", tmp_path)
     ours, theirs = torch.load(tmp_path / "found.pt", weights_only=True)
     for p, q in zip(ours, theirs, strict=True):
         torch.testing.assert_close(p, q, rtol=1e-5, atol=1e-6)

@@ -409,7 +409,8 @@ cdef class Rows:
         cdef bint amsgrad = False, adabound = False
         cdef tuple values
         for i in range(self.table.shape[0]):
-            if not self.table[i].n:
+            if self.source.regroups and not self.table[i].n:
+                # left out of this step, whatever its numbers are
                 continue
             if self.table[i].row != seen:
                 seen = self.table[i].row
