@@ -2,8 +2,8 @@
 
 Usage: python stubs.py PACKAGE_FOLDER [FOLDER]
 
-Of all modules, or of those in one folder of the package. Those of fastadam.torch need PyTorch, and are
-left out where it is not there.
+Of all modules, or of those in one folder of the package. Those of fastadam.torch need PyTorch, and
+are left out where it is not there.
 """
 
 from __future__ import annotations
