@@ -4,6 +4,10 @@ from typing import Any
 from typing_extensions import disjoint_base
 
 @disjoint_base
+class Methods:
+    def __init__(self, kind: Any, names: tuple[str, ...]) -> None: ...
+
+@disjoint_base
 class Noted:
     # as Cython has it: takes no arguments
     def __init__(self, *args: object, **kwargs: object) -> None: ...

@@ -74,6 +74,9 @@ cdef class Methods:
         self.held = self.now()
         self.version = 0
 
+    def __reduce__(self):
+        raise TypeError("what is compared by identity cannot be copied")
+
     cdef tuple now(self):
         """Look all of them up; of a class method, its function."""
         return tuple([function(getattr(self.kind, name, None)) for name in self.names])
