@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.ops import CLIP, MULTIPLY, Op
-from fastadam.kernels.reference import tree_sum
+from fastadam.kernels.sums import global_norm
 
 __all__ = ["Clipping", "Norm", "clipped", "clipping"]
 
@@ -92,4 +91,4 @@ def measured(steps: MultiTensorStep, first: list[Op]) -> Norm:
         squares = steps.sums_of_squares_after(len(first))
     else:
         squares = steps.sums_of_squares()
-    return Norm(math.sqrt(tree_sum(squares)), squares)
+    return Norm(global_norm((), squares), squares)
