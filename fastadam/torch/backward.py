@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,13 +26,20 @@ class BackwardSteps:
     """
 
     def __init__(self, optimizer: KernelStep, bucket_bytes: int) -> None:
-        self._optimizer = optimizer
+        # the hooks of parameters hold this, and must not hold the optimizer
+        self._reference = weakref.ref(optimizer)
         self._bucket_bytes = bucket_bytes
         self._handles: list[Any] = []
         self._bytes = 0
         # the parameters whose gradients have arrived in this bucket, and that were stepped before
         self._arrived: set[int] = set()
         self._stepped: set[int] = set()
+
+    @property
+    def _optimizer(self) -> KernelStep:
+        optimizer = self._reference()
+        assert optimizer is not None
+        return optimizer
 
     def watch(self, params: Iterable[torch.Tensor]) -> None:
         """Step these parameters, too, when their gradients arrive.
@@ -50,10 +58,16 @@ class BackwardSteps:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._optimizer.step_in_backward_by(None)
+        optimizer = self._reference()
+        # it may step for another one by now
+        if optimizer is not None and optimizer.steps_in_backward_by(self):
+            optimizer.step_in_backward_by(None)
 
     def _arrive(self, param: torch.Tensor) -> None:
         """Take in that the gradient of a parameter is there."""
+        if self._reference() is None:
+            self.remove()
+            return
         self.refuse_options()
         if id(param) in self._stepped or id(param) in self._arrived:
             raise RuntimeError(

@@ -25,8 +25,8 @@ class AdaBound(KernelStep):
         step  = clip(step, final * (1 - 1 / (gamma*t + 1)), final * (1 + 1 / (gamma*t)))
         p    -= step * m
 
-    ``base_lr`` is the `lr` with which a group was added, so that a schedule moves the bounds, too.
-    It is kept in the group.
+    ``base_lr`` is the `lr` with which a group was added, or the first after it that is not 0, so
+    that a schedule moves the bounds, too. It is kept in the group.
 
     Parameters
     ----------

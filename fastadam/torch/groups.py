@@ -94,6 +94,9 @@ class Numbers:
             # AdaBound's authors have eps beside the root as it is
             paper=not bounded,
         )
+        if bounded and group["base_lr"] == 0:
+            # a warm-up from 0: the first that is not
+            group["base_lr"] = lr
         self._initial = self._number_of("base_lr", group["base_lr"]) if bounded else None
         self.ops = [Op(MULTIPLY, b=-1.0)] if group.get("maximize") else []
         if decay and not decoupled:

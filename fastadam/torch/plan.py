@@ -8,6 +8,7 @@ import torch
 
 from fastadam.algorithms.adam import Coefficients
 from fastadam.kernels.cpu import _threads
+from fastadam.kernels.memory import first_sharing
 from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.ops import Op
 from fastadam.kernels.table import Step
@@ -77,6 +78,8 @@ class TensorPlan:
         self.sharded = False
         # parameters that are no dense memory, and the copies that are stepped
         self._copies: list[tuple[torch.Tensor, torch.Tensor]] = []
+        # the array of every parameter itself, and whether it is stepped where it lies
+        self._arrays: list[tuple[Array, bool]] = []
         # places of gradients that stand for other numbers than those in memory
         self._odd: set[int] = set()
         self._steps: MultiTensorStep | None = None
@@ -90,6 +93,8 @@ class TensorPlan:
         changes = StateChanges(optimizer.state, masters)
         self._rows = self._found(optimizer, changes)
         self.names = [row.name for row in self._rows]
+        if self._copies:
+            self._refuse_shared()
         self._which: int | list[int] = (
             0 if len(self._groups) == 1 else [row.group for row in self._rows]
         )
@@ -130,12 +135,25 @@ class TensorPlan:
         array = refuse_tensor(name, param)
         local = local_of(param)
         self.sharded = self.sharded or is_sharded(param)
-        if is_dense(local) and array.flags.aligned:
+        in_place = is_dense(local) and bool(array.flags.aligned)
+        self._arrays.append((array, in_place))
+        if in_place:
             return param, array
         with torch.no_grad():
             copied = torch.empty_like(local, requires_grad=False).copy_(local)
         self._copies.append((param, copied))
         return None, reader().array_of(copied)
+
+    def _refuse_shared(self) -> None:
+        """Refuse a copy of what is stepped elsewhere, too: one step would undo the other."""
+        shared = first_sharing(*map(list, zip(*self._arrays, strict=True)))
+        if shared is not None:
+            one, other = (self.names[i] for i in shared)
+            raise ValueError(
+                f"parameters {one!r} and {other!r} share memory, and one of them has gaps or is "
+                "not aligned: it is stepped as a copy, which would undo the step of the other. "
+                "Give the optimizer one of them, or clones"
+            )
 
     def _pairs(self, row: _Row) -> list[Pair]:
         """Return tensors and arrays of a row, in the order of `TensorSource`."""
@@ -198,7 +216,8 @@ class TensorPlan:
             The one that this was made of; its list of groups, or its states, may be others now.
         """
         if (
-            optimizer.param_groups is not self._groups
+            optimizer.master_weights is not self._masters
+            or optimizer.param_groups is not self._groups
             or optimizer.state is not self._states
             or len(self._groups) != len(self._numbers)
         ):

@@ -115,7 +115,7 @@ class StateChanges:
 
 def count(t: float) -> torch.Tensor:
     """Return a count of steps as PyTorch keeps it."""
-    return torch.tensor(t, dtype=torch_optimizer._get_scalar_dtype())
+    return torch.tensor(t, dtype=torch_optimizer._get_scalar_dtype(), device="cpu")
 
 
 def refuse_state(name: str, param: torch.Tensor, state: Any) -> None:
@@ -218,7 +218,8 @@ def restored(name: str, param: torch.Tensor, given: dict[str, Any]) -> dict[str,
         elif key == "step":
             number = value.item() if isinstance(value, torch.Tensor) else value
             wide = isinstance(value, torch.Tensor) and value.dtype == torch.float64
-            state[key] = torch.tensor(float(number), dtype=torch.float64) if wide else count(number)
+            t = float(number)
+            state[key] = torch.tensor(t, dtype=torch.float64, device="cpu") if wide else count(t)
         elif isinstance(value, torch.Tensor):
             state[key] = value.detach().clone()
         else:

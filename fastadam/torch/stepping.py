@@ -271,6 +271,10 @@ class KernelStep(torch.optim.Optimizer):
             raise ValueError("this optimizer steps in backward already; remove() that first")
         self.__dict__["_backward"] = steps
 
+    def steps_in_backward_by(self, steps: Any) -> bool:
+        """Tell whether this makes the steps in backward passes."""
+        return self._backward is steps
+
     def hooks_before_steps(self) -> bool:
         """Tell whether there are hooks that are called before a step."""
         return bool(self._optimizer_step_pre_hooks or torch_optimizer._global_optimizer_pre_hooks)

@@ -159,3 +159,33 @@ def test_late_parameters_and_frozen_ones() -> None:
     other = copied.param_groups[0]["params"][0]
     (2 * other).sum().backward()
     assert other.grad is not None
+
+
+def test_a_handle_of_earlier_ends_nothing() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    opt = fastadam.torch.AdamW([p], lr=0.1)
+    first = fastadam.torch.step_in_backward(opt, 0)
+    first.remove()
+    second = fastadam.torch.step_in_backward(opt, 0)
+    first.remove()
+    for _ in range(2):
+        p.sum().backward()
+        assert p.grad is None
+        opt.step()
+    assert opt.state[p]["step"] == 2
+    second.remove()
+    p.sum().backward()
+    assert p.grad is not None
+
+
+def test_an_optimizer_that_is_gone_steps_nothing() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    opt = fastadam.torch.AdamW([p], lr=0.1)
+    handle = fastadam.torch.step_in_backward(opt, 0)
+    del opt
+    for _ in range(2):
+        p.sum().backward()
+    assert p.grad is not None
+    assert p.grad.tolist() == [2, 2, 2]
+    assert p.tolist() == [1, 1, 1]
+    handle.remove()
