@@ -92,25 +92,35 @@ cdef class Reader:
     cdef getter get
     cdef setter set
     cdef void* closure
-    cdef object tensor, parameter, dispatch, kept, described, is_neg, is_conj, increment
+    cdef object tensor, parameter, dispatch, kept, described, is_neg, is_conj, is_zero, increment
+    cdef PyTypeObject* base
     cdef list dtypes
     cdef readonly bint fast
     # whether tensors have their addresses where they are expected; they are only fetched by them
     cdef readonly bint ahead
+    # whether storages have their addresses and sizes where they are expected; these are read
+    cdef readonly bint measures
     cdef bint increments_many
-    # in which word a tensor's object has the tensor's address, and that the address of its storage
-    cdef int tensor_at, storage_at
+    # in which word a tensor's object has the tensor's address, and that the address of its storage,
+    # and that the address of its memory and how many bytes this has
+    cdef int tensor_at, storage_at, start_at, size_at
 
     cdef bint find_addresses(self, object tensor) except -1
+    cdef bint find_sizes(self, list tensors) except -1
+    cdef bint measured(self, object tensor) except -1
+    cdef bint is_tensor(self, PyObject* found) noexcept
     cdef void fetch_tensor(self, PyObject* tensor) noexcept
     cdef void fetch_storage(self, PyObject* tensor) noexcept
     cdef bint is_plain(self, PyObject* tensor) except -1
     cdef bint read(self, PyObject* tensor, View* view) except -1
     cdef bint read_slowly(self, object tensor, View* view) except -1
+    cdef bint has_memory(self, PyObject* tensor, View* view, int n_axes, int size) except -1
     cdef object array(self, View* view, object tensor)
+    cdef object zeros_of(self, object tensor)
     cdef object gradient(self, PyObject* tensor)
     cdef int raise_versions(self, list tensors) except -1
-    cdef bint is_odd(self, object grad, const View* view, bint as_p) except -1
+    cdef bint is_turned(self, object tensor, bint pairs) except -1
+    cdef bint is_odd(self, object grad, const View* view) except -1
 
 
 cdef bint same_shape(const View* view, cnp.ndarray a) noexcept

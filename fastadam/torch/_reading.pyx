@@ -33,6 +33,7 @@ cdef extern from "Python.h":
     ctypedef struct PyGetSetDescrObject:
         PyGetSetDef* d_getset
     PyTypeObject* Py_TYPE(PyObject*)
+    bint PyObject_TypeCheck(PyObject*, PyTypeObject*) noexcept
 
 cdef extern from "numpy/arrayobject.h":
     PyTypeObject PyArray_Type
@@ -79,7 +80,8 @@ cdef class Reader:
         grad = (<PyGetSetDescrObject*> <PyObject*> descriptor).d_getset
         self.get, self.set, self.closure = grad.get, grad.set, grad.closure
         base = torch._C.TensorBase
-        self.is_neg, self.is_conj = base.is_neg, base.is_conj
+        self.base = <PyTypeObject*> <PyObject*> base
+        self.is_neg, self.is_conj, self.is_zero = base.is_neg, base.is_conj, base._is_zerotensor
         self.increment = torch._C._increment_version
         try:
             self.increment([torch.zeros(1)])
@@ -88,7 +90,17 @@ cdef class Reader:
             # of older versions, which take one tensor
             self.increments_many = False
         self.ahead = self.find_addresses(torch.zeros(1)) and self.find_addresses(torch.zeros(2))
-        self.kept = torch, capsule, descriptor
+        emptied = torch.zeros(5)
+        emptied.untyped_storage().resize_(0)
+        self.measures = self.ahead and self.find_sizes(
+            [
+                emptied,
+                torch.zeros(3),
+                torch.zeros(1001)[7:],
+                torch.frombuffer(bytearray(20), dtype=torch.float32),
+            ]
+        )
+        self.kept = torch, capsule, descriptor, base
 
     def __reduce__(self):
         raise TypeError("addresses cannot be copied")
@@ -107,6 +119,26 @@ cdef class Reader:
         while self.storage_at < 8 and words[self.storage_at] != wanted:
             self.storage_at += 1
         return self.storage_at < 8
+
+    cdef bint find_sizes(self, list tensors) except -1:
+        """Find where storages have addresses and sizes of memory; False if that is nowhere."""
+        for self.start_at in range(2, 8):
+            for self.size_at in range(2, 8):
+                if all([self.measured(tensor) for tensor in tensors]):
+                    return True
+        return False
+
+    cdef bint measured(self, object tensor) except -1:
+        """Whether a tensor's storage has address and size where they are looked for."""
+        cdef size_t* storage = (<size_t***> <PyObject*> tensor)[self.tensor_at][self.storage_at]
+        cdef size_t start, size
+        found = tensor.untyped_storage()
+        start, size = found.data_ptr(), found.nbytes()
+        return storage[self.start_at] == start and storage[self.size_at] == size
+
+    cdef bint is_tensor(self, PyObject* found) noexcept:
+        """Whether an object is laid out as PyTorch's tensors are."""
+        return PyObject_TypeCheck(found, self.base)
 
     cdef void fetch_tensor(self, PyObject* tensor) noexcept:
         """Have a tensor fetched into the cache, whose object is there."""
@@ -131,6 +163,7 @@ cdef class Reader:
         cdef DLTensor found
         cdef int k, size
         view.kind = -1
+        view.data, view.ndim = 0, 0
         view.pairs = False
         if not self.is_plain(tensor):
             # what it wraps, as DTensor does
@@ -157,12 +190,13 @@ cdef class Reader:
             )
         if view.kind < 0:
             return False
-        # a tensor of no elements has no address, and a row must have one
-        view.data = (<size_t> found.data + found.byte_offset) or <size_t> &NOWHERE
-        view.ndim = found.ndim
+        view.data, view.ndim = <size_t> found.data + found.byte_offset, found.ndim
         for k in range(found.ndim):
             view.shape[k] = found.shape[k]
             view.strides[k] = found.strides[k] * (found.dtype.bits // 8)
+        if not self.has_memory(tensor, view, found.ndim, found.dtype.bits // 8):
+            view.kind = -1
+            return False
         if found.dtype.code == COMPLEX:
             # as pairs of real numbers
             view.pairs = True
@@ -177,13 +211,42 @@ cdef class Reader:
         if described is None:
             return False
         view.kind, data, shape, strides, view.pairs = described
-        view.data, view.ndim = data or <size_t> &NOWHERE, len(shape)
+        view.data, view.ndim = data, len(shape)
         if view.ndim > MOST_AXES:
             view.kind = -1
             return False
         for k in range(view.ndim):
             view.shape[k], view.strides[k] = shape[k], strides[k]
+        if not self.has_memory(<PyObject*> tensor, view, view.ndim, bytes_of(view.kind)):
+            view.kind = -1
+            return False
         return True
+
+    cdef bint has_memory(self, PyObject* tensor, View* view, int n_axes, int size) except -1:
+        """Whether the elements of a tensor, of so many axes and bytes each, lie in its storage.
+
+        They do not where that was resized, or is none, as that of zeros which PyTorch only stands
+        for. A tensor of no elements is given an address, since a row must have one.
+        """
+        cdef size_t start, held, extent = size
+        cdef size_t* storage
+        cdef int axis
+        for axis in range(n_axes):
+            if view.shape[axis] == 0:
+                view.data = view.data or <size_t> &NOWHERE
+                return True
+            extent += (view.shape[axis] - 1) * view.strides[axis]
+        if self.measures:
+            storage = (<size_t***> tensor)[self.tensor_at][self.storage_at]
+            if storage == NULL:
+                return False
+            start, held = storage[self.start_at], storage[self.size_at]
+        elif view.data == 0:
+            return False
+        else:
+            found = (<object> tensor).untyped_storage()
+            start, held = found.data_ptr(), found.nbytes()
+        return start != 0 and start <= view.data and view.data - start + extent <= held
 
     cdef object array(self, View* view, object tensor):
         """NumPy's array over the memory of a tensor, which it keeps alive."""
@@ -206,28 +269,23 @@ cdef class Reader:
 
     cdef object gradient(self, PyObject* tensor):
         """The gradient of a tensor, None where there is none."""
-        cdef PyObject* found = self.get(tensor, self.closure)
+        cdef PyObject* found
+        if not self.is_tensor(tensor):
+            return (<object> tensor).grad
+        found = self.get(tensor, self.closure)
         if found == NULL:
             raise RuntimeError("the gradient of a tensor cannot be read")
         grad = <object> found
         Py_DECREF(grad)
         return grad
 
-    cdef bint is_odd(self, object grad, const View* view, bint as_p) except -1:
-        """Whether the numbers in memory are not those that a gradient stands for, or none here.
+    cdef bint is_turned(self, object tensor, bint pairs) except -1:
+        """Whether a tensor stands for the negatives, or conjugates, of what is in memory."""
+        return self.is_neg(tensor) or (pairs and self.is_conj(tensor))
 
-        `as_p` says that it lies as its parameter does, without gaps: then no axis of it steps over
-        the other halves of complex numbers, as those of more than one element do under the
-        negative bit.
-        """
-        cdef int axis
-        if self.dtypes[view.kind] is None or (view.pairs and self.is_conj(grad)):
-            return True
-        if as_p:
-            for axis in range(view.ndim):
-                if view.shape[axis] > 1:
-                    return False
-        return not view.pairs and self.is_neg(grad)
+    cdef bint is_odd(self, object grad, const View* view) except -1:
+        """Whether the numbers in memory are not those that a gradient stands for, or none here."""
+        return self.dtypes[view.kind] is None or self.is_turned(grad, view.pairs)
 
     cdef int raise_versions(self, list tensors) except -1:
         """Let autograd know that tensors have been written."""
@@ -236,21 +294,41 @@ cdef class Reader:
             self.increment(tensors)
         else:
             for tensor in tensors:
-                self.increment(tensor)
+                # those made in inference mode count none
+                if not tensor.is_inference():
+                    self.increment(tensor)
         return 0
 
     def array_of(self, object tensor):
-        """Return NumPy's array over the memory of a tensor; None if that cannot be read."""
+        """Return NumPy's array over the memory of a tensor; None if that cannot be read.
+
+        Zeros that have no memory become an array of their own, which is not to be written.
+        """
         cdef View view
-        if not self.read(<PyObject*> tensor, &view) or self.dtypes[view.kind] is None:
+        if not self.read(<PyObject*> tensor, &view):
+            return self.zeros_of(tensor)
+        if self.dtypes[view.kind] is None:
             return None
         return self.array(&view, tensor)
 
-    def clear(self, list tensors):
+    cdef object zeros_of(self, object tensor):
+        """A dense array of the zeros that a tensor without memory stands for; None for others."""
+        if not (self.is_plain(<PyObject*> tensor) and self.is_zero(tensor)):
+            return None
+        array = self.array_of(tensor.detach().clone())
+        if array is not None:
+            array.flags.writeable = False
+        return array
+
+    def clear(self, object tensors):
         """Set all gradients to None."""
         cdef object tensor
         for tensor in tensors:
-            if self.set(<PyObject*> tensor, <PyObject*> None, self.closure):
+            if not self.is_tensor(<PyObject*> tensor):
+                # as PyTorch's optimizers do it to what is no tensor
+                if tensor.grad is not None:
+                    tensor.grad = None
+            elif self.set(<PyObject*> tensor, <PyObject*> None, self.closure):
                 raise RuntimeError("the gradient of a tensor cannot be set")
 
 
@@ -260,15 +338,16 @@ cdef class Items:
     Parameters
     ----------
     found : dict
-        The dict; its keys and values are kept.
+        The dict, or another mapping; its keys and values are kept.
     """
 
-    cdef dict found
+    cdef object found
     cdef list keys, values
 
-    def __init__(self, dict found):
+    def __init__(self, object found):
+        cdef list items = list(found.items())
         self.found = found
-        self.keys, self.values = list(found), list(found.values())
+        self.keys, self.values = [key for key, _ in items], [value for _, value in items]
 
     def __reduce__(self):
         raise TypeError("what is compared by identity cannot be copied")
@@ -278,6 +357,9 @@ cdef class Items:
         cdef Py_ssize_t position = 0, i = 0
         cdef PyObject* key
         cdef PyObject* value
+        if type(self.found) is not dict:
+            # in its own order, and as it gives them
+            return self.same_as(list(self.found.items()))
         while PyDict_Next(self.found, &position, &key, &value):
             if (
                 i == PyList_GET_SIZE(self.keys)
@@ -288,13 +370,22 @@ cdef class Items:
             i += 1
         return i == PyList_GET_SIZE(self.keys)
 
+    cdef bint same_as(self, list items) except -1:
+        """Whether these are the keys and values."""
+        if len(items) != len(self.keys):
+            return False
+        for (key, value), own_key, own_value in zip(items, self.keys, self.values, strict=True):
+            if key is not own_key or value is not own_value:
+                return False
+        return True
 
-def all_same(list groups, list items):
+
+def all_same(object groups, list items):
     """Tell whether groups hold what was noted of each; None notes nothing, and is never the same.
 
     Parameters
     ----------
-    groups : list of dict
+    groups : sequence of dict
         The groups.
     items : list of Items or None
         What was noted.

@@ -1,3 +1,4 @@
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
@@ -12,7 +13,7 @@ class TensorSource(Source):
     def __init__(
         self,
         reader: Reader,
-        groups: list[dict[str, Any]],
+        groups: Sequence[Mapping[str, Any]],
         state: Any,
         entries: list[tuple[Any, ...]],
     ) -> None: ...

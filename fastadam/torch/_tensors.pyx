@@ -20,6 +20,8 @@ from fastadam.torch._reading cimport (
     stored,
 )
 
+from fastadam.torch.tensors import named
+
 cnp.import_array()
 
 # How many parameters ahead each of the three is fetched into the cache.
@@ -61,7 +63,7 @@ cdef class TensorSource(Source):
     ----------
     reader : Reader
         Reads tensors.
-    groups : list of dict
+    groups : sequence of dict
         The optimizer's groups.
     state : dict
         The optimizer's states.
@@ -70,17 +72,23 @@ cdef class TensorSource(Source):
         is stepped, of the streams, and of the half-precision parameter that it is the master of,
         each the tensor and its array; None for what there is not. The tensor of a dense copy is
         None.
+
+    Raises
+    ------
+    TypeError, RuntimeError
+        If one of these is no tensor, or has no memory.
     """
 
     cdef Reader reader
-    cdef list groups, lists, arrays, grads, kept, others
-    cdef object outer
+    cdef list lists, arrays, grads, kept, others
+    cdef object groups, outer
     cdef Entry* entries
     cdef PyObject** items           # keys and values of all states
     cdef Py_ssize_t n
-    # the parameters whose versions are raised by the step; arrays over gradients that were not
-    # read by address
-    cdef list stepped, shown
+    # the tensors that a step of each parameter writes, and those of all
+    cdef list written, all_written
+    # arrays over gradients that were not read by address
+    cdef list shown
     # places of the parameters without a gradient, as `begin` has found them
     cdef readonly list absent
     # arrays of gradients that are not read as they are, by their places
@@ -90,20 +98,21 @@ cdef class TensorSource(Source):
         self.entries = NULL
         self.items = NULL
 
-    def __init__(self, Reader reader, list groups, object state, list entries):
+    def __init__(self, Reader reader, object groups, object state, list entries):
         cdef Py_ssize_t i, k, n_items = 0
         cdef Entry* entry
         cdef View view
-        cdef dict own
+        cdef list items = [list(row[2].items()) for row in entries]
         self.reader, self.groups, self.outer = reader, groups, state
         self.lists = [list(group["params"]) for group in groups]
         self.n = self.regroups = len(entries)
         self.entries = <Entry*> PyMem_Calloc(max(self.n, 1), sizeof(Entry))
-        n_items = sum([len(row[2]) for row in entries])
+        n_items = sum([len(each) for each in items])
         self.items = <PyObject**> PyMem_Calloc(max(2 * n_items, 1), sizeof(PyObject*))
         if self.entries == NULL or self.items == NULL:
             raise MemoryError
-        self.arrays, self.kept, self.stepped, self.shown, self.absent = [], [], [], [], []
+        self.arrays, self.kept, self.shown, self.absent = [], [], [], []
+        self.written, self.all_written = [], []
         self.grads = [None] * self.n
         self.replaced = {}
         n_items = 0
@@ -111,7 +120,10 @@ cdef class TensorSource(Source):
             entry = &self.entries[i]
             p, group, own, pairs = entries[i]
             entry.p, entry.group, entry.state = <PyObject*> p, group, <PyObject*> own
-            entry.step = <PyObject*> own["step"]
+            step = own["step"]
+            if not (reader.is_tensor(entry.p) and isinstance(step, reader.tensor)):
+                raise TypeError(f"parameter {self.name_of(i, entries)!r} or its step is no tensor")
+            entry.step = <PyObject*> step
             for k in range(N_ARRAYS):
                 tensor, array = pairs[k]
                 if array is not None:
@@ -119,9 +131,11 @@ cdef class TensorSource(Source):
                 if tensor is None:
                     continue
                 entry.tensors[k] = <PyObject*> tensor
-                reader.read(entry.tensors[k], &view)
+                if not reader.read(entry.tensors[k], &view):
+                    raise RuntimeError(self.without_memory(i, tensor, entries))
                 entry.kinds[k] = view.kind
-            reader.read(entry.p, &view)
+            if not reader.read(entry.p, &view):
+                raise RuntimeError(self.without_memory(i, p, entries))
             if entry.tensors[STEPPED] == NULL or (
                 pairs[HALF][1] is not None and entry.tensors[HALF] == NULL
             ):
@@ -130,14 +144,32 @@ cdef class TensorSource(Source):
                 entry.kinds[STEPPED] = view.kind
             self.arrays.append([array for _, array in pairs])
             # a state's tensors are held beside it: an id must not be given to another one
-            self.kept.append((p, own, list(own.items()), pairs))
-            entry.first_item, entry.n_items = n_items, len(own)
-            for key, value in own.items():
+            self.kept.append((p, own, step, items[i], pairs))
+            self.written.append(
+                [p, *[tensor for tensor, _ in pairs if tensor is not None and tensor is not p]]
+            )
+            self.all_written += self.written[i]
+            entry.first_item, entry.n_items = n_items, len(items[i])
+            for key, value in items[i]:
                 self.items[2 * n_items] = <PyObject*> key
                 self.items[2 * n_items + 1] = <PyObject*> value
                 n_items += 1
         taken = {id(row[0]) for row in entries}
         self.others = [p for each in self.lists for p in each if id(p) not in taken]
+
+    cdef object name_of(self, Py_ssize_t i, list entries):
+        """What the parameter of an entry is called in messages."""
+        p, number = entries[i][:2]
+        return named(self.groups, number, [id(each) for each in self.lists[number]].index(id(p)))
+
+    cdef object without_memory(self, Py_ssize_t i, object tensor, list entries):
+        """Say that the memory of a tensor, of the parameter of an entry, cannot be stepped."""
+        of_state = [f"{key} of " for key, value in entries[i][2].items() if value is tensor]
+        return (
+            f"{''.join(of_state[:1])}parameter {self.name_of(i, entries)!r} has no memory of its "
+            f"{tuple(tensor.shape)} elements, which can be written: its storage was resized, or "
+            "its zeros only stand for numbers; step a clone"
+        )
 
     def __dealloc__(self):
         PyMem_Free(self.entries)
@@ -157,6 +189,7 @@ cdef class TensorSource(Source):
         """
         cdef Py_ssize_t i
         cdef Entry* entry
+        cdef View view
         cdef object grad
         cdef int group = -1
         cdef double t, last_t = -1
@@ -168,7 +201,7 @@ cdef class TensorSource(Source):
         for i in range(len(self.others)):
             if self.reader.gradient(<PyObject*> self.others[i]) is not None:
                 return None
-        self.stepped, self.shown, self.absent = [], [], []
+        self.shown, self.absent = [], []
         for i in range(self.n):
             if self.reader.ahead:
                 self.fetch_parameters(i)
@@ -180,6 +213,9 @@ cdef class TensorSource(Source):
                 continue
             if not self.count(entry):
                 return None
+            if entry.copied and not self.reader.read(entry.p, &view):
+                # it would be copied
+                return None
             t = (entry.t64[0] if entry.t64 != NULL else entry.t32[0]) + 1
             if entry.group != group or t != last_t:
                 group, last_t = entry.group, t
@@ -188,7 +224,6 @@ cdef class TensorSource(Source):
                 if number == len(sets):
                     sets.append(key)
             entry.scalars = number
-            self.stepped.append(<object> entry.p)
         return sets
 
     cdef void fetch_parameters(self, Py_ssize_t i) noexcept:
@@ -249,7 +284,7 @@ cdef class TensorSource(Source):
         if len(self.groups) != len(self.lists):
             return False
         for k in range(len(self.lists)):
-            params = (<dict> self.groups[k])["params"]
+            params = self.groups[k]["params"]
             now = <list> params if type(params) is list else list(params)
             before = <list> self.lists[k]
             if PyList_GET_SIZE(now) != PyList_GET_SIZE(before):
@@ -261,28 +296,38 @@ cdef class TensorSource(Source):
 
     cdef bint same_states(self) except -1:
         """Whether the parameters have the states that they had; no hash is computed for it."""
-        cdef Py_ssize_t position = 0, found = 0, looked, i = 0
+        cdef Py_ssize_t position = 0, found = 0, i = 0
         cdef PyObject* key
         cdef PyObject* value
-        cdef Entry* entry
+        if not PyDict_Check(self.outer):
+            for own_key, own_value in list(self.outer.items()):
+                if not self.same_state(<PyObject*> own_key, <PyObject*> own_value, &i, &found):
+                    return False
+            return found == self.n
         while PyDict_Next(self.outer, &position, &key, &value):
-            # in the order in which the states were made: look from where the last one was
-            looked = 0
-            while looked < self.n and self.entries[i].p != key:
-                i = i + 1 if i + 1 < self.n else 0
-                looked += 1
-            if looked == self.n:
-                # whoever looks at a state that is not there makes an empty one
-                if PyDict_Check(<object> value) and PyDict_Size(<object> value) == 0:
-                    continue
-                if not self.is_parameter(key):
-                    continue
+            if not self.same_state(key, value, &i, &found):
                 return False
-            entry = &self.entries[i]
-            if entry.state != value or not self.same_items(entry):
-                return False
-            found += 1
         return found == self.n
+
+    cdef bint same_state(
+        self, PyObject* key, PyObject* value, Py_ssize_t* at, Py_ssize_t* found
+    ) except -1:
+        """Whether one state is what it was; where it was found, and how many were."""
+        cdef Py_ssize_t looked = 0, i = at[0]
+        # in the order in which the states were made: look from where the last one was
+        while looked < self.n and self.entries[i].p != key:
+            i = i + 1 if i + 1 < self.n else 0
+            looked += 1
+        at[0] = i
+        if looked == self.n:
+            # whoever looks at a state that is not there makes an empty one
+            if PyDict_Check(<object> value) and PyDict_Size(<object> value) == 0:
+                return True
+            return not self.is_parameter(key)
+        if self.entries[i].state != value or not self.same_items(&self.entries[i]):
+            return False
+        found[0] += 1
+        return True
 
     cdef bint same_items(self, Entry* entry) except -1:
         """Whether there is in a state what there was, in the same order."""
@@ -290,7 +335,17 @@ cdef class TensorSource(Source):
         cdef PyObject** item = self.items + 2 * entry.first_item
         cdef PyObject* key
         cdef PyObject* value
-        while PyDict_Next(<object> entry.state, &position, &key, &value):
+        cdef object own = <object> entry.state
+        if type(own) is not dict:
+            # in its own order, and as it gives them
+            for own_key, own_value in list(own.items()):
+                if i == entry.n_items or not (
+                    <PyObject*> own_key == item[2 * i] and <PyObject*> own_value == item[2 * i + 1]
+                ):
+                    return False
+                i += 1
+            return i == entry.n_items
+        while PyDict_Next(own, &position, &key, &value):
             if i == entry.n_items or key != item[2 * i] or value != item[2 * i + 1]:
                 return False
             i += 1
@@ -340,20 +395,22 @@ cdef class TensorSource(Source):
         """Read a gradient: where it lies, or an array; False if it can be read in neither way."""
         cdef View view
         cdef bint as_p
-        if k not in self.replaced:
-            if not self.reader.read(grad, &view):
+        if k in self.replaced:
+            array = self.replaced[k]
+        elif not self.reader.read(grad, &view):
+            array = self.reader.zeros_of(<object> grad)
+            if array is None:
+                return False
+        else:
+            if self.reader.is_odd(<object> grad, &view):
                 return False
             as_p = same_shape(&view, p) and same_order(&view, p)
-            if self.reader.is_odd(<object> grad, &view, as_p):
-                return False
             found.g_type = stored(view.kind, kind)
             as_p = as_p and view.data % bytes_of(view.kind) == 0
             if found.by_address and as_p and found.g_type >= 0:
                 found.g_at = view.data
                 return True
             array = self.reader.array(&view, <object> grad)
-        else:
-            array = self.replaced[k]
         found.by_address = False
         # held until the step has been made
         self.shown.append(array)
@@ -372,7 +429,9 @@ cdef class TensorSource(Source):
         ):
             return False
         if view.data != entry.at[i]:
-            if view.data % bytes_of(view.kind):
+            if view.data % bytes_of(view.kind) or self.reader.is_turned(
+                <object> entry.tensors[i], view.pairs
+            ):
                 return False
             arrays[i] = self.reader.array(&view, <object> entry.tensors[i])
             entry.at[i] = view.data
@@ -392,9 +451,16 @@ cdef class TensorSource(Source):
         return 0
 
     cdef int release(self) except -1:
+        cdef Py_ssize_t i
+        cdef list written = self.all_written
+        if self.absent:
+            written = []
+            for i in range(self.n):
+                if PyList_GET_ITEM(self.grads, i) != <PyObject*> None:
+                    written += <list> self.written[i]
         # else autograd would not know that what it has kept of them is no longer so
-        self.reader.raise_versions(self.stepped)
-        self.stepped, self.shown = [], []
+        self.reader.raise_versions(written)
+        self.shown = []
         self.grads = [None] * self.n
         self.replaced = {}
         return 0
