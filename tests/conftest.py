@@ -15,7 +15,7 @@ import pytest
 import fastadam
 from fastadam.kernels.cpu import _threads
 from fastadam.kernels.cpu._late_steps import LateSteps
-from fastadam.update import advice
+from fastadam.optimizers import decay_advice
 
 if os.environ.get("FASTADAM_TEST_INSTALLED") == "1":
     _checkout = Path(__file__).resolve().parents[1] / "fastadam"
@@ -90,4 +90,4 @@ def calm(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def each_warned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what warns once a process do so in every test, whatever ran before it."""
-    monkeypatch.setattr(advice, "_given", set())
+    monkeypatch.setattr(decay_advice, "_warned", False)

@@ -399,16 +399,9 @@ MUTANTS = [
         "left scale", MAKING, "            optimizer._check_left_scales()\n", "            pass\n"
     ),
     Mutant(
-        "undivided gradients in silence",
-        MAKING,
-        "if lent and loss_scale is None and",
-        "if False and",
-    ),
-    Mutant(
         "masters of wide parameters", FILE_SOURCE, "        if master is None:", "        if True:"
     ),
     Mutant("any truth value", NUMBER, "if found not in (0, 1):", "if False:"),
-    Mutant("scale of the report", MAKING, "self.scale = divisor(scales)", "pass"),
     Mutant(
         "negative scale in a file",
         SCALE_FILES,

@@ -23,8 +23,8 @@ import fastadam
 from fastadam import Adam, GradientMethod, Link, Parameter, UpdateRule
 from fastadam import optimizer as ours
 from fastadam.optimizer_hooks import GradientClipping
+from fastadam.optimizers import decay_advice
 from fastadam.serializers import serialize
-from fastadam.update import advice
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.rst"
 
@@ -1052,7 +1052,7 @@ def test_parameters_in_the_place_of_alpha() -> None:
 
 
 def test_weight_decay_like_pytorchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(advice, "_given", set())
+    monkeypatch.setattr(decay_advice, "_warned", False)
     with pytest.warns(UserWarning, match="decay_mode='alpha'"):
         fastadam.AdamW(alpha=0.001, weight_decay_rate=0.01)
     fastadam.AdamW(alpha=0.001, weight_decay_rate=0.01)
@@ -1613,24 +1613,6 @@ def test_interval_below_one(bad: float) -> None:
         opt.loss_scaling(interval=bad)  # type: ignore[arg-type]
     opt.loss_scale = None
     goes_on(opt)
-
-
-def test_gradients_without_the_loss_scale() -> None:
-    opt = trained()
-    opt.set_loss_scale(8.0)
-    with refused(opt, UserWarning, "loss_scale=1"), warnings.catch_warnings():
-        warnings.simplefilter("error")
-        opt.update(lambda: (0.0, grads(2)))
-    opt.loss_scale = None
-    goes_on(opt)
-    opt.set_loss_scale(8.0)
-    advice._given.clear()
-    with pytest.warns(
-        UserWarning, match=r"8\.0.*apply_gradients\(grads, loss_scale=opt.loss_scale"
-    ):
-        opt.apply_gradients(grads(3))
-    assert opt.last_update is not None
-    assert opt.last_update.loss_scale is None
 
 
 def test_unknown_missing_gradients() -> None:

@@ -75,9 +75,13 @@ def test_every_extension_is_imported_where_tools_look() -> None:
         if path.suffix in (".so", ".pyx")
     }
     assert {"fastadam.kernels.cpu._tensors", "fastadam.kernels.cpu._step_avx512"} <= built
+    # who imports fastadam.torch, which needs PyTorch, has it
+    built = {name for name in built if not name.startswith("fastadam.torch.")}
     # the copy of memory that steps are timed beside belongs to the command `bench`
     assert built - reached(PACKAGE / "__init__.py") == {"fastadam.kernels.cpu._floor"}
     assert built <= reached(PACKAGE / "__main__.py")
+    of_torch = reached(PACKAGE / "torch" / "__init__.py")
+    assert {"fastadam.torch._reading", "fastadam.torch._tensors"} <= of_torch
     assert {"h5py", "ml_dtypes"} <= reached(PACKAGE / "__init__.py")
 
 

@@ -178,7 +178,7 @@ FOLDERS = {
         target parameter_table hooks hyperparameter report
         noted_links paths
         ties _tree _rule_source flags
-        exclusive interrupt overrides text_table lossfun loss_scale_files advice
+        exclusive interrupt overrides text_table lossfun loss_scale_files
     """,
 }
 

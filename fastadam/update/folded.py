@@ -21,14 +21,7 @@ from fastadam.update.loss_scale import LossScaling
 from fastadam.update.overrides import can_fold, has_other
 from fastadam.update.plan import UpdatePlan
 
-__all__ = [
-    "UPDATE_LOSS_SCALE",
-    "Folded",
-    "calls_own_parts",
-    "divisor",
-    "parts_of",
-    "step",
-]
+__all__ = ["UPDATE_LOSS_SCALE", "Folded", "calls_own_parts", "parts_of", "step"]
 
 # Parts of an update that a subclass or an object may have made its own: then they are called.
 _PARTS = (
@@ -117,7 +110,7 @@ class Folded:
         elif batch.prepared:
             batch.leave_gradients()
         unscaled = [] if self._lent or self._scales is None else self._unscaled()
-        step(optimizer, plan, self._found, divisor(self._scales), unscaled, adapts)
+        step(optimizer, plan, self._found, unscaled, adapts)
         return True
 
     def _measure(self, hooks: list[Any], asked: bool) -> bool:
@@ -240,8 +233,7 @@ class Folded:
         if recording:
             self._capture(unscaled)
         else:
-            scale = divisor(self._scales)
-            step(self._optimizer, self._plan, self._found, scale, unscaled, adapts)
+            step(self._optimizer, self._plan, self._found, unscaled, adapts)
         return True
 
     def _look(self, clipping: Any, decides: bool, asked: bool) -> tuple[Any, Any] | None:
@@ -271,21 +263,13 @@ class Folded:
             param._loss_scale = None
         held = None if self._lent else (self._scales, unscaled)
         targets = optimizer._set_up()
-        found = self._found, divisor(self._scales)
-        replay = Replay(optimizer, targets, plan, self._gradients, *found, held)
+        replay = Replay(optimizer, targets, plan, self._gradients, self._found, held)
         replay.join(optimizer._replay)
         optimizer._replay = replay
         optimizer._graphs = (*optimizer._graphs, replay)
 
 
-def step(
-    optimizer: Any,
-    plan: UpdatePlan,
-    found: Any,
-    scale: float | None,
-    unscaled: list[Any],
-    adapts: bool,
-) -> None:
+def step(optimizer: Any, plan: UpdatePlan, found: Any, unscaled: list[Any], adapts: bool) -> None:
     """Make the step of a plan, and note it with its report and loss scale.
 
     Parameters
@@ -296,8 +280,6 @@ def step(
         All that there is to do.
     found : object
         What has been found of the gradients: their norm, more, or nothing.
-    scale : float or None
-        What they are divided by.
     unscaled : list of Parameter
         Those whose gradients are true ones from then on.
     adapts : bool
@@ -306,7 +288,7 @@ def step(
     own, t = optimizer.__dict__, optimizer.t + 1
     noted: dict[str, Any] = {
         "t": t,
-        "_last": (t, False, found, scale, plan.paths),
+        "_last": (t, False, found, optimizer._loss_scale, plan.paths),
     }
     if optimizer._loss_scaling_is_dynamic:
         noted["_loss_scaling_isnan"] = own["_loss_scaling_isnan"] = False
@@ -319,17 +301,6 @@ def step(
     with DeferredInterrupt():
         plan.run(own, noted, unscaled)
         optimizer.update_loss_scale()
-
-
-def divisor(scales: list[float | None] | None) -> float | None:
-    """Return what gradients are divided by, of scales that are hardly ever different.
-
-    Parameters
-    ----------
-    scales : list or None
-        What each is divided by; the first that is divided tells. None is nothing.
-    """
-    return None if scales is None else next((s for s in scales if s is not None), None)
 
 
 def can_be_folded(hooks: dict[str, Any]) -> bool:

@@ -226,7 +226,7 @@ class GradientMethod(RuledOptimizer):
             function without a ``return`` gives.
         loss_scale : float, optional
             What the loss was multiplied by before the gradients were computed, and what they are
-            divided by: usually this optimizer's `loss_scale`. Without it they count as true ones.
+            divided by: usually this optimizer's `loss_scale`.
 
         Raises
         ------

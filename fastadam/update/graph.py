@@ -28,8 +28,6 @@ class Replay:
         The gradients that were captured; kept alive, as the graph reads them.
     found : PendingStats, optional
         What there is to be found of the gradients, if anybody asks.
-    scale : float, optional
-        What the gradients are divided by.
     held : tuple, optional
         If the gradients are the parameters' own: what they were divided by, and which of the
         parameters are unscaled by that.
@@ -42,7 +40,6 @@ class Replay:
         plan: UpdatePlan,
         gradients: list[Any],
         found: PendingStats | None,
-        scale: float | None,
         held: tuple[list[float | None] | None, list[Any]] | None,
     ) -> None:
         self._parameters = targets.parameters
@@ -51,7 +48,6 @@ class Replay:
         self._plan = plan
         self._gradients = gradients
         self._found = found
-        self._scale = scale
         self._held = held
 
     def join(self, earlier: Replay | None) -> None:
@@ -87,7 +83,7 @@ class Replay:
             )
         t = optimizer.t + 1
         found = None if self._found is None else self._found.again()
-        report = (t, False, found, self._scale, self._plan.paths)
+        report = (t, False, found, optimizer._loss_scale, self._plan.paths)
         unscaled = () if self._held is None else self._held[1]
         assert self._plan.steps is not None
         self._plan.steps.replay(optimizer.__dict__, {"t": t, "_last": report}, unscaled)

@@ -77,9 +77,7 @@ class LossScaling(Optimizer):
         Parameters
         ----------
         interval : int
-            Updates in which a dynamic scale doubles; at least 1. It is the first argument, as in
-            Chainer: ``loss_scaling(1024)`` is a dynamic scale, ``loss_scaling(scale=1024)`` a
-            static one.
+            Updates in which a dynamic scale doubles; at least 1.
         scale : float, optional
             A static scale, above 0. A dynamic one that was there ends.
 
@@ -95,8 +93,7 @@ class LossScaling(Optimizer):
         ``update(lossfun)`` with a link calls ``loss.backward(loss_scale=...)``. Where you compute
         gradients yourself, multiply the loss by `loss_scale` and hand the gradients on with
         ``apply_gradients(gradients, loss_scale=...)``. Gradients that come without a scale, and
-        those of a pair ``(loss, gradients)``, count as true ones: they are not divided, and a
-        UserWarning says so once.
+        those of a pair ``(loss, gradients)``, count as true ones: they are not divided.
 
         References
         ----------

@@ -22,14 +22,12 @@ from fastadam.model._gradients import (
     scales_of,
 )
 from fastadam.model.parameter import lendable
-from fastadam.update.advice import advise_once
 from fastadam.update.exclusive import MIDDLE, POST, PRE, enter
 from fastadam.update.folded import (
     UPDATE_LOSS_SCALE,
     Folded,
     calls_own_parts,
     can_be_folded,
-    divisor,
     step,
 )
 from fastadam.update.gradients import copy_shared_gradients, narrow_gradients
@@ -66,8 +64,6 @@ def make_update(
     lent : bool
         Whether a caller gives the gradients.
     """
-    if lent and loss_scale is None and optimizer._loss_scale is not None:
-        advise_once("loss scale", _undivided(optimizer))
     targets: Target = optimizer._targets or optimizer._set_up()
     if not targets.is_settled() or targets.parameters is not optimizer._walked:
         optimizer._refresh()
@@ -87,16 +83,6 @@ def make_update(
         making.end()
     else:
         making.do_openly(plan)
-
-
-def _undivided(optimizer: Any) -> str:
-    """Say that a caller's gradients come without the loss scale that there is."""
-    return (
-        f"this {type(optimizer).__name__} has a loss scale of {optimizer._loss_scale}, and these "
-        "gradients, which were given or returned by a loss function, come without one: they are "
-        "not divided. If the loss was multiplied by it, call apply_gradients(grads, "
-        "loss_scale=opt.loss_scale); if they are true gradients, loss_scale=1 says so"
-    )
 
 
 class _Making:
@@ -127,8 +113,6 @@ class _Making:
         self.given = given
         self.params = list(targets.parameters.values())
         self.pre, self.post = optimizer._hooks.tables()
-        # what gradients are divided by
-        self.scale: float | None = None
         # in the order of the parameters; None if a caller's do not fit
         self.gradients: list[Any] | None
         self.gradients = gradients_of(self.params) if given is None else self._ordered(given[0])
@@ -199,7 +183,7 @@ class _Making:
         if steps.kernel_step.prepared:
             steps.kernel_step.leave_gradients()
         adapts = has_other(optimizer, "update_loss_scale", UPDATE_LOSS_SCALE)
-        step(optimizer, plan, None, None, [], adapts)
+        step(optimizer, plan, None, [], adapts)
         return True
 
     def end(self) -> None:
@@ -294,9 +278,7 @@ class _Making:
         own = optimizer.__dict__
         if optimizer.t == 0:
             optimizer._before_first_update()
-        scales = scales_of(params)
-        scaled = scales is not None
-        self.scale = divisor(scales)
+        scaled = scales_of(params) is not None
         if scaled:
             optimizer._check_left_scales()
         if self.called or missing(params):
@@ -351,7 +333,7 @@ class _Making:
         paths = () if plan is None else plan.paths
         noted: dict[str, Any] = {
             "t": t + 1,
-            "_last": (t + 1, not safe, optimizer._facts, self.scale, paths),
+            "_last": (t + 1, not safe, optimizer._facts, optimizer._loss_scale, paths),
         }
         if optimizer._loss_scaling_is_dynamic and not adapts:
             noted["_loss_scale"] = optimizer._next_loss_scale()

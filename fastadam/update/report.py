@@ -30,8 +30,7 @@ class UpdateReport:
         ``monitor = True``, or by :class:`~fastadam.optimizer_hooks.GradientClipping` as the first
         'pre' hook.
     loss_scale : float or None
-        What the gradients were divided by, the first of them where that differs; None if none was
-        divided.
+        The optimizer's loss scale during this update.
     applied : tuple of str
         Paths of the parameters that have been updated: all that are enabled, unless the update
         was skipped or something raised on the way.

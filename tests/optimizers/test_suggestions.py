@@ -28,8 +28,8 @@ from fastadam import (
     optimizers,
     serializers,
 )
+from fastadam.optimizers import decay_advice
 from fastadam.optimizers.suggestions import ARGUMENTS, ELSEWHERE, METHODS, OTHER_OPTIMIZERS
-from fastadam.update import advice
 
 KINDS = (Adam, AdamW, AMSGrad, AdaBound, AMSBound)
 FLAGS = {
@@ -385,7 +385,7 @@ def test_what_is_shown_is_what_is_there_for_users(module: Any) -> None:
 
 @pytest.fixture
 def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(advice, "_given", set())
+    monkeypatch.setattr(decay_advice, "_warned", False)
 
 
 def warned(call: Callable[[], Any]) -> list[warnings.WarningMessage]:

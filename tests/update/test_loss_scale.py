@@ -473,7 +473,7 @@ def test_every_bad_gradient_is_warned_of() -> None:
     opt = fastadam.Adam().setup(arrays)
     opt.loss_scaling()
     with pytest.warns(UserWarning, match="not finite") as caught:
-        opt.apply_gradients({"a": [NAN, 0.0], "b": [1.0, 1.0], "c": [-INF, INF]}, loss_scale=1)
+        opt.apply_gradients({"a": [NAN, 0.0], "b": [1.0, 1.0], "c": [-INF, INF]})
     assert len(caught) == 2
     assert opt.last_update.nonfinite == ("a", "c")
 
@@ -624,71 +624,3 @@ def test_a_subclass_may_look_for_itself() -> None:
     assert (opt.t, opt.parameters["param"].update_rule.t, w[0]) == (1, 0, 1)
     assert opt.last_update.skipped is True
     assert opt.last_update.applied == ()
-
-
-# -- gradients that come without a scale ---------------------------------------------------------
-
-
-def by_function(opt: Any, g: Any) -> None:
-    opt.update(lambda: (0.0, g))
-
-
-def by_caller(opt: Any, g: Any) -> None:
-    opt.apply_gradients(g)
-
-
-@pytest.mark.parametrize("give", [by_function, by_caller])
-@pytest.mark.parametrize("scaling", [{"scale": 1024.0}, {"interval": 10}])
-@pytest.mark.parametrize("hooked", [False, True])
-def test_gradients_that_are_not_divided_are_told_of_once(
-    give: Callable[[Any, Any], None], scaling: dict[str, Any], hooked: bool
-) -> None:
-    opt = fastadam.Adam().setup(np.ones(2))
-    opt.loss_scaling(**scaling)
-    if hooked:
-        opt.add_hook(lambda opt: None, "mine")
-    with pytest.warns(UserWarning, match="loss scale") as caught:
-        give(opt, np.ones(2))
-    assert len(caught) == 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        give(opt, np.ones(2))
-    assert caught[0].filename == __file__
-    for word in ("apply_gradients(grads, loss_scale=opt.loss_scale)", "loss_scale=1"):
-        assert word in str(caught[0].message)
-    assert opt.last_update.loss_scale is None
-
-
-@pytest.mark.parametrize("hooked", [False, True])
-@pytest.mark.parametrize("scale", [1, 1.0, 64, 1024.0])
-def test_the_report_names_what_gradients_were_divided_by(scale: float, hooked: bool) -> None:
-    opt = fastadam.Adam(alpha=0.1).setup(np.zeros(2))
-    opt.loss_scaling(scale=1024.0)
-    if hooked:
-        opt.add_hook(lambda opt: None, "mine")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for _ in range(2):
-            opt.apply_gradients(np.full(2, 3.0 * scale), loss_scale=scale)
-            assert opt.last_update.loss_scale == scale
-    assert opt.parameters["param"].update_rule.state["m"].tolist() == pytest.approx([0.57] * 2)
-
-
-def test_the_report_of_a_link_names_what_gradients_were_divided_by() -> None:
-    link = fastadam.Link(w=2, b=2)
-    link.w.array[...] = link.b.array[...] = 1
-    opt = fastadam.Adam().setup(link)
-    opt.loss_scaling(scale=8.0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        for expected in (8.0, 8.0):
-            opt.update(lambda: Loss(link, {"b": np.ones(2)}))
-            assert opt.last_update.loss_scale == expected
-        # the same gradients, which have been divided
-        opt.update()
-    assert opt.last_update.loss_scale is None
-    opt.loss_scale = None
-    link.cleargrads()
-    Loss(link, {"w": np.ones(2)}).backward(loss_scale=4.0)
-    opt.update()
-    assert opt.last_update.loss_scale == 4
