@@ -23,7 +23,7 @@ cdef double correction(double beta, double t) except? -1:
     return 1.0 - power
 
 
-def alpha_t(double alpha, double beta1, double beta2, t):
+cpdef double alpha_t(double alpha, double beta1, double beta2, object t) except? -1:
     """Return the bias-corrected learning rate of step ``t``.
 
     ``alpha_t = alpha * sqrt(1 - beta2**t) / (1 - beta1**t)``
@@ -37,11 +37,6 @@ def alpha_t(double alpha, double beta1, double beta2, t):
     ValueError
         If ``beta2`` is so far above 1 that the root is of a negative number.
     """
-    return step_size(alpha, beta1, beta2, t)
-
-
-cdef double step_size(double alpha, double beta1, double beta2, object t) except? -1:
-    """Return ``alpha_t``."""
     cdef double correction1, correction2
     if t == 0:
         raise RuntimeError(
@@ -106,7 +101,7 @@ def coefficients_at(c, t, initial_alpha=None):
     cdef double alpha, beta1, beta2, eps, decay, step_alpha, correction2, start
     cdef double lower = 0.0, upper = INFINITY
     alpha, beta1, beta2, eps, eta, decay, amsgrad, adabound, final_lr, gamma, paper = <tuple> c
-    step_alpha = step_size(alpha, beta1, beta2, t)
+    step_alpha = alpha_t(alpha, beta1, beta2, t)
     if isinf(step_alpha):
         raise ValueError(
             f"alpha = {alpha} with beta1 = {beta1} makes alpha_t infinite at t = {t}; alpha is too "

@@ -134,15 +134,12 @@ class AdaBound(KernelStep):
             As PyTorch.
         """
         super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        lr = group["lr"]
-        group.setdefault("base_lr", lr.item() if isinstance(lr, torch.Tensor) else lr)
+        _note_base(self.param_groups[-1])
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         for group in self.param_groups:
-            lr = group["lr"]
-            group.setdefault("base_lr", lr.item() if isinstance(lr, torch.Tensor) else lr)
+            _note_base(group)
 
 
 class AMSBound(AdaBound):
@@ -174,3 +171,9 @@ class AMSBound(AdaBound):
 
     def __init__(self, params: Any, *args: Any, amsgrad: bool = True, **kwargs: Any) -> None:
         super().__init__(params, *args, amsgrad=amsgrad, **kwargs)
+
+
+def _note_base(group: dict[str, Any]) -> None:
+    """Keep the `lr` that a group begins with, unless it has one from before."""
+    lr = group["lr"]
+    group.setdefault("base_lr", lr.item() if isinstance(lr, torch.Tensor) else lr)

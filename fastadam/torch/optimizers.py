@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from fastadam.algorithms.number import check_truth
 from fastadam.torch.clipping import clipping
 from fastadam.torch.stepping import KernelStep
 
@@ -143,9 +144,10 @@ def take_options(
     Raises
     ------
     TypeError, ValueError
-        If a bound is none.
+        If a bound is none, or `masters` no truth value.
     """
     clipping(norm, value)
+    check_truth(masters, "master_weights")
     optimizer.max_grad_norm, optimizer.max_grad_value = norm, value
     optimizer.master_weights = bool(masters)
 

@@ -90,3 +90,8 @@ def test_wide_parameters_have_no_master() -> None:
     opt.step()
     assert "master_param" in opt.state[p]
     assert "master_param" not in opt.state[q]
+
+
+def test_text_is_no_truth_value() -> None:
+    with pytest.raises(TypeError, match="master_weights must be True or False, not str 'no'"):
+        fastadam.torch.AdamW([torch.nn.Parameter(torch.ones(2))], master_weights="no")
