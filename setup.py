@@ -45,7 +45,8 @@ LOOPS = (
     "cpu/_ops.pxi",
     "cpu/_tensors.pxd",
 )
-ROWS = ("cpu/_tensors.pxd", "cpu/_written.pxd", "cpu/_rows.pxd", "_source.pxd")
+STEPS = ("cpu/_tensors.pxd", "cpu/_steps.pxd", "_source.pxd")
+ROWS = (*STEPS, "cpu/_written.pxd", "cpu/_rows.pxd")
 INCLUDED = {
     "cpu._step": LOOPS,
     "cpu._step_avx2": LOOPS,
@@ -54,6 +55,7 @@ INCLUDED = {
     "cpu._tensors": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
     "cpu._layout": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
     "cpu._written": ("cpu/_written.pxd",),
+    "cpu._steps": STEPS,
     "cpu._rows": ("cpu/_layout.pxd", *ROWS),
     "cpu._door": ROWS,
     "cpu._single": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
@@ -67,7 +69,8 @@ INCLUDED = {
 
 # Extensions that read NumPy's arrays.
 OF_ARRAYS = (
-    *("cpu._tensors", "cpu._layout", "cpu._written", "cpu._rows", "cpu._door", "cpu._single"),
+    *("cpu._tensors", "cpu._layout", "cpu._written", "cpu._steps", "cpu._rows", "cpu._door"),
+    "cpu._single",
     *("_commit", "model._gradients", "update._tree"),
     *("torch._reading", "torch._tensors"),
 )

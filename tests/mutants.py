@@ -34,6 +34,7 @@ METHOD = "fastadam/update/gradient_method.py"
 MAKING = "fastadam/update/making.py"
 LAYOUT = "fastadam/kernels/cpu/_layout.pyx"
 READ = "fastadam/kernels/cpu/_rows.pyx"
+RUN = "fastadam/kernels/cpu/_steps.pyx"
 SOURCE = "fastadam/update/_rule_source.pyx"
 STEPS = "fastadam/update/rule_steps.py"
 NOTED = "fastadam/kernels/_noted.pyx"
@@ -648,10 +649,10 @@ MUTANTS = [
         'gradients go."""\n        cdef Py_ssize_t i\n        for i in range(len(self.indices)):',
         'gradients go."""\n        cdef Py_ssize_t i\n        for i in range(0):',
     ),
-    Mutant("amsgrad kept", READ, "self.table[i].amsgrad != amsgrad", "False"),
-    Mutant("adabound kept", READ, "or self.table[i].adabound != adabound", ""),
-    Mutant("coefficients kept", READ, "self.narrow[row, k] = <float> <double> values[k]", "pass"),
-    Mutant("eps of later steps unchecked", READ, "(eps != 0 and fabs", "(False and fabs"),
+    Mutant("amsgrad kept", RUN, "self.table[i].amsgrad != amsgrad", "False"),
+    Mutant("adabound kept", RUN, "or self.table[i].adabound != adabound", ""),
+    Mutant("coefficients kept", RUN, "self.narrow[row, k] = <float> <double> values[k]", "pass"),
+    Mutant("eps of later steps unchecked", RUN, "(eps != 0 and fabs", "(False and fabs"),
     Mutant("gradient's type unnoticed", LAYOUT, "tensor.g_type = stored(type", "stored(type"),
     Mutant("master replaced", SOURCE, "or <object> master is not self.masters[k]", ""),
     Mutant(
@@ -747,8 +748,8 @@ MUTANTS = [
     Mutant(
         "post hooks unnoticed",
         MAKING,
-        "if self.post or not can_be_folded(self.pre):",
-        "if not can_be_folded(self.pre):",
+        "            if self.post:\n                return False\n            folded",
+        "            folded",
     ),
     Mutant("what cannot be kept is", PLAN, "            or not self._lasting\n", ""),
     Mutant("single rules unnoticed", PLAN, "            or not self._noted.same()\n", ""),
@@ -823,7 +824,7 @@ MUTANTS = [
     Mutant(
         "what overlaps is shown as it is",
         "fastadam/update/making.py",
-        "if self.post and plan.reaches(self.gradients):",
+        "if self.post and plan.reaches(gradients):",
         "if False:",
     ),
     Mutant(
@@ -841,8 +842,8 @@ MUTANTS = [
     Mutant(
         "own ways of a hook unnoticed",
         "fastadam/update/overrides.py",
-        "        and vars(hook).keys().isdisjoint(_OF_A_HOOK)\n",
-        "",
+        '("_folds", *_OF_HOOKS), ("call_for_all", "ops"))',
+        '("_folds", *_OF_HOOKS), ())',
     ),
     Mutant("not finite but repeated", FOLDED, "not math.isfinite(norm) or ", ""),
     Mutant("threshold of nothing", FOLDED, "b=1.0 if rate is None else rate", "b=rate or 0.0"),
@@ -881,8 +882,24 @@ MUTANTS = [
     Mutant(
         "own gradients not written", FOLDED, "self._which, not self._lent)", "self._which, False)"
     ),
+    Mutant("own methods unnoticed", NOTED, "for name in self.of_objects:", "for name in ():"),
     Mutant(
-        "own methods unnoticed", FOLDED, " or not optimizer.__dict__.keys().isdisjoint(_PARTS)", ""
+        "changed classes asked once",
+        NOTED,
+        "known != NULL and fastadam_version_tag(kind) == <unsigned int> (<tuple> known)[0]",
+        "known != NULL",
+    ),
+    Mutant(
+        "descriptors asked once",
+        NOTED,
+        "if all([is_constant(kind, name) for name in self.names]):\n            # looking",
+        "if True:\n            # looking",
+    ),
+    Mutant(
+        "scalars of a step before",
+        PLAN,
+        "steps.refresh(own, scalars)",
+        "steps.refresh(own, False)",
     ),
     Mutant(
         "monitor unnoticed",
@@ -1423,7 +1440,7 @@ MUTANTS = [
     Mutant(
         "any operation divides",
         TABLE,
-        "row.n_ops == 1 and ops[row.first_op].kind == DIVIDE",
+        "row.n_ops == 1 and self.ops[row.first_op].kind == DIVIDE",
         "row.n_ops == 1",
     ),
     Mutant(
@@ -1501,7 +1518,7 @@ MUTANTS = [
     Mutant(
         "refused gradients held",
         MAKING,
-        "            plan.steps.let_go()\n            raise\n    if done",
-        "            raise\n    if done",
+        "            steps.let_go()\n            raise\n\n    def _stepped",
+        "            raise\n\n    def _stepped",
     ),
 ]

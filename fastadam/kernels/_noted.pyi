@@ -1,4 +1,4 @@
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from typing_extensions import disjoint_base
@@ -6,6 +6,16 @@ from typing_extensions import disjoint_base
 @disjoint_base
 class Methods:
     def __init__(self, kind: Any, names: tuple[str, ...]) -> None: ...
+
+@disjoint_base
+class Own:
+    def __init__(
+        self,
+        ask: Callable[[type[Any]], bool],
+        names: tuple[str, ...],
+        of_objects: tuple[str, ...],
+    ) -> None: ...
+    def __call__(self, obj: Any) -> bool: ...
 
 @disjoint_base
 class Noted:

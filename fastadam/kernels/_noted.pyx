@@ -41,6 +41,10 @@ cdef set CONSTANT = {
     property,
 }
 
+# Of how many classes it is kept what was found out about them.
+cdef enum:
+    MOST_CLASSES = 100
+
 # Stand for a value that may be any, and for none.
 cdef object ANY = object()
 cdef object ABSENT = object()
@@ -96,6 +100,63 @@ cdef class Methods:
         if type(self.kind) is type and all([is_constant(self.kind, n) for n in self.names]):
             self.version = fastadam_version_tag(self.kind)
         return True
+
+
+cdef class Own:
+    """Whether objects, or their classes, have something of their own in the place of what is known.
+
+    Parameters
+    ----------
+    ask : callable
+        Tells it of a class, by nothing but what that has under `names`.
+    names : tuple of str
+        What of a class is looked at.
+    of_objects : tuple of str
+        What an object must not have of its own either.
+    """
+
+    cdef object ask
+    cdef tuple names, of_objects
+    # the number of each class when it was asked about, and the answer
+    cdef dict known
+
+    def __init__(self, ask, tuple names, tuple of_objects):
+        self.ask, self.names, self.of_objects = ask, names, of_objects
+        self.known = {}
+
+    def __reduce__(self):
+        raise TypeError("what is compared by identity cannot be copied")
+
+    def __call__(self, obj):
+        cdef dict own
+        if self.of_class(type(obj)):
+            return True
+        own = PyObject_GenericGetDict(obj, NULL)
+        for name in self.of_objects:
+            if name in own:
+                return True
+        return False
+
+    cdef bint of_class(self, object kind) except -1:
+        """Tell it of a class; it is asked about again where it may be another by now."""
+        cdef PyObject* known
+        cdef bint answer
+        # a metaclass may have names too, and changes by itself
+        if type(kind) is not type:
+            return self.ask(kind)
+        known = PyDict_GetItem(self.known, kind)
+        if known != NULL and fastadam_version_tag(kind) == <unsigned int> (<tuple> known)[0]:
+            return (<tuple> known)[1]
+        answer = self.ask(kind)
+        if all([is_constant(kind, name) for name in self.names]):
+            # looking a name up numbers a class
+            getattr(kind, self.names[0], None)
+            # programs that make classes without end are not to fill the memory
+            if len(self.known) >= MOST_CLASSES:
+                self.known.clear()
+            if fastadam_version_tag(kind):
+                self.known[kind] = fastadam_version_tag(kind), answer
+        return answer
 
 
 cdef class Noted:

@@ -157,7 +157,7 @@ class Table:
             self.rows.take_ops(self.ops)
             self.table["first_op"], self.table["n_ops"] = first[which], np.array(shape[0])[which]
             self._shape = shape
-        self.ops[...] = [op for program in programs for op in program]
+        self.rows.set_ops(programs)
         if out is not None or self._written:
             self._written = True
             self.table["out"] = 0 if out is None else out

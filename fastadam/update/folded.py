@@ -7,7 +7,6 @@ nor written once more.
 from __future__ import annotations
 
 import math
-from operator import attrgetter
 from typing import Any
 
 from fastadam.kernels.ops import DIVIDE, MULTIPLY, ROUND, Op
@@ -18,25 +17,13 @@ from fastadam.update.gradients import PendingStats, is_scaled
 from fastadam.update.graph import Replay
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.loss_scale import LossScaling
-from fastadam.update.overrides import can_fold, has_other
+from fastadam.update.overrides import others
 from fastadam.update.plan import UpdatePlan
 
-__all__ = ["UPDATE_LOSS_SCALE", "Folded", "calls_own_parts", "parts_of", "step"]
+__all__ = ["Folded", "adapts_by_itself", "step"]
 
-# Parts of an update that a subclass or an object may have made its own: then they are called.
-_PARTS = (
-    "reallocate_cleared_grads",
-    "call_hooks",
-    "call_hook",
-    "check_nan_in_grads",
-    "is_safe_to_update",
-)
-
-# How a loss scale is adapted, as it is here.
-UPDATE_LOSS_SCALE = LossScaling.update_loss_scale
-
-# The parts of an update as a class has them.
-parts_of = attrgetter(*_PARTS)
+# Whether an optimizer adapts its loss scale in a way of its own.
+adapts_by_itself = others(LossScaling, "update_loss_scale")
 
 
 class Folded:
@@ -98,7 +85,7 @@ class Folded:
             # a gradient that was lent to a parameter must not be written
             if not self._lent and any_lent(plan.params):
                 return False
-        adapts = has_other(optimizer, "update_loss_scale", UPDATE_LOSS_SCALE)
+        adapts = adapts_by_itself(optimizer)
         if batch.on_gpu:
             return self._run_on_gpu(hooks, decides, asked, adapts)
         if not self._measure(hooks, asked):
@@ -301,30 +288,3 @@ def step(optimizer: Any, plan: UpdatePlan, found: Any, unscaled: list[Any], adap
     with DeferredInterrupt():
         plan.run(own, noted, unscaled)
         optimizer.update_loss_scale()
-
-
-def can_be_folded(hooks: dict[str, Any]) -> bool:
-    """Tell whether all hooks are such that an update does their work on the way of its step.
-
-    Parameters
-    ----------
-    hooks : dict of str to callable
-        The 'pre' hooks.
-    """
-    for hook in hooks.values():  # noqa: SIM110  (a generator calls for each)
-        if not can_fold(hook):
-            return False
-    return True
-
-
-def calls_own_parts(optimizer: Any, ours: tuple[Any, ...]) -> bool:
-    """Tell whether a class, or an object, has a part of the update of its own.
-
-    Parameters
-    ----------
-    optimizer : GradientMethod
-        The optimizer.
-    ours : tuple
-        What `parts_of` says of the class of this library.
-    """
-    return parts_of(type(optimizer)) != ours or not optimizer.__dict__.keys().isdisjoint(_PARTS)

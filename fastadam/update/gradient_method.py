@@ -15,13 +15,13 @@ from fastadam.model.parameter import peek_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer
 from fastadam.update.exclusive import exclusive
-from fastadam.update.folded import parts_of
 from fastadam.update.gradients import GradientStats, PendingStats
 from fastadam.update.graph import Replay
 from fastadam.update.hooks import Hook
 from fastadam.update.loss_scale_files import prepare_loss_scale, write_loss_scale
 from fastadam.update.lossfun import no_pair, without_graph
 from fastadam.update.making import make_update
+from fastadam.update.overrides import others
 from fastadam.update.plan import UpdatePlan
 from fastadam.update.report import UpdateReport
 from fastadam.update.rule import UpdateRule
@@ -186,7 +186,7 @@ class GradientMethod(RuledOptimizer):
         their step; a second Ctrl-C does not. Hooks cannot update the optimizer again.
         """
         if lossfun is None:
-            make_update(self, _PARTS)
+            make_update(self, _has_own_parts)
             return None
         self._set_up()
         if not callable(lossfun):
@@ -198,7 +198,7 @@ class GradientMethod(RuledOptimizer):
         if isinstance(loss, tuple) and len(loss) == 2:
             loss, grads = loss
             loss = without_graph(loss)
-            make_update(self, _PARTS, grads, lent=True)
+            make_update(self, _has_own_parts, grads, lent=True)
             return loss
         self._refresh()
         arrays = isinstance(self._targets, ArrayTarget)
@@ -209,7 +209,7 @@ class GradientMethod(RuledOptimizer):
         self._clear_gradients()
         loss.backward(loss_scale=self._loss_scale)
         loss = without_graph(loss)
-        make_update(self, _PARTS)
+        make_update(self, _has_own_parts)
         return loss
 
     @exclusive
@@ -239,7 +239,7 @@ class GradientMethod(RuledOptimizer):
         plain = type(loss_scale) is float and LEAST_SCALE <= loss_scale <= GREATEST_SCALE
         if loss_scale is not None and not plain:
             self._check_loss_scale(loss_scale)
-        make_update(self, _PARTS, grads, loss_scale, lent=True)
+        make_update(self, _has_own_parts, grads, loss_scale, lent=True)
 
     @exclusive
     def prepare_replay(self) -> None:
@@ -392,5 +392,12 @@ class GradientMethod(RuledOptimizer):
         """Get ready for the first update; there is nothing to do here."""
 
 
-# The parts of an update as they are here, not as they may be patched.
-_PARTS = parts_of(GradientMethod)
+# Whether an optimizer has made parts of an update its own: then they are called.
+_has_own_parts = others(
+    GradientMethod,
+    "reallocate_cleared_grads",
+    "call_hooks",
+    "call_hook",
+    "check_nan_in_grads",
+    "is_safe_to_update",
+)

@@ -6,6 +6,7 @@ them is folded into it; otherwise it is done to the gradients of the parameters,
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,19 +24,14 @@ from fastadam.model._gradients import (
 )
 from fastadam.model.parameter import lendable
 from fastadam.update.exclusive import MIDDLE, POST, PRE, enter
-from fastadam.update.folded import (
-    UPDATE_LOSS_SCALE,
-    Folded,
-    calls_own_parts,
-    can_be_folded,
-    step,
-)
+from fastadam.update.folded import Folded, adapts_by_itself, step
 from fastadam.update.gradients import copy_shared_gradients, narrow_gradients
 from fastadam.update.graph import refuse_capture
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.lending import lend_gradients, lend_one
-from fastadam.update.overrides import has_other
+from fastadam.update.overrides import can_be_folded
 from fastadam.update.plan import UpdatePlan
+from fastadam.update.rule_steps import RuleSteps
 from fastadam.update.target import ArrayTarget, Target
 
 __all__ = ["make_update"]
@@ -43,7 +39,7 @@ __all__ = ["make_update"]
 
 def make_update(
     optimizer: Any,
-    parts: tuple[Any, ...],
+    has_own_parts: Callable[[Any], bool],
     grads: Any = None,
     loss_scale: float | None = None,
     lent: bool = False,
@@ -54,9 +50,9 @@ def make_update(
     ----------
     optimizer : GradientMethod
         The optimizer.
-    parts : tuple
-        The parts of an update as GradientMethod has them: where the optimizer has others, all are
-        called.
+    has_own_parts : callable
+        Tells whether the optimizer has others of the parts of an update than GradientMethod: then
+        all of them are called.
     grads : array, dict or list, optional
         A caller's gradients, if they are `lent`; else the parameters have theirs.
     loss_scale : float, optional
@@ -68,21 +64,15 @@ def make_update(
     if not targets.is_settled() or targets.parameters is not optimizer._walked:
         optimizer._refresh()
     enter(optimizer, PRE)
-    called = calls_own_parts(optimizer, parts)
+    called = has_own_parts(optimizer)
     making = _Making(optimizer, targets, called, (grads, loss_scale) if lent else None)
-    plan = making.held_plan()
-    at_once = plan is not None and plan.only_steps and not called and optimizer.t != 0
-    done = False
-    if at_once and plan is not None and plan.steps is not None:
-        try:
-            done = making.step_at_once(plan)
-        except BaseException:
-            plan.steps.let_go()
-            raise
-    if done:
-        making.end()
-    else:
+    # then somebody else's code runs before the step
+    openly = called or not can_be_folded(making.pre)
+    plan = making.held_plan(not openly)
+    if plan is None or openly or optimizer.t == 0 or not making.step_at_once(plan):
         making.do_openly(plan)
+    else:
+        making.end()
 
 
 class _Making:
@@ -134,15 +124,18 @@ class _Making:
                 found[i] = zeros_like(self.params[i].array)
         return found
 
-    def held_plan(self) -> UpdatePlan | None:
-        """Return the optimizer's plan, if it holds with these gradients; else forget it."""
+    def held_plan(self, scalars: bool) -> UpdatePlan | None:
+        """Return the optimizer's plan, if it holds with these gradients; else forget it.
+
+        `scalars` is whether its step may follow: then they are those of the next step.
+        """
         optimizer, gradients = self.optimizer, self.gradients
         plan: UpdatePlan | None = optimizer._plan
         if plan is None or gradients is None:
             return None
         skip = optimizer._missing_gradients == "skip"
         try:
-            holds = plan.holds(self.targets.parameters, gradients, skip)
+            holds = plan.holds(self.targets.parameters, gradients, skip, scalars)
         except BaseException:
             if plan.steps is not None:
                 plan.steps.let_go()
@@ -152,16 +145,28 @@ class _Making:
         return plan
 
     def step_at_once(self, plan: UpdatePlan) -> bool:
-        """Make the step of a plan of steps alone, if nobody's code runs before it.
+        """Make the step of a plan of steps alone, before which nobody's code runs.
 
         What is to be done to gradients is folded into it. False, with nothing changed, if there is
         more to do.
         """
-        optimizer, params, given, steps = self.optimizer, self.params, self.given, plan.steps
-        if steps is None or self.gradients is None:
+        steps = plan.steps
+        if not plan.only_steps or steps is None:
+            return False
+        try:
+            return self._stepped_at_once(plan, steps)
+        except BaseException:
+            steps.let_go()
+            raise
+
+    def _stepped_at_once(self, plan: UpdatePlan, steps: RuleSteps) -> bool:
+        """Make the step; False, with nothing changed, if there is more to do."""
+        optimizer, params, gradients = self.optimizer, self.params, self.gradients
+        given, kernel_step = self.given, steps.kernel_step
+        if gradients is None:
             return False
         if given is None:
-            if not plan.skip and absent(params, self.gradients):
+            if not plan.skip and absent(params, gradients):
                 return False
             scales = scales_of(params)
         else:
@@ -171,18 +176,18 @@ class _Making:
             or optimizer._loss_scaling_is_dynamic
             or optimizer._on_nonfinite != "propagate"
         )
-        if self.pre or scales or asked or steps.kernel_step.on_gpu:
+        if self.pre or scales or asked or kernel_step.on_gpu:
             # 'post' hooks see what has become of the gradients
-            if self.post or not can_be_folded(self.pre):
+            if self.post:
                 return False
-            folded = Folded(optimizer, plan, self.gradients, scales, given is not None)
+            folded = Folded(optimizer, plan, gradients, scales, given is not None)
             return folded.run(list(self.pre.values()))
-        if self.post and plan.reaches(self.gradients):
+        if self.post and plan.reaches(gradients):
             # they see gradients that were part of what is written, as they were
             return False
-        if steps.kernel_step.prepared:
-            steps.kernel_step.leave_gradients()
-        adapts = has_other(optimizer, "update_loss_scale", UPDATE_LOSS_SCALE)
+        if kernel_step.prepared:
+            kernel_step.leave_gradients()
+        adapts = adapts_by_itself(optimizer)
         step(optimizer, plan, None, [], adapts)
         return True
 
@@ -329,7 +334,7 @@ class _Making:
             plan = self._plan_now()
         if plan is not None and plan.steps is not None and plan.steps.kernel_step.prepared:
             plan.steps.kernel_step.leave_gradients()
-        adapts = has_other(optimizer, "update_loss_scale", UPDATE_LOSS_SCALE)
+        adapts = adapts_by_itself(optimizer)
         paths = () if plan is None else plan.paths
         noted: dict[str, Any] = {
             "t": t + 1,

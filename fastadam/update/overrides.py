@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from operator import attrgetter
 from typing import Any, TypeVar
+
+from fastadam.kernels._noted import Own
 
 __all__ = [
     "brought_by_class",
     "brought_by_fastadam",
-    "can_fold",
+    "can_be_folded",
     "class_attribute",
     "class_overrides",
     "folds",
-    "has_other",
     "has_own_update",
     "is_chainers",
     "is_for_optimizers",
     "is_ours",
     "is_plain",
     "loads_in_two_phases",
+    "others",
     "overrides",
     "overrides_any",
     "stores_plainly",
@@ -26,8 +29,6 @@ __all__ = [
 
 # What a hook does in an update, in whatever way it is asked.
 _OF_HOOKS = ("__call__", "call_for_all", "ops", "rate")
-# What an object may have of its own, in whose place it is not asked.
-_OF_A_HOOK = ("call_for_all", "ops")
 
 F = TypeVar("F", bound=Callable[..., None])
 K = TypeVar("K", bound=type[Any])
@@ -140,21 +141,27 @@ def folds(kind: K) -> K:
     return kind
 
 
-def can_fold(hook: Any) -> bool:
-    """Tell whether a hook's class is one that `folds`, and does still what it did then.
+def _works_otherwise(kind: type[Any]) -> bool:
+    """Tell whether a class of hooks is none that `folds`, or does something else by now."""
+    own = vars(kind)
+    known = own.get("_folds")
+    return known is None or known != tuple(map(own.get, _OF_HOOKS))
+
+
+_cannot_fold = Own(_works_otherwise, ("_folds", *_OF_HOOKS), ("call_for_all", "ops"))
+
+
+def can_be_folded(hooks: dict[str, Any]) -> bool:
+    """Tell whether all hooks are such that an update does their work on the way of its step.
+
+    Their classes `folds`, and do still what they did then.
 
     Parameters
     ----------
-    hook : object
-        The hook.
+    hooks : dict of str to callable
+        The 'pre' hooks.
     """
-    own = vars(type(hook))
-    known = own.get("_folds")
-    return (
-        known is not None
-        and known == tuple(map(own.get, _OF_HOOKS))
-        and vars(hook).keys().isdisjoint(_OF_A_HOOK)
-    )
+    return not any(map(_cannot_fold, hooks.values()))
 
 
 def is_for_optimizers(hook: Any) -> bool:
@@ -184,19 +191,19 @@ def brought_by_fastadam(kind: type[Any], name: str) -> bool:
     return str(getattr(function, "__module__", "")).startswith("fastadam.")
 
 
-def has_other(obj: Any, name: str, ours: Any) -> bool:
-    """Tell whether an object, or its class, has another function under a name than this library's.
+def others(kind: type[Any], *names: str) -> Own:
+    """Return what tells whether an object, or its class, has other functions than a class has now.
 
     Parameters
     ----------
-    obj : object
-        The object.
-    name : str
-        The method.
-    ours : function
-        That of this library, as it was when it was imported.
+    kind : type
+        The class, as it is now, not as it may be patched.
+    *names : str
+        The methods.
     """
-    return name in obj.__dict__ or getattr(type(obj), name) is not ours
+    look = attrgetter(*names)
+    ours = look(kind)
+    return Own(lambda other: bool(look(other) != ours), names, names)
 
 
 def is_ours(kind: type[Any]) -> bool:

@@ -264,13 +264,21 @@ class UpdatePlan:
             ]
         )
 
-    def holds(self, parameters: dict[str, Any], gradients: list[Any], skip: bool) -> bool:
+    def holds(
+        self,
+        parameters: dict[str, Any],
+        gradients: list[Any],
+        skip: bool,
+        scalars: bool = True,
+    ) -> bool:
         """Tell whether the next update is made as this one, and make ready for it.
 
         Parameters
         ----------
         parameters, gradients, skip
             What there is now.
+        scalars : bool
+            Whether the step may follow; if not, only the arrays are read.
         """
         if (
             parameters is not self.parameters
@@ -290,7 +298,11 @@ class UpdatePlan:
         if not self.is_whole:
             own = list(map(gradients.__getitem__, self._rows))
         # what lies elsewhere may share memory with what others write
-        return steps.same() and steps.refresh(own) and (self._is_one or not steps.kernel_step.moved)
+        return (
+            steps.same()
+            and steps.refresh(own, scalars)
+            and (self._is_one or not steps.kernel_step.moved)
+        )
 
     def reaches(self, gradients: list[Any]) -> bool:
         """Tell whether a gradient may be part of a parameter or state, by what was read last."""

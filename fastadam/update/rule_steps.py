@@ -208,16 +208,21 @@ class RuleSteps:
         """Tell whether rules, classes and hyperparameters of single rules are what they were."""
         return self._noted.same()
 
-    def refresh(self, gradients: list[Any]) -> bool:
+    def refresh(self, gradients: list[Any], scalars: bool = True) -> bool:
         """Read everything anew; False if it is not what was described.
 
         Parameters
         ----------
         gradients : list
             In the order of the rules, None for one that is not there.
+        scalars : bool
+            Whether the scalars become those of the next step, too.
         """
         self._source.gradients = gradients
-        return self.kernel_step.refresh(coefficients_of(self._groups, self._source.ts))
+        step = self.kernel_step
+        if scalars:
+            return step.refresh(coefficients_of(self._groups, self._source.ts))
+        return step.refresh(step.coefficients)
 
     def read(self, gradients: list[Any]) -> None:
         """Read everything that has just been described; RuntimeError if anything has changed.
@@ -244,9 +249,7 @@ class RuleSteps:
         if not self._noted.same():
             return False
         self._source.of_others = True
-        self._source.gradients = gradients
-        step = self.kernel_step
-        return step.refresh(step.coefficients)
+        return self.refresh(gradients, scalars=False)
 
     def let_go(self) -> None:
         """Let gradients go that have been read for a step that is not made."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
 
-from fastadam.kernels._noted import Noted
+from fastadam.kernels._noted import Noted, Own
 
 
 def noted(kind: type[Any], *names: str) -> Noted:
@@ -90,3 +92,89 @@ def test_no_class_is_all_right_for_ever() -> None:
         assert not found.same()
         Kind.value = None
         assert found.same()
+
+
+def own(*names: str) -> tuple[Own, list[type[Any]]]:
+    """Ask whether `names` differ from 1; and tell which classes it has been asked of."""
+    asked: list[type[Any]] = []
+
+    def ask(kind: type[Any]) -> bool:
+        asked.append(kind)
+        return any(getattr(kind, name, 1) != 1 for name in names)
+
+    return Own(ask, names, ("mine",)), asked
+
+
+def test_a_class_is_asked_about_again_when_it_has_changed() -> None:
+    class Base:
+        t = 1
+
+    class Kind(Base):
+        pass
+
+    has_own, asked = own("t")
+    for _ in range(3):
+        assert not has_own(Kind())
+    assert asked == [Kind]
+    Base.t = 2
+    assert has_own(Kind())
+    assert has_own(Kind())
+    assert has_own(Base())
+    Base.t = 1
+    assert not has_own(Kind())
+    assert not has_own(Base())
+    Kind.__bases__ = (type("Another", (), {"t": 3}),)
+    assert has_own(Kind())
+
+
+def test_what_an_object_has_of_its_own() -> None:
+    class Kind:
+        pass
+
+    has_own, _ = own("t")
+    one = Kind()
+    assert not has_own(one)
+    one.mine = None  # type: ignore[attr-defined]
+    assert has_own(one)
+    assert not has_own(Kind())
+    del one.mine  # type: ignore[attr-defined]
+    one.t = 5  # type: ignore[attr-defined]
+    assert not has_own(one)
+
+
+def test_metaclasses_and_descriptors_are_asked_each_time() -> None:
+    answers = [1]
+
+    class Meta(type):
+        t = 1
+
+        def __hash__(cls) -> int:
+            raise AssertionError("nobody's code runs")
+
+    class Changing:
+        def __get__(self, obj: object, kind: type[Any] | None = None) -> int:
+            return answers[0]
+
+    class OfMeta(metaclass=Meta):
+        pass
+
+    class WithDescriptor:
+        t = Changing()
+
+    has_own, _ = own("t")
+    for value, expected in [(1, False), (2, True), (1, False)]:
+        Meta.t = answers[0] = value
+        assert has_own(OfMeta()) is expected
+        assert has_own(WithDescriptor()) is expected
+
+
+def test_classes_without_end_are_right_and_go() -> None:
+    has_own = Own(lambda kind: bool(getattr(kind, "t", 1) != 1), ("t",), ())
+    alive = []
+    for i in range(300):
+        kind = type("Kind", (), {"t": 1 + i % 2})
+        assert has_own(kind()) is bool(i % 2)
+        alive.append(weakref.ref(kind))
+        del kind
+    gc.collect()
+    assert sum(ref() is not None for ref in alive) <= 100

@@ -1,27 +1,15 @@
-# The rows of a table that is kept: read from their owner, and run.
+# The rows of a table that is kept: read from their owner.
 
 from cpython.ref cimport PyObject
 
-from fastadam.kernels._source cimport Found, Source
-from fastadam.kernels.cpu._tensors cimport Op, Tensor
+from fastadam.kernels._source cimport Found
+from fastadam.kernels.cpu._steps cimport Steps
+from fastadam.kernels.cpu._tensors cimport Tensor
 from fastadam.kernels.cpu._written cimport Written
 
-# The loops of one instruction set, as _step.pyx's `loop` gives them.
-ctypedef void (*Loop32)(const Tensor*, Py_ssize_t, const Op*, const float*, int) noexcept nogil
-ctypedef void (*Loop64)(const Tensor*, Py_ssize_t, const Op*, const double*, int) noexcept nogil
-
-cdef class Rows:
-    cdef Source source
-    cdef list indices, sets, held, replaced, strided, numbers
-    cdef Tensor[::1] table
-    cdef list sizes
-    cdef bint single
+cdef class Rows(Steps):
+    cdef list indices, held, replaced, strided, numbers, sizes
     cdef readonly bint moved
-    cdef float[:, ::1] narrow
-    cdef double[:, ::1] wide
-    cdef Loop32 loop32
-    cdef Loop64 loop64
-    cdef const Op[::1] ops
     cdef int bfloat16
     cdef readonly Py_ssize_t total
     cdef readonly list without
@@ -38,10 +26,3 @@ cdef class Rows:
     cdef int note_written(self, Written written) except -1
     cdef bint is_tangled(self, Written written) noexcept
     cdef int untangle(self, Written written, object convert) except -1
-    cdef Py_ssize_t n_sets(self, list coefficients) noexcept
-    cdef Py_ssize_t set_of(self, Py_ssize_t row) except -1
-    cdef bint can_take(self, list coefficients) except -1
-    cdef bint same_variants(self, list coefficients) except -1
-    cdef int round(self, list coefficients) except -1
-    cdef void call(self, const Tensor* rows, Py_ssize_t n, int n_threads) noexcept
-    cdef int run(self, list coefficients, int n_threads, bint serial) except -1

@@ -5,9 +5,10 @@ import numpy.typing as npt
 from typing_extensions import disjoint_base
 
 from fastadam.kernels._source import Source
+from fastadam.kernels.cpu._steps import Steps
 
 @disjoint_base
-class Rows:
+class Rows(Steps):
     def __init__(
         self,
         source: Source,
@@ -33,7 +34,6 @@ class Rows:
     @property
     def to_round(self) -> list[tuple[Any, Any]]: ...
     def arrays(self, i: int) -> tuple[Any, Any, Any, tuple[Any, ...]]: ...
-    def take_ops(self, ops: npt.NDArray[np.void]) -> None: ...
     def may_write(self) -> bool: ...
     def release(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The rows of a table that is kept: read from their owner, and run, in C.
+"""The rows of a table that is kept: read from their owner, in C.
 
 What was described is read again before every step. Arrays of the same size, dtype and layout may
 lie elsewhere; gradients may be anything that can be converted. Whatever else has changed makes the
@@ -6,10 +6,7 @@ table stale.
 """
 
 cimport numpy as cnp
-from cpython.pycapsule cimport PyCapsule_GetPointer
 from cpython.ref cimport PyObject
-from libc.float cimport FLT_MAX, FLT_MIN
-from libc.math cimport fabs
 
 from fastadam.kernels._source cimport Found, Source
 from fastadam.kernels.cpu._layout cimport (
@@ -23,22 +20,8 @@ from fastadam.kernels.cpu._layout cimport (
     stored,
     streams,
 )
-from fastadam.kernels.cpu._tensors cimport (
-    ADABOUND,
-    ALPHA_T,
-    AMSGRAD,
-    COMPUTING,
-    EPS,
-    ETA,
-    LOWER,
-    N_COEFFICIENTS,
-    N_STREAMS,
-    ONE_MINUS_DECAY,
-    WIDE,
-    Op,
-    Tensor,
-    program,
-)
+from fastadam.kernels.cpu._steps cimport Steps
+from fastadam.kernels.cpu._tensors cimport COMPUTING, N_STREAMS, WIDE, Tensor
 from fastadam.kernels.cpu._written cimport Written
 
 cnp.import_array()
@@ -70,8 +53,8 @@ cdef inline size_t sizes_of(Py_ssize_t g_type, bint single) noexcept:
     return 4 if single else 8
 
 
-cdef class Rows:
-    """The rows of steps that are computed in one dtype.
+cdef class Rows(Steps):
+    """The rows of steps that are computed in one dtype, read from their owner.
 
     Parameters
     ----------
@@ -105,17 +88,8 @@ cdef class Rows:
         int bfloat16,
     ):
         cdef Py_ssize_t i
-        self.source = source
+        super().__init__(source, table, coefficients, sets, loop)
         self.indices = indices
-        self.table = table
-        self.sets = sets
-        self.single = cnp.PyArray_TYPE(coefficients) == cnp.NPY_FLOAT32
-        if self.single:
-            self.narrow = coefficients
-            self.loop32 = <Loop32> PyCapsule_GetPointer(loop, "adam_float32")
-        else:
-            self.wide = coefficients
-            self.loop64 = <Loop64> PyCapsule_GetPointer(loop, "adam_float64")
         self.bfloat16 = bfloat16
         self.held = [None] * (N_HELD * len(indices))
         self.replaced = []
@@ -130,10 +104,6 @@ cdef class Rows:
 
     def __len__(self):
         return len(self.indices)
-
-    def take_ops(self, const Op[::1] ops):
-        """Take over the operations that the programs of the rows are made of."""
-        self.ops = ops
 
     cdef bint hold(self, Py_ssize_t i, Py_ssize_t which, PyObject* found) except -1:
         """Keep an array alive while its address is in use; whether it is another than before."""
@@ -371,91 +341,6 @@ cdef class Rows:
                 self.table[i].g = gradient(
                     &self.table[i], grad, computing, self.bfloat16, p
                 )
-        return 0
-
-    cdef Py_ssize_t n_sets(self, list coefficients) noexcept:
-        """How many sets of coefficients the rows refer to."""
-        return len(coefficients) if self.source.regroups else len(self.sets)
-
-    cdef Py_ssize_t set_of(self, Py_ssize_t row) except -1:
-        """Which of the step's sets of coefficients a row of numbers is."""
-        return row if self.source.regroups else <Py_ssize_t> self.sets[row]
-
-    cdef bint can_take(self, list coefficients) except -1:
-        """Whether the numbers of every set are what the loops can take, once they are rounded."""
-        cdef Py_ssize_t row
-        cdef tuple values
-        cdef double eps
-        if not self.single:
-            return True
-        for row in range(self.n_sets(coefficients)):
-            # named tuples, of which Cython need not know
-            values = <tuple> coefficients[self.set_of(row)]
-            eps = values[EPS]
-            if (
-                (eps != 0 and fabs(<double> <float> eps) < FLT_MIN)
-                or fabs(eps) > FLT_MAX
-                or fabs(<double> values[ALPHA_T]) > FLT_MAX
-                or fabs(<double> values[ETA]) > FLT_MAX
-                or fabs(<double> values[ONE_MINUS_DECAY]) > FLT_MAX
-                or fabs(<double> values[LOWER]) > FLT_MAX
-            ):
-                return False
-        return True
-
-    cdef bint same_variants(self, list coefficients) except -1:
-        """Whether the coefficients of every row are of its variant."""
-        cdef Py_ssize_t i, seen = -1
-        cdef bint amsgrad = False, adabound = False
-        cdef tuple values
-        for i in range(self.table.shape[0]):
-            if self.source.regroups and not self.table[i].n:
-                # left out of this step, whatever its numbers are
-                continue
-            if self.table[i].row != seen:
-                seen = self.table[i].row
-                values = <tuple> coefficients[self.set_of(seen)]
-                amsgrad, adabound = values[AMSGRAD], values[ADABOUND]
-            if self.table[i].amsgrad != amsgrad or self.table[i].adabound != adabound:
-                return False
-        return True
-
-    cdef int round(self, list coefficients) except -1:
-        """Round each scalar once to the type of the computation."""
-        cdef Py_ssize_t row, k
-        cdef tuple values
-        for row in range(self.n_sets(coefficients)):
-            values = <tuple> coefficients[self.set_of(row)]
-            for k in range(N_COEFFICIENTS):
-                if self.single:
-                    self.narrow[row, k] = <float> <double> values[k]
-                else:
-                    self.wide[row, k] = <double> values[k]
-        return 0
-
-    cdef void call(self, const Tensor* rows, Py_ssize_t n, int n_threads) noexcept:
-        """Run the loops over some rows."""
-        cdef const Op* ops = program(self.ops)
-        with nogil:
-            if self.single:
-                self.loop32(rows, n, ops, &self.narrow[0, 0], n_threads)
-            else:
-                self.loop64(rows, n, ops, &self.wide[0, 0], n_threads)
-
-    cdef int run(self, list coefficients, int n_threads, bint serial) except -1:
-        """Make the step on all dense rows at once, or on one after the other."""
-        cdef Py_ssize_t i
-        cdef Tensor alone
-        self.round(coefficients)
-        if not serial:
-            if self.table.shape[0]:
-                self.call(&self.table[0], self.table.shape[0], n_threads)
-            return 0
-        for i in range(self.table.shape[0]):
-            if self.table[i].n:
-                alone = self.table[i]
-                alone.start = 0
-                self.call(&alone, 1, n_threads)
         return 0
 
     def arrays(self, Py_ssize_t i):

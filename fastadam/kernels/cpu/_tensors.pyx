@@ -152,6 +152,8 @@ cdef class Squares:
     cdef double[::1] sums, totals
     cdef Tensor[::1] tensors
     cdef const Op[::1] ops
+    # the array that they are in
+    cdef object of_ops
     cdef SquaresLoop loop
 
     def __init__(
@@ -183,7 +185,7 @@ cdef class Squares:
             self.gradients[i].scale = 0 if scales is None else scales[i]
             self.gradients[i].n_ops = 0
 
-    def take_ops(self, const Op[::1] ops, object counts):
+    def take_ops(self, object ops, object counts):
         """Take over the gradients that the steps have, and the first operations of their programs.
 
         `counts` says how many of each; a program may have fewer.
@@ -192,7 +194,9 @@ cdef class Squares:
         cdef Gradient* row
         cdef const Tensor* tensor
         self.take(None)
-        self.ops = ops
+        # to find out what an array holds takes longer than all the rest
+        if ops is not self.of_ops:
+            self.ops = self.of_ops = ops
         for i in range(self.gradients.shape[0]):
             row, tensor = &self.gradients[i], &self.tensors[i]
             row.p = tensor.half if tensor.half else tensor.p
@@ -200,8 +204,8 @@ cdef class Squares:
             row.first_op = tensor.first_op
             row.n_ops = min(<Py_ssize_t> counts[i], tensor.n_ops)
             # a division alone has loops of its own
-            if row.n_ops == 1 and ops[row.first_op].kind == DIVIDE:
-                row.scale = ops[row.first_op].a
+            if row.n_ops == 1 and self.ops[row.first_op].kind == DIVIDE:
+                row.scale = self.ops[row.first_op].a
                 row.n_ops = 0
 
     def run(self, int n_threads):
