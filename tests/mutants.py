@@ -231,15 +231,17 @@ MUTANTS = [
         "subnormal squares", NORM, "saved = fastadam_flush_on()", "saved = fastadam_flush_off()"
     ),
     Mutant("mode of the norm left on", NORM, "  fastadam_flush_restore(saved)\n", "  pass\n"),
-    Mutant("subnormal scaled gradients", NORM, "g_i = flushed(g_i)\n", "pass\n"),
+    Mutant(
+        "subnormal scaled gradients", NORM, "flushed(flushed(g_i) / scale)", "flushed(g_i / scale)"
+    ),
     Mutant(
         "subnormal quotients",
         NORM,
-        "flushed(g_i * scale if inverse else g_i / scale)",
-        "(g_i * scale if inverse else g_i / scale)",
+        "flushed(g_i * scale) if inverse else flushed(flushed(g_i) / scale)",
+        "g_i * scale if inverse else flushed(g_i) / scale",
     ),
     Mutant("flushed without sign", OPS, "copysignf(0, x) if", "0 if"),
-    Mutant("by the reciprocal", NORM, "g_i / scale", "g_i * (1 / scale)"),
+    Mutant("by the reciprocal", NORM, "flushed(g_i) / scale", "flushed(g_i) * (1 / scale)"),
     Mutant("quotient not written", NORM, "out[i] = g_i", "pass"),
     Mutant(
         "squares of the scaled gradient",
@@ -882,6 +884,12 @@ MUTANTS = [
     Mutant(
         "own gradients not written", FOLDED, "self._which, not self._lent)", "self._which, False)"
     ),
+    Mutant(
+        "inverses that grow",
+        "fastadam/kernels/cpu/_ops.pxi",
+        "0 < exponent < 100",
+        "-100 < exponent < 100",
+    ),
     Mutant("own methods unnoticed", NOTED, "for name in self.of_objects:", "for name in ():"),
     Mutant(
         "changed classes asked once",
@@ -1246,7 +1254,7 @@ MUTANTS = [
     ),
     Mutant("any scale inverted", OPS, "&exponent) == 0.5", "&exponent) >= 0.5"),
     Mutant("the least scales inverted", OPS, "-100 < exponent < 100", "True"),
-    Mutant("prepared by the inverse", OPS, "flushed(g_i) * a)", "flushed(g_i) / a)"),
+    Mutant("prepared by the inverse", OPS, "flushed(g_i * a)", "flushed(g_i / a)"),
     Mutant("prepared without the rate", OPS, "                b = <real> ops[k].b\n", ""),
     Mutant("unscaled without the rate", OPS, "* a) * b", "* a)"),
     Mutant("divided without the rate", OPS, "/ a) * b", "/ a)"),
@@ -1269,7 +1277,7 @@ MUTANTS = [
         "            fastadam_flush_restore(flushing)\n",
         "",
     ),
-    Mutant("squares by division", NORM, "g_i * scale if inverse", "g_i / scale if inverse"),
+    Mutant("squares by division", NORM, "flushed(g_i * scale) if", "flushed(g_i / scale) if"),
     Mutant(
         "scale for its inverse",
         NORM,

@@ -67,9 +67,9 @@ cdef inlined_void add_row(
     for i in range(n):
         g_i = g[i]
         if unscale:
-            # the true gradient: g / scale
-            g_i = flushed(g_i)
-            g_i = flushed(g_i * scale if inverse else g_i / scale)
+            # the true gradient: g / scale; a product with an inverse grows nothing, so that what
+            # is subnormal is so afterwards
+            g_i = flushed(g_i * scale) if inverse else flushed(flushed(g_i) / scale)
         if write:
             out[i] = g_i
         # lane += g * g

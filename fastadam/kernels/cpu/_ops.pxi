@@ -3,7 +3,7 @@
 # of the gradient pass, which flushes subnormal float32 before and after as the step does, all
 # others those of NumPy. So they run in the mode that does not flush.
 
-# A division by a power of 2, as the loops know it: a product with its inverse.
+# A division by a power of 2 from 1 on, as the loops know it: a product with its inverse.
 cdef enum:
     BY_INVERSE = -1
 
@@ -22,9 +22,9 @@ cdef inline real flushed(real x) noexcept nogil:
 
 
 cdef inline real exact_inverse(real scale) noexcept nogil:
-    """The inverse of a power of 2, which gives the bits of the division in less time; else 0."""
+    """The inverse of a power of 2 from 1 on, which gives the bits of the division; else 0."""
     cdef int exponent
-    if frexp(scale, &exponent) == 0.5 and -100 < exponent < 100:
+    if frexp(scale, &exponent) == 0.5 and 0 < exponent < 100:
         return 1 / scale
     return 0
 
@@ -59,7 +59,8 @@ cdef inline inlined_void op_span(
             # the true gradient, clipped: g / scale * rate
             out[i] = flushed(flushed(g_i) / a) * b
         elif kind == BY_INVERSE:
-            out[i] = flushed(flushed(g_i) * a) * b
+            # nothing grows, so what is subnormal is so afterwards
+            out[i] = flushed(g_i * a) * b
         elif kind == ADD:
             # g = (g + a * p) * b
             out[i] = (g_i + a * p[i]) * b
