@@ -39,7 +39,14 @@ KILLED_BY = TESTS / "mutants_killed_by.txt"
 MARKERS = "not slow and not huge and not docs"
 # They must not be disturbed by what runs beside them: run only if they are known to kill.
 SERIAL = " and not serial"
-ELSEWHERE = ("gpu/", "against_chainer/", "peers/", "test_build.py", "test_frozen.py")
+ELSEWHERE = (
+    "gpu/",
+    "against_chainer/",
+    "against_torch/",
+    "peers/",
+    "test_build.py",
+    "test_frozen.py",
+)
 OPTIONS = ["-v", "-p", "no:cacheprovider", "--hypothesis-profile=ci", "-W", "error"]
 
 PASSED, NO_TESTS = 0, 5

@@ -24,7 +24,7 @@ cdef inline real flushed(real x) noexcept nogil:
 cdef inline real exact_inverse(real scale) noexcept nogil:
     """The inverse of a power of 2 from 1 on, which gives the bits of the division; else 0."""
     cdef int exponent
-    if frexp(scale, &exponent) == 0.5 and 0 < exponent < 100:
+    if frexp(scale, &exponent) == 0.5 and exponent > 0:
         return 1 / scale
     return 0
 
