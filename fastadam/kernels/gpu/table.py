@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,10 @@ from fastadam.kernels.gpu.engine import (
     upload,
 )
 from fastadam.kernels.gpu.sums import GpuSquares
-from fastadam.kernels.memory import extent
+from fastadam.kernels.memory import extent, extents
 from fastadam.kernels.table import N_COEFFICIENTS, Step
 
-__all__ = ["TENSOR", "GpuTable", "gpu_key"]
+__all__ = ["TENSOR", "GpuTable", "Written", "gpu_key"]
 
 Array = npt.NDArray[Any]
 
@@ -68,6 +68,27 @@ def _taken(g: np.dtype[Any], computing: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype in which a gradient is read: its own, or that of the computation."""
     half = computing == np.float32 and stored(g)
     return g if half else computing
+
+
+class Written(NamedTuple):
+    """Where the arrays that a step writes begin, ascending, and the greatest end so far."""
+
+    low: npt.NDArray[np.uintp]
+    high: npt.NDArray[np.uintp]
+
+    @classmethod
+    def by(cls, arrays: Sequence[Any]) -> Self:
+        """Note where arrays lie, on the CPU and on GPUs."""
+        low, high = extents(arrays)
+        order = np.argsort(low)
+        return cls(low[order], np.maximum.accumulate(high[order]))
+
+    def has_part(self, array: Any) -> bool:
+        """Tell whether an array reaches into one of them."""
+        begin, end = extent(array)
+        # those that begin before its end
+        before = np.searchsorted(self.low, end, side="left")
+        return bool(begin != end and before and self.high[before - 1] > begin)
 
 
 class GpuTable:
@@ -189,21 +210,8 @@ class GpuTable:
                 if key != "g" and array is not dense[key]:
                     module.copyto(array, dense[key])
 
-    def keep(
-        self,
-        low_precision: Sequence[Any],
-        low: npt.NDArray[np.uintp],
-        high: npt.NDArray[np.uintp],
-    ) -> None:
-        """Make ready for `refresh`: what can be kept is from now on.
-
-        Parameters
-        ----------
-        low_precision : sequence of cupy.ndarray or None
-            The half-precision parameters that are rounded from their masters.
-        low, high : numpy.ndarray of uintp
-            Where the arrays that are written begin, ascending, and the greatest end so far.
-        """
+    def keep(self, low_precision: Sequence[Any], written: Written) -> None:
+        """Make ready for `refresh`: what `can_be_kept` is from now on."""
         steps = self.steps
         # masters were rounded after this step, but are within the next: gradients are looked at
         # again, wherever they are
@@ -224,8 +232,7 @@ class GpuTable:
             self.device,
             orders,
             self.addresses,
-            low,
-            high,
+            *written,
         )
         self.steps, self._dense = [], []
         # what a graph needs is there before one is captured
@@ -235,27 +242,16 @@ class GpuTable:
     def can_be_kept(self, low_precision: Sequence[Any]) -> bool:
         """Tell whether all arrays are dense, and can be walked beside their half types.
 
-        Parameters
-        ----------
-        low_precision : sequence of cupy.ndarray or None
-            As for `keep`.
+        These, the half-precision parameters that are rounded from their masters, None for others,
+        are noted for the next step.
         """
-        return not self.strided and self._keep_masters(low_precision)
+        return not self.strided and self._note_masters(low_precision)
 
-    def untangle(self, low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> bool:
-        """Read gradients that reach into what is written from copies; tell whether none does.
-
-        Parameters
-        ----------
-        low, high : numpy.ndarray of uintp
-            As for `keep`.
-        """
-        reach = np.concatenate([np.zeros(1, np.uintp), high])
+    def untangle(self, written: Written) -> bool:
+        """Read gradients that reach into what is written from copies; tell whether none does."""
         copied = False
         for i, step in enumerate(self.steps):
-            begin, end = extent(step.g)
-            # of those that begin before its end
-            if begin != end and reach[np.searchsorted(low, end, side="left")] > begin:
+            if written.has_part(step.g):
                 with on_device(self.device):
                     g = self._dense[i].g.copy()
                 self._dense[i] = self._dense[i]._replace(g=g)
@@ -263,11 +259,8 @@ class GpuTable:
                 copied = True
         return not copied
 
-    def _keep_masters(self, low_precision: Sequence[Any]) -> bool:
-        """Note the half-precision arrays that parameters are the masters of, None for none.
-
-        False if one cannot be walked beside its master.
-        """
+    def _note_masters(self, low_precision: Sequence[Any]) -> bool:
+        """Note what parameters are the masters of; False if one cannot be walked beside its own."""
         for row, step, half in zip(self.table, self.steps, low_precision, strict=True):
             if half is None:
                 continue
