@@ -14,7 +14,7 @@ from fastadam.kernels.arrays import refuse_masked
 from fastadam.kernels.backend import is_array, on_cpu
 from fastadam.serializers.protocol import Serializer, check_object
 
-__all__ = ["DictionarySerializer", "saved_values", "serialize", "storable_array"]
+__all__ = ["DictionarySerializer", "saved_values", "serialize", "storable_values"]
 
 
 class DictionarySerializer(Serializer):
@@ -50,34 +50,11 @@ class DictionarySerializer(Serializer):
         self.path = path
 
     def __getitem__(self, key: str) -> DictionarySerializer:
-        """Return the serializer for a child: the same dictionary, a longer path.
-
-        Parameters
-        ----------
-        key : str
-            Name of the child; slashes around it are dropped.
-
-        Returns
-        -------
-        DictionarySerializer
-            The child's serializer.
-        """
+        """Return the serializer for a child: the same dictionary, a longer path."""
         return DictionarySerializer(self.target, f"{self.path}{plain(key).strip('/')}/")
 
     def __call__(self, key: str, value: Any) -> Any:
-        """Store a value.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value; slashes before it are dropped.
-        value : numpy.ndarray, scalar, str or None
-            What to store.
-
-        Returns
-        -------
-        object
-            `value` itself.
+        """Store a value, and return it.
 
         Raises
         ------
