@@ -152,15 +152,7 @@ class ChangesGradients(ShowsArguments):
     def call_for_all(self, params: Sequence[Any]) -> None:
         """Change the gradients of many parameters in one call; updates do it so.
 
-        Parameters
-        ----------
-        params : sequence of Parameter
-            Nothing happens to those whose array or gradient is missing.
-
-        Raises
-        ------
-        TypeError
-            If one does not hold real floating numbers; then none has been changed.
+        If one does not hold real floating numbers, none is changed.
         """
         raise NotImplementedError
 

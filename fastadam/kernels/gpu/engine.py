@@ -232,11 +232,6 @@ class Recording:
 
     In a capture nothing is copied or waited for; nor is anything allocated that could have been
     before, since that is for captures in relaxed mode alone.
-
-    Parameters
-    ----------
-    device : int
-        The GPU.
     """
 
     def __init__(self, device: int) -> None:
@@ -252,12 +247,7 @@ class Recording:
     def put(self, reserved: tuple[Any, Any] | None, data: bytes) -> Any:
         """Return memory in which bytes will be when the graph is launched.
 
-        Parameters
-        ----------
-        reserved : (cupy.ndarray, stream), optional
-            Memory for it, as `reserve` returns it.
-        data : bytes
-            What the graph is to find there.
+        It is what `reserve` has returned for it, if something has been reserved.
         """
         memory, stream = reserved or reserve(self.device, len(data))
         self._due.append((memory, data, stream))
@@ -299,16 +289,7 @@ class DeviceTable:
     What has been written is never written over, since an earlier launch may have yet to read it;
     and it is read on the stream that it was had on alone, in the order of which its memory will be
     somebody else's. That stream is kept: CUDA gives the number of one that is gone to the next.
-
-    Parameters
-    ----------
-    device : int
-        The GPU.
-
-    Attributes
-    ----------
-    uploads : int
-        How often it has been uploaded.
+    `uploads` is how often it has been uploaded.
     """
 
     def __init__(self, device: int) -> None:
