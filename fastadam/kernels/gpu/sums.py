@@ -98,11 +98,6 @@ class GpuSquares:
         self._on_gpu = DeviceTable(device), DeviceTable(device)
         self._sums = allocate(device, len(self._chunks), np.float64)
 
-    @property
-    def uploads(self) -> int:
-        """How many tables have been uploaded so far."""
-        return sum(table.uploads for table in self._on_gpu)
-
     def run(
         self,
         gradients: Any,

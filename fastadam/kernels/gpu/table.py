@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_arrays, check_scalars
-from fastadam.kernels.backend import address, device_of, get_array_module
+from fastadam.kernels.backend import address, device_of, get_array_module, on_device
 from fastadam.kernels.dtypes import computing_dtype, stored
 from fastadam.kernels.gpu._tensors import DeviceTensors
 from fastadam.kernels.gpu.engine import (
@@ -21,7 +21,6 @@ from fastadam.kernels.gpu.engine import (
     c_name,
     follow_stream,
     launch,
-    on_device,
     reserve,
     scalars_dtype,
     upload,
@@ -137,17 +136,11 @@ class GpuTable:
             name: DeviceTable(self.device) for name in ("tensors", "gradients", "blocks", "rate")
         }
 
-    @property
-    def uploads(self) -> int:
-        """How many tables have been uploaded so far."""
-        own = sum(table.uploads for table in self._on_gpu.values())
-        return own + (0 if self._squares is None else self._squares.uploads)
-
     def run_anew(self, serial: bool) -> None:
         """Step the rows as they were described, in one launch; where they overlap, in one each."""
         if serial:
-            for i in range(len(self.steps)):
-                self._run_alone(i)
+            for step in self._dense:
+                GpuTable([step], [0], {id(step.coefficients): 0}, self._source).run()
         else:
             self.run()
         for i in self.strided:
@@ -196,11 +189,6 @@ class GpuTable:
             follow_stream(stream)
             upload(memory, self.scalars.tobytes())
 
-    def _run_alone(self, i: int) -> None:
-        """Launch the step of one row, whose arrays others share."""
-        step = self._dense[i]
-        GpuTable([step], [0], {id(step.coefficients): 0}, self._source).run()
-
     def _write_back(self, i: int) -> None:
         """Write what was stepped in dense copies to the arrays themselves."""
         module: Any = get_array_module(self.steps[i].p)
@@ -245,22 +233,8 @@ class GpuTable:
         These, the half-precision parameters that are rounded from their masters, None for others,
         are noted for the next step.
         """
-        return not self.strided and self._note_masters(low_precision)
-
-    def untangle(self, written: Written) -> bool:
-        """Read gradients that reach into what is written from copies; tell whether none does."""
-        copied = False
-        for i, step in enumerate(self.steps):
-            if written.has_part(step.g):
-                with on_device(self.device):
-                    g = self._dense[i].g.copy()
-                self._dense[i] = self._dense[i]._replace(g=g)
-                self.addresses[i] = address(g)
-                copied = True
-        return not copied
-
-    def _note_masters(self, low_precision: Sequence[Any]) -> bool:
-        """Note what parameters are the masters of; False if one cannot be walked beside its own."""
+        if self.strided:
+            return False
         for row, step, half in zip(self.table, self.steps, low_precision, strict=True):
             if half is None:
                 continue
@@ -273,6 +247,18 @@ class GpuTable:
                 return False
             row["half"], row["half_type"] = address(half), stored(half.dtype)
         return True
+
+    def untangle(self, written: Written) -> bool:
+        """Read gradients that reach into what is written from copies; tell whether none does."""
+        copied = False
+        for i, step in enumerate(self.steps):
+            if written.has_part(step.g):
+                with on_device(self.device):
+                    g = self._dense[i].g.copy()
+                self._dense[i] = self._dense[i]._replace(g=g)
+                self.addresses[i] = address(g)
+                copied = True
+        return not copied
 
     def refresh(self, coefficients: list[Coefficients]) -> bool:
         """Take over the gradients and coefficients of another step, as `GpuSteps.refresh`."""
