@@ -78,9 +78,10 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
     """
     refuse_masked(f"cannot save {key!r}: it", value)
     if isinstance(value, dict):
+        within = f"{key}/{next(iter(value), 'name')}"
         raise TypeError(
             f"cannot save {key!r}: it is a dict, and files hold arrays by key; make one flat dict "
-            f"of all, with keys such as {_within(key, value)!r}"
+            f"of all, with keys such as {within!r}"
         )
     try:
         array = on_cpu(value)
@@ -97,11 +98,6 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
             "array of numbers or strings"
         )
     return array
-
-
-def _within(key: str, value: dict[Any, Any]) -> str:
-    """Return a key that names what a dict holds."""
-    return f"{key}/{next(iter(value), 'name')}"
 
 
 def storable_values(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:
