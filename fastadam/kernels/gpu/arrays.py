@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels.backend import address, current_stream, device_of, get_array_module
+from fastadam.kernels.backend import address, current_stream, device_of
 from fastadam.kernels.dtypes import computing_dtype, stored
 from fastadam.kernels.gpu.engine import DeviceTable, blocks_of, c_name, launch
 from fastadam.kernels.gpu.sums import GpuSquares, GpuSums
@@ -146,7 +146,6 @@ def change_on_gpu(
 
 def _walk_together(p: Array, g: Array) -> bool:
     """Tell whether two arrays share one dense layout, and one GPU."""
-    if not hasattr(p, "data") or get_array_module(p) is np or device_of(p) != device_of(g):
-        return False
     one, other = p.flags, g.flags
-    return (one.c_contiguous and other.c_contiguous) or (one.f_contiguous and other.f_contiguous)
+    dense = (one.c_contiguous and other.c_contiguous) or (one.f_contiguous and other.f_contiguous)
+    return dense and device_of(p) == device_of(g)
