@@ -10,6 +10,7 @@ import numpy as np
 
 from fastadam._version import __version__
 from fastadam.kernels.cpu import _cpu_features, _openmp, _threads, engine, threads
+from fastadam.update.text_table import table
 
 __all__ = ["get_config", "show_config"]
 
@@ -101,8 +102,7 @@ def _lines(config: dict[str, object]) -> list[str]:
             )
         else:
             rows.append((name, _text(value)))
-    width = max(len(name) for name, _ in rows) + 2
-    return [f"{name + ':':{width}} {text}" for name, text in rows]
+    return table([(f"{name}:", text) for name, text in rows], "ll")
 
 
 def _text(value: object) -> str:

@@ -1011,7 +1011,9 @@ MUTANTS = [
         "return True",
     ),
     # the hooks
-    Mutant("rate unchecked", HOOKS + "weight_decay.py", "        number(self, rate=rate)\n", ""),
+    Mutant(
+        "rate unchecked", HOOKS + "weight_decay.py", "        check_numbers(self, rate=rate)\n", ""
+    ),
     Mutant("decay after the step", HOOKS + "_gradient.py", 'timing = "pre"', 'timing = "post"'),
     Mutant(
         "decay for the optimizer",
@@ -1019,9 +1021,11 @@ MUTANTS = [
         "call_for_each_param = True",
         "call_for_each_param = False",
     ),
-    Mutant("lasso by size", HOOKS + "lasso.py", "np.sign(p)", "p"),
-    Mutant("lasso of the gradient", HOOKS + "lasso.py", "np.sign(p)", "np.sign(g)"),
-    Mutant("lasso rate unchecked", HOOKS + "lasso.py", "        number(self, rate=rate)\n", ""),
+    Mutant("lasso by size", HOOKS + "_gradient.py", "np.sign(p)", "p"),
+    Mutant("lasso of the gradient", HOOKS + "_gradient.py", "np.sign(p)", "np.sign(g)"),
+    Mutant(
+        "lasso rate unchecked", HOOKS + "lasso.py", "        check_numbers(self, rate=rate)\n", ""
+    ),
     Mutant(
         "hard bounds unchecked",
         HOOKS + "gradient_hard_clipping.py",
@@ -1031,7 +1035,7 @@ MUTANTS = [
     Mutant(
         "hard bounds of any type",
         HOOKS + "gradient_hard_clipping.py",
-        "        number(self, lower_bound=lower_bound, upper_bound=upper_bound)\n",
+        "        check_numbers(self, lower_bound=lower_bound, upper_bound=upper_bound)\n",
         "",
     ),
     Mutant(
@@ -1111,8 +1115,8 @@ MUTANTS = [
     Mutant(
         "hooks of integers", HOOKS + "_gradient.py", "if not is_floating(array.dtype):", "if False:"
     ),
-    Mutant("rates below 0", HOOKS + "_gradient.py", "if value < 0:", "if False:"),
-    Mutant("rates of NaN", HOOKS + "_gradient.py", "        if nan:", "        if False:"),
+    Mutant("rates below 0", HOOKS + "_gradient.py", "if found < least:", "if False:"),
+    Mutant("rates of NaN", HOOKS + "_gradient.py", "if math.isnan(found):", "if False:"),
     Mutant("overflowing scalars warn", HOOKS + "_gradient.py", 'over="ignore"', 'over="warn"'),
     Mutant(
         "old names are silent",

@@ -6,11 +6,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from fastadam.bench.cases import Case, Tensor
 from fastadam.cli.extras import load
 from fastadam.files import npz
+from fastadam.files.entries import RAW_BFLOAT16
 from fastadam.files.errors import CheckpointError
 from fastadam.kernels.dtypes import computing_dtype
 
@@ -18,9 +17,6 @@ __all__ = ["UnreadableModel", "read_model"]
 
 # What safetensors calls the types that are stepped.
 _SAFETENSORS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
-# NumPy has no name for bfloat16 and writes it as two raw bytes.
-_RAW_BFLOAT16 = np.dtype("V2")
 
 
 class UnreadableModel(Exception):
@@ -92,7 +88,7 @@ def _npz(path: Path) -> Iterator[_Found]:
             if any(n < 0 for n in shape):
                 raise UnreadableModel(f"{path}: {key!r} has the impossible shape {shape}")
             stepped = None
-            if dtype == _RAW_BFLOAT16:
+            if dtype == RAW_BFLOAT16:
                 stepped = "bfloat16"
             elif computing_dtype(dtype) is not None:
                 stepped = dtype.newbyteorder("=").name

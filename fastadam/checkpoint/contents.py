@@ -11,7 +11,7 @@ import numpy as np
 
 from fastadam.algorithms.number import check_truth
 from fastadam.files.entries import Value
-from fastadam.serializers.dictionary import DictionarySerializer, storable_array
+from fastadam.serializers.dictionary import DictionarySerializer, storable_values
 from fastadam.update.gradient_method import GradientMethod
 from fastadam.update.hooks import hooks_of
 from fastadam.update.hyperparameter import plain
@@ -90,7 +90,8 @@ def check_arguments(path: Any, opt: Any, **choices: bool) -> None:
 def contents(opt: Any, parameters: bool) -> dict[str, Value]:
     """Return what is saved of a set-up optimizer, with the target's values or not; not copied.
 
-    A hyperparameter that is no number, string, truth value or array is a TypeError.
+    A hyperparameter that is no number, string, truth value or array is a TypeError; a name that is
+    none in files a ValueError.
     """
     values: dict[str, Any] = {}
     DictionarySerializer(values, OPTIMIZER).save(opt)
@@ -115,7 +116,7 @@ def contents(opt: Any, parameters: bool) -> dict[str, Value]:
     values[HOOKS] = json.dumps(hook_names(opt))
     for _, prefix, hook in own_hooks(opt):
         DictionarySerializer(values, prefix).save(hook)
-    return {key: storable_array(key, value) for key, value in values.items()}
+    return storable_values(values)
 
 
 def hook_names(opt: Any) -> list[str]:

@@ -14,7 +14,6 @@ from fastadam.checkpoint.contents import check_arguments, contents
 from fastadam.files.entries import describe_all
 from fastadam.files.formats import format_of
 from fastadam.files.manifest import KEY, Manifest, pack
-from fastadam.files.names import check_keys
 from fastadam.update.exclusive import LOOK, while_whole
 from fastadam.update.optimizer import target_of
 
@@ -94,7 +93,6 @@ def save(
     kind = format_of(path)
     target_of(optimizer)
     values = contents(optimizer, parameters)
-    values = dict(zip(check_keys(values), values.values(), strict=True))
     entries = describe_all(values)
     versions = {
         "fastadam": __version__,

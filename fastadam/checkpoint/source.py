@@ -15,6 +15,7 @@ from fastadam.checkpoint.contents import OPTIMIZER, OURS, RULE, TARGET
 from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import Reader
+from fastadam.files.limits import SMALL, SPARE
 from fastadam.files.manifest import KEY
 from fastadam.files.verified import Listed
 from fastadam.serializers._templates import IgnoredNames, IgnoreNames
@@ -22,10 +23,6 @@ from fastadam.update.master import followed
 
 __all__ = ["Source"]
 
-# How much room there is at least for a parameter's array, and for all that is none, such as the
-# states of hooks.
-_SMALL = 1 << 20
-_SMALL_IN_ALL = 1 << 26
 # What is saved only where there is any: no name of another's is close to it.
 _OPTIONAL = re.compile(r"(^|/)(fp32_param|initial_alpha|fastadam/loss_scale\w*)$")
 
@@ -75,8 +72,9 @@ class Source:
         self._old_names = {new.strip("/"): old.strip("/") for old, new in rename.items()}
         self._ignored = IgnoredNames(ignore_names)
         self.converts = convert_amsgrad
+        # for all that is no parameter's array, such as the states of hooks
         known = sum(n_bytes or 0 for n_bytes in room.values())
-        self._spare = max(_SMALL_IN_ALL, known)
+        self._spare = max(SPARE, known)
         self.keys = set(reader.keys())
         self._sorted = sorted(self.keys)
         # the count of updates is at the top of an optimizer's own file
@@ -282,7 +280,7 @@ class Source:
         if path is None:
             return self._spare
         room = self._room[path]
-        return None if room is None else max(room, _SMALL)
+        return None if room is None else max(room, SMALL)
 
 
 def _converted(key: str) -> Stream | None:

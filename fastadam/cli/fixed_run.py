@@ -119,27 +119,12 @@ def made(variant: str, **hyperparameters: float) -> Adam:
 
 
 def train(variant: str, dtype: str, n_steps: int, mixed: bool, **hyperparameters: float) -> Results:
-    """Make steps of one variant through the public interface.
+    """Make steps of one variant through the public interface; return all arrays.
 
-    Parameters
-    ----------
-    variant : str
-        A key of `VARIANTS`.
-    dtype : {'float32', 'float64'}
-        Of the parameters.
-    n_steps : int
-        How many steps to make.
-    mixed : bool
-        False: all parameters in one call, on one thread, in C order. True: in layouts of all
-        kinds, and the steps take turns between one thread and `THREADS`, and between one call and
-        a call for each parameter. The results are the same.
-    **hyperparameters
-        Take the place of those in `VARIANTS`.
-
-    Returns
-    -------
-    dict of dict of numpy.ndarray
-        By parameter, then 'p', 'm', 'v' and, with AMSGrad, 'vhat'.
+    Not mixed, all parameters are stepped in one call, on one thread, in C order. Mixed, they are in
+    layouts of all kinds, and the steps take turns between one thread and `THREADS`, and between one
+    call and a call for each parameter. The results are the same. Hyperparameters that are given
+    take the place of those in `VARIANTS`.
 
     Examples
     --------

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import secrets
 import stat
 from collections.abc import Iterator
 from typing import Any, BinaryIO
-
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["atomic_write", "to_file"]
 
@@ -191,8 +187,6 @@ def _remove_abandoned(folder: str) -> None:
 
 def _lock(descriptor: int) -> bool | None:
     """Lock an open file until it is closed; False if another process has, None without locks."""
-    if fcntl is None:
-        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -211,7 +205,7 @@ def _is_at(descriptor: int, path: str) -> bool:
 def _keep_owner_and_mode(path: str, old: os.stat_result) -> None:
     """Give a new file the owner, if allowed, and the permissions of the old one."""
     new = os.stat(path)
-    if hasattr(os, "chown") and (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
         with contextlib.suppress(PermissionError):
             os.chown(path, old.st_uid, old.st_gid)
     os.chmod(path, stat.S_IMODE(old.st_mode))
@@ -219,8 +213,6 @@ def _keep_owner_and_mode(path: str, old: os.stat_result) -> None:
 
 def _synchronise_folder(folder: str) -> None:
     """Make the new name durable, where folders can be synchronised."""
-    if os.name == "nt":
-        return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -16,14 +16,23 @@ from fastadam.files.limits import PIECE
 from fastadam.kernels.dtypes import is_bfloat16
 
 __all__ = [
-    *("Entry", "Value", "checked_pieces", "describe", "describe_all", "is_none", "is_plain"),
+    *(
+        "RAW_BFLOAT16",
+        "Entry",
+        "Value",
+        "checked_pieces",
+        "describe",
+        "describe_all",
+        "is_none",
+        "is_plain",
+    ),
     *("listed_copy", "pieces", "refuse_dtype", "text_of"),
 ]
 
 Value = npt.NDArray[Any]
 
 # bfloat16 as npz files hold it: NumPy has no name for it.
-_RAW = np.dtype("V2")
+RAW_BFLOAT16 = np.dtype("V2")
 
 # SHA-256 takes about as long as writing does. Threads are worth starting from here on.
 _MANY_BYTES = 1 << 23
@@ -150,7 +159,7 @@ def describe(value: Value, dtype: str | None = None) -> Entry:
         What the manifest says it is: npz files hold bfloat16 as raw bytes, and HDF5 files are read
         as float32 where there is no bfloat16.
     """
-    if dtype == "bfloat16" and value.dtype in (np.float32, _RAW):
+    if dtype == "bfloat16" and value.dtype in (np.float32, RAW_BFLOAT16):
         if value.dtype == np.float32:
             value = (value.view(np.uint32) >> 16).astype(np.uint16)
         return Entry("bfloat16", value.shape, _sha256(value))
@@ -181,7 +190,7 @@ def _name(dtype: np.dtype[Any]) -> str:
 def _sha256(value: Value) -> str:
     """Return the digest of an array's bytes in C order, little-endian."""
     dtype = value.dtype
-    little = dtype if dtype == _RAW or is_bfloat16(dtype) else dtype.newbyteorder("<")
+    little = dtype if dtype == RAW_BFLOAT16 or is_bfloat16(dtype) else dtype.newbyteorder("<")
     turned = little != dtype
     if dtype.names is not None:
         value, turned = value.astype(little), False

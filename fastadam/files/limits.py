@@ -101,7 +101,6 @@ def open_regular(path: str) -> Iterator[BinaryIO]:
     # asked before it is opened: a device may begin something then
     _check_status(os.stat(path), path)
     # whatever has taken the name's place since then must not keep us waiting
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    with open(os.open(path, flags), "rb", buffering=0) as file:
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as file:
         _check_status(os.fstat(file.fileno()), path)
         yield file

@@ -36,80 +36,72 @@ _TUPLE_SIZES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
 
 
-class _Replay:
-    """The stack and memo of a pickle, with calls kept as tuples instead of made.
+def _replayed(data: bytes) -> Any:
+    """Return what a pickle stands for, with calls kept as tuples instead of made.
 
-    ValueError says that it holds an instruction or a name that a pickled None does not.
+    A ValueError says that it holds an instruction or a name that a pickled None does not, or that
+    something follows it.
     """
+    stack: list[Any] = []
+    memo: dict[int, Any] = {}
 
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self, opcode: str, argument: Any) -> None:
-        """Replay one instruction."""
-        if opcode in _NO_EFFECT:
-            return
-        if opcode in _LITERALS:
-            self.stack.append(argument)
-        elif opcode in _CONSTANTS:
-            self.stack.append(_CONSTANTS[opcode])
-        elif opcode in _TUPLE_SIZES:
-            self.stack.append(tuple(self._pop(_TUPLE_SIZES[opcode])))
-        elif opcode in {"GLOBAL", "STACK_GLOBAL"}:
-            names = argument.split(" ", 1) if opcode == "GLOBAL" else self._pop(2)
-            name = ("global", *names)
-            if name not in _GLOBALS:
-                raise ValueError(name)
-            self.stack.append(name)
-        elif opcode in {"PUT", "BINPUT", "LONG_BINPUT"}:
-            self.memo[argument] = self.stack[-1]
-        elif opcode == "MEMOIZE":
-            self.memo[len(self.memo)] = self.stack[-1]
-        elif opcode in {"GET", "BINGET", "LONG_BINGET"}:
-            self.stack.append(self.memo[argument])
-        else:
-            self._run_structure(opcode)
-
-    def _run_structure(self, opcode: str) -> None:
-        """Replay an instruction that puts values together."""
-        if opcode == "MARK":
-            self.stack.append(_MARK)
-        elif opcode == "TUPLE":
-            self.stack.append(tuple(self._pop_to_mark()))
-        elif opcode in {"LIST", "EMPTY_LIST"}:
-            self.stack.append(self._pop_to_mark() if opcode == "LIST" else [])
-        elif opcode in {"APPEND", "APPENDS"}:
-            items = self._pop(1) if opcode == "APPEND" else self._pop_to_mark()
-            if not isinstance(self.stack[-1], list):
-                raise ValueError(opcode)
-            self.stack[-1].extend(items)
-        elif opcode == "REDUCE":
-            function, arguments = self._pop(2)
-            # Bytes are spelled as a call in protocols 0 to 2.
-            encodes = function == _ENCODE and arguments == ("b", "latin1")
-            self.stack.append(b"b" if encodes else ("call", function, arguments))
-        elif opcode == "BUILD":
-            self.stack.append(("build", *self._pop(2)))
-        else:
-            raise ValueError(opcode)
-
-    def _pop(self, count: int) -> list[Any]:
-        """Take the last `count` values."""
-        if len(self.stack) < count:
+    def pop(count: int) -> list[Any]:
+        """Take the last values."""
+        if len(stack) < count:
             raise ValueError("stack underflow")
-        values = self.stack[-count:]
-        del self.stack[-count:]
+        values = stack[len(stack) - count :]
+        del stack[len(stack) - count :]
         return values
 
-    def _pop_to_mark(self) -> list[Any]:
+    def pop_to_mark() -> list[Any]:
         """Take the values above the last mark, and the mark."""
-        for index in range(len(self.stack) - 1, -1, -1):
-            if self.stack[index] is _MARK:
-                values = self.stack[index + 1 :]
-                del self.stack[index:]
-                return values
-        raise ValueError("no mark")
+        values = pop(stack[::-1].index(_MARK))
+        stack.pop()
+        return values
+
+    argument: Any
+    for instruction, argument, position in pickletools.genops(data):
+        opcode = instruction.name
+        if opcode in _NO_EFFECT:
+            continue
+        if opcode in _LITERALS:
+            stack.append(argument)
+        elif opcode in _CONSTANTS:
+            stack.append(_CONSTANTS[opcode])
+        elif opcode in {"GLOBAL", "STACK_GLOBAL"}:
+            name = ("global", *(argument.split(" ", 1) if opcode == "GLOBAL" else pop(2)))
+            if name not in _GLOBALS:
+                raise ValueError(name)
+            stack.append(name)
+        elif opcode in {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}:
+            memo[len(memo) if opcode == "MEMOIZE" else argument] = stack[-1]
+        elif opcode in {"GET", "BINGET", "LONG_BINGET"}:
+            stack.append(memo[argument])
+        elif opcode == "MARK":
+            stack.append(_MARK)
+        elif opcode == "TUPLE" or opcode in _TUPLE_SIZES:
+            sized = _TUPLE_SIZES.get(opcode)
+            stack.append(tuple(pop_to_mark() if sized is None else pop(sized)))
+        elif opcode in {"LIST", "EMPTY_LIST"}:
+            stack.append(pop_to_mark() if opcode == "LIST" else [])
+        elif opcode in {"APPEND", "APPENDS"}:
+            items = pop(1) if opcode == "APPEND" else pop_to_mark()
+            if not isinstance(stack[-1], list):
+                raise ValueError(opcode)
+            stack[-1].extend(items)
+        elif opcode == "REDUCE":
+            function, arguments = pop(2)
+            # Bytes are spelled as a call in protocols 0 to 2.
+            encodes = function == _ENCODE and arguments == ("b", "latin1")
+            stack.append(b"b" if encodes else ("call", function, arguments))
+        elif opcode == "BUILD":
+            stack.append(("build", *pop(2)))
+        elif opcode == "STOP" and position == len(data) - 1:
+            (found,) = stack
+            return found
+        else:
+            raise ValueError(opcode)
+    raise ValueError("no end")
 
 
 def is_pickled_none(data: bytes) -> bool:
@@ -120,14 +112,8 @@ def is_pickled_none(data: bytes) -> bool:
     """
     if len(data) > MAX_LENGTH:
         return False
-    replay = _Replay()
     try:
-        for opcode, argument, position in pickletools.genops(data):
-            if opcode.name == "STOP":
-                (found,) = replay.stack
-                return position == len(data) - 1 and _is_none_array(found)
-            replay.run(opcode.name, argument)
-        return False
+        return _is_none_array(_replayed(data))
     except (ValueError, LookupError, TypeError, AttributeError):
         return False
 

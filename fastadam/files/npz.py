@@ -48,36 +48,16 @@ def opened(file: str | bytes | os.PathLike[Any] | BinaryIO) -> Iterator[NpzReade
 
 
 class NpzReader(Directory):
-    """The values of an open archive, each read when it is asked for, and never unpickled.
-
-    Parameters
-    ----------
-    file : file object
-        Binary and seekable.
-    where : str
-        The file's name, for messages.
-    first : int
-        Where the archive begins in it.
-    """
+    """The values of an open archive, each read when it is asked for, and never unpickled."""
 
     def __init__(self, file: BinaryIO, where: str, first: int = 0) -> None:
         super().__init__(file, where, first)
         self._parsed: dict[bytes, Header] = {}
 
     def read(self, key: str, limit: int | None) -> Value:
-        """Read one value.
+        """Read one value of at most so many bytes; a larger one is refused before memory is taken.
 
-        Parameters
-        ----------
-        key : str
-            A key that is there.
-        limit : int or None
-            How many bytes it may take; a larger one is refused before memory is taken.
-
-        Raises
-        ------
-        CheckpointError
-            If it is damaged, too large, or holds Python objects.
+        That is a CheckpointError, as is one that is damaged, or holds Python objects.
         """
         with self._named(key) as what:
             member = self._member(key, what)

@@ -50,10 +50,7 @@ class Directory:
     def __init__(self, file: BinaryIO, where: str, first: int) -> None:
         self.where = where
         self._file = file
-        try:
-            self._descriptor: int | None = file.fileno() if isinstance(file, io.FileIO) else None
-        except OSError:
-            self._descriptor = None
+        self._descriptor = file.fileno() if isinstance(file, io.FileIO) else None
         self._length = file.seek(0, io.SEEK_END)
         self._directory, count, start, end = self._find(first)
         # Where the record of each key begins in the directory.

@@ -41,7 +41,7 @@ class Chain(Link):
 
     def __str__(self) -> str:
         """Show the tree."""
-        return _tree(self, self._named_children())
+        return _tree(self)
 
     def __getitem__(self, name: str) -> Any:
         """Return the attribute of this name.
@@ -144,7 +144,7 @@ class ChainList(Link, MutableSequence[Link]):
 
     def __str__(self) -> str:
         """Show the tree."""
-        return _tree(self, self._named_children())
+        return _tree(self)
 
     @stores_plainly
     def __setattr__(self, name: str, value: Any) -> None:
@@ -274,9 +274,11 @@ def _check_link(link: Any) -> Link:
     return link
 
 
-def _tree(link: Link, children: list[tuple[str, Link]]) -> str:
+def _tree(link: Link) -> str:
     """Show a link and its children, each on lines of its own."""
     lines = "".join(
-        f"  {line}\n" for name, child in children for line in f"({name}): {child},".splitlines()
+        f"  {line}\n"
+        for name, child in link._named_children()
+        for line in f"({name}): {child},".splitlines()
     )
     return f"{type(link).__name__}({chr(10) if lines else ''}{lines})"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
-from fastadam.kernels.backend import CPU, device_of, is_array, is_gpu_array, move, require_cupy
+from fastadam.kernels.backend import CPU, device_of, is_array, move, require_cupy
 
 __all__ = ["CpuDevice", "GpuDevice", "check_device", "device_holding"]
 
@@ -19,6 +19,18 @@ class Device:
 
     name: str
     number: int
+
+    @classmethod
+    def from_array(cls, array: Any) -> Self | None:
+        """Return the device that an array is on, None if it is on none of this kind.
+
+        Parameters
+        ----------
+        array : object
+            The array.
+        """
+        there = device_holding(array) if is_array(array) else None
+        return there if isinstance(there, cls) else None
 
     @property
     def xp(self) -> ModuleType:
@@ -112,17 +124,6 @@ class CpuDevice(Device):
     name = "@numpy"
     number = CPU
 
-    @staticmethod
-    def from_array(array: Any) -> CpuDevice | None:
-        """Return the CPU if an array is on it, None if not.
-
-        Parameters
-        ----------
-        array : object
-            The array.
-        """
-        return CpuDevice() if CpuDevice().is_array_supported(array) else None
-
     def __repr__(self) -> str:
         return "<CpuDevice (numpy)>"
 
@@ -160,17 +161,6 @@ class GpuDevice(Device):
     def device(self) -> Any:
         """CuPy's ``cuda.Device``."""
         return require_cupy().cuda.Device(self.number)
-
-    @staticmethod
-    def from_array(array: Any) -> GpuDevice | None:
-        """Return the GPU that an array is on, None if it is on none.
-
-        Parameters
-        ----------
-        array : object
-            The array.
-        """
-        return GpuDevice(device_of(array)) if is_gpu_array(array) else None
 
     @staticmethod
     def from_device_id(device_id: int) -> GpuDevice:

@@ -84,9 +84,12 @@ def check_shape(grad: Array, array: Array, label: str) -> None:
         )
 
 
-def filled_like(array: Array, value: float) -> Array | None:
-    """Return a gradient filled with a value; None for an integer array, which cannot hold NaN."""
-    if not np.issubdtype(array.dtype, np.inexact):
+def filled_like(array: Array, value: float | None) -> Array | None:
+    """Return a gradient filled with a value, None for none.
+
+    An integer array, which cannot hold NaN, has none.
+    """
+    if value is None or not np.issubdtype(array.dtype, np.inexact):
         return None
     filled: Array = empty_like(array)
     filled.fill(value)

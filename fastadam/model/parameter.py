@@ -203,7 +203,7 @@ class Parameter(LazyArray):
             The parameter's new array. It is not copied.
         """
         super().initialize_with(array)
-        self._grad = None if self._grad_fill is None else filled_like(array, self._grad_fill)
+        self._grad = filled_like(array, self._grad_fill)
         self._grad_borrowed = False
 
     def prepare_array(self, prepared: PreparedLoad, array: Array) -> None:
@@ -224,8 +224,7 @@ class Parameter(LazyArray):
         for twin in waiting:
             prepared.slot(twin, "_twins", None)
             prepared.slot(twin, "_array", array)
-        grad = None if self._grad_fill is None else filled_like(array, self._grad_fill)
-        prepared.slot(self, "_grad", grad)
+        prepared.slot(self, "_grad", filled_like(array, self._grad_fill))
         prepared.slot(self, "_grad_borrowed", False)
 
     def cleargrad(self) -> None:
@@ -241,7 +240,14 @@ class Parameter(LazyArray):
         warnings.warn(
             "Parameter.zerograd() is deprecated: use cleargrad()", DeprecationWarning, stacklevel=2
         )
-        self._zero_grad()
+        self._loss_scale = None
+        if self._array is None:
+            self._grad_fill = 0.0
+        elif self._grad is None or self._grad_borrowed:
+            self._grad = zeros_like(self._array)
+            self._grad_borrowed = False
+        else:
+            self._grad.fill(0)
 
     def addgrad(self, var: Parameter) -> None:
         """Add another parameter's gradient to this one's.
@@ -311,17 +317,6 @@ class Parameter(LazyArray):
         rule = self.update_rule
         if rule is not None:
             rule.update(self)
-
-    def _zero_grad(self) -> None:
-        """Fill the gradient with zeros, or remember to."""
-        self._loss_scale = None
-        if self._array is None:
-            self._grad_fill = 0.0
-        elif self._grad is None or self._grad_borrowed:
-            self._grad = zeros_like(self._array)
-            self._grad_borrowed = False
-        else:
-            self._grad.fill(0)
 
     def _array_for_grad(self) -> Array:
         """Return the array that a gradient is checked against, or raise RuntimeError."""

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.algorithms.number import number
 from fastadam.kernels.arrays import is_writeable
 from fastadam.kernels.backend import beside, get_array_module
-from fastadam.kernels.changing import change_gradients
+from fastadam.kernels.changing import ADD, ADD_SIGN, CLIP, MULTIPLY, change_gradients
 from fastadam.kernels.dtypes import computing_dtype, is_floating
 from fastadam.model.parameter import replace_grad
 from fastadam.update.gradients import alone, is_scaled, unscale_gradients
@@ -21,10 +22,10 @@ __all__ = [
     "ChangesGradients",
     "Gradient",
     "ShowsArguments",
+    "apply_ops",
     "change",
+    "check_numbers",
     "gradients_of",
-    "non_negative",
-    "number",
 ]
 
 Array = npt.NDArray[Any]
@@ -48,20 +49,25 @@ class Gradient(NamedTuple):
             return self.computing.type(value)
 
 
-Formula = Callable[[Array, Array, Any, Any], Array]
+# The operations in array operations, of (p, g, a, b): for what the loops cannot walk.
+_FORMULAS: dict[int, Callable[[Array, Array, Any, Any], Array]] = {
+    ADD: lambda p, g, a, b: (g + a * p) * b,
+    ADD_SIGN: lambda p, g, a, _: g + a * np.sign(p),
+    CLIP: lambda _, g, a, b: np.clip(g, a, b),
+    MULTIPLY: lambda p, g, a, b: g * b,
+}
 
 
 def change(
     kind: int,
     gradients: Sequence[Gradient],
     numbers: Sequence[tuple[float, float]],
-    formula: Formula,
     rates: Any = None,
 ) -> None:
-    """Change gradients that share no memory: those that the loops can walk in one call.
+    """Change gradients that share no memory, in one call those that the loops can walk.
 
-    The formula is the same change, of ``(p, g, a, b)``, for the others; `numbers` has ``a`` and
-    ``b`` of each. The rates are the numbers ``b`` on the GPU: one for each, or one for all.
+    `numbers` has ``a`` and ``b`` of each. The rates are the numbers ``b`` on the GPU: one for each,
+    or one for all.
     """
     for i in change_gradients(kind, gradients, numbers, rates):
         found = gradients[i]
@@ -71,7 +77,7 @@ def change(
             if rates is not None:
                 b = rates[i % rates.size].astype(found.computing)
             p, g = (each.astype(found.computing, copy=False) for each in found)
-            module.copyto(found.g, formula(p, g, a, b), casting="same_kind")
+            module.copyto(found.g, _FORMULAS[kind](p, g, a, b), casting="same_kind")
 
 
 def gradients_of(params: Iterable[Any]) -> list[Gradient]:
@@ -146,35 +152,29 @@ class ChangesGradients(ShowsArguments):
     def call_for_all(self, params: Sequence[Any]) -> None:
         """Change the gradients of many parameters in one call; updates do it so.
 
-        Parameters
-        ----------
-        params : sequence of Parameter
-            Nothing happens to those whose array or gradient is missing.
-
-        Raises
-        ------
-        TypeError
-            If one does not hold real floating numbers; then none has been changed.
+        If one does not hold real floating numbers, none is changed.
         """
         raise NotImplementedError
 
 
-def number(hook: Any, **values: Any) -> None:
-    """Refuse arguments of a hook that are not numbers, or are NaN."""
+def apply_ops(hook: Any, params: Sequence[Any]) -> None:
+    """Change the gradients of many parameters in one call; updates do it so."""
+    found = gradients_of(params)
+    for kind, a, b in hook.ops():
+        change(kind, found, [(a, b)] * len(found))
+
+
+def check_numbers(hook: Any, least: float = -math.inf, **values: Any) -> None:
+    """Refuse arguments of a hook that are no numbers, are NaN, or are below the least."""
     for name, value in values.items():
         where = f"{type(hook).__name__}({name}={value!r})"
         try:
-            nan = math.isnan(value)
-        except (TypeError, ValueError):
+            found = number(value)
+        except TypeError:
             raise TypeError(f"{where}: {name} must be a number") from None
-        if nan:
+        except ValueError as error:
+            raise ValueError(f"{where}: {name} is {error}") from None
+        if math.isnan(found):
             raise ValueError(f"{where}: {name} must not be NaN")
-
-
-def non_negative(hook: Any, **values: Any) -> None:
-    """Refuse arguments of a hook that are not numbers, are NaN, or are below 0."""
-    number(hook, **values)
-    for name, value in values.items():
-        if value < 0:
-            where = f"{type(hook).__name__}({name}={value!r})"
-            raise ValueError(f"{where}: {name} must not be below 0")
+        if found < least:
+            raise ValueError(f"{where}: {name} must not be below {least}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastadam.kernels.changing import MULTIPLY
 from fastadam.kernels.sums import global_norm, gpu_sums
-from fastadam.optimizer_hooks._gradient import ShowsArguments, change, gradients_of, non_negative
+from fastadam.optimizer_hooks._gradient import ShowsArguments, change, check_numbers, gradients_of
 from fastadam.update.loss_scale import note_norm
 from fastadam.update.optimizer import Optimizer
 from fastadam.update.overrides import folds
@@ -37,15 +37,6 @@ class GradientClipping(ShowsArguments):
     TypeError, ValueError
         If it is no number, NaN, or below 0.
 
-    Attributes
-    ----------
-    threshold : float
-        The largest norm; may be changed at any time.
-    name : str
-        'GradientClipping'.
-    timing : str
-        'pre'.
-
     References
     ----------
     Pascanu, Mikolov and Bengio, "On the difficulty of training recurrent neural networks",
@@ -63,7 +54,7 @@ class GradientClipping(ShowsArguments):
     timing = "pre"
 
     def __init__(self, threshold: float) -> None:
-        non_negative(self, threshold=threshold)
+        check_numbers(self, 0, threshold=threshold)
         self.threshold = threshold
 
     def __call__(self, opt: Any) -> None:
@@ -91,7 +82,7 @@ class GradientClipping(ShowsArguments):
         note_norm(opt, self, norm, sums)
         if rate is not None:
             # g *= threshold / n
-            change(MULTIPLY, found, [(0.0, rate)] * len(found), lambda _, g, a, b: g * b, rates)
+            change(MULTIPLY, found, [(0.0, rate)] * len(found), rates)
 
     def rate(self, norm: float) -> float | None:
         """Return what gradients of this norm are multiplied with; None if they stay as they are.

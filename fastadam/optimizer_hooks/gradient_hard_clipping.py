@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-
 from fastadam.kernels.ops import CLIP, Op
-from fastadam.optimizer_hooks._gradient import ChangesGradients, change, gradients_of, number
+from fastadam.optimizer_hooks._gradient import ChangesGradients, apply_ops, check_numbers
 from fastadam.update.overrides import folds
 
 __all__ = ["GradientHardClipping"]
@@ -32,17 +27,6 @@ class GradientHardClipping(ChangesGradients):
     TypeError, ValueError
         If a bound is no number, or NaN; if the lower one is above the upper one.
 
-    Attributes
-    ----------
-    lower_bound, upper_bound : float
-        The bounds; may be changed at any time.
-    name : str
-        'GradientHardClipping'.
-    call_for_each_param : bool
-        True: the hook may be added to an optimizer or to the rule of one parameter.
-    timing : str
-        'pre'.
-
     Examples
     --------
     >>> import numpy as np
@@ -54,7 +38,7 @@ class GradientHardClipping(ChangesGradients):
     name = "GradientHardClipping"
 
     def __init__(self, lower_bound: float, upper_bound: float) -> None:
-        number(self, lower_bound=lower_bound, upper_bound=upper_bound)
+        check_numbers(self, lower_bound=lower_bound, upper_bound=upper_bound)
         if not lower_bound <= upper_bound:
             raise ValueError(
                 f"GradientHardClipping: lower_bound {lower_bound!r} must not be above "
@@ -68,9 +52,4 @@ class GradientHardClipping(ChangesGradients):
         # g = clip(g, lower_bound, upper_bound)
         return [Op(CLIP, self.lower_bound, self.upper_bound)]
 
-    def call_for_all(self, params: Sequence[Any]) -> None:
-        """Change the gradients of many parameters in one call; updates do it so."""
-        found = gradients_of(params)
-        # g = clip(g, lower_bound, upper_bound)
-        numbers = [(self.lower_bound, self.upper_bound)] * len(found)
-        change(CLIP, found, numbers, lambda _, g, a, b: np.clip(g, a, b))
+    call_for_all = apply_ops

@@ -10,7 +10,7 @@ import numpy as np
 from fastadam.kernels.changing import ADD
 from fastadam.kernels.gpu.sums import lars_rates
 from fastadam.kernels.sums import global_norm, gpu_sums, sum_of_squares
-from fastadam.optimizer_hooks._gradient import ChangesGradients, change, gradients_of, non_negative
+from fastadam.optimizer_hooks._gradient import ChangesGradients, change, check_numbers, gradients_of
 
 __all__ = ["GradientLARS"]
 
@@ -43,17 +43,6 @@ class GradientLARS(ChangesGradients):
     TypeError, ValueError
         If an argument is no number, or below 0.
 
-    Attributes
-    ----------
-    threshold, weight_decay, eps : float
-        The arguments; may be changed at any time.
-    name : str
-        'GradientLARS'.
-    call_for_each_param : bool
-        True: the hook may be added to an optimizer or to the rule of one parameter.
-    timing : str
-        'pre'.
-
     References
     ----------
     You, Gitman and Ginsburg, "Large Batch Training of Convolutional Networks",
@@ -72,7 +61,7 @@ class GradientLARS(ChangesGradients):
     def __init__(
         self, threshold: float = 1e-2, weight_decay: float = 0.0, eps: float = 1e-9
     ) -> None:
-        non_negative(self, threshold=threshold, weight_decay=weight_decay, eps=eps)
+        check_numbers(self, 0, threshold=threshold, weight_decay=weight_decay, eps=eps)
         self.threshold = threshold
         self.weight_decay = weight_decay
         self.eps = eps
@@ -85,7 +74,7 @@ class GradientLARS(ChangesGradients):
         if sums[0] is not None and sums[1] is not None:
             # the same rates as below, for which nobody waits
             rates = lars_rates(sums[0], sums[1], self.threshold, self.weight_decay, self.eps)
-            change(ADD, found, numbers, lambda p, g, a, b: (g + a * p) * b, rates)
+            change(ADD, found, numbers, rates)
             return
         p_squares = sum_of_squares([gradient.p for gradient in found])
         g_squares = sum_of_squares([gradient.g for gradient in found])
@@ -101,4 +90,4 @@ class GradientLARS(ChangesGradients):
         # an infinite gradient has the rate 0, and becomes NaN without a word: see on_nonfinite
         with np.errstate(invalid="ignore"):
             # g = r * (g + weight_decay * p)
-            change(ADD, found, numbers, lambda p, g, a, b: (g + a * p) * b)
+            change(ADD, found, numbers)

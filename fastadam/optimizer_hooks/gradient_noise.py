@@ -16,8 +16,8 @@ from fastadam.optimizer_hooks._gradient import (
     Gradient,
     ShowsArguments,
     change,
+    check_numbers,
     gradients_of,
-    non_negative,
 )
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import is_deserializer
@@ -91,19 +91,6 @@ class GradientNoise(ShowsArguments):
     TypeError, ValueError
         If `eta` is no number, or below 0; if `noise_func` cannot be called.
 
-    Attributes
-    ----------
-    eta : float
-        The variance at the first update.
-    noise_func : callable
-        What makes the noise.
-    name : str
-        'GradientNoise'.
-    call_for_each_param : bool
-        True: the hook may be added to an optimizer or to the rule of one parameter.
-    timing : str
-        'pre'.
-
     References
     ----------
     Neelakantan et al., "Adding Gradient Noise Improves Learning for Very Deep Networks",
@@ -124,7 +111,7 @@ class GradientNoise(ShowsArguments):
     def __init__(
         self, eta: float, noise_func: Callable[..., Any] = exponential_decay_noise
     ) -> None:
-        non_negative(self, eta=eta)
+        check_numbers(self, 0, eta=eta)
         if not callable(noise_func):
             raise TypeError(
                 f"GradientNoise: noise_func must be callable, and {noise_func!r} is not"
@@ -226,7 +213,7 @@ class GradientNoise(ShowsArguments):
         T = found[0].computing  # noqa: N806
         with beside(g):
             noise = module.broadcast_to(noise.astype(T, copy=False), g.shape)
-        change(ADD, [Gradient(noise, g)], [(1.0, 1.0)], lambda p, g, a, b: g + p)
+        change(ADD, [Gradient(noise, g)], [(1.0, 1.0)])
 
 
 def _through(serializer: Any) -> Any:

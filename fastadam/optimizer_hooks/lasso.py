@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-
 from fastadam.kernels.ops import ADD_SIGN, Op
-from fastadam.optimizer_hooks._gradient import ChangesGradients, change, gradients_of, number
+from fastadam.optimizer_hooks._gradient import ChangesGradients, apply_ops, check_numbers
 from fastadam.update.overrides import folds
 
 __all__ = ["Lasso"]
@@ -30,17 +25,6 @@ class Lasso(ChangesGradients):
     TypeError, ValueError
         If it is no number, or NaN.
 
-    Attributes
-    ----------
-    rate : float
-        The coefficient; may be changed at any time.
-    name : str
-        'Lasso'.
-    call_for_each_param : bool
-        True: the hook may be added to an optimizer or to the rule of one parameter.
-    timing : str
-        'pre'.
-
     References
     ----------
     Tibshirani, "Regression Shrinkage and Selection via the Lasso", Journal of the Royal
@@ -57,7 +41,7 @@ class Lasso(ChangesGradients):
     name = "Lasso"
 
     def __init__(self, rate: float) -> None:
-        number(self, rate=rate)
+        check_numbers(self, rate=rate)
         self.rate = rate
 
     def ops(self) -> list[Op]:
@@ -65,9 +49,4 @@ class Lasso(ChangesGradients):
         # g += rate * sign(p)
         return [Op(ADD_SIGN, self.rate, 1.0)]
 
-    def call_for_all(self, params: Sequence[Any]) -> None:
-        """Change the gradients of many parameters in one call; updates do it so."""
-        found = gradients_of(params)
-        # g += rate * sign(p)
-        numbers = [(self.rate, 1.0)] * len(found)
-        change(ADD_SIGN, found, numbers, lambda p, g, a, _: g + a * np.sign(p))
+    call_for_all = apply_ops

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 from fastadam.kernels.ops import ADD, Op
-from fastadam.optimizer_hooks._gradient import ChangesGradients, change, gradients_of, number
+from fastadam.optimizer_hooks._gradient import ChangesGradients, apply_ops, check_numbers
 from fastadam.update.overrides import folds
 
 __all__ = ["WeightDecay"]
@@ -32,17 +29,6 @@ class WeightDecay(ChangesGradients):
     TypeError, ValueError
         If it is no number, or NaN.
 
-    Attributes
-    ----------
-    rate : float
-        The coefficient; may be changed at any time.
-    name : str
-        'WeightDecay'.
-    call_for_each_param : bool
-        True: the hook may be added to an optimizer or to the rule of one parameter.
-    timing : str
-        'pre'.
-
     Examples
     --------
     >>> import numpy as np
@@ -54,7 +40,7 @@ class WeightDecay(ChangesGradients):
     name = "WeightDecay"
 
     def __init__(self, rate: float) -> None:
-        number(self, rate=rate)
+        check_numbers(self, rate=rate)
         self.rate = rate
 
     def ops(self) -> list[Op]:
@@ -62,8 +48,4 @@ class WeightDecay(ChangesGradients):
         # g += rate * p
         return [Op(ADD, self.rate, 1.0)]
 
-    def call_for_all(self, params: Sequence[Any]) -> None:
-        """Change the gradients of many parameters in one call; updates do it so."""
-        found = gradients_of(params)
-        # g += rate * p
-        change(ADD, found, [(self.rate, 1.0)] * len(found), lambda p, g, a, _: g + a * p)
+    call_for_all = apply_ops

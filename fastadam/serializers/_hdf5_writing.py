@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy.typing as npt
-
 from fastadam.files.hdf5_types import import_h5py
 from fastadam.files.hdf5_writer import Writer
 from fastadam.files.names import check_key, check_keys
@@ -71,16 +69,6 @@ class HDF5Serializer(Serializer):
     def __getitem__(self, key: str) -> HDF5Serializer:
         """Return the serializer for a child: a group in this one.
 
-        Parameters
-        ----------
-        key : str
-            Name of the child; slashes around it are dropped.
-
-        Returns
-        -------
-        HDF5Serializer
-            The child's serializer.
-
         Raises
         ------
         ValueError
@@ -97,19 +85,7 @@ class HDF5Serializer(Serializer):
         return child
 
     def __call__(self, key: str, value: Any) -> Any:
-        """Write a value.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value; slashes before it are dropped.
-        value : numpy.ndarray, scalar, str or None
-            What to write.
-
-        Returns
-        -------
-        object
-            `value` itself.
+        """Write a value, and return it.
 
         Raises
         ------
@@ -120,24 +96,7 @@ class HDF5Serializer(Serializer):
         """
         collected = DictionarySerializer(path=self.path)
         collected(key, value)
-        self.write_array(key, *collected.target.values())
-        return value
-
-    def write_array(self, key: str, array: npt.NDArray[Any]) -> None:
-        """Write an array, or the 0-dim object array that stands for None.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value; slashes before it are dropped.
-        array : numpy.ndarray
-            What `storable_array` returns.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As when the serializer is called.
-        """
+        (array,) = collected.target.values()
         name = key.lstrip("/")
         with SignalsBetween():
             check_keys([self.path + name])
@@ -148,6 +107,7 @@ class HDF5Serializer(Serializer):
                     f"{type(self.group[name]).__name__.lower()} of that name already"
                 )
             Writer(self.group.id, self.compression).put(name, array)
+        return value
 
     def _check_groups(self, names: list[str]) -> None:
         """Raise ValueError if one of these nested groups cannot be made."""

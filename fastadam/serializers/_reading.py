@@ -62,16 +62,7 @@ class FileDeserializer(Deserializer):
     def __getitem__(self, key: str) -> Self:
         """Return the deserializer of a child: the same file, a longer path.
 
-        Parameters
-        ----------
-        key : str
-            Name of the child; slashes around it are dropped.
-
-        Returns
-        -------
-        Deserializer
-            The child's deserializer. Whether there is anything below that path is found when it is
-            asked for a value.
+        Whether there is anything below that path is found when it is asked for a value.
         """
         child = type(self).__new__(type(self))
         child.__dict__.update(self.__dict__)
@@ -80,14 +71,6 @@ class FileDeserializer(Deserializer):
 
     def __call__(self, key: str, value: Any) -> Any:
         """Load one value.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value; slashes before it are dropped.
-        value : numpy.ndarray, scalar, str or None
-            An array is written in place; a number or string tells the type to return; None asks
-            for the stored array.
 
         Returns
         -------
@@ -110,24 +93,10 @@ class FileDeserializer(Deserializer):
         return self._load(key, value, value)
 
     def stored(self, key: str, like: Any) -> Any:
-        """Return a stored array that is to be written later, if there is room where it is to go.
+        """Return a stored array that is to be written later, as when it is called with None.
 
-        Parameters
-        ----------
-        key : str
-            Name of the value; slashes before it are dropped.
-        like : numpy.ndarray, scalar, str or None
-            What is there now; it is not written. None, where that is not known.
-
-        Returns
-        -------
-        numpy.ndarray or None
-            As when it is called with None.
-
-        Raises
-        ------
-        KeyError, ValueError, TypeError, OSError, zipfile.BadZipFile
-            As when it is called.
+        There has to be room for it where `like` is, which is not written; None, where that is not
+        known.
         """
         return self._load(key, None, like)
 
@@ -147,13 +116,7 @@ class FileDeserializer(Deserializer):
         return f"{self.path}{plain(key).strip('/')}/"
 
     def has(self, key: str) -> bool:
-        """Tell whether there is such a value, or it is to be left.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value; slashes before it are dropped.
-        """
+        """Tell whether there is such a value, or it is to be left."""
         key = self.path + plain(key).lstrip("/")
         return key in self._ignored or self._is_there(key)
 

@@ -59,29 +59,11 @@ class IgnoredNames:
 
 
 def fill_template(stored: npt.NDArray[Any] | None, value: Any, key: str) -> Any:
-    """Return what a deserializer returns for a stored array and the value it was given.
+    """Return what a deserializer returns for a stored array, None for a stored None.
 
-    Parameters
-    ----------
-    stored : numpy.ndarray or None
-        What the file holds.
-    value : numpy.ndarray, scalar, str or None
-        An array is written in place; a number or string tells the type to return; None asks for
-        the stored array.
-    key : str
-        The key, for messages.
-
-    Returns
-    -------
-    object
-        The loaded value; None if None was stored.
-
-    Raises
-    ------
-    ValueError
-        If the stored array has another shape.
-    TypeError
-        If the stored dtype cannot be cast safely.
+    The value that it was given is the template: an array is written in place, a number or string
+    tells the type to return, and None asks for the stored array. Another shape is a ValueError, a
+    dtype that cannot be cast safely a TypeError, which name the key.
     """
     if stored is None or value is None:
         return stored

@@ -14,7 +14,7 @@ from fastadam.kernels.arrays import refuse_masked
 from fastadam.kernels.backend import is_array, on_cpu
 from fastadam.serializers.protocol import Serializer, check_object
 
-__all__ = ["DictionarySerializer", "saved_values", "serialize", "storable_array"]
+__all__ = ["DictionarySerializer", "saved_values", "serialize", "storable_values"]
 
 
 class DictionarySerializer(Serializer):
@@ -50,34 +50,11 @@ class DictionarySerializer(Serializer):
         self.path = path
 
     def __getitem__(self, key: str) -> DictionarySerializer:
-        """Return the serializer for a child: the same dictionary, a longer path.
-
-        Parameters
-        ----------
-        key : str
-            Name of the child; slashes around it are dropped.
-
-        Returns
-        -------
-        DictionarySerializer
-            The child's serializer.
-        """
+        """Return the serializer for a child: the same dictionary, a longer path."""
         return DictionarySerializer(self.target, f"{self.path}{plain(key).strip('/')}/")
 
     def __call__(self, key: str, value: Any) -> Any:
-        """Store a value.
-
-        Parameters
-        ----------
-        key : str
-            Name of the value; slashes before it are dropped.
-        value : numpy.ndarray, scalar, str or None
-            What to store.
-
-        Returns
-        -------
-        object
-            `value` itself.
+        """Store a value, and return it.
 
         Raises
         ------
@@ -101,9 +78,10 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
     """
     refuse_masked(f"cannot save {key!r}: it", value)
     if isinstance(value, dict):
+        within = f"{key}/{next(iter(value), 'name')}"
         raise TypeError(
             f"cannot save {key!r}: it is a dict, and files hold arrays by key; make one flat dict "
-            f"of all, with keys such as {_within(key, value)!r}"
+            f"of all, with keys such as {within!r}"
         )
     try:
         array = on_cpu(value)
@@ -120,11 +98,6 @@ def storable_array(key: str, value: Any) -> npt.NDArray[Any]:
             "array of numbers or strings"
         )
     return array
-
-
-def _within(key: str, value: dict[Any, Any]) -> str:
-    """Return a key that names what a dict holds."""
-    return f"{key}/{next(iter(value), 'name')}"
 
 
 def storable_values(values: Mapping[str, Any]) -> dict[str, npt.NDArray[Any]]:

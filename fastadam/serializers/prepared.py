@@ -28,7 +28,8 @@ class PreparedLoad:
     """What a load is going to change, all of it checked; nothing has changed before `commit`.
 
     `prepare_load` of links, rules, optimizers and hooks returns one. A class with values of its own
-    adds them to what its base returns.
+    adds them to what its base returns. `obj` is the object that is to change, `name` its attribute,
+    and `mapping` a dict with strings as keys, not one of a subclass.
 
     Examples
     --------
@@ -97,17 +98,7 @@ class PreparedLoad:
             raise kind(f"cannot load {entry!r}: {error}") from error
 
     def attribute(self, obj: Any, name: str, value: Any) -> None:
-        """Set an attribute of an object; where that runs code of its class, this comes first.
-
-        Parameters
-        ----------
-        obj : object
-            The object.
-        name : str
-            The attribute.
-        value : object
-            Its value.
-        """
+        """Set an attribute of an object; where that runs code of its class, this comes first."""
         kind: Any = type(obj)
         slot = isinstance(class_attribute(kind, name), MemberDescriptorType)
         if slot and kind.__setattr__ is object.__setattr__:
@@ -118,29 +109,11 @@ class PreparedLoad:
             self.call(partial(setattr, obj, name, value), partial(_remember_attribute, obj, name))
 
     def slot(self, obj: Any, name: str, value: Any) -> None:
-        """Set a slot of an object, whatever its class makes of setting attributes.
-
-        Parameters
-        ----------
-        obj : object
-            The object.
-        name : str
-            The slot.
-        value : object
-            Its value.
-        """
+        """Set a slot of an object, whatever its class makes of setting attributes."""
         self._effects.hold_slot(obj, name, value)
 
     def remove_attribute(self, obj: Any, name: str) -> None:
-        """Remove an attribute of an object itself, which it need not have.
-
-        Parameters
-        ----------
-        obj : object
-            The object.
-        name : str
-            The attribute.
-        """
+        """Remove an attribute of an object itself, which it need not have."""
         if name not in vars(obj):
             return
         if is_plain(obj, name) and type(vars(obj)) is dict:
@@ -149,29 +122,11 @@ class PreparedLoad:
             self.call(partial(delattr, obj, name), partial(_remember_attribute, obj, name))
 
     def entry(self, mapping: dict[str, Any], key: str, value: Any) -> None:
-        """Set an entry of a dict.
-
-        Parameters
-        ----------
-        mapping : dict
-            A dict with strings as keys, and not one of a subclass.
-        key : str
-            The key.
-        value : object
-            Its value.
-        """
+        """Set an entry of a dict."""
         self._effects.hold_entry(mapping, key, value)
 
     def remove_entry(self, mapping: dict[str, Any], key: str) -> None:
-        """Remove an entry of a dict, which it need not have.
-
-        Parameters
-        ----------
-        mapping : dict
-            As for `entry`.
-        key : str
-            The key.
-        """
+        """Remove an entry of a dict, which it need not have."""
         self._effects.hold_removal(mapping, key)
 
     def call(self, make: Callable[[], object], remember: Callable[[], Undo]) -> None:
@@ -203,13 +158,7 @@ class PreparedLoad:
         self.call(partial(obj.serialize, deserializer), partial(remember, obj))
 
     def extend(self, other: PreparedLoad) -> None:
-        """Take over what another object's load is going to change.
-
-        Parameters
-        ----------
-        other : PreparedLoad
-            It is empty afterwards.
-        """
+        """Take over what another one is going to change; that is empty afterwards."""
         self._effects.extend(other._effects)
         self._calls += other._calls
         self._launches += other._launches

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from fastadam.files.entries import RAW_BFLOAT16
 from fastadam.kernels.dtypes import is_bfloat16
 
 __all__ = [
@@ -34,7 +35,7 @@ class AbstractSerializer:
         Parameters
         ----------
         key : str
-            Name of the child.
+            Name of the child; this library's drop slashes around it.
 
         Returns
         -------
@@ -54,7 +55,7 @@ class AbstractSerializer:
         Parameters
         ----------
         key : str
-            Name of the value.
+            Name of the value; this library's drop slashes before it.
         value : numpy.ndarray, scalar, str or None
             What to save, or the template to load into.
 
@@ -176,8 +177,7 @@ def check_stored_array(
         If the dtype cannot be cast.
     """
     array = np.asarray(stored)
-    if array.dtype == np.dtype("V2") and is_bfloat16(np.dtype(dtype)):
-        # npz files hold bfloat16, which NumPy does not know, as raw bytes
+    if array.dtype == RAW_BFLOAT16 and is_bfloat16(np.dtype(dtype)):
         array = array.view(dtype)
     if shape is not None and array.shape != shape:
         raise ValueError(

@@ -69,11 +69,6 @@ def parts_of(obj: Any) -> Iterator[Any]:
     """Yield an object and what its `serialize` may change.
 
     A class whose objects change more registers a function of its own.
-
-    Parameters
-    ----------
-    obj : object
-        The object.
     """
     yield obj
     if getattr(obj, "hyperparam", None) is not None:

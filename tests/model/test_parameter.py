@@ -103,13 +103,18 @@ def test_dtype_of_an_uninitialised_parameter_is_its_initializers():
         _ = Parameter(lambda array: None).dtype
 
 
+def zero_grad(param):
+    with pytest.warns(DeprecationWarning, match="cleargrad"):
+        param.zerograd()
+
+
 @pytest.mark.parametrize(
     ("prepare", "expected"),
     [
         (lambda param: None, np.full(3, np.nan, np.float32)),
         (lambda param: param.cleargrad(), None),
         (lambda param: setattr(param, "grad", None), None),
-        (lambda param: param._zero_grad(), np.zeros(3, np.float32)),
+        (zero_grad, np.zeros(3, np.float32)),
     ],
     ids=["untouched", "cleared", "set to None", "zeroed"],
 )

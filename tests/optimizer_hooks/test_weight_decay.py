@@ -75,6 +75,11 @@ def test_not_a_number() -> None:
         WeightDecay(float("nan"))
 
 
+def test_what_no_float_is_near_to() -> None:
+    with pytest.raises(ValueError, match=r"WeightDecay\(rate=1000.*rate is too large"):
+        WeightDecay(10**400)
+
+
 def test_the_rate_is_needed() -> None:
     with pytest.raises(TypeError, match="rate"):
         WeightDecay()  # type: ignore[call-arg]

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from fastadam.kernels.backend import address, device_of, get_array_module, loaded_cupy
+from fastadam.kernels.backend import address, current_stream, device_of
 from fastadam.kernels.dtypes import computing_dtype, stored
-from fastadam.kernels.gpu.engine import DeviceTable, blocks_of, c_name, launch, on_device
+from fastadam.kernels.gpu.engine import DeviceTable, blocks_of, c_name, launch
 from fastadam.kernels.gpu.sums import GpuSquares, GpuSums
 
 __all__ = ["CHANGE", "change_on_gpu", "sums_on_gpu"]
@@ -55,12 +55,6 @@ class _Kept(threading.local):
 _kept = _Kept()
 
 
-def _stream(device: int) -> int:
-    """Return the number of the current stream of a GPU."""
-    with on_device(device):
-        return int(loaded_cupy().cuda.get_current_stream().ptr)
-
-
 def sums_on_gpu(
     arrays: Sequence[Array], quotients: Sequence[Array] | None, scales: Sequence[float] | None
 ) -> tuple[dict[int, GpuSums], list[int]]:
@@ -94,7 +88,7 @@ def sums_on_gpu(
     for (device, *pair, scale), indices in groups.items():
         types = pair[0], pair[1]
         sizes = tuple(arrays[i].size for i in indices)
-        kept_as = (device, _stream(device), types, sizes, tuple(indices))
+        kept_as = (device, current_stream(device).ptr, types, sizes, tuple(indices))
         make = partial(GpuSquares, sizes, indices, types, device)
         squares = _kept.get(("squares", *kept_as), make)
         addresses = _addresses("gradients", kept_as, [arrays[i] for i in indices], device)
@@ -117,27 +111,18 @@ def change_on_gpu(
     numbers: Sequence[tuple[float, float]],
     rates: Any = None,
 ) -> list[int]:
-    """Change gradients in place, as `changing.change_gradients` says.
+    """Change gradients in place, as `changing.change_gradients` says, and return which were left.
 
-    Parameters
-    ----------
-    change, pairs, numbers
-        As there; the arrays are CuPy's.
-    rates : cupy.ndarray of float64, optional
-        In the place of the second number: one for each pair, or one for all.
-
-    Returns
-    -------
-    list of int
-        Which pairs were left as they are.
+    Rates, which are on the GPU, take the place of the second numbers: one for each pair, or one for
+    all.
     """
     left: list[int] = []
     groups: dict[tuple[int, tuple[str, str, str]], list[int]] = {}
     for i, (p, g) in enumerate(pairs):
         computing = computing_dtype(g.dtype)
-        dense = _walk_together(p, g)
-        storable = computing is not None and (p.dtype == computing or _is_half_of(p, computing))
-        if dense and storable and computing is not None:
+        # half types are computed in float32
+        half = computing == np.float32 and stored(p.dtype)
+        if computing is not None and (half or p.dtype == computing) and _walk_together(p, g):
             names = c_name(computing), c_name(p.dtype), c_name(g.dtype)
             groups.setdefault((device_of(g), names), []).append(i)
         else:
@@ -150,7 +135,7 @@ def change_on_gpu(
         rows["place"] = indices if rates is not None and rates.size > 1 else 0
         rows["a"], rows["b"] = np.array([numbers[i] for i in indices], np.float64).T
         chunk, rows["start"], blocks = blocks_of(rows["n"].tolist())
-        key = (change, device, _stream(device), *names, len(indices))
+        key = (change, device, current_stream(device).ptr, *names, len(indices))
         tables = [
             _kept.get((what, *key), partial(DeviceTable, device)).put(table)
             for what, table in (("rows", rows), ("blocks", blocks))
@@ -161,12 +146,6 @@ def change_on_gpu(
 
 def _walk_together(p: Array, g: Array) -> bool:
     """Tell whether two arrays share one dense layout, and one GPU."""
-    if not hasattr(p, "data") or get_array_module(p) is np or device_of(p) != device_of(g):
-        return False
     one, other = p.flags, g.flags
-    return (one.c_contiguous and other.c_contiguous) or (one.f_contiguous and other.f_contiguous)
-
-
-def _is_half_of(p: Array, computing: np.dtype[Any] | None) -> bool:
-    """Tell whether an array is of a half type whose steps are computed in a dtype."""
-    return bool(stored(p.dtype)) and computing == np.float32
+    dense = (one.c_contiguous and other.c_contiguous) or (one.f_contiguous and other.f_contiguous)
+    return dense and device_of(p) == device_of(g)

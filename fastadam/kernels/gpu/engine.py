@@ -38,7 +38,6 @@ __all__ = [
     "forget",
     "kernel_name",
     "launch",
-    "on_device",
     "reserve",
     "scalars_dtype",
     "upload",
@@ -188,14 +187,9 @@ def _cast(kind: np.dtype[Any] | str, value: Any, types: tuple[str, ...]) -> Any:
 
 
 def upload(memory: Any, data: bytes) -> None:
-    """Copy bytes to a GPU on the current stream; they are kept until they have been read.
+    """Copy bytes to memory of their length on the current device and stream of a GPU.
 
-    Parameters
-    ----------
-    memory : cupy.ndarray of uint8
-        Where to, on the current device; as long as the bytes.
-    data : bytes
-        Nobody can change them meanwhile.
+    They are kept until they have been read; nobody can change them meanwhile.
     """
     memory.set(np.frombuffer(data, np.uint8))
     event = loaded_cupy().cuda.Event(disable_timing=True)
@@ -232,11 +226,6 @@ class Recording:
 
     In a capture nothing is copied or waited for; nor is anything allocated that could have been
     before, since that is for captures in relaxed mode alone.
-
-    Parameters
-    ----------
-    device : int
-        The GPU.
     """
 
     def __init__(self, device: int) -> None:
@@ -252,12 +241,7 @@ class Recording:
     def put(self, reserved: tuple[Any, Any] | None, data: bytes) -> Any:
         """Return memory in which bytes will be when the graph is launched.
 
-        Parameters
-        ----------
-        reserved : (cupy.ndarray, stream), optional
-            Memory for it, as `reserve` returns it.
-        data : bytes
-            What the graph is to find there.
+        It is what `reserve` has returned for it, if something has been reserved.
         """
         memory, stream = reserved or reserve(self.device, len(data))
         self._due.append((memory, data, stream))
@@ -299,21 +283,10 @@ class DeviceTable:
     What has been written is never written over, since an earlier launch may have yet to read it;
     and it is read on the stream that it was had on alone, in the order of which its memory will be
     somebody else's. That stream is kept: CUDA gives the number of one that is gone to the next.
-
-    Parameters
-    ----------
-    device : int
-        The GPU.
-
-    Attributes
-    ----------
-    uploads : int
-        How often it has been uploaded.
     """
 
     def __init__(self, device: int) -> None:
         self.device = device
-        self.uploads = 0
         self._there: bytes | None = None
         self._memory: Any = None
         self._stream: Any = None
@@ -341,7 +314,6 @@ class DeviceTable:
                 self._memory = loaded_cupy().empty(len(now), np.uint8)
                 self._there, self._stream = now, stream
                 upload(self._memory, now)
-                self.uploads += 1
         return self._memory
 
     def reserve(self, size: int) -> None:

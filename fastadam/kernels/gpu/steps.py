@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fastadam.algorithms.adam import Coefficients
 from fastadam.kernels.backend import capturing
 from fastadam.kernels.gpu.engine import Recording
 from fastadam.kernels.gpu.sums import GpuSums
-from fastadam.kernels.gpu.table import GpuTable
-from fastadam.kernels.memory import extents
+from fastadam.kernels.gpu.table import GpuTable, Written
 
 __all__ = ["GpuSteps", "one_scale"]
 
@@ -24,15 +22,6 @@ def one_scale(scales: Sequence[float | None] | None) -> float | None:
         return 0.0
     one = scales[0]
     return one if one is not None and all(scale == one for scale in scales) else None
-
-
-def _sorted_extents(
-    arrays: Sequence[Any],
-) -> tuple[npt.NDArray[np.uintp], npt.NDArray[np.uintp]]:
-    """Return where arrays begin, ascending, and the greatest end so far."""
-    low, high = extents(arrays)
-    order = np.argsort(low)
-    return low[order], np.maximum.accumulate(high[order])
 
 
 class GpuSteps:
@@ -78,17 +67,17 @@ class GpuSteps:
         bool
             Whether the tables may be kept for another step.
         """
-        low, high = _sorted_extents(written)
+        reached = Written.by(written)
         own = [
             [low_precision[i] if low_precision else None for i in table.indices]
             for table in self._tables
         ]
         for table, halves_of in zip(self._tables, own, strict=True):
-            apart = table.untangle(low, high)
+            apart = table.untangle(reached)
             kept = kept and apart and table.can_be_kept(halves_of)
         if kept:
             for table, halves_of in zip(self._tables, own, strict=True):
-                table.keep(halves_of, low, high)
+                table.keep(halves_of, reached)
         self._kept = kept
         return kept
 

@@ -61,13 +61,7 @@ class GpuSums:
         return values
 
     def clip_rate(self, threshold: float) -> Any:
-        """Return, on the GPU, what all gradients are multiplied with to be clipped.
-
-        Parameters
-        ----------
-        threshold : float
-            The largest norm of all of them together.
-        """
+        """Return, on the GPU, what all gradients are multiplied with to be clipped to a norm."""
         launch(
             "clip_rate", (), self.device, 1, (self.totals, self.totals.size, threshold, self._rate)
         )
@@ -104,11 +98,6 @@ class GpuSquares:
         self._on_gpu = DeviceTable(device), DeviceTable(device)
         self._sums = allocate(device, len(self._chunks), np.float64)
 
-    @property
-    def uploads(self) -> int:
-        """How many tables have been uploaded so far."""
-        return sum(table.uploads for table in self._on_gpu)
-
     def run(
         self,
         gradients: Any,
@@ -144,14 +133,9 @@ class GpuSquares:
 def lars_rates(
     p_sums: GpuSums, g_sums: GpuSums, threshold: float, weight_decay: float, eps: float
 ) -> Any:
-    """Return, on the GPU, the rates of layer-wise adaptive rate scaling.
+    """Return, on the GPU, the rates of ``GradientLARS`` with these arguments.
 
-    Parameters
-    ----------
-    p_sums, g_sums : GpuSums
-        Those of the parameters and of their gradients.
-    threshold, weight_decay, eps : float
-        As for ``GradientLARS``.
+    They are made from the sums of the parameters and of their gradients.
     """
     n = p_sums.totals.size
     with on_device(p_sums.device):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_arrays, check_scalars
-from fastadam.kernels.backend import address, device_of, get_array_module
+from fastadam.kernels.backend import address, device_of, get_array_module, on_device
 from fastadam.kernels.dtypes import computing_dtype, stored
 from fastadam.kernels.gpu._tensors import DeviceTensors
 from fastadam.kernels.gpu.engine import (
@@ -21,16 +21,15 @@ from fastadam.kernels.gpu.engine import (
     c_name,
     follow_stream,
     launch,
-    on_device,
     reserve,
     scalars_dtype,
     upload,
 )
 from fastadam.kernels.gpu.sums import GpuSquares
-from fastadam.kernels.memory import extent
+from fastadam.kernels.memory import extent, extents
 from fastadam.kernels.table import N_COEFFICIENTS, Step
 
-__all__ = ["TENSOR", "GpuTable", "gpu_key"]
+__all__ = ["TENSOR", "GpuTable", "Written", "gpu_key"]
 
 Array = npt.NDArray[Any]
 
@@ -68,6 +67,27 @@ def _taken(g: np.dtype[Any], computing: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype in which a gradient is read: its own, or that of the computation."""
     half = computing == np.float32 and stored(g)
     return g if half else computing
+
+
+class Written(NamedTuple):
+    """Where the arrays that a step writes begin, ascending, and the greatest end so far."""
+
+    low: npt.NDArray[np.uintp]
+    high: npt.NDArray[np.uintp]
+
+    @classmethod
+    def by(cls, arrays: Sequence[Any]) -> Self:
+        """Note where arrays lie, on the CPU and on GPUs."""
+        low, high = extents(arrays)
+        order = np.argsort(low)
+        return cls(low[order], np.maximum.accumulate(high[order]))
+
+    def has_part(self, array: Any) -> bool:
+        """Tell whether an array reaches into one of them."""
+        begin, end = extent(array)
+        # those that begin before its end
+        before = np.searchsorted(self.low, end, side="left")
+        return bool(begin != end and before and self.high[before - 1] > begin)
 
 
 class GpuTable:
@@ -116,17 +136,11 @@ class GpuTable:
             name: DeviceTable(self.device) for name in ("tensors", "gradients", "blocks", "rate")
         }
 
-    @property
-    def uploads(self) -> int:
-        """How many tables have been uploaded so far."""
-        own = sum(table.uploads for table in self._on_gpu.values())
-        return own + (0 if self._squares is None else self._squares.uploads)
-
     def run_anew(self, serial: bool) -> None:
         """Step the rows as they were described, in one launch; where they overlap, in one each."""
         if serial:
-            for i in range(len(self.steps)):
-                self._run_alone(i)
+            for step in self._dense:
+                GpuTable([step], [0], {id(step.coefficients): 0}, self._source).run()
         else:
             self.run()
         for i in self.strided:
@@ -175,11 +189,6 @@ class GpuTable:
             follow_stream(stream)
             upload(memory, self.scalars.tobytes())
 
-    def _run_alone(self, i: int) -> None:
-        """Launch the step of one row, whose arrays others share."""
-        step = self._dense[i]
-        GpuTable([step], [0], {id(step.coefficients): 0}, self._source).run()
-
     def _write_back(self, i: int) -> None:
         """Write what was stepped in dense copies to the arrays themselves."""
         module: Any = get_array_module(self.steps[i].p)
@@ -189,21 +198,8 @@ class GpuTable:
                 if key != "g" and array is not dense[key]:
                     module.copyto(array, dense[key])
 
-    def keep(
-        self,
-        low_precision: Sequence[Any],
-        low: npt.NDArray[np.uintp],
-        high: npt.NDArray[np.uintp],
-    ) -> None:
-        """Make ready for `refresh`: what can be kept is from now on.
-
-        Parameters
-        ----------
-        low_precision : sequence of cupy.ndarray or None
-            The half-precision parameters that are rounded from their masters.
-        low, high : numpy.ndarray of uintp
-            Where the arrays that are written begin, ascending, and the greatest end so far.
-        """
+    def keep(self, low_precision: Sequence[Any], written: Written) -> None:
+        """Make ready for `refresh`: what `can_be_kept` is from now on."""
         steps = self.steps
         # masters were rounded after this step, but are within the next: gradients are looked at
         # again, wherever they are
@@ -224,8 +220,7 @@ class GpuTable:
             self.device,
             orders,
             self.addresses,
-            low,
-            high,
+            *written,
         )
         self.steps, self._dense = [], []
         # what a graph needs is there before one is captured
@@ -235,39 +230,11 @@ class GpuTable:
     def can_be_kept(self, low_precision: Sequence[Any]) -> bool:
         """Tell whether all arrays are dense, and can be walked beside their half types.
 
-        Parameters
-        ----------
-        low_precision : sequence of cupy.ndarray or None
-            As for `keep`.
+        These, the half-precision parameters that are rounded from their masters, None for others,
+        are noted for the next step.
         """
-        return not self.strided and self._keep_masters(low_precision)
-
-    def untangle(self, low: npt.NDArray[np.uintp], high: npt.NDArray[np.uintp]) -> bool:
-        """Read gradients that reach into what is written from copies; tell whether none does.
-
-        Parameters
-        ----------
-        low, high : numpy.ndarray of uintp
-            As for `keep`.
-        """
-        reach = np.concatenate([np.zeros(1, np.uintp), high])
-        copied = False
-        for i, step in enumerate(self.steps):
-            begin, end = extent(step.g)
-            # of those that begin before its end
-            if begin != end and reach[np.searchsorted(low, end, side="left")] > begin:
-                with on_device(self.device):
-                    g = self._dense[i].g.copy()
-                self._dense[i] = self._dense[i]._replace(g=g)
-                self.addresses[i] = address(g)
-                copied = True
-        return not copied
-
-    def _keep_masters(self, low_precision: Sequence[Any]) -> bool:
-        """Note the half-precision arrays that parameters are the masters of, None for none.
-
-        False if one cannot be walked beside its master.
-        """
+        if self.strided:
+            return False
         for row, step, half in zip(self.table, self.steps, low_precision, strict=True):
             if half is None:
                 continue
@@ -280,6 +247,18 @@ class GpuTable:
                 return False
             row["half"], row["half_type"] = address(half), stored(half.dtype)
         return True
+
+    def untangle(self, written: Written) -> bool:
+        """Read gradients that reach into what is written from copies; tell whether none does."""
+        copied = False
+        for i, step in enumerate(self.steps):
+            if written.has_part(step.g):
+                with on_device(self.device):
+                    g = self._dense[i].g.copy()
+                self._dense[i] = self._dense[i]._replace(g=g)
+                self.addresses[i] = address(g)
+                copied = True
+        return not copied
 
     def refresh(self, coefficients: list[Coefficients]) -> bool:
         """Take over the gradients and coefficients of another step, as `GpuSteps.refresh`."""
