@@ -62,9 +62,10 @@ FOLDERS = {
     """,
     "chainer": "",
     "checkpoint": """
-        loading listing
-        optimizer_loading
-        saving hook_loading
+        loading listing saving
+        arguments ruled
+        optimizer_loading kinds
+        hook_loading
         source_deserializer
         source
         contents

@@ -2,7 +2,8 @@
 
 from fastadam.checkpoint.loading import load
 from fastadam.checkpoint.report import LoadReport
+from fastadam.checkpoint.ruled import RuledCheckpoint
 from fastadam.checkpoint.saving import save
 from fastadam.files.errors import CheckpointError
 
-__all__ = ["CheckpointError", "LoadReport", "load", "save"]
+__all__ = ["CheckpointError", "LoadReport", "RuledCheckpoint", "load", "save"]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from fastadam.algorithms.number import check_truth
 from fastadam.files.entries import Value
 from fastadam.serializers.dictionary import DictionarySerializer, storable_array
-from fastadam.update.gradient_method import GradientMethod
 from fastadam.update.hooks import hooks_of
 from fastadam.update.hyperparameter import plain
 from fastadam.update.loss_scale import MISSING_GRADIENTS, ON_NONFINITE
@@ -21,6 +18,7 @@ from fastadam.update.rule_state import uses_master
 from fastadam.update.target import ArrayTarget, Target
 
 __all__ = [
+    "GROUP",
     "HOOK",
     "HOOKS",
     "HYPERPARAM",
@@ -30,7 +28,6 @@ __all__ = [
     "RULE",
     "SETTINGS",
     "TARGET",
-    "check_arguments",
     "contents",
     "hook_names",
     "own_hooks",
@@ -48,6 +45,8 @@ HYPERPARAM = "fastadam/hyperparam/"
 HOOK = "fastadam/hook/"
 RULE = "fastadam/rule/"
 HOOKS = "fastadam/hooks"
+# of optimizers whose hyperparameters are those of groups of parameters
+GROUP = "fastadam/group/"
 
 # Settings of an optimizer that are neither counts nor hyperparameters, with what they may be: a
 # truth value where that is not told.
@@ -60,31 +59,6 @@ SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 # What files of the first version lack, all of it; every other has all of it.
 LATER = (HOOKS, "fastadam/settings/missing_gradients")
-
-
-def check_arguments(path: Any, opt: Any, **choices: bool) -> None:
-    """Refuse what is no optimizer, or no choice, with a TypeError, and say what comes first."""
-    for name, choice in choices.items():
-        check_truth(choice, name)
-    if isinstance(path, GradientMethod):
-        raise TypeError(
-            "the path comes first, and the optimizer second: save(path, optimizer), "
-            "load(path, optimizer)"
-        )
-    if not isinstance(path, str | bytes | os.PathLike):
-        hint = ""
-        if hasattr(path, "read") or hasattr(path, "write"):
-            hint = (
-                "; file objects are written by save_npz(file, optimizer) of fastadam.serializers, "
-                "and read by load_npz(file, optimizer): the optimizer alone, without parameters"
-            )
-        raise TypeError(f"the name of a file is wanted, and not {type(path).__name__}{hint}")
-    if not isinstance(opt, GradientMethod):
-        raise TypeError(
-            f"an optimizer of fastadam's is wanted, and not {type(opt).__name__}: its parameters "
-            "are saved and loaded with it. For a link alone there are save_npz and load_npz of "
-            "fastadam.serializers; a dict of arrays is saved by save_npz, and read by numpy.load"
-        )
 
 
 def contents(opt: Any, parameters: bool) -> dict[str, Value]:

@@ -11,6 +11,7 @@ import numpy as np
 from fastadam.algorithms.algorithm import Stream
 from fastadam.algorithms.table import CONVERTED, FLAGS, STATE
 from fastadam.checkpoint.contents import (
+    GROUP,
     HYPERPARAM,
     OPTIMIZER,
     RULE,
@@ -58,6 +59,11 @@ def prepare_optimizer(
     `values` is what the target holds now, by key; empty if parameters are not loaded. `hooks` are
     the names of those that it was saved with; None if the file does not tell.
     """
+    if source.keys_under(GROUP):
+        raise CheckpointError(
+            f"{source.where} was saved with an optimizer whose parameters are in groups, such as "
+            f"fastadam.torch's: load it into one of these, not into {type(opt).__name__}"
+        )
     prepared = PreparedLoad()
     complete = not source.plain and hyperparam and not source.converts
     if not source.plain:

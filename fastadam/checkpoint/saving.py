@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from fastadam._version import __version__
-from fastadam.checkpoint.contents import check_arguments, contents
+from fastadam.checkpoint.arguments import check_arguments
+from fastadam.checkpoint.kinds import checkpointed
 from fastadam.files.entries import describe_all
 from fastadam.files.formats import format_of
 from fastadam.files.manifest import KEY, Manifest, pack
 from fastadam.files.names import check_keys
 from fastadam.update.exclusive import LOOK, while_whole
-from fastadam.update.optimizer import target_of
 
 __all__ = ["save"]
 
@@ -92,14 +92,15 @@ def save(
     """
     check_arguments(path, optimizer, parameters=parameters, compression=compression)
     kind = format_of(path)
-    target_of(optimizer)
-    values = contents(optimizer, parameters)
+    own = checkpointed(optimizer)
+    values = own.contents(parameters)
     values = dict(zip(check_keys(values), values.values(), strict=True))
     entries = describe_all(values)
     versions = {
         "fastadam": __version__,
         "numpy": np.__version__,
         "python": ".".join(map(str, sys.version_info[:3])),
+        **own.versions(),
         "class": type(optimizer).__name__,
     }
     values[KEY] = pack(Manifest(entries, versions))
