@@ -156,9 +156,9 @@ FOLDERS = {
         protocol remembering
     """,
     "torch": """
-        bounded backward
-        optimizers
-        stepping
+        bounded backward checkpoint
+        optimizers group_loading state_loading
+        stepping stored
         plan
         clipping groups states _tensors
         tensors

@@ -10,6 +10,7 @@ from typing import Any
 from fastadam.checkpoint.contents import TARGET
 from fastadam.checkpoint.source import Source
 from fastadam.files.entries import Value, is_none
+from fastadam.kernels.dtypes import type_name
 from fastadam.serializers.prepared import PreparedLoad
 
 __all__ = ["Checkpointed", "checkpointed", "is_checkpointed"]
@@ -108,8 +109,8 @@ def checkpointed(optimizer: Any) -> Checkpointed:
         If it is none of this library's.
     """
     raise TypeError(
-        f"an optimizer of fastadam's is wanted, and not {type(optimizer).__name__}: its parameters "
-        "are saved and loaded with it. For a link alone there are save_npz and load_npz of "
+        f"an optimizer of fastadam's is wanted, and not {type_name(optimizer)}: its parameters are "
+        "saved and loaded with it. For a link alone there are save_npz and load_npz of "
         "fastadam.serializers; a dict of arrays is saved by save_npz, and read by numpy.load"
     )
 

@@ -46,14 +46,14 @@ def load(
     ----------
     path : str or os.PathLike
         The file, of `save`, or of an optimizer alone: of Chainer, `save_npz` or `save_hdf5`.
-    optimizer : GradientMethod
+    optimizer : GradientMethod or torch.optim.Optimizer
         An optimizer of the same class that is set up with the same parameters; these may be
-        uninitialised.
+        uninitialised. Or one of `fastadam.torch` with the same groups of parameters.
     parameters : bool
         Whether the parameters are loaded, too. A file of an optimizer alone has none.
     hyperparam : bool
-        Whether hyperparameters are loaded, those of single parameters and which rules are enabled
-        with them.
+        Whether hyperparameters are loaded, those of single parameters, or of groups, and which
+        rules are enabled with them.
     strict : bool
         Whether a value that is missing in the file, or in the target, is an error. If not, it is
         left, and the report says so.
@@ -65,7 +65,8 @@ def load(
         ``{name in the file: name in the target}``.
     convert_amsgrad : bool
         Whether a state without ``vhat`` may be loaded into AMSGrad, where ``vhat`` then begins with
-        ``v``, and one with ``vhat`` into Adam, which drops it.
+        ``v``, and one with ``vhat`` into Adam, which drops it. PyTorch calls the two
+        ``max_exp_avg_sq`` and ``exp_avg_sq``.
 
     Returns
     -------
@@ -151,9 +152,7 @@ def load(
     return report
 
 
-def _check_rename(
-    rename: Mapping[str, str], own: Checkpointed, values: Mapping[str, Any]
-) -> None:
+def _check_rename(rename: Mapping[str, str], own: Checkpointed, values: Mapping[str, Any]) -> None:
     """Refuse names that nothing in the target has."""
     if not rename:
         return

@@ -7,14 +7,13 @@ from typing import Any
 
 from fastadam.checkpoint.contents import contents, target_values
 from fastadam.checkpoint.hook_loading import compare_hooks, saved_hooks
-from fastadam.checkpoint.kinds import Checkpointed, checkpointed
+from fastadam.checkpoint.kinds import Checkpointed
 from fastadam.checkpoint.optimizer_loading import prepare_optimizer
 from fastadam.checkpoint.source import Source
 from fastadam.files.entries import Value
 from fastadam.kernels.dtypes import is_half
 from fastadam.model.initializer import initial_dtype
 from fastadam.serializers.prepared import PreparedLoad
-from fastadam.update.gradient_method import GradientMethod
 from fastadam.update.optimizer import target_of
 
 __all__ = ["RuledCheckpoint"]
@@ -72,6 +71,3 @@ class RuledCheckpoint(Checkpointed):
                 found.add(path)
         found |= {path for path, first in self._targets.aliases.items() if first in found}
         return found
-
-
-checkpointed.register(GradientMethod, RuledCheckpoint)

@@ -42,8 +42,9 @@ def save(
     ----------
     path : str or os.PathLike
         The file; its suffix says the kind: ``.npz``, or ``.h5`` and ``.hdf5``, which need h5py.
-    optimizer : GradientMethod
-        An optimizer that is set up.
+    optimizer : GradientMethod or torch.optim.Optimizer
+        An optimizer that is set up; or one of `fastadam.torch`, whose states, groups and parameters
+        are saved under the names in ``param_names``, or else under their numbers.
     parameters : bool
         Whether the parameters are saved, too.
     compression : bool
