@@ -156,7 +156,7 @@ FOLDERS = {
         protocol remembering
     """,
     "torch": """
-        bounded backward checkpoint
+        bounded backward checkpoint module
         optimizers group_loading state_loading
         stepping stored
         plan
@@ -179,7 +179,8 @@ FOLDERS = {
         target parameter_table hooks hyperparameter report
         noted_links paths
         ties _tree _rule_source flags
-        exclusive interrupt overrides text_table lossfun loss_scale_files
+        bridges
+        exclusive interrupt overrides text_table lossfun loss_scale_files frozen lender
     """,
 }
 

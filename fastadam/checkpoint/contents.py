@@ -137,9 +137,10 @@ def target_values(targets: Target) -> dict[str, Any]:
     """Return the values of parameters, and of what else a link keeps."""
     link = saved_link(targets)
     if link is None:
+        arrays = {path: param.array for path, param in targets.parameters.items()}
         return {
-            TARGET + path: np.array(None, dtype=object) if param.array is None else param.array
-            for path, param in targets.parameters.items()
+            TARGET + path: np.array(None, dtype=object) if array is None else array
+            for path, array in {**arrays, **targets.kept()}.items()
         }
     values: dict[str, Any] = {}
     link.serialize(DictionarySerializer(values, TARGET))

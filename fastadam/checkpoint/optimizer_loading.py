@@ -27,7 +27,7 @@ from fastadam.checkpoint.source_deserializer import ReadAhead, SourceDeserialize
 from fastadam.files.entries import text_of
 from fastadam.files.errors import CheckpointError
 from fastadam.kernels.backend import is_array
-from fastadam.model.loading import prepare_param
+from fastadam.model.loading import prepare_kept, prepare_param
 from fastadam.optimizers.suggestions import fixed_flags
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array
@@ -99,6 +99,10 @@ def _prepare_target(
     if link is None:
         for path, param in targets.parameters.items():
             prepare_param(prepared, deserializer, path, param)
+        for path, array in targets.kept().items():
+            prepare_kept(prepared, deserializer, path, array)
+        if targets.lender is not None:
+            targets.lender.prepare_written(prepared)
         return
     if loads_in_two_phases(link):
         prepared.extend(link.prepare_load(deserializer))

@@ -69,20 +69,29 @@ def make_update(
         optimizer._refresh()
     enter(optimizer, PRE)
     called = calls_own_parts(optimizer, parts)
-    making = _Making(optimizer, targets, called, (grads, loss_scale) if lent else None)
-    plan = making.held_plan()
-    at_once = plan is not None and plan.only_steps and not called and optimizer.t != 0
-    done = False
-    if at_once and plan is not None and plan.steps is not None:
-        try:
-            done = making.step_at_once(plan)
-        except BaseException:
-            plan.steps.let_go()
-            raise
-    if done:
+    lender = targets.lender
+    try:
+        if lender is not None and not lent:
+            lender.take_gradients()
+        making = _Making(optimizer, targets, called, (grads, loss_scale) if lent else None)
+        plan = making.held_plan()
+        at_once = plan is not None and plan.only_steps and not called and optimizer.t != 0
+        done = False
+        if at_once and plan is not None and plan.steps is not None:
+            try:
+                done = making.step_at_once(plan)
+            except BaseException:
+                plan.steps.let_go()
+                raise
+        if not done:
+            making.do_openly(plan)
+            return
+        if lender is not None:
+            lender.written()
         making.end()
-    else:
-        making.do_openly(plan)
+    finally:
+        if lender is not None:
+            lender.release()
 
 
 class _Making:
@@ -232,7 +241,11 @@ class _Making:
         own["_unscaled"] = ()
         try:
             plan = self._prepare(plan)
-            self._update_parameters(plan)
+            try:
+                self._update_parameters(plan)
+            finally:
+                if self.targets.lender is not None:
+                    self.targets.lender.written()
             if self.called or missing(params):
                 optimizer.reallocate_cleared_grads()
             if self.called or self.post:
