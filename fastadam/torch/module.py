@@ -67,7 +67,7 @@ class ModuleTarget(Target, Lender):
     def unchanged(self) -> bool:
         """Look at every parameter of every module in it."""
         noted = {name: _note(tensor) for name, tensor in self._tensors()}
-        return _same(noted, self._noted) and list(noted) == list(self._noted)
+        return _same(noted, self._noted)
 
     def is_settled(self) -> bool:
         """Tell that the parameters hold the arrays over the tensors, too."""
@@ -238,9 +238,10 @@ def _alike(note: _Noted, before: _Noted) -> bool:
 
 
 def _same(noted: dict[str, _Noted], before: dict[str, _Noted]) -> bool:
-    """Tell whether names and tensors are what they were."""
-    return noted.keys() == before.keys() and all(
-        note[0] is before[name][0] and note[1:] == before[name][1:] for name, note in noted.items()
+    """Tell whether names, in their order, and tensors are what they were."""
+    return list(noted) == list(before) and all(
+        note[0] is old[0] and note[1:] == old[1:]
+        for note, old in zip(noted.values(), before.values(), strict=True)
     )
 
 
