@@ -156,7 +156,7 @@ FOLDERS = {
         protocol remembering
     """,
     "torch": """
-        bounded backward checkpoint module
+        bounded backward checkpoint description module
         optimizers group_loading state_loading
         stepping stored
         plan

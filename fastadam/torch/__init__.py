@@ -15,12 +15,15 @@ from fastadam.checkpoint.kinds import checkpointed
 from fastadam.torch.backward import step_in_backward
 from fastadam.torch.bounded import AdaBound, AMSBound
 from fastadam.torch.checkpoint import TensorCheckpoint
+from fastadam.torch.description import described
 from fastadam.torch.module import ModuleTarget
 from fastadam.torch.optimizers import Adam, AdamW
 from fastadam.torch.stepping import KernelStep
+from fastadam.update.snapshot import describe
 from fastadam.update.target import as_target
 
 __all__ = ["AMSBound", "AdaBound", "Adam", "AdamW", "step_in_backward"]
 
 checkpointed.register(KernelStep, TensorCheckpoint)
+describe.register(KernelStep, described)
 as_target.register(_Module, ModuleTarget)

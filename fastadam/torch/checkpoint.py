@@ -22,7 +22,7 @@ from fastadam.torch.group_loading import UNSAVED, prepare_groups
 from fastadam.torch.state_loading import STEP, loaded_state
 from fastadam.torch.states import MASTER, STREAMS, is_half, refuse_state
 from fastadam.torch.stored import array_over, stored_number, stored_value, widened
-from fastadam.torch.tensors import reader, refuse_tensor
+from fastadam.torch.tensors import named_params, reader, refuse_tensor
 
 __all__ = ["TensorCheckpoint"]
 
@@ -46,21 +46,7 @@ class TensorCheckpoint(Checkpointed):
 
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
-        # group, name and tensor of every parameter
-        self._params: list[tuple[int, str, torch.Tensor]] = []
-        for number, group in enumerate(optimizer.param_groups):
-            places = map(str, range(len(self._params), len(self._params) + len(group["params"])))
-            names = group.get("param_names") or places
-            pairs = zip(names, group["params"], strict=True)
-            self._params += [(number, str(name), param) for name, param in pairs]
-        seen: set[str] = set()
-        for _, name, _ in self._params:
-            if name in seen:
-                raise ValueError(
-                    f"two parameters of this {type(optimizer).__name__} are called {name!r}, and "
-                    "files know parameters by their names: give it names that differ"
-                )
-            seen.add(name)
+        self._params = named_params(optimizer)
 
     def contents(self, parameters: bool) -> dict[str, Value]:
         """Return what is saved, by key."""

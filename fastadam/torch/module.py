@@ -97,9 +97,7 @@ class ModuleTarget(Target, Lender):
         if self._inner is None:
             self._inner = ArrayTarget(dict(views))
         else:
-            self._inner.tree.clear()
-            self._inner.tree.update(views)
-            self._inner.refresh()
+            self._walk(self._inner, views)
         for path, param in self._inner.parameters.items():
             param.frozen = not noted[path][0].requires_grad
             old, rule = self._views.get(path), param.update_rule
@@ -112,6 +110,17 @@ class ModuleTarget(Target, Lender):
             parameters=dict(self._inner.parameters),
             aliases=dict(self._inner.aliases),
         )
+
+    def _walk(self, inner: ArrayTarget, views: dict[str, Array]) -> None:
+        """Let the target of arrays take over other ones, or leave it as it was."""
+        inner.tree.clear()
+        inner.tree.update(views)
+        try:
+            inner.refresh()
+        except BaseException:
+            inner.tree.clear()
+            inner.tree.update(self._views)
+            raise
 
     def ordered(self, grads: Any) -> list[Any] | None:
         """Match a mapping from name to gradient."""
@@ -194,8 +203,9 @@ class ModuleTarget(Target, Lender):
     def release(self) -> None:
         """Let gradients go; those that are still multiplied by a loss scale stay noted."""
         for path, param in self.parameters.items():
-            divided = param._loss_scale is None and peek_grad(param) is self._taken.get(path)
-            if divided:
+            taken = self._taken.get(path)
+            if taken is not None and param._loss_scale is None and peek_grad(param) is taken:
+                # it was divided where it lies
                 self._scaled.pop(path, None)
             param.cleargrad()
         self._taken = {}
@@ -252,7 +262,11 @@ def _view(name: str, tensor: torch.Tensor) -> Array:
             f"parameter {name!r} is a {type(tensor).__name__}, of which this process has a part: "
             "step it with the optimizers of fastadam.torch"
         )
-    return refuse_tensor(name, tensor)
+    refuse_tensor(name, tensor)
+    # which keeps the memory, also when the parameter is given another
+    found = reader().array_of(tensor.detach())
+    assert found is not None
+    return found
 
 
 def _gradient(name: str, grad: torch.Tensor) -> Array:

@@ -194,7 +194,7 @@ class UpdatePlan:
         self._noted.attribute(param, "_array" if ours else "array")
         if hasattr(param, "__dict__"):
             self._noted.instance(param)
-            self._noted.some(vars(param), ["update"])
+            self._noted.some(vars(param), ["update", "frozen"])
         if not isinstance(rule, UpdateRule):
             if rule is not None:
                 self._noted.attribute(rule, "enabled")

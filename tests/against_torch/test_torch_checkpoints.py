@@ -544,3 +544,30 @@ def test_no_warnings(path: Path) -> None:
         warnings.simplefilter("error")
         fastadam.save(path, opt)
         fastadam.load(path, opt)
+
+
+def test_optimizers_are_compared(path: Path) -> None:
+    opt, other = (made("masters", True, seed=1) for _ in range(2))
+    for each in (opt, other):
+        step(each, 1)
+    assert not fastadam.compare(opt, other)
+    record = fastadam.snapshot(opt)
+    assert repr(record) == "<snapshot of AdamW at t=1: 12 parameters>"
+    other.param_groups[1]["lr"] = 0.5
+    other.state[params_of(other)[1]]["exp_avg"][2] += 1
+    with torch.no_grad():
+        params_of(other)[8].view(-1)[1] += 1
+    found = [(each.where, each.what) for each in fastadam.compare(opt, other)]
+    assert found == [("", "param_groups[1].lr"), ("layer.1", "exp_avg"), ("layer.8", "param")]
+    fastadam.save(path, other)
+    fastadam.load(path, opt)
+    assert not fastadam.compare(opt, other)
+    step(opt, 2)
+    changed = {each.what for each in fastadam.compare(record, opt)}
+    assert {"t", "step", "exp_avg", "exp_avg_sq", "master_param", "param"} <= changed
+    one, two = (made("complex", True, seed=1) for _ in range(2))
+    assert not fastadam.compare(one, two)
+    step(one, 1)
+    assert fastadam.compare(one, two)
+    plain, rules = made("Adam", True, seed=1), fastadam.Adam().setup(np.ones(3))
+    assert fastadam.compare(plain, rules)[0].what == "class"

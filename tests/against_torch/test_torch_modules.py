@@ -326,7 +326,7 @@ def test_frozen_parameters_stay_and_thaw() -> None:
     assert module.scalar.item() == kept
 
 
-def test_tied_parameters_are_stepped_once() -> None:
+def test_tied_parameters_are_stepped_once(tmp_path: Path) -> None:
     class Tied(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -344,6 +344,14 @@ def test_tied_parameters_are_stepped_once() -> None:
     grads = {name: torch.ones_like(p) for name, p in module.named_parameters()}
     beside.ours.apply_gradients(grads)
     assert beside.ours.parameters["one.weight"].update_rule.t == 4
+    path = tmp_path / "run.npz"
+    fastadam.save(path, beside.ours)
+    other = Tied()
+    again = fastadam.AdamW().setup(other)
+    assert fastadam.load(path, again).left == ()
+    assert other.other.weight is other.one.weight
+    assert torch.equal(other.one.weight, module.one.weight)
+    assert not fastadam.compare(again, beside.ours)
 
 
 def test_autograd_knows_of_the_step() -> None:
@@ -423,6 +431,18 @@ def test_rules_of_ones_own_that_replace_arrays() -> None:
         opt.update()
     assert torch.equal(module.weight.detach(), weight - 1 - 1)
     assert module.weight.data_ptr() == address
+
+
+def test_arrays_keep_the_memory_that_they_lie_in() -> None:
+    module = torch.nn.Linear(300, 200)
+    opt = fastadam.Adam().setup(module)
+    kept = opt.parameters["weight"].array
+    values = kept.copy()
+    module.weight.data = torch.zeros(200, 300)
+    others = [torch.full((200, 300), 7.0) for _ in range(20)]
+    np.testing.assert_array_equal(kept, values)
+    assert len(others) == 20
+    assert not np.shares_memory(opt.parameters["weight"].array, kept)
 
 
 def test_gradients_are_let_go() -> None:
@@ -600,6 +620,16 @@ def test_refusals_by_name() -> None:
     parts.part = torch.nn.Parameter(parts.whole.detach()[2:5])
     with pytest.raises(ValueError, match=r"'whole' and 'part' share part of their memory"):
         fastadam.Adam().setup(parts)
+    # and when that is mended, all is well again
+    own = parts.part
+    parts.part = torch.nn.Parameter(torch.ones(3))
+    shared = fastadam.Adam().setup(parts)
+    good, parts.part = parts.part, own
+    with pytest.raises(ValueError, match="share part of their memory"):
+        shared.apply_gradients({"whole": torch.ones(6), "part": torch.ones(3)})
+    parts.part = good
+    shared.apply_gradients({"whole": torch.ones(6), "part": torch.ones(3)})
+    assert shared.t == 1
     embedding = torch.nn.Embedding(5, 2, sparse=True)
     with pytest.raises(TypeError, match=r"'weight' is a tensor of torch\.sparse_coo: only dense"):
         fastadam.Adam().setup(embedding).update(lambda: embedding(torch.tensor([1])).sum())
