@@ -16,6 +16,7 @@ import torch
 
 import fastadam
 from fastadam import CheckpointError
+from fastadam.model.parameter import peek_grad
 from fastadam.optimizer_hooks import GradientClipping, GradientNoise, Lasso, WeightDecay
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {
@@ -292,6 +293,10 @@ def test_frozen_parameters_stay_and_thaw() -> None:
     step()
     module.first.requires_grad_(False)
     before = arrays_of(module)
+    strides: list[tuple[int, ...]] = []
+    opt.add_hook(
+        lambda o: strides.append(peek_grad(o.parameters["first.weight"]).strides), name="look"
+    )
     # what a gradient is left over from
     module.first.bias.grad = torch.full((4,), 1e9)
     states = {k: v.copy() for k, v in opt.parameters["first.bias"].update_rule.state.items()}
@@ -305,6 +310,9 @@ def test_frozen_parameters_stay_and_thaw() -> None:
     after = arrays_of(module)
     for name in before:
         assert (before[name].tobytes() == after[name].tobytes()) == name.startswith("first."), name
+    # zeros that take no memory are in the place of its gradient
+    assert set(strides) == {(0, 0)}
+    opt.remove_hook("look")
     param = opt.parameters["first.bias"]
     assert param.update_rule.t == 1
     for key, value in states.items():
@@ -361,13 +369,15 @@ def test_autograd_knows_of_the_step() -> None:
     opt.update(lambda: module(torch.ones(3)).sum())
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
-    for gradients in (False, True):
+    # in one call into C, and with a hook before it
+    for given, hooked in ((False, False), (True, False), (False, True), (True, True)):
+        if hooked and not given:
+            opt.add_hook(lambda o: None, name="hook")
+        module.weight.grad = torch.ones(1, 3)
         loss = (module.weight**3).sum()
-        if gradients:
+        if given:
             opt.apply_gradients({"weight": torch.ones(1, 3)})
         else:
-            module.weight.grad = torch.ones(1, 3)
-            opt.add_hook(lambda o: None, name=f"hook{gradients}")
             opt.update()
         with pytest.raises(RuntimeError, match="modified by an inplace operation"):
             loss.backward()
