@@ -18,7 +18,7 @@ from fastadam.serializers.dictionary import storable_array
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array
 from fastadam.torch.clipping import clipping
-from fastadam.torch.group_loading import UNSAVED, prepare_groups
+from fastadam.torch.group_loading import DECOUPLED, UNSAVED, prepare_groups
 from fastadam.torch.state_loading import STEP, loaded_state
 from fastadam.torch.states import MASTER, STREAMS, is_half, refuse_state
 from fastadam.torch.stored import array_over, stored_number, stored_value, widened
@@ -61,7 +61,8 @@ class TensorCheckpoint(Checkpointed):
                 key = f"{OPTIMIZER}{name}/{key}"
                 found[key] = stored_value(key, value)
         for number, group in enumerate(optimizer.param_groups):
-            for name, value in group.items():
+            # groups of older PyTorchs do not say whose weight decay it is
+            for name, value in {DECOUPLED: optimizer._decoupled, **group}.items():
                 if name not in UNSAVED:
                     key = f"{GROUP}{number}/{name}"
                     found[key] = stored_number(key, value)

@@ -13,13 +13,15 @@ from fastadam.serializers.prepared import PreparedLoad
 from fastadam.torch.groups import Numbers
 from fastadam.torch.stored import TensorFills
 
-__all__ = ["UNSAVED", "prepare_groups"]
+__all__ = ["DECOUPLED", "UNSAVED", "prepare_groups"]
 
 # What of a group is known by the parameters' keys.
 UNSAVED = ("params", "param_names")
 
+DECOUPLED = "decoupled_weight_decay"
+
 # Without which there is no step, and what says which steps are made.
-_DEMANDED = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize")
+_DEMANDED = ("lr", "betas", "eps", "weight_decay", "amsgrad", "maximize", DECOUPLED)
 _OF_BOUNDS = ("final_lr", "gamma", "base_lr")
 
 
@@ -118,7 +120,7 @@ def _refuse_other_kind(
         raise CheckpointError(f"{source.where} was saved with {those}, and this is {kind}")
     own = {
         "amsgrad": bool(group.get("amsgrad", False)),
-        "decoupled_weight_decay": bool(group.get("decoupled_weight_decay", decoupled)),
+        DECOUPLED: bool(group.get(DECOUPLED, decoupled)),
     }
     for name, mine in own.items():
         key = prefix + name

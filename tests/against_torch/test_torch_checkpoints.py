@@ -99,7 +99,12 @@ def made(case: str, named: bool, seed: int, groups: int = 2) -> Any:
     lists: list[Any] = [{"params": part} for part in parts]
     if groups == 2:
         lists[1]["betas"] = (0.7, 0.9)
-    return getattr(fastadam.torch, kind)(lists, **options())
+    try:
+        return getattr(fastadam.torch, kind)(lists, **options())
+    except TypeError:
+        if not named:
+            raise
+        pytest.skip("this PyTorch takes no named parameters")
 
 
 def params_of(opt: Any) -> list[torch.Tensor]:
@@ -438,8 +443,8 @@ def test_each_entry_that_is_left_out_is_missed(path: Path) -> None:
     step(opt, 1)
     fastadam.save(path, opt)
     keys = keys_of(path)
-    # which choose nothing, or that older versions of PyTorch have not
-    free = ("foreach", "fused", "capturable", "differentiable", "decoupled_weight_decay")
+    # which choose nothing
+    free = ("foreach", "fused", "capturable", "differentiable")
     for key in keys:
         if key.endswith(free):
             continue
