@@ -77,7 +77,8 @@ def prepare_groups(
             name = key.removeprefix(prefix)
             if source.is_ignored(key) or name in UNSAVED:
                 continue
-            if name == "amsgrad" and source.converts:
+            older = name == DECOUPLED and name not in group
+            if older or (name == "amsgrad" and source.converts):
                 source.pass_over(key)
                 continue
             stored = source.value(key)

@@ -273,7 +273,7 @@ def test_misfits_are_refused_and_nothing_changes(path: Path) -> None:
 def test_each_takes_its_own_files(path: Path) -> None:
     rules = fastadam.Adam().setup({"w": np.ones(3)})
     rules.apply_gradients({"w": np.ones(3)})
-    opt = fastadam.torch.Adam([("w", torch.nn.Parameter(torch.ones(3)))])
+    opt = fastadam.torch.Adam([torch.nn.Parameter(torch.ones(3))])
     fastadam.save(path, rules)
     misfit(path, opt, "a target and rules, such as fastadam.Adam")
     save = (
