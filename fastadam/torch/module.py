@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
-from fastadam.model.parameter import peek_grad
+from fastadam.model.parameter import peek_grad, put_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.torch.stored import array_over
 from fastadam.torch.tensors import Array, is_sharded, no_memory, reader, refuse_tensor
@@ -185,11 +185,13 @@ class ModuleTarget(Target, Lender):
             elif grad is None:
                 param.cleargrad()
             else:
-                array = _gradient(path, grad)
+                array, own = _gradient(path, grad), param.array
                 self._taken[path] = array
-                if array.dtype == param.array.dtype and array.flags.writeable:
-                    param.grad = array
+                fits = array.dtype == own.dtype and array.shape == own.shape
+                if fits and array.flags.writeable:
+                    put_grad(param, array)
                 else:
+                    # which refuses what does not fit at all
                     param.lend_grad(array)
                 left, scale = self._scaled.get(path, (None, None))
                 param._loss_scale = scale if left is not None and left() is grad else None
@@ -276,7 +278,10 @@ def _gradient(name: str, grad: torch.Tensor) -> Array:
             f"the gradient of parameter {name!r} is a tensor of {grad.layout}: only dense ones "
             "can be used here"
         )
-    found = reader().array_of(grad.detach().resolve_conj().resolve_neg())
+    plain = grad.detach()
+    if plain.is_neg() or plain.is_conj():
+        plain = plain.resolve_conj().resolve_neg()
+    found = reader().array_of(plain)
     if found is None:
         raise TypeError(f"the gradient of parameter {name!r}: {no_memory(grad)}")
     return found

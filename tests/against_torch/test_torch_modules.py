@@ -645,6 +645,14 @@ def test_refusals_by_name() -> None:
         fastadam.Adam().setup(embedding).update(lambda: embedding(torch.tensor([1])).sum())
     with pytest.raises(TypeError, match=r"give its memory as a NumPy array"):
         fastadam.Adam().setup(module.scalar)
+    # a gradient that is left over from another shape
+    module.scalar.grad = torch.tensor(1.0)
+    grad, data = module.scalar.grad, module.scalar.data
+    module.scalar.grad = None
+    module.scalar.data = torch.ones(3)
+    with pytest.raises(ValueError, match=r"scalar"):
+        opt.apply_gradients({**gradients_of(module), "scalar": grad})
+    module.scalar.data = data
     # after it was set up, and before anything is written
     before = arrays_of(module)
     module.norm.bias.data = module.norm.bias.data.to(torch.complex64)
