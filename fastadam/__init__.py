@@ -24,6 +24,7 @@ from fastadam.model.parameter import Parameter
 from fastadam.optimizer import GradientMethod, Optimizer
 from fastadam.optimizers import AdaBound, Adam, AdamRule, AdamW, AMSBound, AMSGrad
 from fastadam.optimizers.suggestions import no_optimizer as _no_optimizer
+from fastadam.update.bridges import add_bridge as _add_bridge
 from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.update.report import UpdateReport
 from fastadam.update.rule import UpdateRule
@@ -65,6 +66,9 @@ __all__ = [
     "show_config",
     "snapshot",
 ]
+
+# PyTorch's modules are targets; whoever has one has imported PyTorch
+_add_bridge("torch", "fastadam.torch")
 
 
 def __getattr__(name: str) -> _NoReturn:

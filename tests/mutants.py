@@ -48,6 +48,7 @@ LOOK = "fastadam/update/gradients.py"
 MASTER = "fastadam/update/master.py"
 TARGET = "fastadam/update/target.py"
 TREE = "fastadam/update/_tree.pyx"
+FROZEN = "fastadam/update/frozen.py"
 PARAMETER = "fastadam/model/parameter.py"
 HOOKS = "fastadam/optimizer_hooks/"
 CROWD = "fastadam/kernels/cpu/_late_steps.pyx"
@@ -330,7 +331,11 @@ MUTANTS = [
     Mutant("overrides ignored", STEPS, "        for bag in own\n", "        for bag in own[:0]\n"),
     Mutant("initial alpha follows", RULE, 'if not self.__dict__.get("initial_alpha"):', "if True:"),
     Mutant("rule hooks forgotten", RULE, "if self._hooks or not", "if not"),
-    Mutant("disabled rules run", PLAN, 'not getattr(rule, "enabled", True)', "False"),
+    Mutant("disabled rules run", PLAN, "not is_updated(param)", "False"),
+    Mutant("frozen parameters run", FROZEN, 'not getattr(param, "frozen", False)', "True"),
+    Mutant("frozen parameters are not noticed", STEPS, '"update", "frozen"', '"update"'),
+    Mutant("thawed parameters are not noticed", PLAN, '"update", "frozen"', '"update"'),
+    Mutant("states keep their dtype", KEPT, "{**state, **cast}", "state"),
     Mutant("no zero gradients", METHOD, "param.grad = zeros_like(param.array)", "pass"),
     Mutant("no pre hooks", MAKING, 'self._call_hooks("pre", pre)', "None"),
     Mutant("no post hooks", MAKING, 'self._call_hooks("post", self.post)', "None"),
@@ -464,7 +469,12 @@ MUTANTS = [
         "if scaled or decides or optimizer.monitor:",
         "if decides or optimizer.monitor:",
     ),
-    Mutant("disabled rules count", SCALING, '            and getattr(rule, "enabled", True)\n', ""),
+    Mutant(
+        "disabled rules count",
+        SCALING,
+        "array is not None and is_updated(param)",
+        "array is not None",
+    ),
     Mutant(
         "memory not saved",
         SCALE_FILES,
@@ -788,7 +798,7 @@ MUTANTS = [
     Mutant(
         "updates of parameters unnoticed",
         STEPS,
-        '                noted.some(vars(param), ["update"])\n',
+        '                noted.some(vars(param), ["update", "frozen"])\n',
         "                pass\n",
     ),
     Mutant(
@@ -1133,8 +1143,8 @@ MUTANTS = [
     Mutant(
         "hooks for disabled rules",
         RULED,
-        '            and getattr(rule, "enabled", True)\n        ]',
-        "        ]",
+        "self._present().values() if is_updated(param)]",
+        "self._present().values()]",
     ),
     Mutant(
         "cleared gradients stay",

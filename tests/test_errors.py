@@ -8,6 +8,7 @@ import copy
 import io
 import re
 import signal
+import sys
 import threading
 import types
 import warnings
@@ -25,6 +26,9 @@ from fastadam import optimizer as ours
 from fastadam.optimizer_hooks import GradientClipping
 from fastadam.optimizers import decay_advice
 from fastadam.serializers import serialize
+
+sys.path.insert(0, str(Path(__file__).parent / "checkpoint"))
+from sealing import sealed
 
 PAGE = Path(__file__).parents[1] / "docs" / "errors.rst"
 
@@ -1704,6 +1708,15 @@ def test_file_of_another_function(path: Path, what: str) -> None:
     with refused(opt, KeyError, "fastadam.load", "path='optimizer/'", "path='target/'"):
         load_file(path, obj)
     load_file(path, opt, path="optimizer/")
+    goes_on(opt)
+
+
+def test_file_of_groups(path: Path) -> None:
+    opt = trained()
+    fastadam.save(path, opt)
+    sealed(path, {"fastadam/group/0/lr": 0.1})
+    with refused(opt, fastadam.CheckpointError, "whose parameters are in groups", "fastadam.torch"):
+        fastadam.load(path, opt)
     goes_on(opt)
 
 

@@ -64,9 +64,10 @@ FOLDERS = {
     """,
     "chainer": "",
     "checkpoint": """
-        loading listing
-        optimizer_loading
-        saving hook_loading
+        loading listing saving
+        arguments ruled
+        optimizer_loading kinds
+        hook_loading
         source_deserializer
         source
         contents
@@ -158,9 +159,9 @@ FOLDERS = {
         protocol remembering
     """,
     "torch": """
-        bounded backward
-        optimizers
-        stepping
+        bounded backward checkpoint description module
+        optimizers group_loading state_loading
+        stepping stored
         plan
         clipping groups states _tensors
         tensors
@@ -181,7 +182,8 @@ FOLDERS = {
         target parameter_table hooks hyperparameter report
         noted_links paths
         ties _tree _rule_source flags
-        exclusive interrupt overrides text_table lossfun loss_scale_files
+        bridges
+        exclusive interrupt overrides text_table lossfun loss_scale_files frozen lender
     """,
 }
 

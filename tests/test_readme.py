@@ -118,14 +118,22 @@ def test_value_and_grad(library: str) -> None:
     np.testing.assert_allclose(namespace["params"]["w"], [2.0, -1.0, 0.5], atol=1e-3)
 
 
-def test_torchs_memory_is_stepped() -> None:
+def test_pytorchs_lines() -> None:
     torch = pytest.importorskip("torch", reason="needs torch")
+    line = next(line for line in README.splitlines() if line.startswith("| PyTorch |"))
+    theirs, ours, setup, update = re.findall(r"`([^`]* [^`]*)`", line)[:4]
     model = torch.nn.Linear(3, 1)
-    before = model.weight.detach().clone()
-    opt = eval(f"fastadam.Adam().{row('PyTorch')}", {"fastadam": fastadam, "model": model})
-    model(torch.ones(2, 3)).sum().backward()
-    opt.apply_gradients({name: p.grad for name, p in model.named_parameters()})
-    torch.testing.assert_close(model.weight.detach(), before - 0.001)
+    namespace: dict[str, Any] = {"fastadam": fastadam, "model": model}
+    exec(theirs, namespace)
+    before = namespace["AdamW"]
+    exec(ours, namespace)
+    assert issubclass(namespace["AdamW"], before)
+    weight = model.weight.detach().clone()
+    x, y = torch.ones(2, 3), torch.full((2, 1), -100.0)
+    namespace.update(x=x, y=y, loss_function=lambda x, y: ((model(x) - y) ** 2).mean())
+    exec(setup, namespace)
+    exec(update, namespace)
+    torch.testing.assert_close(model.weight.detach(), weight - 0.001)
 
 
 def test_the_trap() -> None:

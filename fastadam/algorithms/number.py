@@ -62,6 +62,9 @@ def number(value: Any) -> float:
         if value.size != 1:
             raise TypeError
         return number(value.item())
+    if getattr(value, "requires_grad", False):
+        # PyTorch warns of such a tensor that becomes a number
+        value = value.detach()
     try:
         return float(value)
     except OverflowError:

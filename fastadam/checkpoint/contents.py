@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from fastadam.algorithms.number import check_truth
-from fastadam.files.entries import Value
-from fastadam.serializers.dictionary import DictionarySerializer, storable_values
-from fastadam.update.gradient_method import GradientMethod
+from fastadam.serializers.dictionary import DictionarySerializer
 from fastadam.update.hooks import hooks_of
 from fastadam.update.hyperparameter import plain
 from fastadam.update.loss_scale import MISSING_GRADIENTS, ON_NONFINITE
@@ -21,6 +17,7 @@ from fastadam.update.rule_state import uses_master
 from fastadam.update.target import ArrayTarget, Target
 
 __all__ = [
+    "GROUP",
     "HOOK",
     "HOOKS",
     "HYPERPARAM",
@@ -30,7 +27,6 @@ __all__ = [
     "RULE",
     "SETTINGS",
     "TARGET",
-    "check_arguments",
     "contents",
     "hook_names",
     "own_hooks",
@@ -48,6 +44,8 @@ HYPERPARAM = "fastadam/hyperparam/"
 HOOK = "fastadam/hook/"
 RULE = "fastadam/rule/"
 HOOKS = "fastadam/hooks"
+# of optimizers whose hyperparameters are those of groups of parameters
+GROUP = "fastadam/group/"
 
 # Settings of an optimizer that are neither counts nor hyperparameters, with what they may be: a
 # truth value where that is not told.
@@ -62,36 +60,10 @@ SETTINGS: dict[str, tuple[str, tuple[str, ...]]] = {
 LATER = (HOOKS, "fastadam/settings/missing_gradients")
 
 
-def check_arguments(path: Any, opt: Any, **choices: bool) -> None:
-    """Refuse what is no optimizer, or no choice, with a TypeError, and say what comes first."""
-    for name, choice in choices.items():
-        check_truth(choice, name)
-    if isinstance(path, GradientMethod):
-        raise TypeError(
-            "the path comes first, and the optimizer second: save(path, optimizer), "
-            "load(path, optimizer)"
-        )
-    if not isinstance(path, str | bytes | os.PathLike):
-        hint = ""
-        if hasattr(path, "read") or hasattr(path, "write"):
-            hint = (
-                "; file objects are written by save_npz(file, optimizer) of fastadam.serializers, "
-                "and read by load_npz(file, optimizer): the optimizer alone, without parameters"
-            )
-        raise TypeError(f"the name of a file is wanted, and not {type(path).__name__}{hint}")
-    if not isinstance(opt, GradientMethod):
-        raise TypeError(
-            f"an optimizer of fastadam's is wanted, and not {type(opt).__name__}: its parameters "
-            "are saved and loaded with it. For a link alone there are save_npz and load_npz of "
-            "fastadam.serializers; a dict of arrays is saved by save_npz, and read by numpy.load"
-        )
-
-
-def contents(opt: Any, parameters: bool) -> dict[str, Value]:
+def contents(opt: Any, parameters: bool) -> dict[str, Any]:
     """Return what is saved of a set-up optimizer, with the target's values or not; not copied.
 
-    A hyperparameter that is no number, string, truth value or array is a TypeError; a name that is
-    none in files a ValueError.
+    Values that files do not take are for whoever writes them to refuse.
     """
     values: dict[str, Any] = {}
     DictionarySerializer(values, OPTIMIZER).save(opt)
@@ -116,7 +88,7 @@ def contents(opt: Any, parameters: bool) -> dict[str, Value]:
     values[HOOKS] = json.dumps(hook_names(opt))
     for _, prefix, hook in own_hooks(opt):
         DictionarySerializer(values, prefix).save(hook)
-    return storable_values(values)
+    return values
 
 
 def hook_names(opt: Any) -> list[str]:
@@ -164,9 +136,10 @@ def target_values(targets: Target) -> dict[str, Any]:
     """Return the values of parameters, and of what else a link keeps."""
     link = saved_link(targets)
     if link is None:
+        arrays = {path: param.array for path, param in targets.parameters.items()}
         return {
-            TARGET + path: np.array(None, dtype=object) if param.array is None else param.array
-            for path, param in targets.parameters.items()
+            TARGET + path: np.array(None, dtype=object) if array is None else array
+            for path, array in {**arrays, **targets.kept()}.items()
         }
     values: dict[str, Any] = {}
     link.serialize(DictionarySerializer(values, TARGET))

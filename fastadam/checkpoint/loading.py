@@ -9,28 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastadam.algorithms.table import CONVERTED
-from fastadam.checkpoint.contents import (
-    HOOK,
-    HYPERPARAM,
-    OPTIMIZER,
-    OURS,
-    RULE,
-    TARGET,
-    check_arguments,
-    target_values,
-)
-from fastadam.checkpoint.hook_loading import compare_hooks, saved_hooks
-from fastadam.checkpoint.optimizer_loading import prepare_optimizer
+from fastadam.checkpoint.arguments import check_arguments
+from fastadam.checkpoint.contents import GROUP, HOOK, HYPERPARAM, OPTIMIZER, OURS, RULE, TARGET
+from fastadam.checkpoint.kinds import Checkpointed, checkpointed
 from fastadam.checkpoint.report import LoadReport
 from fastadam.checkpoint.source import Source
-from fastadam.files.entries import is_none
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import format_of
-from fastadam.kernels.dtypes import is_half
-from fastadam.model.initializer import initial_dtype
 from fastadam.serializers._templates import IgnoreNames
 from fastadam.update.exclusive import LOAD, while_whole
-from fastadam.update.optimizer import target_of
 
 __all__ = ["load"]
 
@@ -59,14 +46,14 @@ def load(
     ----------
     path : str or os.PathLike
         The file, of `save`, or of an optimizer alone: of Chainer, `save_npz` or `save_hdf5`.
-    optimizer : GradientMethod
+    optimizer : GradientMethod or torch.optim.Optimizer
         An optimizer of the same class that is set up with the same parameters; these may be
-        uninitialised.
+        uninitialised. Or one of `fastadam.torch` with the same groups of parameters.
     parameters : bool
         Whether the parameters are loaded, too. A file of an optimizer alone has none.
     hyperparam : bool
-        Whether hyperparameters are loaded, those of single parameters and which rules are enabled
-        with them.
+        Whether hyperparameters are loaded, those of single parameters, or of groups, and which
+        rules are enabled with them.
     strict : bool
         Whether a value that is missing in the file, or in the target, is an error. If not, it is
         left, and the report says so.
@@ -78,7 +65,8 @@ def load(
         ``{name in the file: name in the target}``.
     convert_amsgrad : bool
         Whether a state without ``vhat`` may be loaded into AMSGrad, where ``vhat`` then begins with
-        ``v``, and one with ``vhat`` into Adam, which drops it.
+        ``v``, and one with ``vhat`` into Adam, which drops it. PyTorch calls the two
+        ``max_exp_avg_sq`` and ``exp_avg_sq``.
 
     Returns
     -------
@@ -124,29 +112,27 @@ def load(
     check_arguments(path, optimizer, **choices, convert_amsgrad=convert_amsgrad)
     kind = format_of(path)
     rename = rename or {}
-    targets = target_of(optimizer, refresh=True)
-    values = target_values(targets)
+    own = checkpointed(optimizer)
+    values = own.values()
     with kind.opened(path) as reader:
-        room, wide = _room(targets, values), _wide(targets)
+        room, wide = own.room(values), own.wide()
         source = Source(reader, room, rename, ignore_names, convert_amsgrad, wide)
-        _check_rename(rename, targets, values)
+        _check_rename(rename, own, values)
         if source.plain and parameters:
             raise CheckpointError(
                 f"{source.where} holds an optimizer's state alone, without parameters: load these "
                 "first, from their own file, and then this with parameters=False"
             )
         try:
-            names = saved_hooks(source, strict)
             held = values if parameters else {}
-            prepared = prepare_optimizer(source, optimizer, held, names, hyperparam, strict)
-            hooks = compare_hooks(names, optimizer)
+            prepared, *hooks = own.prepare(source, held, hyperparam, strict)
         except CheckpointError:
             raise
         except KeyError as error:
             raise CheckpointError(str(error.args[0])) from error
         except (ValueError, TypeError) as error:
             raise CheckpointError(f"{source.where} does not fit: {error}") from error
-        left = source.left(targets.aliases)
+        left = source.left(own.aliases)
         source.check_ignored()
         if strict:
             _refuse_left(source, left, parameters, hyperparam)
@@ -166,35 +152,12 @@ def load(
     return report
 
 
-def _room(targets: Any, values: Mapping[str, Any]) -> dict[str, int | None]:
-    """Return how many bytes each array may take: no more than it has, or float64 would take."""
-    room: dict[str, int | None] = {
-        key.removeprefix(TARGET): None if is_none(value) else int(value.nbytes)
-        for key, value in values.items()
-    }
-    for path, param in targets.parameters.items():
-        room[path] = None if param.array is None else 8 * int(param.array.size)
-    return room
-
-
-def _wide(targets: Any) -> set[str]:
-    """Return the paths of the parameters that can hold a float32 master."""
-    found = set()
-    for path, param in targets.parameters.items():
-        # Chainer's uninitialised ones may have no dtype yet
-        like = getattr(param, "initializer", None) if param.array is None else param.array
-        if not is_half(initial_dtype(like)):
-            found.add(path)
-    found |= {path for path, first in targets.aliases.items() if first in found}
-    return found
-
-
-def _check_rename(rename: Mapping[str, str], targets: Any, values: Mapping[str, Any]) -> None:
+def _check_rename(rename: Mapping[str, str], own: Checkpointed, values: Mapping[str, Any]) -> None:
     """Refuse names that nothing in the target has."""
     if not rename:
         return
     known: set[str] = set()
-    for path in (*targets.parameters, *targets.aliases, *(k.removeprefix(TARGET) for k in values)):
+    for path in (*own.names(), *(k.removeprefix(TARGET) for k in values)):
         while path and path not in known:
             known.add(path)
             path = path.rpartition("/")[0]
@@ -227,7 +190,7 @@ def _warn_of_hooks(where: str, report: LoadReport) -> None:
 def _refuse_left(source: Source, left: list[str], parameters: bool, hyperparam: bool) -> None:
     """Refuse values without a place; states of hooks that are not here are reported instead."""
     read = (OPTIMIZER, OURS, TARGET) if parameters else (OPTIMIZER, OURS)
-    unread = () if hyperparam else (HYPERPARAM, RULE)
+    unread = () if hyperparam else (HYPERPARAM, RULE, GROUP)
     lost = [
         key
         for key in left

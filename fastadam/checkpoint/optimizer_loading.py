@@ -11,6 +11,7 @@ import numpy as np
 from fastadam.algorithms.algorithm import Stream
 from fastadam.algorithms.table import CONVERTED, FLAGS, STATE
 from fastadam.checkpoint.contents import (
+    GROUP,
     HYPERPARAM,
     OPTIMIZER,
     RULE,
@@ -26,7 +27,7 @@ from fastadam.checkpoint.source_deserializer import ReadAhead, SourceDeserialize
 from fastadam.files.entries import text_of
 from fastadam.files.errors import CheckpointError
 from fastadam.kernels.backend import is_array
-from fastadam.model.loading import prepare_param
+from fastadam.model.loading import prepare_kept, prepare_param
 from fastadam.optimizers.suggestions import fixed_flags
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array
@@ -58,6 +59,11 @@ def prepare_optimizer(
     `values` is what the target holds now, by key; empty if parameters are not loaded. `hooks` are
     the names of those that it was saved with; None if the file does not tell.
     """
+    if source.keys_under(GROUP):
+        raise CheckpointError(
+            f"{source.where} was saved with an optimizer whose parameters are in groups, such as "
+            f"fastadam.torch's: load it into one of these, not into {type(opt).__name__}"
+        )
     prepared = PreparedLoad()
     complete = not source.plain and hyperparam and not source.converts
     if not source.plain:
@@ -93,6 +99,10 @@ def _prepare_target(
     if link is None:
         for path, param in targets.parameters.items():
             prepare_param(prepared, deserializer, path, param)
+        for path, array in targets.kept().items():
+            prepare_kept(prepared, deserializer, path, array)
+        if targets.lender is not None:
+            targets.lender.prepare_written(prepared)
         return
     if loads_in_two_phases(link):
         prepared.extend(link.prepare_load(deserializer))

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from fastadam._version import __version__
-from fastadam.checkpoint.contents import check_arguments, contents
+from fastadam.checkpoint.arguments import check_arguments
+from fastadam.checkpoint.kinds import checkpointed
 from fastadam.files.entries import describe_all
 from fastadam.files.formats import format_of
 from fastadam.files.manifest import KEY, Manifest, pack
+from fastadam.serializers.dictionary import storable_values
 from fastadam.update.exclusive import LOOK, while_whole
-from fastadam.update.optimizer import target_of
 
 __all__ = ["save"]
 
@@ -41,8 +42,9 @@ def save(
     ----------
     path : str or os.PathLike
         The file; its suffix says the kind: ``.npz``, or ``.h5`` and ``.hdf5``, which need h5py.
-    optimizer : GradientMethod
-        An optimizer that is set up.
+    optimizer : GradientMethod or torch.optim.Optimizer
+        An optimizer that is set up; or one of `fastadam.torch`, whose states, groups and parameters
+        are saved under the names in ``param_names``, or else under their numbers.
     parameters : bool
         Whether the parameters are saved, too.
     compression : bool
@@ -91,13 +93,14 @@ def save(
     """
     check_arguments(path, optimizer, parameters=parameters, compression=compression)
     kind = format_of(path)
-    target_of(optimizer)
-    values = contents(optimizer, parameters)
+    own = checkpointed(optimizer)
+    values = storable_values(own.contents(parameters))
     entries = describe_all(values)
     versions = {
         "fastadam": __version__,
         "numpy": np.__version__,
         "python": ".".join(map(str, sys.version_info[:3])),
+        **own.versions(),
         "class": type(optimizer).__name__,
     }
     values[KEY] = pack(Manifest(entries, versions))

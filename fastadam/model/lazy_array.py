@@ -17,7 +17,14 @@ __all__ = ["LazyArray"]
 
 
 class LazyArray:
-    """A named array, made at once or by `initialize`."""
+    """A named array, made at once or by `initialize`.
+
+    Attributes
+    ----------
+    frozen : bool
+        Whether no update touches it, as whoever has the array says: of a tensor of PyTorch's, that
+        it requires no gradient.
+    """
 
     __slots__ = ("__dict__", "__weakref__", "_array", "_device", "_twins", "initializer", "name")
 
@@ -31,6 +38,7 @@ class LazyArray:
     _twins: list[LazyArray] | None
     initializer: Initializer | None
     name: str | None
+    frozen: bool = False
 
     def __init__(
         self,

@@ -12,7 +12,7 @@ from fastadam.model.parameter import Parameter
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array, entry_name, stored_entry
 
-__all__ = ["prepare_param", "prepare_persistent"]
+__all__ = ["prepare_kept", "prepare_param", "prepare_persistent"]
 
 
 def prepare_param(prepared: PreparedLoad, serializer: Any, name: str, param: Any) -> None:
@@ -35,16 +35,21 @@ def prepare_param(prepared: PreparedLoad, serializer: Any, name: str, param: Any
         param.prepare_array(prepared, param.device.send(array))
 
 
+def prepare_kept(prepared: PreparedLoad, serializer: Any, name: str, array: Any) -> bool:
+    """Read an array that is saved beside parameters, to fill it; tell whether one is stored."""
+    stored = stored_entry(serializer, name, array)
+    if stored is None:
+        return False
+    entry = entry_name(serializer, name)
+    prepared.copy(array, check_stored_array(stored, array.shape, array.dtype, entry), entry)
+    return True
+
+
 def prepare_persistent(prepared: PreparedLoad, serializer: Any, name: str, owner: object) -> None:
     """Read a persistent value of a link, to set the attribute or to fill the array it holds."""
     value = getattr(owner, name)
-    if is_array(value):
-        stored = stored_entry(serializer, name, value)
-        if stored is not None:
-            entry = entry_name(serializer, name)
-            array = check_stored_array(stored, value.shape, value.dtype, entry)
-            prepared.copy(value, array, entry)
-            return
+    if is_array(value) and prepare_kept(prepared, serializer, name, value):
+        return
     # Nothing is stored for an array here, so the template is not written to: a stored None comes
     # back as None, a missing value as the template.
     loaded = serializer(name, value)

@@ -118,7 +118,7 @@ cdef class Reader:
     cdef object array(self, View* view, object tensor)
     cdef object zeros_of(self, object tensor)
     cdef object gradient(self, PyObject* tensor)
-    cdef int raise_versions(self, list tensors) except -1
+    cpdef int raise_versions(self, list tensors) except -1
     cdef bint is_turned(self, object tensor, bint pairs) except -1
     cdef bint is_odd(self, object grad, const View* view) except -1
 

@@ -287,7 +287,7 @@ cdef class Reader:
         """Whether the numbers in memory are not those that a gradient stands for, or none here."""
         return self.dtypes[view.kind] is None or self.is_turned(grad, view.pairs)
 
-    cdef int raise_versions(self, list tensors) except -1:
+    cpdef int raise_versions(self, list tensors) except -1:
         """Let autograd know that tensors have been written."""
         cdef object tensor
         if self.increments_many:

@@ -19,6 +19,7 @@ __all__ = [
     "is_sharded",
     "local_of",
     "named",
+    "named_params",
     "new_reader",
     "no_memory",
     "reader",
@@ -190,3 +191,32 @@ def named(groups: list[dict[str, Any]], number: int, i: int) -> str:
     if names:
         return str(names[i])
     return f"param_groups[{number}]['params'][{i}]"
+
+
+def named_params(optimizer: Any) -> list[tuple[int, str, torch.Tensor]]:
+    """Return group, name and tensor of every parameter: the name in ``param_names``, or its number.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        The optimizer.
+
+    Raises
+    ------
+    ValueError
+        If two of them have one name.
+    """
+    found: list[tuple[int, str, torch.Tensor]] = []
+    for number, group in enumerate(optimizer.param_groups):
+        places = range(len(found), len(found) + len(group["params"]))
+        names = map(str, group.get("param_names") or places)
+        found += [(number, *each) for each in zip(names, group["params"], strict=True)]
+    seen: set[str] = set()
+    for _, name, _ in found:
+        if name in seen:
+            raise ValueError(
+                f"two parameters of this {type(optimizer).__name__} are called {name!r}, and files "
+                "and comparisons know parameters by their names: give it names that differ"
+            )
+        seen.add(name)
+    return found

@@ -99,7 +99,7 @@ class GradientMethod(RuledOptimizer):
 
         Parameters
         ----------
-        link : Link, object with ``params()``, array, or dict or list of arrays
+        link : Link, object with ``params()``, module, array, or dict or list of arrays
             What to train; see :meth:`Optimizer.setup`.
 
         Returns
@@ -207,8 +207,7 @@ class GradientMethod(RuledOptimizer):
                 no_pair(loss) + ("" if arrays else "; or a loss with backward(), without them")
             )
         self._clear_gradients()
-        loss.backward(loss_scale=self._loss_scale)
-        loss = without_graph(loss)
+        loss = self._set_up().backward(loss, self._loss_scale)
         make_update(self, _has_own_parts)
         return loss
 
@@ -378,14 +377,17 @@ class GradientMethod(RuledOptimizer):
 
     def _clear_gradients(self) -> None:
         """Make room for the gradients of a backward pass."""
-        if not self._use_cleargrads:
+        targets = self._set_up()
+        if targets.lender is not None:
+            targets.lender.clear_gradients(self._use_cleargrads)
+        elif not self._use_cleargrads:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self.target.zerograds()
         elif hasattr(self.target, "cleargrads"):
             self.target.cleargrads()
         else:
-            for param in self._set_up().parameters.values():
+            for param in targets.parameters.values():
                 param.cleargrad()
 
     def _before_first_update(self) -> None:

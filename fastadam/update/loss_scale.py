@@ -13,6 +13,7 @@ from fastadam.algorithms.number import check_loss_scale, number
 from fastadam.kernels.dtypes import computing_dtype
 from fastadam.model.parameter import peek_grad
 from fastadam.update.flags import FlagWithDefault
+from fastadam.update.frozen import is_updated
 from fastadam.update.gradients import (
     GradientStats,
     PendingStats,
@@ -300,9 +301,7 @@ class LossScaling(Optimizer):
         return {
             path: param
             for path, param in self._present().items()
-            if param.array is not None
-            and (rule := getattr(param, "update_rule", None)) is not None
-            and getattr(rule, "enabled", True)
+            if param.array is not None and is_updated(param)
         }
 
     def _present(self) -> dict[str, Any]:

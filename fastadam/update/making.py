@@ -65,14 +65,23 @@ def make_update(
         optimizer._refresh()
     enter(optimizer, PRE)
     called = has_own_parts(optimizer)
-    making = _Making(optimizer, targets, called, (grads, loss_scale) if lent else None)
-    # then somebody else's code runs before the step
-    openly = called or not can_be_folded(making.pre)
-    plan = making.held_plan(not openly)
-    if plan is None or openly or optimizer.t == 0 or not making.step_at_once(plan):
-        making.do_openly(plan)
-    else:
+    lender = targets.lender
+    try:
+        if lender is not None and not lent:
+            lender.take_gradients()
+        making = _Making(optimizer, targets, called, (grads, loss_scale) if lent else None)
+        # then somebody else's code runs before the step
+        openly = called or not can_be_folded(making.pre)
+        plan = making.held_plan(not openly)
+        if plan is None or openly or optimizer.t == 0 or not making.step_at_once(plan):
+            making.do_openly(plan)
+            return
+        if lender is not None:
+            lender.written()
         making.end()
+    finally:
+        if lender is not None:
+            lender.release()
 
 
 class _Making:
@@ -237,7 +246,11 @@ class _Making:
         own["_unscaled"] = ()
         try:
             plan = self._prepare(plan)
-            self._update_parameters(plan)
+            try:
+                self._update_parameters(plan)
+            finally:
+                if self.targets.lender is not None:
+                    self.targets.lender.written()
             if self.called or missing(params):
                 optimizer.reallocate_cleared_grads()
             if self.called or self.post:

@@ -48,8 +48,9 @@ class Optimizer(Comparable):
 
         Parameters
         ----------
-        link : Link, object with ``params()``, array, or dict or list of arrays
-            What to train. Arrays are updated in place. Dicts and lists may be nested.
+        link : Link, object with ``params()``, module, array, or dict or list of arrays
+            What to train. Arrays are updated in place. Dicts and lists may be nested. A module is
+            PyTorch's, on the CPU.
 
         Returns
         -------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ __all__ = [
     "is_for_optimizers",
     "is_ours",
     "is_plain",
+    "libraries_of",
     "loads_in_two_phases",
     "others",
     "overrides",
@@ -214,6 +216,17 @@ def is_ours(kind: type[Any]) -> bool:
 def is_chainers(obj: Any) -> bool:
     """Tell whether an object's class, or a base of it, is of Chainer."""
     return any(kind.__module__.partition(".")[0] == "chainer" for kind in type(obj).__mro__)
+
+
+def libraries_of(kind: type[Any]) -> set[str]:
+    """Return the names of the libraries that a class and its bases come from.
+
+    Parameters
+    ----------
+    kind : type
+        The class.
+    """
+    return {base.__module__.partition(".")[0] for base in inspect.getmro(kind)}
 
 
 def loads_in_two_phases(obj: Any) -> bool:

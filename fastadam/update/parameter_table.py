@@ -100,6 +100,8 @@ def _describe(param: Any) -> tuple[str, ...]:
     array, rule = param.array, getattr(param, "update_rule", None)
     shape, dtype, size = ("-", "-", "-") if array is None else _array_cells(array)
     status = "none" if rule is None else "enabled" if rule.enabled else "disabled"
+    if getattr(param, "frozen", False):
+        status = "frozen"
     count = "-" if rule is None else str(getattr(rule, "t", "-"))
     half = array is not None and is_half(array.dtype)
     return shape, dtype, size, status, count, ", ".join(_settings(rule, half))

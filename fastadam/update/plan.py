@@ -14,6 +14,7 @@ from fastadam.kernels.arrays import check_apart
 from fastadam.kernels.backend import is_array, is_gpu_array
 from fastadam.model._gradients import gradients_of
 from fastadam.model.parameter import Parameter
+from fastadam.update.frozen import is_updated
 from fastadam.update.gradients import arrays_of, copy_shared_gradients, put_back_gradients
 from fastadam.update.hooks import hooks_of
 from fastadam.update.overrides import brought_by_fastadam, has_own_update
@@ -76,8 +77,8 @@ class UpdatePlan:
     Parameters
     ----------
     parameters : dict of str to Parameter
-        All parameters of the target, by path. Those without an enabled rule, or without an array,
-        are left out unless they have an `update` of their own.
+        All parameters of the target, by path. Those that are frozen, or without an enabled rule or
+        an array, are left out unless they have an `update` of their own.
     gradients : list
         Their gradients, in this order.
     skip : bool
@@ -151,7 +152,7 @@ class UpdatePlan:
             if self.skip and (param.array is None or self.absent[i]):
                 self._note(param, rule)
                 continue
-            if rule is None or param.array is None or not getattr(rule, "enabled", True):
+            if rule is None or param.array is None or not is_updated(param):
                 self._only_called += [param] if own else []
                 self._note(param, rule)
                 continue
@@ -193,7 +194,7 @@ class UpdatePlan:
         self._noted.attribute(param, "_array" if ours else "array")
         if hasattr(param, "__dict__"):
             self._noted.instance(param)
-            self._noted.some(vars(param), ["update"])
+            self._noted.some(vars(param), ["update", "frozen"])
         if not isinstance(rule, UpdateRule):
             if rule is not None:
                 self._noted.attribute(rule, "enabled")

@@ -127,16 +127,16 @@ class UpdateRule(RuleState):
     def update(self, param: Parameter) -> None:
         """Make one update of the parameter, with the rule's hooks around it.
 
-        Nothing happens if the rule is disabled or the parameter has no array yet. If anything
-        raises before the update is done, `t` is as it was. A gradient that a backward pass has
-        left multiplied by a loss scale is divided by it first.
+        Nothing happens if the rule is disabled, or the parameter is frozen or has no array yet.
+        If anything raises before the update is done, `t` is as it was. A gradient that a backward
+        pass has left multiplied by a loss scale is divided by it first.
 
         Parameters
         ----------
         param : Parameter
             The parameter; its array is written.
         """
-        if not self.enabled or param.array is None:
+        if not self.enabled or param.array is None or getattr(param, "frozen", False):
             return
         # no floating-point setting of a caller's reaches into a step
         with np.errstate(all="ignore"):

@@ -9,7 +9,7 @@ import numpy as np
 
 from fastadam.algorithms.number import check_truth
 from fastadam.kernels.backend import device_of, is_array, loaded_cupy, move
-from fastadam.kernels.dtypes import is_half
+from fastadam.kernels.dtypes import computing_dtype, is_floating, is_half
 from fastadam.model.parameter import Parameter
 from fastadam.serializers.prepared import PreparedLoad, stored_count, write_count
 from fastadam.serializers.protocol import (
@@ -85,6 +85,25 @@ class RuleState:
         state = self._state
         if state and any(is_array(v) and device_of(v) != device for v in state.values()):
             self._state = {k: move(v, device) if is_array(v) else v for k, v in state.items()}
+
+    def follow_dtype(self, param: Any) -> None:
+        """Cast the state to what steps of a parameter are computed in, after its dtype has changed.
+
+        Parameters
+        ----------
+        param : Parameter
+            The rule's parameter; nothing happens as long as it has no array.
+        """
+        wanted = None if param.array is None else computing_dtype(param.array.dtype)
+        state = self._state
+        if wanted is None or not state:
+            return
+        moments = {k: v for k, v in state.items() if is_array(v) and is_floating(v.dtype)}
+        with np.errstate(all="ignore"):
+            cast = {key: value.astype(wanted, copy=False) for key, value in moments.items()}
+        self._state = {**state, **cast}
+        if not is_half(param.array.dtype):
+            self._fp32_param = None
 
     def init_state(self, param: Parameter) -> None:
         """Fill ``self.state`` (an empty dict) before the first update; by default with nothing.

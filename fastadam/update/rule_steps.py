@@ -140,7 +140,7 @@ class RuleSteps:
         for rule, param in zip(self.rules, self.params, strict=True):
             noted.attribute(param, rule_attribute)
             if hasattr(param, "__dict__"):
-                noted.some(vars(param), ["update"])
+                noted.some(vars(param), ["update", "frozen"])
             noted.instance(rule)
             noted.entries(vars(rule), _FREE)
             for hooks in rule._hooks.tables():

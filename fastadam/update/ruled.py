@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from fastadam.algorithms.number import check_truth
+from fastadam.update.frozen import is_updated
 from fastadam.update.hyperparameter import Hyperparameter, HyperparameterProxy
 from fastadam.update.loss_scale import LossScaling
 from fastadam.update.rule import UpdateRule
@@ -142,13 +143,8 @@ class RuledOptimizer(LossScaling):
         """Refuse a value that a hyperparameter cannot have beside others; any is good here."""
 
     def _hooked_parameters(self) -> list[Any]:
-        """Return the parameters whose rule is there and enabled."""
-        return [
-            param
-            for param in self._present().values()
-            if (rule := getattr(param, "update_rule", None)) is not None
-            and getattr(rule, "enabled", True)
-        ]
+        """Return the parameters that an update touches."""
+        return [param for param in self._present().values() if is_updated(param)]
 
     def _refresh(self) -> None:
         """Walk the target, and give rules to the parameters that are new."""

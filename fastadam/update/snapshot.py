@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, singledispatch
 from typing import Any, TypeVar
 
 import numpy as np
@@ -122,8 +122,12 @@ def _copied(live: Snapshot) -> Snapshot:
     return replace(live, facts=facts, arrays={k: _frozen(a) for k, a in live.arrays.items()})
 
 
+@singledispatch
 def describe(obj: Any) -> Snapshot:
-    """Return a snapshot that shares the arrays of what it is taken of, at no cost of memory."""
+    """Return a snapshot that shares the arrays of what it is taken of, at no cost of memory.
+
+    A bridge to another library registers its own kinds of optimizers.
+    """
     if isinstance(obj, Snapshot):
         return obj
     kind = type(obj) if is_optimizer(obj) else None

@@ -10,6 +10,7 @@ import contextlib
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
+from functools import singledispatch
 from itertools import repeat
 from typing import Any
 
@@ -21,6 +22,9 @@ from fastadam.kernels.backend import copy_into, is_array
 from fastadam.kernels.memory import first_sharing, reach_into_another
 from fastadam.model.parameter import Parameter
 from fastadam.update._tree import CHANGED, MOVED, SAME, TreeSpec, by_path, others
+from fastadam.update.bridges import bridged
+from fastadam.update.lender import Lender
+from fastadam.update.lossfun import without_graph
 from fastadam.update.noted_links import noted_links
 from fastadam.update.paths import added, advice, check_keys, leaves_of, matched
 from fastadam.update.ties import memory_of, replaced, ties
@@ -42,7 +46,11 @@ class Target(ABC):
         Each parameter once, under the first of its paths.
     aliases : dict of str to str
         Further paths of shared parameters, with the path that `parameters` has them under.
+    lender : Lender or None
+        Who has the arrays and gradients, if that is another library.
     """
+
+    lender: Lender | None = None
 
     def __init__(self) -> None:
         self.parameters: dict[str, Any] = {}
@@ -77,6 +85,15 @@ class Target(ABC):
         ValueError
             If gradients are missing or superfluous; it names them.
         """
+
+    def backward(self, loss: Any, loss_scale: float | None) -> Any:
+        """Compute gradients of a loss, and return it without the graph that it was computed by."""
+        loss.backward(loss_scale=loss_scale)
+        return without_graph(loss)
+
+    def kept(self) -> dict[str, Any]:
+        """Return the arrays that are saved with the parameters, by path, and not trained."""
+        return {}
 
 
 class LinkTarget(Target):
@@ -312,14 +329,17 @@ class ArrayTarget(Target):
         return found
 
 
+@singledispatch
 def as_target(obj: Any) -> Target:
-    """Return what the optimizer needs to know of a target.
+    """Return what the optimizer needs to know of a target; a bridge registers its own kinds.
 
     Raises
     ------
     TypeError, ValueError
         If `obj` cannot be a target; the message says what to give instead.
     """
+    if bridged(obj):
+        return as_target(obj)
     if callable(getattr(obj, "params", None)):
         return LinkTarget(obj)
     if isinstance(obj, (dict, list, tuple)) or is_array(obj):

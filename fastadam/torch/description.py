@@ -1,0 +1,72 @@
+"""What there is to compare of an optimizer on PyTorch's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from fastadam.torch.stored import array_over
+from fastadam.torch.tensors import Array, named_params, reader
+from fastadam.update.snapshot import PARAM, Snapshot
+
+__all__ = ["described"]
+
+# What of a group is told by its parameters.
+_APART = ("params", "param_names")
+
+
+def described(optimizer: Any) -> Snapshot:
+    """Return a snapshot that shares the memory of the tensors.
+
+    Parameters
+    ----------
+    optimizer : KernelStep
+        The optimizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it has tensors that NumPy cannot have, or two parameters of one name.
+    """
+    facts: dict[tuple[str, str], Any] = {("", "class"): type(optimizer)}
+    arrays: dict[tuple[str, str], Array] = {}
+    params = named_params(optimizer)
+    states = [optimizer.state.get(param) or {} for _, _, param in params]
+    facts["", "t"] = max([int(state["step"]) for state in states if "step" in state], default=0)
+    facts.update({("", name): value for name, value in _settings(optimizer)})
+    for (number, name, param), state in zip(params, states, strict=True):
+        facts[name, "group"] = number
+        for key, value in state.items():
+            if isinstance(value, torch.Tensor) and key != "step":
+                arrays[name, key] = _array(f"{key} of parameter {name!r}", value)
+            else:
+                facts[name, key] = _plain(value)
+        # it moves after its state: it is what shows a cause last
+        arrays[name, PARAM] = _array(f"parameter {name!r}", param)
+    return Snapshot(type(optimizer), facts, arrays, tuple([name for _, name, _ in params]))
+
+
+def _settings(optimizer: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what there is beside parameters and states."""
+    for number, group in enumerate(optimizer.param_groups):
+        for key, value in group.items():
+            if key not in _APART:
+                yield f"param_groups[{number}].{key}", _plain(value)
+    for name in ("max_grad_norm", "max_grad_value", "master_weights"):
+        yield name, getattr(optimizer, name)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value with numbers in the place of tensors."""
+    if isinstance(value, tuple | list):
+        return type(value)([_plain(each) for each in value])
+    return value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+
+
+def _array(name: str, tensor: torch.Tensor) -> Array:
+    """Return the array over a tensor; of complex numbers, over their parts."""
+    array = array_over(name, tensor)
+    parts = reader().array_of(tensor.detach()) if tensor.is_complex() else None
+    return array if parts is None else parts

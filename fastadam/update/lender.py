@@ -1,0 +1,45 @@
+"""Another library whose objects have the parameters' arrays and gradients."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from fastadam.serializers.prepared import PreparedLoad
+
+__all__ = ["Lender"]
+
+
+class Lender(ABC):
+    """Who has the arrays and gradients of a target: the parameters have them for an update."""
+
+    @abstractmethod
+    def clear_gradients(self, to_none: bool) -> None:
+        """Make room for the gradients of a backward pass.
+
+        Parameters
+        ----------
+        to_none : bool
+            Whether there are none then; else they are filled with zeros.
+        """
+
+    @abstractmethod
+    def take_gradients(self) -> None:
+        """Give the parameters the gradients that there are, for one update."""
+
+    @abstractmethod
+    def written(self) -> None:
+        """Tell the library that an update has written the arrays."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Take the gradients from the parameters again: the update is done, or was refused."""
+
+    @abstractmethod
+    def prepare_written(self, prepared: PreparedLoad) -> None:
+        """Let a load tell the library that it writes the arrays.
+
+        Parameters
+        ----------
+        prepared : PreparedLoad
+            What is going to write them.
+        """
