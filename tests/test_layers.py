@@ -53,8 +53,10 @@ FOLDERS = {
     """,
     "bench": """
         command
-        plans picture
+        tensor_plans picture
+        training plans
         ratios report
+        tensors
         peers
         libraries
         own floor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -10,6 +11,26 @@ import fastadam.torch
 
 KINDS = ["Adam", "AdamW"]
 SHAPES = [(3, 4), (7,), (), (2, 3, 4, 5)]
+
+
+def _takes_names() -> bool:
+    """Whether this PyTorch takes named parameters, as 2.6 and newer do."""
+    try:
+        torch.optim.Adam([("p", torch.nn.Parameter(torch.ones(1)))])
+    except TypeError:
+        return False
+    return True
+
+
+TAKES_NAMES = _takes_names()
+
+
+def named(pairs: Iterable[tuple[str, torch.Tensor]]) -> list[Any]:
+    """Named parameters, or in an older PyTorch a group that has their names."""
+    found = list(pairs)
+    if TAKES_NAMES:
+        return found
+    return [{"params": [p for _, p in found], "param_names": [name for name, _ in found]}]
 
 
 class Pair:
@@ -26,7 +47,7 @@ class Pair:
         own = {key: options.pop(key) for key in list(options) if key in ("named",)}
         lists: list[Any] = self.params
         if own.get("named"):
-            lists = [[(f"w{i}", p) for i, p in enumerate(params)] for params in self.params]
+            lists = [named((f"w{i}", p) for i, p in enumerate(params)) for params in self.params]
         self.ours = getattr(fastadam.torch, kind)(lists[0], **options)
         self.theirs = getattr(torch.optim, kind)(lists[1], **options)
 

@@ -8,7 +8,7 @@ import random
 from typing import Any
 
 import torch
-from torch_pairs import same, snapshot
+from torch_pairs import named, same, snapshot
 
 import fastadam.torch
 
@@ -32,7 +32,7 @@ class Program:
         self.params = [[p for g in each for p in g["params"]] for each in groups]
         if self.chosen.random() < 0.1:
             names = [f"w{i}" for i in range(len(self.params[0]))]
-            groups = [[{"params": list(zip(names, own, strict=True))}] for own in self.params]
+            groups = [named(zip(names, own, strict=True)) for own in self.params]
         self.opts = [k(g, **self.options) for k, g in zip(self.kinds, groups, strict=True)]
         self.scheduled: list[Any] = []
 
@@ -201,10 +201,9 @@ class Program:
             return
         groups = [{"params": g["params"]} for g in opt.param_groups]
         if "param_names" in opt.param_groups[0]:
-            groups = [
-                {"params": list(zip(g["param_names"], g["params"], strict=True))}
-                for g in opt.param_groups
-            ]
+            # there is one
+            (group,) = opt.param_groups
+            groups = named(zip(group["param_names"], group["params"], strict=True))
         self.opts[k] = self.kinds[k](groups, **self.options)
         self.opts[k].load_state_dict(self.saved(opt))
 
@@ -277,7 +276,9 @@ class Program:
             if any(param is other for other in each["params"])
         )
         state = self.opts[1].state.get(param)
-        if not state or group["decoupled_weight_decay"] or not group["weight_decay"]:
+        # which the groups of older versions do not say
+        decoupled = group.get("decoupled_weight_decay") or self.kinds[1] is torch.optim.AdamW
+        if not state or decoupled or not group["weight_decay"]:
             return 0.0
         v = torch.view_as_real(state["exp_avg_sq"]) if param.is_complex() else state["exp_avg_sq"]
         return float(group["lr"]) * size / (v.min().sqrt().item() + 1e-8) if v.numel() else 0.0

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["CASES", "Case", "Tensor", "gpt2", "many", "one", "resnet50"]
+__all__ = ["CASES", "Case", "Tensor", "gpt2", "in_bfloat16", "lora", "many", "one", "resnet50"]
 
 Shape = tuple[int, ...]
 
@@ -96,6 +96,23 @@ def gpt2() -> Case:
     return _case("gpt2", [*shapes, (width,), (width,)])
 
 
+def lora() -> Case:
+    """Return the 3000 factors of low-rank adaptations, of 1,488,000 elements.
+
+    Examples
+    --------
+    >>> len(lora().tensors), lora().elements
+    (3000, 1488000)
+    """
+    return _case("lora", [(8, 64), (60, 8)] * 1500)
+
+
+def in_bfloat16(case: Case) -> Case:
+    """Return a case in bfloat16, unless the run says another dtype."""
+    tensors = tuple(tensor._replace(dtype="bfloat16") for tensor in case.tensors)
+    return case._replace(name=f"{case.name}-bfloat16", tensors=tensors)
+
+
 def one(elements: int, name: str) -> Case:
     """Return one tensor of one axis."""
     return _case(name, [(elements,)])
@@ -104,13 +121,19 @@ def one(elements: int, name: str) -> Case:
 # By the names of --cases, from the smallest to the largest. tiny is for trying the command out.
 CASES: dict[str, Callable[[], Case]] = {
     "tiny": lambda: _case("tiny", [(40, 30), (30,)]),
-    # a network of 784-20-64-10 units
+    # a network of 64-100-100-10 units, as PyTorch has it
+    "mlp-small": lambda: _case(
+        "mlp-small", [(100, 64), (100,), (100, 100), (100,), (10, 100), (10,)]
+    ),
+    # one of 784-20-64-10 units
     "mlp": lambda: _case("mlp", [(784, 20), (20,), (20, 64), (64,), (64, 10), (10,)]),
     "many": many,
     "many-fresh": lambda: many(fresh=True),
+    "lora": lora,
     "16m": lambda: one(16_000_000, "16m"),
     "20m": lambda: one(20_000_000, "20m"),
     "resnet50": resnet50,
+    "resnet50-bfloat16": lambda: in_bfloat16(resnet50()),
     "100m": lambda: one(100_000_000, "100m"),
     "gpt2": gpt2,
 }

@@ -2,7 +2,8 @@
 
 All contenders are timed in turns in one process. PyTorch, optax, DeepSpeed and Chainer take part
 where they are installed. The ratios of one run can be relied on; times change with the machine
-and with what else it does.
+and with what else it does. With --torch it is PyTorch's tensors that are stepped, by the classes of
+fastadam.torch beside PyTorch's own.
 """
 
 from __future__ import annotations
@@ -14,22 +15,23 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fastadam.bench import arrays, machine, plans
+from fastadam.bench import arrays, machine, plans, tensor_plans
 from fastadam.bench.cases import CASES
-from fastadam.bench.contender import Contender
+from fastadam.bench.contender import Contender, Unavailable, imported
 from fastadam.bench.headers import UnreadableModel, read_model
 from fastadam.bench.peers import CONTENDERS, OURS, Roster
 from fastadam.bench.picture import Panel, save_picture
 from fastadam.bench.plans import Measurement
 from fastadam.bench.settings import VARIANTS
+from fastadam.bench.tensors import Tensors
 from fastadam.cli import arguments, output
 from fastadam.cli.extras import MissingExtra, load
 
-__all__ = ["SUMMARY", "Bench", "add_arguments", "run"]
+__all__ = ["SUMMARY", "Bench", "Refused", "add_arguments", "refuse_others", "run"]
 
 SUMMARY = "time steps beside PyTorch, optax, DeepSpeed, Chainer, NumPy and the memory's limit"
 
@@ -39,16 +41,55 @@ _BUSY = 0.1
 _DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 
+class Refused(Exception):
+    """What was asked for cannot be measured here; the message says why.
+
+    Attributes
+    ----------
+    more : dict of str to str
+        What is said beside it in JSON.
+    """
+
+    def __init__(self, why: str, **more: str) -> None:
+        super().__init__(why)
+        self.more = more
+
+
+def refuse_others(
+    args: argparse.Namespace, where: str, what: Collection[str], contenders: Collection[str]
+) -> None:
+    """Refuse measurements and contenders that there are not, but elsewhere.
+
+    Raises
+    ------
+    Refused
+        With those that there are.
+    """
+    for option, asked, known in (
+        ("--what", args.what, what),
+        ("--contenders", args.contenders, contenders),
+    ):
+        wrong = [name for name in asked or () if name not in known]
+        if wrong:
+            raise Refused(
+                f"{where} there is no {option} {','.join(wrong)}; there are {', '.join(known)}"
+            )
+
+
 class Bench:
     """The options of a benchmark, and a run of it."""
 
-    what: ClassVar[Mapping[str, Measurement]] = plans.WHAT
+    what: ClassVar[Mapping[str, Measurement]] = tensor_plans.ON_TENSORS
     contenders: ClassVar[Mapping[str, type[Contender]]] = CONTENDERS
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options."""
         for option, known, text in (
-            ("--what", self.what, "what to measure (default: ratios)"),
+            (
+                *("--what", self.what),
+                "what to measure (default: ratios; with --torch, which alone has "
+                f"{', '.join(tensor_plans.ONLY_HERE)}, these too)",
+            ),
             ("--cases", CASES, "what is stepped"),
             ("--variants", VARIANTS, "of the Adam family (default: adamw)"),
             ("--dtypes", _DTYPES, "of parameters and gradients"),
@@ -71,6 +112,11 @@ class Bench:
             type=arguments.at_least(1),
             metavar="N",
             help="how many turns each contender has (default: 15, with --quick 5)",
+        )
+        parser.add_argument(
+            "--torch",
+            action="store_true",
+            help="step PyTorch's tensors: fastadam.torch beside PyTorch's three and DeepSpeed",
         )
         parser.add_argument(
             "--quick", action="store_true", help="small cases and short turns: under a minute"
@@ -97,6 +143,8 @@ class Bench:
             result = self.measure(args)
         except MissingExtra as error:
             return output.refuse(args, str(error), install=error.install)
+        except Refused as error:
+            return output.refuse(args, str(error), **error.more)
         except UnreadableModel as error:
             return output.refuse(args, str(error))
         if args.output is not None:
@@ -110,8 +158,22 @@ class Bench:
         return 0
 
     def roster(self, args: argparse.Namespace) -> type[Roster]:
-        """Return the kind of roster that takes part."""
-        return Roster
+        """Return the kind of roster that takes part, if all that was asked for is there."""
+        if not args.torch:
+            here = [name for name in self.what if name not in tensor_plans.ONLY_HERE]
+            refuse_others(args, "without --torch", here, Roster.contenders)
+            return Roster
+        try:
+            imported("torch")
+        except Unavailable as error:
+            more = {} if error.install is None else {"install": error.install}
+            raise Refused(f"--torch needs PyTorch, which is {error}", **more) from None
+        refuse_others(args, "with --torch", tensor_plans.ON_TENSORS, Tensors.contenders)
+        args.what = args.what or tensor_plans.BY_DEFAULT
+        if args.like is None:
+            by_default = tensor_plans.QUICK_CASES if args.quick else tensor_plans.CASES
+            args.cases = args.cases or by_default
+        return Tensors
 
     def panels(self, result: dict[str, Any]) -> list[Panel]:
         """Return what is drawn beside the ratios."""
@@ -126,13 +188,18 @@ class Bench:
         sizes = plans.QUICK if args.quick else plans.THOROUGH
         if args.rounds is not None:
             sizes = sizes._replace(plan=sizes.plan._replace(rounds=args.rounds))
-        dtypes: tuple[str | None, ...] = args.dtypes or (None if args.like else "float32",)
+        dtypes: tuple[str | None, ...] = args.dtypes or (
+            None if args.like or args.torch else "float32",
+        )
         names = args.cases or (() if args.like else sizes.cases)
         cases = [CASES[name]() for name in names]
         left_out: list[str] = []
         if args.like is not None:
             like, left_out = read_model(args.like)
             cases.insert(0, like)
+        if args.torch:
+            # as a backward pass leaves them
+            cases = [case._replace(fresh=True) for case in cases]
         for case in cases:
             for dtype in dtypes:
                 arrays.dtypes(case, dtype)  # what is missing is said before anything else happens

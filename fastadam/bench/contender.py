@@ -26,7 +26,17 @@ _CHECKED = Case("check", (Tensor("a", (37, 11)), Tensor("b", (13,))))
 
 
 class Unavailable(Exception):
-    """A contender cannot be had here; the message says why, and how to get it."""
+    """A contender cannot be had here; the message says why, and how to get it.
+
+    Attributes
+    ----------
+    install : str or None
+        The line that installs it, if that is all that is missing.
+    """
+
+    def __init__(self, why: str, install: str | None = None) -> None:
+        super().__init__(why)
+        self.install = install
 
 
 class NotComparable(Exception):
@@ -53,7 +63,8 @@ def imported(module: str) -> Any:
     except ModuleNotFoundError as error:
         # or one that it needs
         packages = _PACKAGES.get(error.name or library, _PACKAGES[library])
-        raise Unavailable(f"not installed: pip install {packages}") from None
+        install = f"pip install {packages}"
+        raise Unavailable(f"not installed: {install}", install) from None
     except Exception as error:
         # an old Chainer beside a new NumPy fails in many ways
         raise Unavailable(f"cannot be imported: {type(error).__name__}: {error}") from error
@@ -88,6 +99,10 @@ class Contender(ABC):
     @abstractmethod
     def give(self, grads: list[Array]) -> None:
         """Take gradients for the next steps, in the form in which the library has them."""
+
+    def give_anew(self, grads: list[Array]) -> None:
+        """Take copies of gradients, in new memory."""
+        self.give([grad.copy() for grad in grads])
 
     @abstractmethod
     def step(self) -> None:

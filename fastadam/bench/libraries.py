@@ -21,6 +21,7 @@ __all__ = [
     "TorchForeach",
     "TorchFused",
     "TorchSingle",
+    "hyperparameters",
     "tensor",
 ]
 
@@ -33,7 +34,7 @@ def tensor(array: Array) -> Any:
     return torch.from_numpy(array.view(bits)).view(getattr(torch, array.dtype.name))
 
 
-def _hyperparameters(variant: Variant) -> dict[str, Any]:
+def hyperparameters(variant: Variant) -> dict[str, Any]:
     """Return those that all of PyTorch's optimizers take."""
     return {
         "lr": settings.ALPHA,
@@ -52,23 +53,32 @@ class Torch(Contender):
     how: ClassVar[dict[str, bool]]
 
     def __init__(self, variant: Variant, params: list[Array]) -> None:
-        if variant.adabound:
-            raise NotComparable("it has no AdaBound")
+        self.refuse(variant)
         # into memory that PyTorch has allocated, as a model's is
         self.parameters = [tensor(p).to(self.device, copy=True).requires_grad_() for p in params]
         self.optimizer = self.make(variant)
+
+    def refuse(self, variant: Variant) -> None:
+        """Refuse a variant that there is not."""
+        if variant.adabound:
+            raise NotComparable("it has no AdaBound")
 
     def make(self, variant: Variant) -> Any:
         """Make the optimizer of `parameters`."""
         optim = imported("torch").optim
         kind = optim.AdamW if variant.decay else optim.Adam
-        given = _hyperparameters(variant) | {"amsgrad": variant.amsgrad} | self.how
+        given = hyperparameters(variant) | {"amsgrad": variant.amsgrad} | self.how
         return kind(self.parameters, **given)
 
     def give(self, grads: list[Array]) -> None:
         """Put the gradients into the parameters."""
         for parameter, grad in zip(self.parameters, grads, strict=True):
             parameter.grad = tensor(grad).to(self.device)
+
+    def give_anew(self, grads: list[Array]) -> None:
+        """Put copies into the parameters, in memory that PyTorch allocates, as it does itself."""
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = tensor(grad).to(self.device, copy=True)
 
     def step(self) -> None:
         """Step."""
@@ -120,7 +130,7 @@ class DeepSpeed(Torch):
             raise NotComparable("it has no float64")
         kind = imported("deepspeed.ops.adam").DeepSpeedCPUAdam
         try:
-            return kind(self.parameters, **_hyperparameters(variant), **self.how)
+            return kind(self.parameters, **hyperparameters(variant), **self.how)
         except Exception as error:
             # its compiler's, its loader's and its own errors are of many kinds
             why = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

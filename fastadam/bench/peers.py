@@ -53,6 +53,8 @@ class Roster:
         Of the libraries that are here, by contender.
     left_out : list of LeftOut
         One for every contender and reason.
+    here : list of type
+        The contenders whose libraries are here.
     """
 
     device: ClassVar[str] = "cpu"
@@ -64,7 +66,7 @@ class Roster:
     def __init__(self, names: Sequence[str]) -> None:
         self.versions: dict[str, str] = {}
         self.left_out: list[LeftOut] = []
-        self._here: list[type[Contender]] = []
+        self.here: list[type[Contender]] = []
         self._checked: dict[tuple[str, str, str], float | None] = {}
         for name in names:
             kind = self.contenders[name]
@@ -73,7 +75,7 @@ class Roster:
             except Unavailable as error:
                 self.leave_out(name, str(error))
                 continue
-            self._here.append(kind)
+            self.here.append(kind)
             if version is not None:
                 self.versions[name] = version
 
@@ -99,7 +101,7 @@ class Roster:
         """Set the threads of all, and return those that make this step, and make it right."""
         set_num_threads(n_threads)
         able = []
-        for kind in self._here:
+        for kind in self.here:
             try:
                 kind.set_threads(n_threads)
                 good = [self._passes(kind, variant, dtype) for dtype in dtypes]
@@ -111,13 +113,17 @@ class Roster:
                 able += [kind] if all(good) else []
         return able
 
+    def check(self, kind: type[Contender], variant: str, dtype: str) -> float:
+        """Compare a contender's steps with fastadam's, as ``contender.check`` does."""
+        return check(kind, VARIANTS[variant], dtype)
+
     def _passes(self, kind: type[Contender], variant: str, dtype: str) -> bool:
         """Check a contender once for a variant and a dtype."""
         key = (kind.name, variant, dtype)
         if key not in self._checked:
             self._checked[key] = None
             try:
-                self._checked[key] = check(kind, VARIANTS[variant], dtype)
+                self._checked[key] = self.check(kind, variant, dtype)
             except (NotComparable, Unavailable, ValueError, TypeError, RuntimeError) as reason:
                 # the latter three are the libraries' own refusals of a dtype
                 why = str(reason).partition("\n")[0]

@@ -106,7 +106,7 @@ def fits(
 def subject(contender: Contender, grads: list[Array], fresh: bool) -> Subject:
     """Make a contender ready to be timed, with gradients kept or given anew before each step."""
     contender.give(grads)
-    anew = (lambda: contender.give([g.copy() for g in grads])) if fresh else None
+    anew = (lambda: contender.give_anew(grads)) if fresh else None
     return Subject(contender.name, contender.step, anew)
 
 

@@ -46,7 +46,8 @@ def optimizer(variant: Variant, modes: str = "chainer") -> Adam:
         for an element is the same operations either way; the decay is the same number.
     """
     given: dict[str, Any] = {"alpha": ALPHA, "beta1": BETAS[0], "beta2": BETAS[1], "eps": EPS}
-    if modes == "pytorch":
+    if modes == "pytorch" and not variant.adabound:
+        # what PyTorch has not is as its authors have it, also on its tensors
         given["eps_mode"] = "paper"
     if variant.decay and modes == "pytorch":
         given |= {"weight_decay_rate": WEIGHT_DECAY, "decay_mode": "alpha"}

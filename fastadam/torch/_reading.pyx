@@ -86,8 +86,8 @@ cdef class Reader:
         try:
             self.increment([torch.zeros(1)])
             self.increments_many = True
-        except TypeError:
-            # of older versions, which take one tensor
+        except (TypeError, RuntimeError):
+            # of older versions, which take one tensor; that of 2.4 raises the latter
             self.increments_many = False
         self.ahead = self.find_addresses(torch.zeros(1)) and self.find_addresses(torch.zeros(2))
         emptied = torch.zeros(5)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch_pairs import named
 
 import fastadam.torch
 
@@ -22,7 +23,7 @@ def stepped(opt: Any, *params: torch.Tensor) -> None:
 def test_parameters_that_share_memory_with_gaps(one: slice, other: slice) -> None:
     x = torch.arange(12.0)
     p, q = torch.nn.Parameter(x[one]), torch.nn.Parameter(x[other])
-    opt = fastadam.torch.AdamW([("p", p), ("q", q)], lr=0.1)
+    opt = fastadam.torch.AdamW(named([("p", p), ("q", q)]), lr=0.1)
     with pytest.raises(ValueError, match=r"parameters '[pq]' and '[pq]' share memory"):
         stepped(opt, p, q)
     assert x.tolist() == list(range(12))
@@ -67,7 +68,8 @@ def test_another_default_device() -> None:
         p = torch.nn.Parameter(torch.ones(3))
         opt = cls([p], lr=0.1)
         gradients = [torch.tensor([0.5, -1.0, 2.0]) for _ in range(3)]
-        torch.set_default_device("meta")
+        # PyTorch 2.4 itself cannot step there
+        torch.set_default_device("meta" if cls is fastadam.torch.AdamW else "cpu")
         try:
             for gradient in gradients:
                 p.grad = gradient

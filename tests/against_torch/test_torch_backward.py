@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch_pairs import named
 
 import fastadam.torch
 
@@ -73,7 +74,7 @@ def test_a_weight_that_is_used_twice() -> None:
 
 def test_a_second_backward_before_the_step_is_refused() -> None:
     w = torch.nn.Parameter(torch.ones(3))
-    opt = fastadam.torch.Adam([("w", w)], lr=0.1)
+    opt = fastadam.torch.Adam(named([("w", w)]), lr=0.1)
     for bucket in (0, 1000):
         handle = fastadam.torch.step_in_backward(opt, bucket_bytes=bucket)
         (2 * w).sum().backward()

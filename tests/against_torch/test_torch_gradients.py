@@ -292,10 +292,13 @@ def test_grad_scaler(fused: bool | None) -> None:
     assert int(pair.ours.state[pair.params[0][0]]["step"]) == 4
 
 
-def test_versions_that_are_raised_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [TypeError, RuntimeError])
+def test_versions_that_are_raised_one_by_one(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def one(tensor: Any) -> None:
         if not isinstance(tensor, torch.Tensor):
-            raise TypeError("as PyTorch 2.4 does")
+            raise error("as older versions do, that of 2.4 with a RuntimeError")
         torch.autograd.graph.increment_version(tensor)
         raised.append(tensor)
 

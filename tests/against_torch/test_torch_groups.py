@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch.optim import lr_scheduler, optimizer
-from torch_pairs import KINDS, Pair, same, snapshot, values
+from torch_pairs import KINDS, Pair, named, same, snapshot, values
 
 import fastadam.torch
 
@@ -28,14 +28,21 @@ WRONG: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_wrong_arguments_are_refused_as_by_pytorch(kind: str) -> None:
+    refused = 0
     for options in WRONG:
-        errors = []
+        errors: list[Exception | None] = []
         for library in (fastadam.torch, torch.optim):
-            with pytest.raises((TypeError, ValueError, RuntimeError)) as caught:
+            try:
                 getattr(library, kind)([torch.nn.Parameter(torch.zeros(2))], **options)
-            errors.append(caught)
-        assert errors[0].type is errors[1].type, options
-        assert str(errors[0].value) == str(errors[1].value), options
+            except (TypeError, ValueError, RuntimeError) as error:
+                errors.append(error)
+            else:
+                errors.append(None)
+        assert type(errors[0]) is type(errors[1]), options
+        assert str(errors[0]) == str(errors[1]), options
+        refused += errors[0] is not None
+    # older versions of PyTorch take some of them
+    assert refused >= 8
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -243,10 +250,7 @@ def test_zero_grad() -> None:
 
 def test_named_parameters() -> None:
     model = torch.nn.Linear(2, 3)
-    try:
-        opt = fastadam.torch.AdamW(model.named_parameters(), lr=0.1)
-    except TypeError:
-        pytest.skip("this PyTorch takes no named parameters")
+    opt = fastadam.torch.AdamW(named(model.named_parameters()), lr=0.1)
     assert opt.param_groups[0]["param_names"] == ["weight", "bias"]
     model(torch.ones(2)).sum().backward()
     model.bias.grad = None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch_pairs import named
 
 import fastadam.torch
 from fastadam.torch import tensors
@@ -51,7 +52,7 @@ def stepped(
     """Return a parameter that was stepped once, and its optimizer."""
     p = torch.nn.Parameter(torch.ones(3) if start is None else start)
     p.grad = torch.ones_like(p)
-    opt = module.AdamW([("weight", p)], lr=0.1, **options)
+    opt = module.AdamW(named([("weight", p)]), lr=0.1, **options)
     opt.step()
     return p, opt
 
@@ -129,7 +130,7 @@ def test_zeros_without_memory_are_not_written() -> None:
     zeros = torch._efficientzerotensor((3,))
     p = torch.nn.Parameter(zeros)
     p.grad = torch.ones(3)
-    opt = fastadam.torch.AdamW([("weight", p)])
+    opt = fastadam.torch.AdamW(named([("weight", p)]))
     refused(opt, RuntimeError, "parameter 'weight' has no memory")
     assert not opt.state
     for key in MOMENTS:
@@ -364,7 +365,7 @@ def test_versions_of_moments() -> None:
     p, opt = stepped(amsgrad=True)
     other = torch.nn.Parameter(torch.ones(2))
     other.grad = torch.ones(2)
-    opt.add_param_group({"params": [("other", other)]})
+    opt.add_param_group({"params": [other], "param_names": ["other"]})
     opt.step()
     other.grad = None
     written = [p, *(opt.state[p][key] for key in MOMENTS)]

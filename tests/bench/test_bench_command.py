@@ -15,7 +15,7 @@ import pytest
 
 import fastadam
 from fastadam.__main__ import main
-from fastadam.bench import command, machine, plans
+from fastadam.bench import command, machine, plans, tensor_plans
 from fastadam.bench.cases import CASES
 from fastadam.bench.picture import save_picture
 from fastadam.kernels.cpu.threads import set_by_hand
@@ -171,6 +171,26 @@ def test_who_is_not_installed_is_named(
     )
 
 
+def test_tensors_need_pytorch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(plans, "run", lambda *_: pytest.fail("it has measured"))
+    install = "pip install torch==2.13.0"
+    line = f"--torch needs PyTorch, which is not installed: {install}"
+    assert main(["bench", "--torch"]) == 1
+    assert capsys.readouterr() == ("", f"{line}\n")
+    assert main(["bench", "--torch", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out) == {"error": line, "install": install}
+
+
+def test_what_is_measured_on_tensors_alone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for what in tensor_plans.ONLY_HERE:
+        assert main([*TINY, "--what", what]) == 1
+        expected = f"without --torch there is no --what {what}; there are ratios, host\n"
+        assert capsys.readouterr() == ("", expected)
+
+
 def test_the_chart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib", reason="needs matplotlib, of the extra 'bench'")
     path = tmp_path / "chart.png"
@@ -214,6 +234,7 @@ def test_options_are_read() -> None:
     assert command._names(("a", "b"))("b,a,b") == ("b", "a")
     assert set(plans.THOROUGH.cases) < set(CASES)
     assert set(plans.QUICK.cases) < set(CASES)
+    assert set(tensor_plans.QUICK_CASES) < set(tensor_plans.CASES) < set(CASES)
 
 
 def test_the_threads_are_put_back(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,21 +21,14 @@ import sweep
 from gpu import Cuda, describe
 from targets import judge
 
-from fastadam.bench import plans
-from fastadam.bench.command import Bench
+from fastadam.bench.command import Bench, Refused, refuse_others
 from fastadam.bench.peers import CONTENDERS, Roster
 from fastadam.bench.picture import Panel
 from fastadam.bench.plans import Measurement, Options, Rows, say
-from fastadam.cli import output
 from fastadam.kernels.backend import require_cupy
 
-ROSTERS: dict[str, type[Roster]] = {"cpu": Roster, "cuda": Cuda}
 GPU_CASES = ("mlp", "many", "many-fresh", "16m", "resnet50", "gpt2", "100m")
 GPU_WHAT = ("ratios", "host")
-
-
-class Refused(Exception):
-    """What was asked for cannot be measured here; the message says why."""
 
 
 class Elements(NamedTuple):
@@ -97,7 +90,7 @@ class Campaigns(Bench):
     """The command `bench`, with more to measure, and on a GPU too."""
 
     what: ClassVar[dict[str, Measurement]] = {
-        **plans.WHAT,
+        **Bench.what,
         "chain": Measurement(chains, chain.text),
         "memory": Measurement(extra_memory, memory.text),
         "subnormal": Measurement(subnormal_state, subnormal.text),
@@ -109,41 +102,26 @@ class Campaigns(Bench):
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
         parser.add_argument(
             "--device",
-            choices=tuple(ROSTERS),
+            choices=("cpu", "cuda"),
             default="cpu",
             help="where: on the CPU, or with CuPy on the first GPU (default: cpu)",
         )
         super().add_arguments(parser)
 
-    def run(self, args: argparse.Namespace) -> int:
-        try:
-            return super().run(args)
-        except Refused as error:
-            return output.refuse(args, str(error))
-
     def roster(self, args: argparse.Namespace) -> type[Roster]:
         """Return who takes part, if all that was asked for can be measured there."""
-        kind = ROSTERS[args.device]
-        on_gpu = kind is Cuda
-        if on_gpu:
-            try:
-                require_cupy()
-            except RuntimeError as error:
-                raise Refused(str(error)) from error
-        for option, asked, known in (
-            ("--what", args.what, GPU_WHAT if on_gpu else self.what),
-            ("--contenders", args.contenders, kind.contenders),
-        ):
-            wrong = [name for name in asked or () if name not in known]
-            if wrong:
-                raise Refused(
-                    f"with --device {args.device} there is no {option} {','.join(wrong)}; "
-                    f"there are {', '.join(known)}"
-                )
-        if on_gpu:
-            args.what = args.what or GPU_WHAT
-            args.cases = args.cases or (None if args.quick or args.like else GPU_CASES)
-        return kind
+        if args.device == "cpu":
+            return super().roster(args)
+        if args.torch:
+            raise Refused("--torch is for tensors on the CPU: leave out --device cuda")
+        try:
+            require_cupy()
+        except RuntimeError as error:
+            raise Refused(str(error)) from error
+        refuse_others(args, "with --device cuda", GPU_WHAT, Cuda.contenders)
+        args.what = args.what or GPU_WHAT
+        args.cases = args.cases or (None if args.quick or args.like else GPU_CASES)
+        return Cuda
 
     def panels(self, result: dict[str, Any]) -> list[Panel]:
         return [(4.6, partial(sweep.draw, each)) for each in result["results"].get("sweep", ())]
