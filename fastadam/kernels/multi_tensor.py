@@ -159,17 +159,9 @@ class MultiTensorStep:
         return not self.on_gpu or self.gpu.refresh(coefficients)
 
     def read(self, coefficients: list[Coefficients]) -> None:
-        """Read everything, where it has just been described: as `refresh`, but nothing may differ.
+        """Read everything as `refresh` does, where it has just been described.
 
-        Parameters
-        ----------
-        coefficients : list of Coefficients
-            As for `refresh`.
-
-        Raises
-        ------
-        RuntimeError
-            If something has changed while it was described.
+        If anything differs, it is a RuntimeError: it has changed while it was described.
         """
         if not self.refresh(coefficients):
             raise RuntimeError(CHANGED)

@@ -359,18 +359,7 @@ class GradientMethod(RuledOptimizer):
             write_loss_scale(self, serializer)
 
     def prepare_load(self, serializer: Any) -> PreparedLoad:
-        """Read and check counts, states and the loss scale; nothing changes yet.
-
-        Parameters
-        ----------
-        serializer : Deserializer
-            Where to read, as for :meth:`Optimizer.prepare_load`.
-
-        Returns
-        -------
-        PreparedLoad
-            What its ``commit()`` is going to change.
-        """
+        """Read and check counts, states and the loss scale, as :meth:`Optimizer.prepare_load` does."""
         prepared = super().prepare_load(serializer)
         prepare_loss_scale(self, prepared, serializer)
         return prepared
