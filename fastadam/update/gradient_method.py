@@ -19,7 +19,7 @@ from fastadam.update.gradients import GradientStats, PendingStats
 from fastadam.update.graph import Replay
 from fastadam.update.hooks import Hook
 from fastadam.update.loss_scale_files import prepare_loss_scale, write_loss_scale
-from fastadam.update.lossfun import no_pair, without_graph
+from fastadam.update.lossfun import clear_gradients, no_pair, without_graph
 from fastadam.update.making import make_update
 from fastadam.update.overrides import others
 from fastadam.update.plan import UpdatePlan
@@ -206,7 +206,7 @@ class GradientMethod(RuledOptimizer):
             raise TypeError(
                 no_pair(loss) + ("" if arrays else "; or a loss with backward(), without them")
             )
-        self._clear_gradients()
+        clear_gradients(self._set_up(), self.target, self._use_cleargrads)
         loss = self._set_up().backward(loss, self._loss_scale)
         make_update(self, _has_own_parts)
         return loss
@@ -359,25 +359,21 @@ class GradientMethod(RuledOptimizer):
             write_loss_scale(self, serializer)
 
     def prepare_load(self, serializer: Any) -> PreparedLoad:
-        """Read and check counts, states and the loss scale, as :meth:`Optimizer.prepare_load` does."""
+        """Read and check counts, states and the loss scale; nothing changes yet.
+
+        Parameters
+        ----------
+        serializer : Deserializer
+            Where to read, as for :meth:`Optimizer.prepare_load`.
+
+        Returns
+        -------
+        PreparedLoad
+            What its ``commit()`` is going to change.
+        """
         prepared = super().prepare_load(serializer)
         prepare_loss_scale(self, prepared, serializer)
         return prepared
-
-    def _clear_gradients(self) -> None:
-        """Make room for the gradients of a backward pass."""
-        targets = self._set_up()
-        if targets.lender is not None:
-            targets.lender.clear_gradients(self._use_cleargrads)
-        elif not self._use_cleargrads:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)
-                self.target.zerograds()
-        elif hasattr(self.target, "cleargrads"):
-            self.target.cleargrads()
-        else:
-            for param in targets.parameters.values():
-                param.cleargrad()
 
     def _before_first_update(self) -> None:
         """Get ready for the first update; there is nothing to do here."""

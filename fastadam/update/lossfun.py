@@ -1,12 +1,28 @@
-"""What a loss function returned: what is wanted of it, and what is kept of it."""
+"""What is done before a loss is differentiated, and what a loss function returned."""
 
 from __future__ import annotations
 
 import copy
 import sys
+import warnings
 from typing import Any
 
-__all__ = ["no_pair", "without_graph"]
+__all__ = ["clear_gradients", "no_pair", "without_graph"]
+
+
+def clear_gradients(targets: Any, target: Any, to_none: bool) -> None:
+    """Make room for the gradients of a backward pass: None in their place, or zeros."""
+    if targets.lender is not None:
+        targets.lender.clear_gradients(to_none)
+    elif not to_none:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            target.zerograds()
+    elif hasattr(target, "cleargrads"):
+        target.cleargrads()
+    else:
+        for param in targets.parameters.values():
+            param.cleargrad()
 
 
 def no_pair(returned: Any) -> str:
