@@ -16,10 +16,12 @@ import fastadam
 PACKAGE = Path(fastadam.__file__).parent
 
 # Commands, which are no part of a program, ask for libraries by name; and so do these for a module
-# that is always there, and for CuPy and Chainer, which are large: who wants them imports them.
+# that is always there, and for CuPy, Chainer and what needs PyTorch, which are large: who
+# wants them imports them.
 BY_NAME = {
     "fastadam/update/interrupt.py": {"_signal"},
     "fastadam/kernels/backend.py": {"cupy"},
+    "fastadam/__init__.py": {"fastadam.torch"},
     "fastadam/chainer/__init__.py": {"chainer"},
 }
 
