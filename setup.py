@@ -213,7 +213,13 @@ def extensions(platform: str) -> list[Extension]:
         )
         for module in (
             *(*flags, *OF_ARRAYS, "_noted", "_pages", "_source", "gpu._tensors"),
-            *("update._rule_source", "update._scalars", "cpu._cpu_features", "cpu._openmp"),
+            *(
+                "update._rule_source",
+                "update._scalars",
+                "torch._items",
+                "cpu._cpu_features",
+                "cpu._openmp",
+            ),
             *("cpu._threads", "cpu._late_steps"),
         )
     ]

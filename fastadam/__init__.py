@@ -10,6 +10,7 @@
 True
 """
 
+import importlib as _importlib
 from typing import NoReturn as _NoReturn
 
 from fastadam import chainer, link, optimizer, optimizer_hooks, optimizers, serializers
@@ -67,8 +68,8 @@ __all__ = [
     "snapshot",
 ]
 
-# PyTorch's modules are targets; whoever has one has imported PyTorch
-_add_bridge("torch", "fastadam.torch")
+# PyTorch's modules are targets; by name, so that no tool takes PyTorch for a part of every program
+_add_bridge("torch", lambda: _importlib.import_module("fastadam.torch"))
 
 
 def __getattr__(name: str) -> _NoReturn:

@@ -16,10 +16,12 @@ import fastadam
 PACKAGE = Path(fastadam.__file__).parent
 
 # Commands, which are no part of a program, ask for libraries by name; and so do these for a module
-# that is always there, and for CuPy and Chainer, which are large: who wants them imports them.
+# that is always there, and for CuPy, Chainer and what needs PyTorch, which are large: who
+# wants them imports them.
 BY_NAME = {
     "fastadam/update/interrupt.py": {"_signal"},
     "fastadam/kernels/backend.py": {"cupy"},
+    "fastadam/__init__.py": {"fastadam.torch"},
     "fastadam/chainer/__init__.py": {"chainer"},
 }
 
@@ -81,7 +83,7 @@ def test_every_extension_is_imported_where_tools_look() -> None:
     assert built - reached(PACKAGE / "__init__.py") == {"fastadam.kernels.cpu._floor"}
     assert built <= reached(PACKAGE / "__main__.py")
     of_torch = reached(PACKAGE / "torch" / "__init__.py")
-    assert {"fastadam.torch._reading", "fastadam.torch._tensors"} <= of_torch
+    assert {f"fastadam.torch.{name}" for name in ("_items", "_reading", "_tensors")} <= of_torch
     assert {"h5py", "ml_dtypes"} <= reached(PACKAGE / "__init__.py")
 
 

@@ -167,7 +167,7 @@ FOLDERS = {
         plan
         clipping groups states _tensors
         tensors
-        _reading
+        _reading _items
     """,
     "update": """
         gradient_method

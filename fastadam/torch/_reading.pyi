@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,6 @@ class Reader:
     def array_of(self, tensor: Any) -> npt.NDArray[Any] | None: ...
     def clear(self, tensors: Iterable[Any]) -> None: ...
     def raise_versions(self, tensors: list[Any]) -> int: ...
-
-def all_same(groups: Sequence[Mapping[str, Any]], items: list[Items | None]) -> bool: ...
-
-@disjoint_base
-class Items:
-    def __init__(self, found: Mapping[str, Any]) -> None: ...
-    def same(self) -> bool: ...
 
 __pyx_capi__: dict[str, Any]
 __test__: dict[Any, Any]

@@ -9,7 +9,7 @@ import torch
 from fastadam.algorithms.adam import Coefficients
 from fastadam.algorithms.coefficients import Constants, coefficients_at
 from fastadam.kernels.ops import ADD, MULTIPLY, Op
-from fastadam.torch._reading import Items
+from fastadam.torch._items import Items
 
 __all__ = ["Numbers", "refuse_options"]
 

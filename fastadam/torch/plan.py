@@ -12,7 +12,7 @@ from fastadam.kernels.memory import first_sharing
 from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.ops import Op
 from fastadam.kernels.table import Step
-from fastadam.torch._reading import Items, all_same
+from fastadam.torch._items import Items, all_same
 from fastadam.torch._tensors import TensorSource
 from fastadam.torch.clipping import Clipping, Norm, clipped
 from fastadam.torch.groups import Numbers
