@@ -209,7 +209,9 @@ class Program(Trained):
             self.opt = copy.copy(self.opt)
             return
         before = self.leaves()
-        self.walk()
+        if not self.is_tree:
+            # all that is there has an entry, also what no walk has found; a copy is no walk
+            self.walk()
         self.opt = copy.deepcopy(self.opt) if how == 1 else pickle.loads(pickle.dumps(self.opt))
         self.target = self.opt.target
         moved: dict[Any, Entry] = {}
