@@ -66,6 +66,16 @@ KEPT = "fastadam/update/rule_state.py"
 IN_TREES = "fastadam/update/paths.py"
 RULED = "fastadam/update/ruled.py"
 SCALE_FILES = "fastadam/update/loss_scale_files.py"
+OF_GROUPS = "fastadam/torch/groups.py"
+BOUNDED = "fastadam/torch/bounded.py"
+TENSOR_PLAN = "fastadam/torch/plan.py"
+TENSOR_STATES = "fastadam/torch/states.py"
+BOUNDS = "fastadam/torch/clipping.py"
+STEPPING = "fastadam/torch/stepping.py"
+IN_BACKWARD = "fastadam/torch/backward.py"
+IN_TENSORS = "fastadam/torch/_tensors.pyx"
+READING = "fastadam/torch/_reading.pyx"
+OF_TENSORS = "fastadam/torch/tensors.py"
 
 
 class Mutant(NamedTuple):
@@ -1537,4 +1547,205 @@ MUTANTS = [
         "            steps.let_go()\n            raise\n\n    def _stepped",
         "            raise\n\n    def _stepped",
     ),
+    # on PyTorch's tensors: groups, and the numbers in them
+    Mutant("eps of another place", OF_GROUPS, "paper=not bounded", "paper=False"),
+    Mutant("a decay without lr", OF_GROUPS, "lr * decay if decoupled", "decay if decoupled"),
+    Mutant("a decay twice", OF_GROUPS, "if decay and not decoupled:", "if decay:"),
+    Mutant(
+        "a decay before the sign",
+        OF_GROUPS,
+        "self.ops.append(Op(ADD, decay))",
+        "self.ops.insert(0, Op(ADD, decay))",
+    ),
+    Mutant(
+        "older groups are Adam's",
+        OF_GROUPS,
+        'group.get("decoupled_weight_decay", self._decoupled)',
+        'group.get("decoupled_weight_decay", False)',
+    ),
+    Mutant("a tensor lr is read once", OF_GROUPS, "is tuple and all(", "is tuple or all("),
+    Mutant(
+        "the second moment of a beta of 0",
+        OF_GROUPS,
+        '(("exp_avg", beta1), ("exp_avg_sq", beta2))',
+        '(("exp_avg", beta1),)',
+    ),
+    Mutant("a beta of 1", OF_GROUPS, "0 <= beta1 < 1", "0 <= beta1 <= 1"),
+    Mutant(
+        "bounds of a warm-up from 0",
+        OF_GROUPS,
+        'if bounded and group["base_lr"] == 0:',
+        "if False:",
+    ),
+    Mutant(
+        "a base for each load", BOUNDED, 'group.setdefault("base_lr", ', "group.update(base_lr="
+    ),
+    # the plan of a step
+    Mutant(
+        "copies of parameters are not put back",
+        TENSOR_PLAN,
+        "                    local_of(param).copy_(copied)",
+        "                    pass",
+    ),
+    Mutant(
+        "copies of earlier parameters",
+        TENSOR_PLAN,
+        "                    copied.copy_(local_of(param))",
+        "                    pass",
+    ),
+    Mutant(
+        "moments of missing gradients are cleared",
+        TENSOR_PLAN,
+        "            if row.param.grad is not None\n            for key",
+        "            for key",
+    ),
+    Mutant(
+        "copies that undo each other",
+        TENSOR_PLAN,
+        "            self._refuse_shared()",
+        "            pass",
+    ),
+    Mutant(
+        "all threads",
+        TENSOR_PLAN,
+        "steps.most_threads = torch.get_num_threads()",
+        "pass",
+    ),
+    Mutant(
+        "a bound that stays",
+        TENSOR_PLAN,
+        "        elif steps.prepared:\n            steps.leave_gradients()\n",
+        "",
+    ),
+    Mutant(
+        "states of a refused step",
+        TENSOR_PLAN,
+        "            changes.take_back()\n            raise",
+        "            raise",
+    ),
+    Mutant(
+        "another list of groups",
+        TENSOR_PLAN,
+        "            or optimizer.param_groups is not self._groups\n",
+        "",
+    ),
+    Mutant(
+        "another dict of states",
+        TENSOR_PLAN,
+        "            or optimizer.state is not self._states\n",
+        "",
+    ),
+    # states
+    Mutant(
+        "memory of a loaded dict",
+        TENSOR_STATES,
+        "            state[key] = fitting(value, param)",
+        "            state[key] = value if fits(value, param) else fitting(value, param)",
+    ),
+    Mutant("endless steps", TENSOR_STATES, "0 <= step < math.inf", "0 <= step"),
+    Mutant(
+        "moments of another shape",
+        TENSOR_STATES,
+        "if tensor.shape != param.shape:",
+        "if tensor.numel() != param.numel():",
+    ),
+    Mutant(
+        "masters of wide tensors",
+        TENSOR_STATES,
+        "needs_master = self._masters and is_half(param)",
+        "needs_master = self._masters",
+    ),
+    Mutant("wide counts become narrow", TENSOR_STATES, "value.dtype == torch.float64", "False"),
+    Mutant(
+        "moments of another layout",
+        TENSOR_STATES,
+        "    return tensor.stride() == torch.empty_like(param).stride()",
+        "    return True",
+    ),
+    # clipping, and the step around it
+    Mutant("a norm of unclipped values", BOUNDS, "measured(steps, first)", "measured(steps, [])"),
+    Mutant("small gradients grow", BOUNDS, "1.0 if factor >= 1 else factor", "factor"),
+    Mutant("a norm of 0", BOUNDS, "(norm.total + _TINY)", "norm.total"),
+    Mutant(
+        "infinities are stepped",
+        STEPPING,
+        "if found_inf is not None and float(found_inf):",
+        "if False:",
+    ),
+    Mutant("scales stay", STEPPING, "            self._unscale(scale)\n", ""),
+    Mutant(
+        "hooks before a step alone",
+        STEPPING,
+        "            self._optimizer_step_pre_hooks\n            or self._optimizer_step_post",
+        "            self._optimizer_step_post",
+    ),
+    Mutant(
+        "masters that nobody steps",
+        STEPPING,
+        "                    self._refuse_master(name, left[key])\n",
+        "",
+    ),
+    Mutant(
+        "loaded groups that lack numbers",
+        STEPPING,
+        '            self._refuse_groups(given["param_groups"])\n',
+        "",
+    ),
+    Mutant(
+        "closures without gradients",
+        STEPPING,
+        "            with torch.enable_grad():\n                loss = closure()",
+        "            loss = closure()",
+    ),
+    # steps in backward passes
+    Mutant(
+        "second gradients after a bucket",
+        IN_BACKWARD,
+        "if id(param) in self._stepped or id(param) in self._arrived:",
+        "if id(param) in self._arrived:",
+    ),
+    Mutant("buckets are not freed", IN_BACKWARD, "        self._optimizer.zero_grad()\n", ""),
+    # where tensors are read
+    Mutant(
+        "versions as they were", IN_TENSORS, "        self.reader.raise_versions(written)\n", ""
+    ),
+    Mutant(
+        "counts of another parameter",
+        IN_TENSORS,
+        "if entry.group != group or t != last_t:",
+        "if entry.group != group:",
+    ),
+    Mutant(
+        "edited states unseen",
+        IN_TENSORS,
+        "value or not self.same_items(&self.entries[i]):",
+        "value:",
+    ),
+    Mutant(
+        "gradients that come late",
+        IN_TENSORS,
+        "            if self.reader.gradient(<PyObject*> self.others[i]) is not None:\n"
+        "                return None\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "gradients of another order",
+        IN_TENSORS,
+        "same_shape(&view, p) and same_order(&view, p)",
+        "same_shape(&view, p)",
+    ),
+    Mutant(
+        "conjugates as they lie",
+        READING,
+        "self.is_neg(tensor) or (pairs and self.is_conj(tensor))",
+        "self.is_neg(tensor)",
+    ),
+    Mutant(
+        "memory beyond a storage",
+        READING,
+        "start != 0 and start <= view.data and view.data - start + extent <= held",
+        "start != 0",
+    ),
+    Mutant("inference tensors", OF_TENSORS, "if param.is_inference():", "if False:"),
+    Mutant("elements in one place", OF_TENSORS, "if overlaps_itself(array):", "if False:"),
 ]

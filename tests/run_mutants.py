@@ -7,7 +7,8 @@ of its own. A mutant is tried with the test that killed it last time, which the 
 ``mutants_killed_by.txt`` names, and if that passes or none is known, with all tests, the likeliest
 first. ``--record`` writes down who has killed whom. At last the tests that have killed run without
 any mutant, and must pass; before the first, one of them. A mutant that survives, or cannot be
-tried, makes the exit status 1.
+tried, makes the exit status 1. The mutants of fastadam.torch, and no others, are tried with the
+tests beside PyTorch, which must be installed for them.
 """
 
 from __future__ import annotations
@@ -39,14 +40,7 @@ KILLED_BY = TESTS / "mutants_killed_by.txt"
 MARKERS = "not slow and not huge and not docs"
 # They must not be disturbed by what runs beside them: run only if they are known to kill.
 SERIAL = " and not serial"
-ELSEWHERE = (
-    "gpu/",
-    "against_chainer/",
-    "against_torch/",
-    "peers/",
-    "test_build.py",
-    "test_frozen.py",
-)
+ELSEWHERE = ("gpu/", "against_chainer/", "peers/", "trainers/", "test_build.py", "test_frozen.py")
 OPTIONS = ["-v", "-p", "no:cacheprovider", "--hypothesis-profile=ci", "-W", "error"]
 
 PASSED, NO_TESTS = 0, 5
@@ -95,13 +89,16 @@ def stages(mutated: str) -> list[list[str]]:
     folder; then those that mention it; then all others, those in folders last.
     """
     stem, folder = Path(mutated).stem.strip("_"), Path(mutated).parent.name
+    # PyTorch's tensors are stepped in these tests alone, and nothing else is
+    of_torch = mutated.startswith("fastadam/torch/")
 
     def unlikely(test: Path) -> tuple[bool, bool, int, Path]:
         return stem not in test.stem, test.parent.name != folder, len(test.parts), test
 
     likely, mentioning, others = [], [], []
     for test in sorted(TESTS.rglob("test_*.py"), key=unlikely):
-        if test.relative_to(TESTS).as_posix().startswith(ELSEWHERE):
+        name = test.relative_to(TESTS).as_posix()
+        if name.startswith(ELSEWHERE) or name.startswith("against_torch/") != of_torch:
             continue
         if stem in test.stem or test.parent.name == folder:
             found = likely

@@ -77,6 +77,17 @@ def test_the_likeliest_come_first(mutated: str, first: str | None, early: str) -
     assert {"tests/update/test_optimizer.py", "tests/files/test_atomic.py"} <= set(tests)
 
 
+def test_what_steps_pytorchs_tensors_has_tests_of_its_own() -> None:
+    first, *others = [
+        file for stage in run_mutants.stages("fastadam/torch/groups.py") for file in stage
+    ]
+    assert first == "tests/against_torch/test_torch_groups.py"
+    assert "tests/against_torch/test_torch_states.py" in others
+    assert all(file.startswith("tests/against_torch/") for file in others)
+    elsewhere = [file for stage in run_mutants.stages("fastadam/update/plan.py") for file in stage]
+    assert not [file for file in elsewhere if file.startswith("tests/against_torch/")]
+
+
 @pytest.mark.parametrize(
     ("output", "test"),
     [

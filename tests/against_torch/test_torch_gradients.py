@@ -21,6 +21,8 @@ LAYOUTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "broken": lambda x: torch.cat([x, x], 1)[:, : x.shape[1]],
 }
 
+ADAMS = [fastadam.torch.Adam, torch.optim.Adam]
+
 
 @pytest.mark.parametrize("of_grad", list(LAYOUTS))
 @pytest.mark.parametrize("of_param", list(LAYOUTS))
@@ -49,6 +51,21 @@ def test_a_parameter_that_becomes_another_layout() -> None:
         for _ in range(2):
             pair.step()
             pair.check()
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_a_parameter_that_somebody_writes_between_steps(layout: str) -> None:
+    start = LAYOUTS[layout](torch.randn(2, 3, 4, 5))
+    params = [torch.nn.Parameter(LAYOUTS[layout](start.clone())) for _ in range(2)]
+    opts = [kind(params[i : i + 1], lr=0.1) for i, kind in enumerate(ADAMS)]
+    for _ in range(3):
+        grad = torch.randn(2, 3, 4, 5)
+        for p, opt in zip(params, opts, strict=True):
+            p.grad = grad.clone()
+            opt.step()
+            with torch.no_grad():
+                p.mul_(2)
+        torch.testing.assert_close(params[0], params[1], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -236,6 +253,7 @@ def test_state_that_does_not_fit() -> None:
         ("exp_avg", torch.zeros(3), "has the shape"),
         ("exp_avg_sq", None, "must be a tensor"),
         ("step", torch.tensor(-5.0), "at least 0"),
+        ("step", torch.tensor(torch.inf), "a number of steps"),
         ("exp_avg", opt.state[good]["exp_avg"], "share memory"),
         ("exp_avg", bad.detach(), "share memory"),
     ):

@@ -98,6 +98,15 @@ def test_groups_with_options_of_their_own(kind: str) -> None:
     assert repr(pair.ours).startswith(kind)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_groups_of_older_versions_do_not_say_how_they_decay(kind: str) -> None:
+    pair = Pair(kind, values(torch.float32), lr=0.1, weight_decay=0.5)
+    pair.ours.param_groups[0].pop("decoupled_weight_decay", None)
+    for _ in range(3):
+        pair.step()
+        pair.check()
+
+
 def test_numbers_may_be_tensors() -> None:
     lr, betas = torch.tensor(0.05), (torch.tensor(0.8), torch.tensor(0.95))
     pair = Pair("AdamW", values(torch.float32), lr=lr, betas=betas)
@@ -273,6 +282,7 @@ def test_numbers_that_went_out_of_range() -> None:
     opt.step()
     for key, value, error in [
         ("betas", (0.9, 1.0), "betas"),
+        ("betas", (1.0, 0.9), "betas"),
         ("betas", (0.9,), "two numbers"),
         ("eps", -1.0, "eps"),
         ("lr", "large", "lr must be a number"),

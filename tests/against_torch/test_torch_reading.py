@@ -261,15 +261,16 @@ def test_negated_gradients_after_others(negated: Callable[[], torch.Tensor]) -> 
 
 
 @pytest.mark.usefixtures("door")
-def test_negated_gradients_of_complex_parameters() -> None:
+@pytest.mark.parametrize("negated", [True, False])
+def test_turned_gradients_of_complex_parameters(negated: bool) -> None:
     ends = []
     for module in (fastadam.torch, torch.optim):
         p, opt = stepped(module, torch.ones(3, dtype=torch.complex64))
-        p.grad = torch._neg_view(torch.full((3,), 1 + 2j))
-        opt.step()
-        p.grad = torch._neg_view(torch.full((3,), 1 + 2j)).conj()
-        if module is torch.optim:
-            p.grad = p.grad.resolve_conj()
+        grad = torch.full((3,), 1 + 2j)
+        if negated:
+            p.grad = grad = torch._neg_view(grad)
+            opt.step()
+        p.grad = grad.conj() if module is fastadam.torch else grad.conj().resolve_conj()
         opt.step()
         ends.append(p.detach())
     torch.testing.assert_close(*ends, rtol=1e-6, atol=1e-6)

@@ -149,8 +149,18 @@ def test_misfits_are_refused_and_nothing_changes() -> None:
             ValueError,
             r"exp_avg of parameter .*\[1\].*shape \(5,\)",
         ),
+        (
+            wrong(lambda s: s["state"][1].update(exp_avg_sq=torch.zeros(4))),
+            ValueError,
+            r"exp_avg_sq of parameter .*\[1\].*shape \(4,\)",
+        ),
         (wrong(lambda s: s["state"][0].pop("exp_avg_sq")), ValueError, "has no exp_avg_sq"),
         (wrong(lambda s: s["state"][0].update(step="ten")), ValueError, "number of steps"),
+        (
+            wrong(lambda s: s["state"][0].update(step=torch.tensor(torch.inf))),
+            ValueError,
+            "number of steps",
+        ),
         (wrong(lambda s: s["state"][0].update(exp_avg="text")), TypeError, "must be a tensor"),
         (wrong(lambda s: s["state"].update({1: [1.0]})), TypeError, "no dict"),
     ]
@@ -161,6 +171,19 @@ def test_misfits_are_refused_and_nothing_changes() -> None:
         assert same(snapshot(pair.ours), before), message
     pair.step()
     pair.check()
+
+
+def test_wide_counts_stay_wide() -> None:
+    pair = Pair("AdamW", [torch.randn(3)], lr=0.1)
+    pair.step()
+    # the next number is none of float32's
+    t = 2.0**24 + 1
+    for opt, params in pair.both:
+        opt.state[params[0]]["step"] = torch.tensor(t, dtype=torch.float64)
+    for opt, _ in pair.both:
+        opt.load_state_dict(copy.deepcopy(opt.state_dict()))
+    pair.step()
+    assert [opt.state[params[0]]["step"].item() for opt, params in pair.both] == [t + 1, t + 1]
 
 
 def test_other_values_of_a_state_are_kept() -> None:

@@ -48,6 +48,16 @@ def test_threads_are_those_of_pytorch(asked: list[int | None]) -> None:
     pair.check()
 
 
+def test_threads_are_no_more_than_pytorchs(
+    asked: list[int | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # where PyTorch has an OpenMP of its own, fastadam's does not hear of its number
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    pair = Pair("Adam", [torch.randn(100000)], lr=0.1)
+    pair.step()
+    assert asked == [1]
+
+
 def test_python_threads_that_step_one_optimizer() -> None:
     params = [torch.nn.Parameter(torch.zeros(50000)) for _ in range(3)]
     opt = fastadam.torch.Adam(params, lr=1e-3)
