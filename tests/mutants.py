@@ -905,6 +905,12 @@ MUTANTS = [
         "own gradients not written", FOLDED, "self._which, not self._lent)", "self._which, False)"
     ),
     Mutant("inverses that grow", OPS, " and exponent > 0", ""),
+    Mutant(
+        "settings reach into checks",
+        PLAN,
+        'with np.errstate(all="ignore"):\n                self.check()',
+        "if True:\n                self.check()",
+    ),
     Mutant("own methods unnoticed", NOTED, "for name in self.of_objects:", "for name in ():"),
     Mutant(
         "changed classes asked once",

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any
 
+import numpy as np
+
 from fastadam.kernels._noted import Noted
 from fastadam.kernels.arrays import check_apart
 from fastadam.kernels.backend import is_array, is_gpu_array
@@ -291,7 +293,9 @@ class UpdatePlan:
             return False
         # somebody else's checks may change what is read after them
         if self._pieces > 1:
-            self.check()
+            # no floating-point setting of a caller's reaches into an update
+            with np.errstate(all="ignore"):
+                self.check()
         steps = self.steps
         if steps is None:
             return True

@@ -167,6 +167,33 @@ def test_no_floating_point_setting_reaches_into_an_update() -> None:
     assert run(lambda: np.errstate(all="warn")) == plain
 
 
+@pytest.mark.parametrize("group", [False, True])
+def test_no_setting_reaches_into_what_is_looked_at_before_a_step_of_its_own(group: bool) -> None:
+    """A master that is rounded to a subnormal half, where a rule has a hook or is of a class."""
+
+    class Own(type(Adam().create_update_rule())):  # type: ignore[misc]
+        @classmethod
+        def check_batch(cls, rules: Any, params: Any) -> None:
+            assert np.float32(1e-30) * np.float32(1e-30) == 0
+            super().check_batch(rules, params)
+
+        def batch_key(self) -> Any:
+            return "own"
+
+    opt = Adam(alpha=1e-9).setup({key: np.full(9, 1e-7, "f2") for key in "ab"})
+    opt.use_fp32_update()
+    rule = opt.parameters["a"].update_rule
+    for step in range(6):
+        if step == 2 and group:
+            opt.parameters["a"].update_rule = Own(opt.hyperparam)
+            opt.parameters["a"].update_rule.use_fp32_update()
+        elif step == 2:
+            rule.add_hook(lambda rule, param: None, "nothing")
+        with np.errstate(all="raise"):
+            opt.apply_gradients({key: np.full(9, 1e-3, "f2") for key in "ab"})
+    assert opt.t == 6
+
+
 def test_the_callers_settings_hold_in_the_loss_function() -> None:
     opt = Adam().setup({"w": np.ones(3)})
 
