@@ -827,8 +827,8 @@ MUTANTS = [
     Mutant(
         "later updates unchecked",
         PLAN,
-        "        if self._pieces > 1:\n            self.check()\n        steps",
-        "        steps",
+        "                self.check()\n        steps",
+        "                pass\n        steps",
     ),
     Mutant(
         "hooks that go are there still",
