@@ -93,6 +93,7 @@ def test_training_steps_train(monkeypatch: pytest.MonkeyPatch) -> None:
             assert not torch.equal(p, r)
 
 
+@pytest.mark.slow
 def test_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*TINY, "--variants", "adamw,amsbound", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
@@ -119,6 +120,7 @@ def test_everything(capsys: pytest.CaptureFixture[str]) -> None:
     assert "torch-single" not in out
 
 
+@pytest.mark.slow
 def test_each_dtype_is_a_tensors_own(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("ml_dtypes", reason="needs ml_dtypes")
     argv = [*TINY, "--dtypes", "bfloat16", "--contenders", "torch-fused", "--json"]

@@ -436,6 +436,7 @@ def test_what_cannot_be_saved_leaves_the_old_file(path: Path) -> None:
         fastadam.save(path, torch.optim.Adam([torch.ones(2)]))
 
 
+@pytest.mark.slow
 def test_each_entry_that_is_left_out_is_missed(path: Path) -> None:
     """What every save writes, in a file whose digests are right."""
     opt = made("masters", True, seed=1)
@@ -496,6 +497,7 @@ def test_damage_is_noticed(path: Path) -> None:
 
 
 # a file that is closed by its finalizer
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_an_error_at_any_line_of_a_load(tmp_path: Path, error: type[BaseException]) -> None:

@@ -83,6 +83,7 @@ def test_distributed_checkpoints(tmp_path: Path) -> None:
         assert torch.equal(p, q)
 
 
+@pytest.mark.slow
 def test_sharded_parameters(tmp_path: Path) -> None:
     fsdp = pytest.importorskip("torch.distributed.fsdp")
     if not hasattr(fsdp, "fully_shard"):

@@ -15,6 +15,7 @@ MB = 2**20
 
 pytestmark = [
     pytest.mark.serial,
+    pytest.mark.slow,
     pytest.mark.skipif(
         sys.platform != "linux" or not os.access(torch_memory.PROCESS / "clear_refs", os.W_OK),
         reason="this system does not tell how much memory a process has had at most",
