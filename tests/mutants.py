@@ -911,6 +911,12 @@ MUTANTS = [
         'with np.errstate(all="ignore"):\n                self.check()',
         "if True:\n                self.check()",
     ),
+    Mutant(
+        "integers wrap",
+        "fastadam/serializers/protocol.py",
+        "return not array.size or (",
+        "return True or (",
+    ),
     Mutant("own methods unnoticed", NOTED, "for name in self.of_objects:", "for name in ():"),
     Mutant(
         "changed classes asked once",

@@ -172,7 +172,8 @@ def check_stored_array(
     Raises
     ------
     ValueError
-        If the shape differs: nothing is broadcast. If a finite value would become infinite.
+        If the shape differs: nothing is broadcast. If a number is beyond the range of the dtype:
+        an integer would wrap, or a finite value become infinite.
     TypeError
         If the dtype cannot be cast.
     """
@@ -189,15 +190,23 @@ def check_stored_array(
             f"{entry!r} has dtype {array.dtype} in the file, which cannot be cast to "
             f"{np.dtype(dtype)} in the object that is loaded"
         )
-    if array.dtype.kind in "fc" and not np.can_cast(array.dtype, np.dtype(dtype), "safe"):
-        with np.errstate(over="ignore"):
-            fits = np.isfinite(array.astype(dtype)) == np.isfinite(array)
-        if not fits.all():
-            raise ValueError(
-                f"{entry!r} has values in the file that are beyond the range of {np.dtype(dtype)}, "
-                "the dtype in the object that is loaded"
-            )
+    if not _fits(array, np.dtype(dtype)):
+        raise ValueError(
+            f"{entry!r} has values in the file that are beyond the range of {np.dtype(dtype)}, "
+            "the dtype in the object that is loaded"
+        )
     return array
+
+
+def _fits(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> bool:
+    """Tell whether no number is beyond the range of a dtype: none wraps, or becomes infinite."""
+    if array.dtype.kind not in "iufc" or np.can_cast(array.dtype, dtype, "safe"):
+        return True
+    if dtype.kind in "iu":
+        range_ = np.iinfo(dtype)
+        return not array.size or (range_.min <= int(array.min()) <= int(array.max()) <= range_.max)
+    with np.errstate(over="ignore"):
+        return bool((np.isfinite(array.astype(dtype)) == np.isfinite(array)).all())
 
 
 def optional_child(serializer: Any, key: str) -> Any:

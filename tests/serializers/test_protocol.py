@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -90,3 +92,37 @@ def test_check_refuses_other_casts(stored, wanted):
 def test_check_broadcasts_nothing(shape):
     with pytest.raises(ValueError, match=r"'W' has shape .*, but shape \(2, 3\)"):
         check_stored_array(np.ones(shape), (2, 3), "f8", "W")
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype"),
+    [
+        (np.array([300]), "int8"),
+        (np.array([-129]), "int8"),
+        (np.array([2**40]), "int32"),
+        (np.array([2**63], np.uint64), "int64"),
+        (np.array([1, 70000], np.uint32), "uint16"),
+        (np.array(2**62), "float16"),
+        (np.array([1e300]), "float32"),
+        (np.array([1e300j]), "complex64"),
+    ],
+)
+def test_numbers_beyond_the_range_are_refused(stored: Any, dtype: str) -> None:
+    with pytest.raises(ValueError, match=rf"'a/b' has values .* beyond the range of {dtype}"):
+        check_stored_array(stored, stored.shape, dtype, "a/b")
+
+
+@pytest.mark.parametrize(
+    ("stored", "dtype"),
+    [
+        (np.array([127, -128]), "int8"),
+        (np.array([], np.int64), "int8"),
+        (np.array([2**63 - 1], np.uint64), "int64"),
+        (np.array([65504, -65504]), "float16"),
+        (np.array([np.inf, np.nan]), "float16"),
+        (np.array([True]), "int8"),
+        (np.array([255], np.uint8), "int16"),
+    ],
+)
+def test_numbers_within_the_range_are_taken(stored: Any, dtype: str) -> None:
+    assert check_stored_array(stored, stored.shape, dtype, "a/b") is stored
