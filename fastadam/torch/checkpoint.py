@@ -54,7 +54,7 @@ class TensorCheckpoint(Checkpointed):
         found: dict[str, Value] = {}
         for number, name, param in self._params:
             if parameters:
-                found[TARGET + name] = array_over(f"cannot save parameter {name!r}: it", param)
+                found[TARGET + name] = array_over(f"cannot save parameter {name!r}", param)
             found[f"{RULE}{name}/group"] = np.array(number)
             state = self._state(number, name, param)
             for key, value in state.items():

@@ -12,7 +12,7 @@ from fastadam.files.entries import is_none, text_of
 from fastadam.kernels.dtypes import is_bfloat16
 from fastadam.serializers.dictionary import storable_array
 from fastadam.serializers.prepared import PreparedLoad
-from fastadam.torch.tensors import Array, is_wrapped, no_memory, reader
+from fastadam.torch.tensors import Array, is_freed, is_wrapped, no_memory, reader, refuse_freed
 
 __all__ = [
     "TensorFills",
@@ -45,21 +45,25 @@ def array_over(name: str, tensor: torch.Tensor) -> Array:
     """
     if is_wrapped(tensor):
         raise TypeError(
-            f"{name} is a {type(tensor).__name__}, of which this process may have a part only: "
+            f"{name}: of a {type(tensor).__name__} this process may have a part only: "
             "save it with torch.distributed.checkpoint"
         )
-    plain = tensor.detach().resolve_conj().resolve_neg()
-    if plain.dtype == torch.bfloat16:
-        found = reader().array_of(plain)
-    else:
-        try:
-            found = plain.numpy()
-        except (TypeError, RuntimeError):
-            # on another device, without memory, or of a type that NumPy has not
-            found = None
+    found = None if is_freed(tensor) else _array(tensor.detach().resolve_conj().resolve_neg())
     if found is None:
         raise TypeError(f"{name}: {no_memory(tensor)}")
     return found
+
+
+def _array(tensor: torch.Tensor) -> Array | None:
+    """Return the array over a tensor; None if there is no such memory, or NumPy lacks the type."""
+    found = reader().array_of(tensor)
+    if found is not None:
+        return found.view(numpy_dtype(tensor.dtype))[..., 0] if tensor.is_complex() else found
+    try:
+        # which forbids for ever to free the storage: so it comes last
+        return tensor.numpy()
+    except (TypeError, RuntimeError):
+        return None
 
 
 def tensor_of(key: str, array: Array) -> torch.Tensor:
@@ -156,6 +160,7 @@ def stored_number(key: str, value: Any) -> Array:
                 f"cannot save {key!r}: it is a tensor of {value.dtype} and shape "
                 f"{tuple(value.shape)}; of tensors in groups only those of one number are saved"
             )
+        refuse_freed(f"cannot save {key!r}", value)
         wide = value.float() if value.dtype == torch.bfloat16 else value
         return array_over(f"cannot save {key!r}", wide).reshape(())
     if value is None or isinstance(value, numbers.Real | np.bool_ | str):

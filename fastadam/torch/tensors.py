@@ -16,6 +16,7 @@ __all__ = [
     "Array",
     "computing",
     "is_dense",
+    "is_freed",
     "is_sharded",
     "local_of",
     "named",
@@ -23,6 +24,7 @@ __all__ = [
     "new_reader",
     "no_memory",
     "reader",
+    "refuse_freed",
     "refuse_tensor",
     "zeros_like",
 ]
@@ -155,6 +157,50 @@ def refuse_tensor(name: str, param: torch.Tensor) -> Array:
     return array
 
 
+def is_freed(tensor: torch.Tensor) -> bool:
+    """Tell whether elements lie beyond the storage, which somebody has freed or shrunk, as FSDP.
+
+    PyTorch itself does not look, neither in ``numpy()`` nor where it copies: it reads whatever is
+    there.
+    """
+    if (
+        tensor.layout is not torch.strided
+        or tensor.device.type != "cpu"
+        or is_wrapped(tensor)
+        or tensor._is_zerotensor()
+    ):
+        return False
+    return _end(tensor) > tensor.untyped_storage().nbytes()
+
+
+def _end(tensor: torch.Tensor) -> int:
+    """Return how many bytes of its storage a tensor takes, from the first of the storage on."""
+    if tensor.numel() == 0:
+        return 0
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    last = sum((n - 1) * stride for n, stride in steps)
+    return (tensor.storage_offset() + last + 1) * tensor.element_size()
+
+
+def refuse_freed(name: str, tensor: torch.Tensor) -> None:
+    """Refuse a tensor whose memory was freed, before it is read.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in messages.
+    tensor : torch.Tensor
+        The tensor.
+
+    Raises
+    ------
+    TypeError
+        If it was.
+    """
+    if is_freed(tensor):
+        raise TypeError(f"{name}: {no_memory(tensor)}")
+
+
 def is_wrapped(tensor: torch.Tensor) -> bool:
     """Tell whether a tensor's class has made its own what tensors do."""
     return class_overrides(type(tensor), ("__torch_dispatch__",), torch.Tensor)
@@ -175,6 +221,11 @@ def local_of(tensor: torch.Tensor) -> torch.Tensor:
 
 def no_memory(tensor: torch.Tensor) -> str:
     """Say why a tensor has no memory that can be stepped."""
+    if is_freed(tensor):
+        return (
+            f"its memory was freed or shrunk: its elements take {_end(tensor)} bytes, and its "
+            f"storage has {tensor.untyped_storage().nbytes()}"
+        )
     if tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu":
         return (
             "for bfloat16 there must be ml_dtypes, by which NumPy knows it: pip install ml_dtypes"
