@@ -119,7 +119,7 @@ class TensorCheckpoint(Checkpointed):
                 prepared, source, optimizer, self._params, optimizer._decoupled, strict
             )
             self._prepare_bounds(prepared, source, strict)
-        masters = self._prepare_masters(prepared, source, strict)
+        begin = self._compare_masters(source, strict)
         for key, array in values.items():
             if source.demand(key, strict):
                 stored = widened(source.value(key), array.dtype)
@@ -130,7 +130,9 @@ class TensorCheckpoint(Checkpointed):
         for number, name, param in self._params:
             amsgrad = bool(groups[number].get("amsgrad", False))
             old = optimizer.state.get(param) or {}
-            state = loaded_state(source, name, param, old, amsgrad, masters, strict)
+            state = loaded_state(
+                source, name, param, old, amsgrad, optimizer.master_weights, begin, strict
+            )
             if state:
                 states[param] = state
             else:
@@ -177,15 +179,24 @@ class TensorCheckpoint(Checkpointed):
                 prepared.attribute(self._optimizer, name, found[name])
         clipping(*found.values())
 
-    def _prepare_masters(self, prepared: PreparedLoad, source: Source, strict: bool) -> bool:
-        """Read whether half-precision parameters have masters, and return it."""
+    def _compare_masters(self, source: Source, strict: bool) -> bool:
+        """Refuse masters that would not be stepped; tell whether the file was saved without any.
+
+        Whether there are masters stays what the optimizer was made with.
+        """
         if not source.demand(MASTERS, strict):
-            return bool(self._optimizer.master_weights)
+            return False
         stored = source.value(MASTERS)
         if stored.shape != () or stored.dtype != np.bool_:
             raise ValueError(f"{MASTERS!r} is {stored} in the file, and no truth value")
-        prepared.attribute(self._optimizer, "master_weights", bool(stored))
-        return bool(stored)
+        halves = any(is_half(param) for _, _, param in self._params)
+        if strict and stored and halves and not self._optimizer.master_weights:
+            raise CheckpointError(
+                f"{source.where} was saved with master_weights=True, and this "
+                f"{type(self._optimizer).__name__} has master_weights=False: make the optimizer "
+                "with the same; strict=False leaves the masters"
+            )
+        return not stored
 
 
 def _nothing() -> None:
