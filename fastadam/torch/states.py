@@ -132,7 +132,7 @@ def refuse_state(name: str, param: torch.Tensor, state: Any) -> None:
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError, ValueError, RuntimeError
         With the name and what is wrong.
     """
     if not isinstance(state, dict):

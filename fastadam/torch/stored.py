@@ -12,7 +12,7 @@ from fastadam.files.entries import is_none, text_of
 from fastadam.kernels.dtypes import is_bfloat16
 from fastadam.serializers.dictionary import storable_array
 from fastadam.serializers.prepared import PreparedLoad
-from fastadam.torch.tensors import Array, is_freed, is_wrapped, no_memory, reader, refuse_freed
+from fastadam.torch.tensors import Array, is_freed, is_wrapped, no_memory, reader
 
 __all__ = [
     "TensorFills",
@@ -108,7 +108,7 @@ def widened(array: Array, dtype: np.dtype[Any]) -> Array:
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     """Return what NumPy calls a dtype of moments: one of real or complex numbers."""
-    return torch.empty(0, dtype=dtype).numpy().dtype
+    return torch.empty(0, dtype=dtype, device="cpu").numpy().dtype
 
 
 def stored_value(key: str, value: Any) -> Array:
@@ -160,8 +160,8 @@ def stored_number(key: str, value: Any) -> Array:
                 f"cannot save {key!r}: it is a tensor of {value.dtype} and shape "
                 f"{tuple(value.shape)}; of tensors in groups only those of one number are saved"
             )
-        refuse_freed(f"cannot save {key!r}", value)
-        wide = value.float() if value.dtype == torch.bfloat16 else value
+        widens = value.dtype == torch.bfloat16 and not is_freed(value)
+        wide = value.float() if widens else value
         return array_over(f"cannot save {key!r}", wide).reshape(())
     if value is None or isinstance(value, numbers.Real | np.bool_ | str):
         return storable_array(key, value)

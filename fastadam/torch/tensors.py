@@ -84,7 +84,10 @@ def new_reader(fast: bool, library: Any = torch) -> Reader:
     library : module
         PyTorch.
     """
-    return Reader(library, [*map(np.dtype, ("f2", "f4", "f8")), _bfloat16()], _described, fast)
+    dtypes = [*map(np.dtype, ("f2", "f4", "f8")), _bfloat16()]
+    # it makes tensors to look at, and the default device may be another one
+    with torch.device("cpu"):
+        return Reader(library, dtypes, _described, fast)
 
 
 def _bfloat16() -> np.dtype[Any] | None:
@@ -194,11 +197,11 @@ def refuse_freed(name: str, tensor: torch.Tensor) -> None:
 
     Raises
     ------
-    TypeError
+    RuntimeError
         If it was.
     """
     if is_freed(tensor):
-        raise TypeError(f"{name}: {no_memory(tensor)}")
+        raise RuntimeError(f"{name} has no memory of its own: {no_memory(tensor)}")
 
 
 def is_wrapped(tensor: torch.Tensor) -> bool:

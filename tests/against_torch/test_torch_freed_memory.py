@@ -57,7 +57,7 @@ def test_states(tmp_path: Path, look: str, key: str) -> None:
     opt.state[p]["mine"] = torch.arange(5)
     freed(opt.state[p][key])
     path = tmp_path / "run.npz"
-    with pytest.raises(TypeError, match=f"0.*{FREED}") as caught:
+    with pytest.raises((TypeError, RuntimeError), match=f"0.*{FREED}") as caught:
         LOOKS[look](path, opt)
     assert key in str(caught.value)
     assert not path.exists()
@@ -84,7 +84,7 @@ def test_numbers_in_groups(tmp_path: Path) -> None:
         freed(lr)
         with pytest.raises(TypeError, match=f"fastadam/group/0/lr': {FREED}"):
             fastadam.save(path, opt)
-        with pytest.raises(TypeError, match=f"lr.*: {FREED}"):
+        with pytest.raises(RuntimeError, match=f"lr .*: {FREED}"):
             fastadam.snapshot(opt)
         with pytest.raises(fastadam.CheckpointError, match=f"lr.*: {FREED}"):
             fastadam.load(path, opt)
@@ -135,8 +135,8 @@ def test_states_that_are_stepped_or_loaded() -> None:
     # of another type, it would be cast first
     opt.state[p]["exp_avg"] = wide = torch.ones(4, dtype=torch.float64)
     freed(wide)
-    with pytest.raises(TypeError, match=f"exp_avg of parameter .*: {FREED}"):
+    with pytest.raises(RuntimeError, match=f"exp_avg of parameter .*: {FREED}"):
         opt.step()
     states["state"][0]["exp_avg_sq"] = wide
-    with pytest.raises(TypeError, match=f"exp_avg_sq of parameter .*: {FREED}"):
+    with pytest.raises(RuntimeError, match=f"exp_avg_sq of parameter .*: {FREED}"):
         opt.load_state_dict(states)
