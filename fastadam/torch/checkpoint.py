@@ -51,6 +51,7 @@ class TensorCheckpoint(Checkpointed):
     def contents(self, parameters: bool) -> dict[str, Any]:
         """Return what is saved, by key."""
         optimizer = self._optimizer
+        optimizer.refuse_half_way()
         found: dict[str, Value] = {}
         for number, name, param in self._params:
             if parameters:
@@ -89,6 +90,7 @@ class TensorCheckpoint(Checkpointed):
 
     def values(self) -> dict[str, Any]:
         """Return the arrays over all parameters, by key."""
+        self._optimizer.refuse_half_way()
         found = {}
         for _, name, param in self._params:
             refuse_tensor(name, param)

@@ -29,7 +29,10 @@ def described(optimizer: Any) -> Snapshot:
     ------
     TypeError, ValueError
         If it has tensors that NumPy cannot have, or two parameters of one name.
+    RuntimeError
+        If a backward pass has stepped some of its parameters only, or memory was freed.
     """
+    optimizer.refuse_half_way()
     facts: dict[tuple[str, str], Any] = {("", "class"): type(optimizer)}
     arrays: dict[tuple[str, str], Array] = {}
     params = named_params(optimizer)
