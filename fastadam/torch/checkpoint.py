@@ -19,10 +19,11 @@ from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array
 from fastadam.torch.clipping import clipping
 from fastadam.torch.group_loading import DECOUPLED, UNSAVED, prepare_groups
+from fastadam.torch.shared_memory import refuse_disagreement
 from fastadam.torch.state_loading import STEP, loaded_state
 from fastadam.torch.states import MASTER, STREAMS, is_half, refuse_state
 from fastadam.torch.stored import array_over, stored_number, stored_value, widened
-from fastadam.torch.tensors import named_params, reader, refuse_tensor
+from fastadam.torch.tensors import Array, named_params, reader, refuse_tensor
 
 __all__ = ["TensorCheckpoint"]
 
@@ -122,10 +123,14 @@ class TensorCheckpoint(Checkpointed):
             )
             self._prepare_bounds(prepared, source, strict)
         begin = self._compare_masters(source, strict)
+        loaded: dict[str, Array] = {}
         for key, array in values.items():
             if source.demand(key, strict):
                 stored = widened(source.value(key), array.dtype)
-                prepared.copy(array, check_stored_array(stored, array.shape, array.dtype, key), key)
+                value = check_stored_array(stored, array.shape, array.dtype, key)
+                prepared.copy(array, value, key)
+                loaded[key.removeprefix(TARGET)] = value
+        refuse_disagreement({name: values[TARGET + name] for name in loaded}, loaded)
         if values:
             written += [param for _, _, param in self._params]
         states = optimizer.state.copy()

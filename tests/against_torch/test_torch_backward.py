@@ -206,15 +206,14 @@ def test_looks_and_loads_while_a_pass_is_half_stepped(tmp_path: Path) -> None:
     tried = []
 
     def refused(_: object) -> None:
+        message = r"half-way.* [123] of its 4 parameters.*step\(\)"
         for doing in (
             lambda: fastadam.save(path, opt),
             lambda: fastadam.load(path, opt),
             lambda: fastadam.snapshot(opt),
             lambda: fastadam.compare(opt, opt),
         ):
-            with pytest.raises(
-                RuntimeError, match=r"half-way.* [123] of its 4 parameters.*step\(\)"
-            ):
+            with pytest.raises(RuntimeError, match=message):
                 doing()
         tried.append(True)
 
