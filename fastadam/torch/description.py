@@ -77,6 +77,6 @@ def _plain(name: str, value: Any) -> Any:
 
 def _array(name: str, tensor: torch.Tensor) -> Array:
     """Return the array over a tensor; of complex numbers, over their parts."""
-    array = array_over(name, tensor)
+    array = array_over(name, tensor, "compared")
     parts = reader().array_of(tensor.detach()) if tensor.is_complex() else None
     return array if parts is None else parts

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.parameter import is_lazy
 
 from fastadam.kernels.arrays import overlaps_itself
 from fastadam.torch._reading import Reader
@@ -25,6 +26,7 @@ __all__ = [
     "no_memory",
     "reader",
     "refuse_freed",
+    "refuse_lazy",
     "refuse_tensor",
     "zeros_like",
 ]
@@ -34,6 +36,8 @@ Array = npt.NDArray[Any]
 # In the order of the kinds that _tensors.pyx knows.
 _KINDS = [torch.float16, torch.float32, torch.float64, torch.bfloat16]
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+_STEPPED = "float32, float64, float16, bfloat16 and complex numbers"
 
 _reader: Reader | None = None
 
@@ -131,9 +135,12 @@ def refuse_tensor(name: str, param: torch.Tensor) -> Array:
     ------
     RuntimeError
         If it is an inference tensor, or elements share memory.
+    ValueError
+        If it is uninitialised yet.
     TypeError
         If its memory is not known here.
     """
+    refuse_lazy(f"parameter {name!r}", param)
     if param.is_inference():
         raise RuntimeError(
             f"parameter {name!r} is an inference tensor, which must not be written; step a clone "
@@ -204,6 +211,25 @@ def refuse_freed(name: str, tensor: torch.Tensor) -> None:
         raise RuntimeError(f"{name} has no memory of its own: {no_memory(tensor)}")
 
 
+def refuse_lazy(name: str, tensor: torch.Tensor) -> None:
+    """Refuse a tensor that has no shape yet, as those of ``LazyLinear`` before its first call.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in messages.
+    tensor : torch.Tensor
+        The tensor.
+
+    Raises
+    ------
+    ValueError
+        If it has none.
+    """
+    if is_lazy(tensor):
+        raise ValueError(f"{name}: it is uninitialised yet: call the module once, which makes it")
+
+
 def is_wrapped(tensor: torch.Tensor) -> bool:
     """Tell whether a tensor's class has made its own what tensors do."""
     return class_overrides(type(tensor), ("__torch_dispatch__",), torch.Tensor)
@@ -222,8 +248,11 @@ def local_of(tensor: torch.Tensor) -> torch.Tensor:
     return local
 
 
-def no_memory(tensor: torch.Tensor) -> str:
-    """Say why a tensor has no memory that can be stepped."""
+def no_memory(tensor: torch.Tensor, done: str = "stepped", kinds: str = _STEPPED) -> str:
+    """Say why a tensor has no memory for what is to be done, and dense tensors of which kinds have.
+
+    By default it is to be stepped.
+    """
     if is_freed(tensor):
         return (
             f"its memory was freed or shrunk: its elements take {_end(tensor)} bytes, and its "
@@ -234,8 +263,8 @@ def no_memory(tensor: torch.Tensor) -> str:
             "for bfloat16 there must be ml_dtypes, by which NumPy knows it: pip install ml_dtypes"
         )
     return (
-        f"a tensor of {tensor.dtype} ({tensor.layout}, on {tensor.device}) cannot be stepped here; "
-        "dense tensors of float32, float64, float16, bfloat16 and complex numbers on the CPU can"
+        f"a tensor of {tensor.dtype} ({tensor.layout}, on {tensor.device}) cannot be {done} here; "
+        f"dense tensors of {kinds} on the CPU can"
     )
 
 
