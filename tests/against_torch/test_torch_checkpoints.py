@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch_pairs import same, snapshot, values
+from torch_pairs import named, same, snapshot, values
 from tracing import counted, interrupted
 
 import fastadam
@@ -624,3 +624,22 @@ def test_optimizers_are_compared(path: Path) -> None:
     assert fastadam.compare(one, two)
     plain, rules = made("Adam", True, seed=1), fastadam.Adam().setup(np.ones(3))
     assert fastadam.compare(plain, rules)[0].what == "class"
+
+
+def test_names_of_a_compiled_model(path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    compiled = named((f"_orig_mod.{name}", p) for name, p in model.named_parameters())
+    opt = fastadam.torch.Adam(compiled)
+    opt.state["mine"] = {"of": "no parameter"}
+    fastadam.save(path, opt)
+    assert not [key for key in keys_of(path) if "mine" in key]
+    other = torch.nn.Linear(2, 2)
+    own = fastadam.torch.Adam(named(other.named_parameters()))
+    own.state["mine"] = {"of": "nobody else"}
+    misfit(path, own, "`rename` gives them another name")
+    whole = {f"_orig_mod.{name}": name for name, _ in other.named_parameters()}
+    fastadam.load(path, own, rename=whole)
+    assert torch.equal(other.weight, model.weight)
+    assert own.state["mine"] == {"of": "nobody else"}
+    with pytest.raises(CheckpointError, match="rename: there is no '_orig_mod' in"):
+        fastadam.load(path, own, rename={"_orig_mod": "weight"})
