@@ -162,7 +162,7 @@ FOLDERS = {
     """,
     "torch": """
         bounded backward checkpoint description module
-        optimizers group_loading state_loading
+        optimizers group_loading shared_memory state_loading
         stepping stored
         plan
         clipping groups states _tensors

@@ -25,8 +25,9 @@ class LoadReport:
     left : tuple of str
         Keys in the file that nothing was looked for under.
     converted : tuple of str
-        Keys that were made of others: between Adam and AMSGrad, and wide parameters of the float32
-        masters that float16 ones had. A cast from one dtype to another is not named.
+        Keys that were made of others: between Adam and AMSGrad, wide parameters of the float32
+        masters that float16 ones had, and masters on PyTorch's tensors that begin from the
+        parameters. A cast from one dtype to another is not named.
     verified : bool
         Whether the file has a list of its contents, and all that was read is as it says.
     versions : dict of str to str

@@ -100,6 +100,23 @@ class BackwardSteps:
             self._arrived.clear()
             self._bytes = 0
 
+    def refuse_half_way(self) -> None:
+        """Refuse what needs all parameters before a step, or all after it.
+
+        Raises
+        ------
+        RuntimeError
+            If some have been stepped, and ``step()`` has not ended the pass.
+        """
+        if self._stepped:
+            optimizer = self._optimizer
+            total = sum(len(group["params"]) for group in optimizer.param_groups)
+            raise RuntimeError(
+                f"this {type(optimizer).__name__} is half-way in an update: step_in_backward has "
+                f"stepped {len(self._stepped)} of its {total} parameters. It can be saved, loaded "
+                "or compared again once optimizer.step() has ended the pass"
+            )
+
     def refuse_options(self) -> None:
         """Refuse what needs all gradients together, or before any of them is used.
 

@@ -19,10 +19,11 @@ from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array
 from fastadam.torch.clipping import clipping
 from fastadam.torch.group_loading import DECOUPLED, UNSAVED, prepare_groups
+from fastadam.torch.shared_memory import refuse_disagreement
 from fastadam.torch.state_loading import STEP, loaded_state
 from fastadam.torch.states import MASTER, STREAMS, is_half, refuse_state
 from fastadam.torch.stored import array_over, stored_number, stored_value, widened
-from fastadam.torch.tensors import named_params, reader, refuse_tensor
+from fastadam.torch.tensors import Array, named_params, reader, refuse_tensor
 
 __all__ = ["TensorCheckpoint"]
 
@@ -51,10 +52,11 @@ class TensorCheckpoint(Checkpointed):
     def contents(self, parameters: bool) -> dict[str, Any]:
         """Return what is saved, by key."""
         optimizer = self._optimizer
+        optimizer.refuse_half_way()
         found: dict[str, Value] = {}
         for number, name, param in self._params:
             if parameters:
-                found[TARGET + name] = array_over(f"cannot save parameter {name!r}: it", param)
+                found[TARGET + name] = array_over(f"cannot save parameter {name!r}", param)
             found[f"{RULE}{name}/group"] = np.array(number)
             state = self._state(number, name, param)
             for key, value in state.items():
@@ -89,6 +91,7 @@ class TensorCheckpoint(Checkpointed):
 
     def values(self) -> dict[str, Any]:
         """Return the arrays over all parameters, by key."""
+        self._optimizer.refuse_half_way()
         found = {}
         for _, name, param in self._params:
             refuse_tensor(name, param)
@@ -119,18 +122,24 @@ class TensorCheckpoint(Checkpointed):
                 prepared, source, optimizer, self._params, optimizer._decoupled, strict
             )
             self._prepare_bounds(prepared, source, strict)
-        masters = self._prepare_masters(prepared, source, strict)
+        begin = self._compare_masters(source, strict)
+        loaded: dict[str, Array] = {}
         for key, array in values.items():
             if source.demand(key, strict):
                 stored = widened(source.value(key), array.dtype)
-                prepared.copy(array, check_stored_array(stored, array.shape, array.dtype, key), key)
+                value = check_stored_array(stored, array.shape, array.dtype, key)
+                prepared.copy(array, value, key)
+                loaded[key.removeprefix(TARGET)] = value
+        refuse_disagreement({name: values[TARGET + name] for name in loaded}, loaded)
         if values:
             written += [param for _, _, param in self._params]
         states = optimizer.state.copy()
         for number, name, param in self._params:
             amsgrad = bool(groups[number].get("amsgrad", False))
             old = optimizer.state.get(param) or {}
-            state = loaded_state(source, name, param, old, amsgrad, masters, strict)
+            state = loaded_state(
+                source, name, param, old, amsgrad, optimizer.master_weights, begin, strict
+            )
             if state:
                 states[param] = state
             else:
@@ -177,15 +186,24 @@ class TensorCheckpoint(Checkpointed):
                 prepared.attribute(self._optimizer, name, found[name])
         clipping(*found.values())
 
-    def _prepare_masters(self, prepared: PreparedLoad, source: Source, strict: bool) -> bool:
-        """Read whether half-precision parameters have masters, and return it."""
+    def _compare_masters(self, source: Source, strict: bool) -> bool:
+        """Refuse masters that would not be stepped; tell whether the file was saved without any.
+
+        Whether there are masters stays what the optimizer was made with.
+        """
         if not source.demand(MASTERS, strict):
-            return bool(self._optimizer.master_weights)
+            return False
         stored = source.value(MASTERS)
         if stored.shape != () or stored.dtype != np.bool_:
             raise ValueError(f"{MASTERS!r} is {stored} in the file, and no truth value")
-        prepared.attribute(self._optimizer, "master_weights", bool(stored))
-        return bool(stored)
+        halves = any(is_half(param) for _, _, param in self._params)
+        if strict and stored and halves and not self._optimizer.master_weights:
+            raise CheckpointError(
+                f"{source.where} was saved with master_weights=True, and this "
+                f"{type(self._optimizer).__name__} has master_weights=False: make the optimizer "
+                "with the same; strict=False leaves the masters"
+            )
+        return not stored
 
 
 def _nothing() -> None:

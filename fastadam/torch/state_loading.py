@@ -27,6 +27,7 @@ def loaded_state(
     old: dict[str, Any],
     amsgrad: bool,
     masters: bool,
+    begin: bool,
     strict: bool,
 ) -> dict[str, Any]:
     """Read and check the state of one parameter.
@@ -44,7 +45,9 @@ def loaded_state(
     amsgrad : bool
         Whether the parameter's group will have the running maximum.
     masters : bool
-        Whether half-precision parameters will be stepped through masters.
+        Whether half-precision parameters are stepped through masters.
+    begin : bool
+        Whether masters that are not in the file begin from the parameters, with the next step.
     strict : bool
         Whether what is missing is an error.
 
@@ -73,7 +76,9 @@ def loaded_state(
             "it is for float16 and bfloat16, with master_weights=True"
         )
     for key in needed:
-        if not (key == STREAMS[2] and source.converts):
+        if key == MASTER and begin and prefix + key not in source:
+            source.converted[prefix + key] = None
+        elif not (key == STREAMS[2] and source.converts):
             source.demand(prefix + key, strict)
     given: dict[str, Any] = {}
     kept: dict[str, Any] = {}

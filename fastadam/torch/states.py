@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.optim import optimizer as torch_optimizer
 
-from fastadam.torch.tensors import computing, is_dense, zeros_like
+from fastadam.torch.tensors import computing, is_dense, refuse_freed, zeros_like
 
 __all__ = ["MASTER", "STREAMS", "StateChanges", "is_half", "refuse_state", "restored"]
 
@@ -132,7 +132,7 @@ def refuse_state(name: str, param: torch.Tensor, state: Any) -> None:
 
     Raises
     ------
-    TypeError, ValueError
+    TypeError, ValueError, RuntimeError
         With the name and what is wrong.
     """
     if not isinstance(state, dict):
@@ -143,6 +143,9 @@ def refuse_state(name: str, param: torch.Tensor, state: Any) -> None:
             f"the state of parameter {name!r} has no {' and no '.join(missing)}: it is none of "
             f"Adam's. Its keys are {', '.join(map(repr, state)) or 'none'}"
         )
+    for key in ("step", *STREAMS, MASTER):
+        if isinstance(state.get(key), torch.Tensor):
+            refuse_freed(f"{key} of parameter {name!r}", state[key])
     step = state["step"]
     if isinstance(step, torch.Tensor):
         step = step.item() if step.numel() == 1 else math.nan

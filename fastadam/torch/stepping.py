@@ -275,6 +275,17 @@ class KernelStep(torch.optim.Optimizer):
         """Tell whether this makes the steps in backward passes."""
         return self._backward is steps
 
+    def refuse_half_way(self) -> None:
+        """Refuse to be saved, loaded or compared between the first bucket of a step and the last.
+
+        Raises
+        ------
+        RuntimeError
+            If a backward pass has stepped some parameters, and others not.
+        """
+        if self._backward is not None:
+            self._backward.refuse_half_way()
+
     def hooks_before_steps(self) -> bool:
         """Tell whether there are hooks that are called before a step."""
         return bool(self._optimizer_step_pre_hooks or torch_optimizer._global_optimizer_pre_hooks)

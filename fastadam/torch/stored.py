@@ -12,7 +12,7 @@ from fastadam.files.entries import is_none, text_of
 from fastadam.kernels.dtypes import is_bfloat16
 from fastadam.serializers.dictionary import storable_array
 from fastadam.serializers.prepared import PreparedLoad
-from fastadam.torch.tensors import Array, is_wrapped, no_memory, reader
+from fastadam.torch.tensors import Array, is_freed, is_wrapped, no_memory, reader, refuse_lazy
 
 __all__ = [
     "TensorFills",
@@ -27,8 +27,10 @@ __all__ = [
 # What a file calls bfloat16 where nobody has imported ml_dtypes.
 _RAW = np.dtype("V2")
 
+_KNOWN = "bfloat16, and of the numbers that NumPy has,"
 
-def array_over(name: str, tensor: torch.Tensor) -> Array:
+
+def array_over(name: str, tensor: torch.Tensor, done: str = "saved or loaded") -> Array:
     """Return the array over the memory of a tensor; complex numbers are complex in it.
 
     Parameters
@@ -37,29 +39,38 @@ def array_over(name: str, tensor: torch.Tensor) -> Array:
         What it is called in messages.
     tensor : torch.Tensor
         The tensor.
+    done : str
+        What is to be done with it, for messages.
 
     Raises
     ------
     TypeError
         If this process does not have its numbers, or NumPy does not know them.
+    ValueError
+        If it is uninitialised yet.
     """
+    refuse_lazy(name, tensor)
     if is_wrapped(tensor):
         raise TypeError(
-            f"{name} is a {type(tensor).__name__}, of which this process may have a part only: "
+            f"{name}: of a {type(tensor).__name__} this process may have a part only: "
             "save it with torch.distributed.checkpoint"
         )
-    plain = tensor.detach().resolve_conj().resolve_neg()
-    if plain.dtype == torch.bfloat16:
-        found = reader().array_of(plain)
-    else:
-        try:
-            found = plain.numpy()
-        except (TypeError, RuntimeError):
-            # on another device, without memory, or of a type that NumPy has not
-            found = None
+    found = None if is_freed(tensor) else _array(tensor.detach().resolve_conj().resolve_neg())
     if found is None:
-        raise TypeError(f"{name}: {no_memory(tensor)}")
+        raise TypeError(f"{name}: {no_memory(tensor, done, _KNOWN)}")
     return found
+
+
+def _array(tensor: torch.Tensor) -> Array | None:
+    """Return the array over a tensor; None if there is no such memory, or NumPy lacks the type."""
+    found = reader().array_of(tensor)
+    if found is not None:
+        return found.view(numpy_dtype(tensor.dtype))[..., 0] if tensor.is_complex() else found
+    try:
+        # which forbids for ever to free the storage: so it comes last
+        return tensor.numpy()
+    except (TypeError, RuntimeError):
+        return None
 
 
 def tensor_of(key: str, array: Array) -> torch.Tensor:
@@ -104,7 +115,7 @@ def widened(array: Array, dtype: np.dtype[Any]) -> Array:
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     """Return what NumPy calls a dtype of moments: one of real or complex numbers."""
-    return torch.empty(0, dtype=dtype).numpy().dtype
+    return torch.empty(0, dtype=dtype, device="cpu").numpy().dtype
 
 
 def stored_value(key: str, value: Any) -> Array:
@@ -156,8 +167,14 @@ def stored_number(key: str, value: Any) -> Array:
                 f"cannot save {key!r}: it is a tensor of {value.dtype} and shape "
                 f"{tuple(value.shape)}; of tensors in groups only those of one number are saved"
             )
-        wide = value.float() if value.dtype == torch.bfloat16 else value
+        widens = value.dtype == torch.bfloat16 and not is_freed(value)
+        wide = value.float() if widens else value
         return array_over(f"cannot save {key!r}", wide).reshape(())
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        raise TypeError(
+            f"cannot save {key!r}: {value} has more than 64 bits, as no integer in a file has; "
+            "keep it as a string"
+        )
     if value is None or isinstance(value, numbers.Real | np.bool_ | str):
         return storable_array(key, value)
     raise TypeError(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.parameter import is_lazy
 
 from fastadam.kernels.arrays import overlaps_itself
 from fastadam.torch._reading import Reader
@@ -16,6 +17,7 @@ __all__ = [
     "Array",
     "computing",
     "is_dense",
+    "is_freed",
     "is_sharded",
     "local_of",
     "named",
@@ -23,6 +25,8 @@ __all__ = [
     "new_reader",
     "no_memory",
     "reader",
+    "refuse_freed",
+    "refuse_lazy",
     "refuse_tensor",
     "zeros_like",
 ]
@@ -32,6 +36,8 @@ Array = npt.NDArray[Any]
 # In the order of the kinds that _tensors.pyx knows.
 _KINDS = [torch.float16, torch.float32, torch.float64, torch.bfloat16]
 _REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
+
+_STEPPED = "float32, float64, float16, bfloat16 and complex numbers"
 
 _reader: Reader | None = None
 
@@ -82,7 +88,10 @@ def new_reader(fast: bool, library: Any = torch) -> Reader:
     library : module
         PyTorch.
     """
-    return Reader(library, [*map(np.dtype, ("f2", "f4", "f8")), _bfloat16()], _described, fast)
+    dtypes = [*map(np.dtype, ("f2", "f4", "f8")), _bfloat16()]
+    # it makes tensors to look at, and the default device may be another one
+    with torch.device("cpu"):
+        return Reader(library, dtypes, _described, fast)
 
 
 def _bfloat16() -> np.dtype[Any] | None:
@@ -126,9 +135,12 @@ def refuse_tensor(name: str, param: torch.Tensor) -> Array:
     ------
     RuntimeError
         If it is an inference tensor, or elements share memory.
+    ValueError
+        If it is uninitialised yet.
     TypeError
         If its memory is not known here.
     """
+    refuse_lazy(f"parameter {name!r}", param)
     if param.is_inference():
         raise RuntimeError(
             f"parameter {name!r} is an inference tensor, which must not be written; step a clone "
@@ -155,6 +167,69 @@ def refuse_tensor(name: str, param: torch.Tensor) -> Array:
     return array
 
 
+def is_freed(tensor: torch.Tensor) -> bool:
+    """Tell whether elements lie beyond the storage, which somebody has freed or shrunk, as FSDP.
+
+    PyTorch itself does not look, neither in ``numpy()`` nor where it copies: it reads whatever is
+    there.
+    """
+    if (
+        tensor.layout is not torch.strided
+        or tensor.device.type != "cpu"
+        or is_wrapped(tensor)
+        or tensor._is_zerotensor()
+    ):
+        return False
+    return _end(tensor) > tensor.untyped_storage().nbytes()
+
+
+def _end(tensor: torch.Tensor) -> int:
+    """Return how many bytes of its storage a tensor takes, from the first of the storage on."""
+    if tensor.numel() == 0:
+        return 0
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    last = sum((n - 1) * stride for n, stride in steps)
+    return (tensor.storage_offset() + last + 1) * tensor.element_size()
+
+
+def refuse_freed(name: str, tensor: torch.Tensor) -> None:
+    """Refuse a tensor whose memory was freed, before it is read.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in messages.
+    tensor : torch.Tensor
+        The tensor.
+
+    Raises
+    ------
+    RuntimeError
+        If it was.
+    """
+    if is_freed(tensor):
+        raise RuntimeError(f"{name} has no memory of its own: {no_memory(tensor)}")
+
+
+def refuse_lazy(name: str, tensor: torch.Tensor) -> None:
+    """Refuse a tensor that has no shape yet, as those of ``LazyLinear`` before its first call.
+
+    Parameters
+    ----------
+    name : str
+        What it is called in messages.
+    tensor : torch.Tensor
+        The tensor.
+
+    Raises
+    ------
+    ValueError
+        If it has none.
+    """
+    if is_lazy(tensor):
+        raise ValueError(f"{name}: it is uninitialised yet: call the module once, which makes it")
+
+
 def is_wrapped(tensor: torch.Tensor) -> bool:
     """Tell whether a tensor's class has made its own what tensors do."""
     return class_overrides(type(tensor), ("__torch_dispatch__",), torch.Tensor)
@@ -173,15 +248,23 @@ def local_of(tensor: torch.Tensor) -> torch.Tensor:
     return local
 
 
-def no_memory(tensor: torch.Tensor) -> str:
-    """Say why a tensor has no memory that can be stepped."""
+def no_memory(tensor: torch.Tensor, done: str = "stepped", kinds: str = _STEPPED) -> str:
+    """Say why a tensor has no memory for what is to be done, and dense tensors of which kinds have.
+
+    By default it is to be stepped.
+    """
+    if is_freed(tensor):
+        return (
+            f"its memory was freed or shrunk: its elements take {_end(tensor)} bytes, and its "
+            f"storage has {tensor.untyped_storage().nbytes()}"
+        )
     if tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu":
         return (
             "for bfloat16 there must be ml_dtypes, by which NumPy knows it: pip install ml_dtypes"
         )
     return (
-        f"a tensor of {tensor.dtype} ({tensor.layout}, on {tensor.device}) cannot be stepped here; "
-        "dense tensors of float32, float64, float16, bfloat16 and complex numbers on the CPU can"
+        f"a tensor of {tensor.dtype} ({tensor.layout}, on {tensor.device}) cannot be {done} here; "
+        f"dense tensors of {kinds} on the CPU can"
     )
 
 

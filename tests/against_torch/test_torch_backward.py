@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch_pairs import named
 
+import fastadam
 import fastadam.torch
 
 
@@ -190,3 +192,47 @@ def test_an_optimizer_that_is_gone_steps_nothing() -> None:
     assert p.grad.tolist() == [2, 2, 2]
     assert p.tolist() == [1, 1, 1]
     handle.remove()
+
+
+def test_looks_and_loads_while_a_pass_is_half_stepped(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    opt = fastadam.torch.AdamW(model.parameters())
+    handle = fastadam.torch.step_in_backward(opt, bucket_bytes=0)
+    path = tmp_path / "run.npz"
+    model(torch.ones(3)).sum().backward()
+    opt.step()
+    fastadam.save(path, opt)
+    old = path.read_bytes()
+    tried = []
+
+    def refused(_: object) -> None:
+        message = r"half-way.* [123] of its 4 parameters.*step\(\)"
+        for doing in (
+            lambda: fastadam.save(path, opt),
+            lambda: fastadam.load(path, opt),
+            lambda: fastadam.snapshot(opt),
+            lambda: fastadam.compare(opt, opt),
+        ):
+            with pytest.raises(RuntimeError, match=message):
+                doing()
+        tried.append(True)
+
+    # by then those of the second layer have been stepped, and the bias of the first
+    hook = model[0].weight.register_post_accumulate_grad_hook(refused)
+    handle.remove()
+    handle = fastadam.torch.step_in_backward(opt, bucket_bytes=0)
+    model(torch.ones(3)).sum().backward()
+    assert tried
+    assert path.read_bytes() == old
+    hook.remove()
+    # a step ends the pass
+    opt.step()
+    fastadam.load(path, opt)
+    assert [int(state["step"]) for state in opt.state.values()] == [1, 1, 1, 1]
+    fastadam.save(path, opt)
+
+    # before the first bucket is full nothing has been stepped
+    handle.remove()
+    fastadam.torch.step_in_backward(opt)
+    model(torch.ones(3)).sum().backward()
+    fastadam.save(path, opt)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch_pairs import same, snapshot, values
+from torch_pairs import named, same, snapshot, values
 from tracing import counted, interrupted
 
 import fastadam
@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "checkpoint"))
 from sealing import keys_of, sealed
 
 SUFFIXES = [".npz", ".h5"]
+MASTERS = "fastadam/settings/master_weights"
 
 
 @pytest.fixture(params=SUFFIXES)
@@ -371,12 +372,18 @@ def test_masters(path: Path) -> None:
     for i in range(3):
         step(opt, i)
     fastadam.save(path, opt)
-    # whether there are masters is a setting of the file's
     other = made("masters", True, seed=2)
-    other.master_weights = False
     fastadam.load(path, other)
-    assert other.master_weights is True
     assert same(everything(opt), everything(other))
+    # whether there are masters is what the optimizer was made with
+    for options in ({}, {"hyperparam": False}, {"ignore_names": MASTERS}):
+        without = made("masters", True, seed=2)
+        without.master_weights = False
+        misfit(path, without, "master", **options)
+    misfit(path, without, r"with master_weights=True, and this AdamW has .*make the optimizer with")
+    fastadam.load(path, without, strict=False)
+    assert without.master_weights is False
+    assert "master_param" not in without.state[params_of(without)[1]]
     # wider parameters have none
     wide = made("masters", True, seed=2)
     for p in params_of(wide):
@@ -395,6 +402,38 @@ def test_masters(path: Path) -> None:
     for each in (late, other):
         step(each, 2)
     assert same(everything(late), everything(other))
+
+
+@pytest.mark.parametrize("hyperparam", [True, False])
+def test_masters_begin_from_the_parameters_in_a_file_without(path: Path, hyperparam: bool) -> None:
+    opt = made("masters", True, seed=1)
+    opt.master_weights = False
+    for i in range(3):
+        step(opt, i)
+    fastadam.save(path, opt)
+    other = made("masters", True, seed=2)
+    step(other, 1)
+    report = fastadam.load(path, other, hyperparam=hyperparam)
+    assert other.master_weights is True
+    names = [f"layer.{i}" for i, p in enumerate(params_of(opt)) if p.dtype != torch.float32]
+    # the first has no state
+    assert report.converted == tuple([f"optimizer/{name}/master_param" for name in names[1:]])
+    opt.master_weights = True
+    for each in (opt, other):
+        step(each, 7)
+    assert "master_param" in other.state[params_of(other)[1]]
+    assert same(everything(opt), everything(other))
+    # one without float16 does not care
+    for here, there in ((True, False), (False, True)):
+        opt, other = (made("float64 and float16", True, seed) for seed in (1, 2))
+        for each, masters in ((opt, there), (other, here)):
+            each.master_weights = masters
+            for p in params_of(each):
+                p.data = p.data.double()
+        step(opt, 1)
+        fastadam.save(path, opt)
+        fastadam.load(path, other)
+        assert other.master_weights is here
 
 
 def test_what_cannot_be_saved_leaves_the_old_file(path: Path) -> None:
@@ -427,7 +466,7 @@ def test_what_cannot_be_saved_leaves_the_old_file(path: Path) -> None:
     refuses("two parameters of this Adam are called 'layer.0'", ValueError)
     names[0] = "layer.2"
     opt.param_groups[0]["params"][1] = torch.nn.Parameter(torch.empty(7, device="meta"))
-    refuses(r"parameter 'layer\.1': it: a tensor of .*on meta")
+    refuses(r"parameter 'layer\.1': a tensor of .*on meta")
     with pytest.raises(TypeError, match=r"parameter 'layer\.1': a tensor of .*on meta"):
         fastadam.load(path, opt)
     with pytest.raises(TypeError, match="path comes first"):
@@ -585,3 +624,22 @@ def test_optimizers_are_compared(path: Path) -> None:
     assert fastadam.compare(one, two)
     plain, rules = made("Adam", True, seed=1), fastadam.Adam().setup(np.ones(3))
     assert fastadam.compare(plain, rules)[0].what == "class"
+
+
+def test_names_of_a_compiled_model(path: Path) -> None:
+    model = torch.nn.Linear(2, 2)
+    compiled = named((f"_orig_mod.{name}", p) for name, p in model.named_parameters())
+    opt = fastadam.torch.Adam(compiled)
+    opt.state["mine"] = {"of": "no parameter"}
+    fastadam.save(path, opt)
+    assert not [key for key in keys_of(path) if "mine" in key]
+    other = torch.nn.Linear(2, 2)
+    own = fastadam.torch.Adam(named(other.named_parameters()))
+    own.state["mine"] = {"of": "nobody else"}
+    misfit(path, own, "`rename` gives them another name")
+    whole = {f"_orig_mod.{name}": name for name, _ in other.named_parameters()}
+    fastadam.load(path, own, rename=whole)
+    assert torch.equal(other.weight, model.weight)
+    assert own.state["mine"] == {"of": "nobody else"}
+    with pytest.raises(CheckpointError, match="rename: there is no '_orig_mod' in"):
+        fastadam.load(path, own, rename={"_orig_mod": "weight"})
