@@ -45,7 +45,6 @@ class ModuleTarget(Target, Lender):
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
-        self.lender = self
         self.module = module
         # what is known of each tensor, and the array over it
         self._noted: dict[str, _Noted] = {}
@@ -56,6 +55,11 @@ class ModuleTarget(Target, Lender):
         # during an update: the array over each gradient
         self._taken: dict[str, Array] = {}
         self.refresh()
+
+    @property
+    def lender(self) -> Lender:  # type: ignore[override]
+        """Return this; as an attribute, it would hold itself until the next garbage collection."""
+        return self
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the parameters, those that have several names under each of them."""
