@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -80,6 +80,7 @@ class ModuleTarget(Target, Lender):
     def refresh(self) -> None:
         """Take over tensors that were put in the place of others, and names that come and go."""
         noted = {name: _note(tensor) for name, tensor in self._tensors()}
+        self._tell_of_others()
         if self._inner is not None and _same(noted, self._noted):
             self._inner.refresh()
             return
@@ -200,11 +201,9 @@ class ModuleTarget(Target, Lender):
                 left, scale = self._scaled.get(path, (None, None))
                 param._loss_scale = scale if left is not None and left() is grad else None
 
-    def written(self) -> None:
-        """Let autograd know of what has been written."""
-        reader().raise_versions(
-            [self._noted[path][0] for path, param in self.parameters.items() if not param.frozen]
-        )
+    def written(self, paths: Iterable[str]) -> None:
+        """Let autograd know of what has been written, and of nothing else: it would complain."""
+        reader().raise_versions([self._noted[path][0] for path in paths])
 
     def release(self) -> None:
         """Let gradients go; those that are still multiplied by a loss scale stay noted."""
@@ -219,7 +218,13 @@ class ModuleTarget(Target, Lender):
     def finish(self) -> None:
         """Write what rules and hooks have put in the place of arrays into the tensors."""
         assert self._inner is not None
+        self._tell_of_others()
         self._inner.finish()
+
+    def _tell_of_others(self) -> None:
+        """Let autograd know of tensors that take the values of other arrays, put into parameters."""
+        params, views = self.parameters.items(), self._views
+        self.written([p for p, param in params if param.array is not views.get(p, param.array)])
 
     def kept(self) -> dict[str, Array]:
         """Return what else ``state_dict()`` has: buffers, and parameters that cannot be trained."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 from fastadam.serializers.prepared import PreparedLoad
 
@@ -27,8 +28,14 @@ class Lender(ABC):
         """Give the parameters the gradients that there are, for one update."""
 
     @abstractmethod
-    def written(self) -> None:
-        """Tell the library that an update has written the arrays."""
+    def written(self, paths: Iterable[str]) -> None:
+        """Tell the library that an update has, or may have, written arrays.
+
+        Parameters
+        ----------
+        paths : iterable of str
+            Those of the parameters. Of all others nothing has been written.
+        """
 
     @abstractmethod
     def release(self) -> None:

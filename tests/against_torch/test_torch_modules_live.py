@@ -45,3 +45,121 @@ def test_nothing_waits_for_the_garbage_collector(how: str) -> None:
         assert left() is None
     finally:
         gc.enable()
+
+
+def two() -> tuple[Any, Any]:
+    """A module of two parameters, and its optimizer, which has made a step."""
+    module = torch.nn.Linear(3, 2)
+    opt = fastadam.Adam().setup(module)
+    fill(module)
+    opt.update()
+    return module, opt
+
+
+def fill(module: torch.nn.Module, value: float = 1.0) -> None:
+    for p in module.parameters():
+        p.grad = torch.full_like(p, value)
+
+
+@pytest.mark.parametrize("hooked", [False, True])
+@pytest.mark.parametrize("how", ["disabled", "skip", "none at all", "not finite", "post"])
+def test_autograd_hears_of_no_tensor_that_is_left_alone(how: str, hooked: bool) -> None:
+    module, opt = two()
+    if hooked:
+        opt.add_hook(lambda o: None, name="nothing")
+    fill(module)
+    written = [module.weight]
+    if how == "disabled":
+        opt.parameters["bias"].update_rule.enabled = False
+    elif how == "skip":
+        opt.missing_gradients = "skip"
+        module.bias.grad = None
+    elif how == "none at all":
+        opt.missing_gradients = "skip"
+        module.zero_grad()
+        written = []
+    elif how == "not finite":
+        opt.on_nonfinite = "skip"
+        module.weight.grad[0, 0] = torch.inf
+        written = []
+    elif how == "post":
+        opt.parameters["bias"].update_rule.enabled = False
+        opt.add_hook(lambda o: None, name="last", timing="post")
+    for _ in range(2):
+        before = dict(module.named_parameters())
+        old = {name: versions(p) for name, p in before.items()}
+        values = {name: p.detach().clone() for name, p in before.items()}
+        opt.update()
+        for name, p in before.items():
+            known = any(p is tensor for tensor in written)
+            assert (versions(p) != old[name]) == known, name
+            assert torch.equal(values[name], p) != known, name
+    # and a graph that was made before is good still
+    loss = (module.bias**3).sum() + (0 if written else (module.weight**3).sum())
+    opt.update()
+    loss.backward()
+
+
+@pytest.mark.parametrize("how", ["no gradient fits", "a hook raises", "raise"])
+def test_autograd_hears_of_no_update_that_was_refused(how: str) -> None:
+    module, opt = two()
+    fill(module, torch.nan if how == "raise" else 1.0)
+    old = versions(module.weight, module.bias)
+    if how == "no gradient fits":
+        with pytest.raises(ValueError, match="bias"):
+            opt.apply_gradients({"weight": torch.ones(2, 3), "bias": torch.ones(5)})
+    elif how == "raise":
+        opt.on_nonfinite = "raise"
+        with pytest.raises(FloatingPointError):
+            opt.update()
+    else:
+        opt.add_hook(lambda o: 1 // 0, name="broken")
+        with pytest.raises(ZeroDivisionError):
+            opt.update()
+    assert versions(module.weight, module.bias) == old
+
+
+@pytest.mark.parametrize("where", ["rule", "post hook", "loss scale"])
+def test_autograd_hears_of_an_update_that_broke_off(where: str) -> None:
+    """What may have been written is told, also where an error comes afterwards."""
+
+    class Scaled(fastadam.Adam):
+        def update_loss_scale(self) -> None:
+            if self.t > 1:
+                raise ZeroDivisionError
+
+    module = torch.nn.Linear(3, 2)
+    opt = (Scaled if where == "loss scale" else fastadam.Adam)().setup(module)
+    fill(module)
+    opt.update()
+    if where == "rule":
+        opt.parameters["bias"].update_rule.add_hook(lambda rule, p: 1 // 0, "broken", "post")
+    elif where == "post hook":
+        opt.add_hook(lambda o: 1 // 0, name="broken", timing="post")
+    for _ in range(2):
+        old, values = versions(*module.parameters()), module.weight.detach().clone()
+        fill(module)
+        with pytest.raises(ZeroDivisionError):
+            opt.update()
+        assert not torch.equal(values, module.weight)
+        assert all(new > before for new, before in zip(versions(*module.parameters()), old))
+
+
+def test_autograd_hears_of_an_array_put_into_a_parameter() -> None:
+    module, opt = two()
+    param = opt.parameters["bias"]
+    param.update_rule.enabled = False
+    for outside in (True, False):
+
+        def put(optimizer: Any) -> None:
+            optimizer.parameters["bias"].array = np.full(2, 5.0, np.float32)
+
+        if outside:
+            put(opt)
+        else:
+            opt.add_hook(put, name="put")
+        module.bias.detach().zero_()
+        old = versions(module.bias)
+        opt.update()
+        assert module.bias.tolist() == [5.0, 5.0]
+        assert versions(module.bias) > old
