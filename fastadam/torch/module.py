@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
+from fastadam.kernels.arrays import overlaps_itself
 from fastadam.model.parameter import peek_grad, put_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.torch.stored import array_over
@@ -193,10 +194,11 @@ class ModuleTarget(Target, Lender):
                 array, own = _gradient(path, grad), param.array
                 self._taken[path] = array
                 fits = array.dtype == own.dtype and array.shape == own.shape
-                if fits and array.flags.writeable:
+                apart = array.flags.forc or not overlaps_itself(array)
+                if fits and apart and array.flags.writeable:
                     put_grad(param, array)
                 else:
-                    # which refuses what does not fit at all
+                    # which is copied before it is written; what does not fit at all is refused
                     param.lend_grad(array)
                 left, scale = self._scaled.get(path, (None, None))
                 param._loss_scale = scale if left is not None and left() is grad else None

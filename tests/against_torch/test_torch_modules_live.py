@@ -163,3 +163,23 @@ def test_autograd_hears_of_an_array_put_into_a_parameter() -> None:
         opt.update()
         assert module.bias.tolist() == [5.0, 5.0]
         assert versions(module.bias) > old
+
+
+def test_gradients_that_overlap_themselves_are_copied_before_they_are_written() -> None:
+    module = torch.nn.Module()
+    module.w = torch.nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+    arrays = {"w": np.array([1.0, 2.0, 3.0], np.float32)}
+    ours, numpys = fastadam.Adam().setup(module), fastadam.Adam().setup(arrays)
+    for opt in (ours, numpys):
+        opt.add_hook(WeightDecay(0.5))
+    for _ in range(3):
+        module.w.grad = torch.ones(()).expand(3)
+        ours.update()
+        numpys.apply_gradients({"w": np.ones(3, np.float32)})
+        assert module.w.tolist() == arrays["w"].tolist()
+        assert module.w.grad.tolist() == [1.0, 1.0, 1.0]
+    # and divided
+    ours.loss_scaling(scale=4.0)
+    ours.update(lambda: module.w.sum())
+    numpys.apply_gradients({"w": np.ones(3, np.float32)})
+    assert module.w.tolist() == arrays["w"].tolist()
