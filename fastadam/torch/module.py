@@ -12,7 +12,7 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from fastadam.kernels.arrays import overlaps_itself
-from fastadam.model.parameter import peek_grad, put_grad
+from fastadam.model.parameter import is_lent, peek_grad, put_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.torch.stored import array_over
 from fastadam.torch.tensors import Array, is_sharded, no_memory, reader, refuse_tensor
@@ -53,8 +53,9 @@ class ModuleTarget(Target, Lender):
         self._inner: ArrayTarget | None = None
         # gradients that a backward pass has left multiplied, by path, and by what
         self._scaled: dict[str, tuple[weakref.ref[torch.Tensor], float]] = {}
-        # during an update: the array over each gradient
-        self._taken: dict[str, Array] = {}
+        # during an update: each gradient, with the array over it, and whether hooks may write them
+        self._taken: dict[str, tuple[Array, torch.Tensor]] = {}
+        self._hooked = False
         self.refresh()
 
     @property
@@ -180,9 +181,9 @@ class ModuleTarget(Target, Lender):
         """Clear the gradients of the module."""
         self.module.zero_grad(set_to_none=to_none)
 
-    def take_gradients(self) -> None:
+    def take_gradients(self, hooked: bool) -> None:
         """Give the parameters the arrays over the gradients of the tensors."""
-        self._taken = {}
+        self._taken, self._hooked = {}, hooked
         for path, param in self.parameters.items():
             grad = self._noted[path][0].grad
             if param.frozen:
@@ -192,7 +193,7 @@ class ModuleTarget(Target, Lender):
                 param.cleargrad()
             else:
                 array, own = _gradient(path, grad), param.array
-                self._taken[path] = array
+                self._taken[path] = array, grad
                 fits = array.dtype == own.dtype and array.shape == own.shape
                 apart = array.flags.forc or not overlaps_itself(array)
                 if fits and apart and array.flags.writeable:
@@ -208,14 +209,24 @@ class ModuleTarget(Target, Lender):
         reader().raise_versions([self._noted[path][0] for path in paths])
 
     def release(self) -> None:
-        """Let gradients go; those that are still multiplied by a loss scale stay noted."""
+        """Let gradients go, and let autograd know of those that may have been written.
+
+        Those that are still multiplied by a loss scale stay noted.
+        """
+        written = []
         for path, param in self.parameters.items():
-            taken = self._taken.get(path)
-            if taken is not None and param._loss_scale is None and peek_grad(param) is taken:
+            array, grad = self._taken.get(path, (None, None))
+            if grad is not None and peek_grad(param) is array and not is_lent(param):
+                scaled = self._scaled.get(path)
                 # it was divided where it lies
-                self._scaled.pop(path, None)
+                divided = scaled is not None and scaled[0]() is grad and param._loss_scale is None
+                if divided:
+                    del self._scaled[path]
+                if divided or self._hooked:
+                    written.append(grad)
             param.cleargrad()
         self._taken = {}
+        reader().raise_versions(written)
 
     def finish(self) -> None:
         """Write what rules and hooks have put in the place of arrays into the tensors."""
@@ -224,7 +235,7 @@ class ModuleTarget(Target, Lender):
         self._inner.finish()
 
     def _tell_of_others(self) -> None:
-        """Let autograd know of tensors that take the values of other arrays, put into parameters."""
+        """Let autograd know of tensors that take values of arrays that were put into parameters."""
         params, views = self.parameters.items(), self._views
         self.written([p for p, param in params if param.array is not views.get(p, param.array)])
 

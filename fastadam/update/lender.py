@@ -24,8 +24,14 @@ class Lender(ABC):
         """
 
     @abstractmethod
-    def take_gradients(self) -> None:
-        """Give the parameters the gradients that there are, for one update."""
+    def take_gradients(self, hooked: bool) -> None:
+        """Give the parameters the gradients that there are, for one update.
+
+        Parameters
+        ----------
+        hooked : bool
+            Whether hooks may write them. (Who divides by a loss scale may, too.)
+        """
 
     @abstractmethod
     def written(self, paths: Iterable[str]) -> None:

@@ -27,6 +27,7 @@ from fastadam.update.exclusive import MIDDLE, POST, PRE, enter
 from fastadam.update.folded import Folded, adapts_by_itself, step
 from fastadam.update.gradients import copy_shared_gradients, narrow_gradients
 from fastadam.update.graph import refuse_capture
+from fastadam.update.hooks import are_hooked
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.lending import lend_gradients, lend_one
 from fastadam.update.overrides import can_be_folded
@@ -68,7 +69,7 @@ def make_update(
     lender = targets.lender
     try:
         if lender is not None and not lent:
-            lender.take_gradients()
+            lender.take_gradients(called or are_hooked(optimizer, targets.parameters.values()))
         making = _Making(optimizer, targets, called, (grads, loss_scale) if lent else None)
         # then somebody else's code runs before the step
         openly = called or not can_be_folded(making.pre)

@@ -34,7 +34,7 @@ def test_nothing_waits_for_the_garbage_collector(how: str) -> None:
             opt.update()
             opt.update()
         elif how == "loss":
-            opt.update(lambda: module(torch.ones(3)).sum())
+            opt.update(lambda of: of(torch.ones(3)).sum(), module)
         elif how == "refused":
             module.bias.grad = torch.full((2,), torch.nan)
             opt.on_nonfinite = "raise"
@@ -142,7 +142,8 @@ def test_autograd_hears_of_an_update_that_broke_off(where: str) -> None:
         with pytest.raises(ZeroDivisionError):
             opt.update()
         assert not torch.equal(values, module.weight)
-        assert all(new > before for new, before in zip(versions(*module.parameters()), old))
+        new = versions(*module.parameters())
+        assert all(now > before for now, before in zip(new, old, strict=True))
 
 
 def test_autograd_hears_of_an_array_put_into_a_parameter() -> None:
@@ -183,3 +184,44 @@ def test_gradients_that_overlap_themselves_are_copied_before_they_are_written() 
     ours.update(lambda: module.w.sum())
     numpys.apply_gradients({"w": np.ones(3, np.float32)})
     assert module.w.tolist() == arrays["w"].tolist()
+
+
+def custom(rule: Any, param: Any) -> None:
+    param.grad *= 2
+
+
+custom.call_for_each_param = True  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "how", ["clip", "decay", "custom", "rule", "post", "scale", "plain", "monitor", "given"]
+)
+def test_autograd_hears_of_gradients_that_hooks_write(how: str) -> None:
+    module, opt = two()
+    hooks: dict[str, Callable[[], Any]] = {
+        "clip": lambda: opt.add_hook(GradientClipping(0.1)),
+        "decay": lambda: opt.add_hook(WeightDecay(0.1)),
+        "given": lambda: opt.add_hook(WeightDecay(0.1)),
+        "custom": lambda: opt.add_hook(custom),
+        "post": lambda: opt.add_hook(custom, timing="post"),
+        "rule": lambda: opt.parameters["weight"].update_rule.add_hook(custom),
+        "scale": lambda: opt.loss_scaling(scale=4.0),
+        "monitor": lambda: setattr(opt, "monitor", True),
+    }
+    hooks.get(how, lambda: None)()
+    for _ in range(2):
+        fill(module)
+        if how == "scale":
+            module.zero_grad()
+            loss = module(torch.ones(3)).sum()
+            opt._targets.backward(loss, 4.0)
+        grads = [p.grad for p in module.parameters()]
+        old = versions(*grads)
+        if how == "given":
+            opt.apply_gradients({name: p.grad for name, p in module.named_parameters()})
+        else:
+            opt.update()
+        now = [p.grad for p in module.parameters()]
+        assert all(mine is grad for mine, grad in zip(now, grads, strict=True))
+        told = versions(module.weight.grad)[0] > old[0]
+        assert told == (how not in ("plain", "monitor", "given"))
