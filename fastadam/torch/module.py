@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,7 @@ from fastadam.model.parameter import is_lent, peek_grad, put_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.torch.stored import array_over
 from fastadam.torch.tensors import Array, is_sharded, no_memory, reader, refuse_tensor
+from fastadam.update.exclusive import add_aside
 from fastadam.update.lender import Lender
 from fastadam.update.rule import UpdateRule
 from fastadam.update.target import ArrayTarget, Target
@@ -316,3 +318,21 @@ def _zeros(array: Array) -> Array:
 
 def _nothing() -> None:
     """Take nothing back."""
+
+
+def _may_be_compiled() -> bool:
+    """Tell whether torch.compile has been used, or could have been.
+
+    What calls an update may be compiled without the update, and goes on with what that calls: so
+    it is not enough to ask, here, whether a graph is being made.
+    """
+    return "torch._dynamo" in sys.modules
+
+
+@torch._disable_dynamo
+def _untraced(call: Callable[..., Any], *args: Any, **kwds: Any) -> Any:
+    """Make a call beside a graph that is being compiled."""
+    return call(*args, **kwds)
+
+
+add_aside(_may_be_compiled, _untraced)

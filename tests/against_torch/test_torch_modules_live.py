@@ -225,3 +225,40 @@ def test_autograd_hears_of_gradients_that_hooks_write(how: str) -> None:
         assert all(mine is grad for mine, grad in zip(now, grads, strict=True))
         told = versions(module.weight.grad)[0] > old[0]
         assert told == (how not in ("plain", "monitor", "given"))
+
+
+@pytest.mark.parametrize("how", ["loss", "update", "given", "hooked", "arrays"])
+def test_an_update_breaks_the_graph_of_torch_compile(how: str) -> None:
+    torch.manual_seed(1)
+    module, x = torch.nn.Linear(3, 2), torch.randn(4, 3)
+    other = torch.nn.Linear(3, 2)
+    other.load_state_dict(module.state_dict())
+    opt, plain = fastadam.Adam().setup(module), fastadam.Adam().setup(other)
+    arrays = {"w": np.ones(3, np.float32)}
+    of_arrays = fastadam.Adam().setup(arrays)
+    if how == "hooked":
+        opt.add_hook(GradientClipping(0.1))
+        plain.add_hook(GradientClipping(0.1))
+
+    def step(optimizer: Any, net: Any) -> Any:
+        y = torch.tanh(x) * 2
+        if how == "loss":
+            optimizer.update(lambda a: (net(a) ** 2).mean(), y)
+        else:
+            net.zero_grad()
+            (net(y) ** 2).mean().backward()
+            if how == "given":
+                optimizer.apply_gradients({"weight": net.weight.grad, "bias": net.bias.grad})
+            else:
+                optimizer.update()
+            if how == "arrays":
+                of_arrays.apply_gradients({"w": np.ones(3, np.float32)})
+        return y.sum()
+
+    compiled = torch.compile(step, backend="eager")
+    for n in range(3):
+        mine, theirs = compiled(opt, module), step(plain, other)
+        torch.testing.assert_close(mine, theirs)
+        assert opt.t == plain.t == n + 1
+        assert of_arrays.t == (2 * n + 2 if how == "arrays" else 0)
+    torch.testing.assert_close(module.state_dict(), other.state_dict())
