@@ -251,6 +251,11 @@ class ModuleTarget(Target, Lender):
             if isinstance(value, torch.Tensor) and name not in self._noted and not is_lazy(value):
                 yield name, value
 
+    def uninitialised(self) -> list[str]:
+        """Return the names of parameters and buffers that a first call of the module makes."""
+        found = self.module.state_dict(keep_vars=True).items()
+        return [name for name, value in found if isinstance(value, torch.Tensor) and is_lazy(value)]
+
     def prepare_written(self, prepared: PreparedLoad) -> None:
         """Let autograd know, just before, that all that is saved is written."""
         tensors = [note[0] for note in self._noted.values()]

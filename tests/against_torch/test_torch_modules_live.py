@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 import fastadam
+from fastadam import CheckpointError
 from fastadam.optimizer_hooks import GradientClipping, WeightDecay
 
 
@@ -262,3 +264,24 @@ def test_an_update_breaks_the_graph_of_torch_compile(how: str) -> None:
         assert opt.t == plain.t == n + 1
         assert of_arrays.t == (2 * n + 2 if how == "arrays" else 0)
     torch.testing.assert_close(module.state_dict(), other.state_dict())
+
+
+@pytest.mark.parametrize("parameters", [True, False])
+def test_files_of_what_is_uninitialised_here(tmp_path: Path, parameters: bool) -> None:
+    def made() -> Any:
+        return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LazyLinear(2))
+
+    path, module, other = tmp_path / "run.npz", made(), made()
+    opt, again = fastadam.Adam().setup(module), fastadam.Adam().setup(other)
+    opt.update(lambda: module(torch.ones(5, 3)).mean())
+    fastadam.save(path, opt)
+    words = r"'1\.weight', '1\.bias' are uninitialised here: call the module once, and load then"
+    with pytest.raises(CheckpointError, match=words):
+        fastadam.load(path, again, parameters=parameters)
+    other(torch.ones(5, 3))
+    fastadam.load(path, again, parameters=parameters)
+    assert again.parameters["1.bias"].update_rule.t == 1
+    # what is missing otherwise is said as ever
+    less = fastadam.Adam().setup(torch.nn.Sequential(torch.nn.Linear(3, 4)))
+    with pytest.raises(CheckpointError, match="no place for"):
+        fastadam.load(path, less)
