@@ -76,6 +76,10 @@ class Checkpointed(ABC):
         """Return what `rename` may call something here, beside the keys of `values`."""
         return ()
 
+    def uninitialised(self) -> Iterable[str]:
+        """Return what has no shape yet, and no place for values of a file."""
+        return ()
+
     def room(self, values: Mapping[str, Any]) -> dict[str, int | None]:
         """Return how many bytes each array may take, by name; None where it is not known.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastadam.algorithms.table import CONVERTED
@@ -135,7 +135,7 @@ def load(
         left = source.left(own.aliases)
         source.check_ignored()
         if strict:
-            _refuse_left(source, left, parameters, hyperparam)
+            _refuse_left(source, left, parameters, hyperparam, own.uninitialised())
     report = LoadReport(
         read=tuple(source.read),
         missing=() if strict else tuple(source.missing),
@@ -187,7 +187,13 @@ def _warn_of_hooks(where: str, report: LoadReport) -> None:
         )
 
 
-def _refuse_left(source: Source, left: list[str], parameters: bool, hyperparam: bool) -> None:
+def _refuse_left(
+    source: Source,
+    left: list[str],
+    parameters: bool,
+    hyperparam: bool,
+    uninitialised: Iterable[str],
+) -> None:
     """Refuse values without a place; states of hooks that are not here are reported instead."""
     read = (OPTIMIZER, OURS, TARGET) if parameters else (OPTIMIZER, OURS)
     unread = () if hyperparam else (HYPERPARAM, RULE, GROUP)
@@ -201,6 +207,17 @@ def _refuse_left(source: Source, left: list[str], parameters: bool, hyperparam: 
     ]
     if not lost:
         return
+    later = [
+        path
+        for path in uninitialised
+        if TARGET + path in lost or any(key.startswith(f"{OPTIMIZER}{path}/") for key in lost)
+    ]
+    if later:
+        raise CheckpointError(
+            f"{source.where} holds values that have no place yet: "
+            f"{', '.join(map(repr, later))} are uninitialised here: call the module once, and load "
+            "then (strict=False leaves the values)"
+        )
     names = ", ".join(map(repr, lost[:5])) + (", ..." if len(lost) > 5 else "")
     hint = "strict=False leaves them, `rename` gives them another name"
     if all(key.endswith(_CONVERTED) for key in lost):

@@ -53,6 +53,10 @@ class RuledCheckpoint(Checkpointed):
         """Return the paths of all parameters."""
         return (*self._targets.parameters, *self._targets.aliases)
 
+    def uninitialised(self) -> Iterable[str]:
+        """Return what the target says of its parameters."""
+        return self._targets.uninitialised()
+
     def room(self, values: Mapping[str, Any]) -> dict[str, int | None]:
         """Return what each array may take: no more than it has, or float64 would take."""
         room = super().room(values)

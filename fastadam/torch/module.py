@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import torch
 from torch.nn.parameter import is_lazy
 
-from fastadam.model.parameter import peek_grad, put_grad
+from fastadam.kernels.arrays import overlaps_itself
+from fastadam.model.parameter import is_lent, peek_grad, put_grad
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.torch.stored import array_over
 from fastadam.torch.tensors import Array, is_sharded, no_memory, reader, refuse_tensor
+from fastadam.update.exclusive import add_aside
 from fastadam.update.lender import Lender
 from fastadam.update.rule import UpdateRule
 from fastadam.update.target import ArrayTarget, Target
@@ -45,7 +48,6 @@ class ModuleTarget(Target, Lender):
 
     def __init__(self, module: torch.nn.Module) -> None:
         super().__init__()
-        self.lender = self
         self.module = module
         # what is known of each tensor, and the array over it
         self._noted: dict[str, _Noted] = {}
@@ -53,9 +55,15 @@ class ModuleTarget(Target, Lender):
         self._inner: ArrayTarget | None = None
         # gradients that a backward pass has left multiplied, by path, and by what
         self._scaled: dict[str, tuple[weakref.ref[torch.Tensor], float]] = {}
-        # during an update: the array over each gradient
-        self._taken: dict[str, Array] = {}
+        # during an update: each gradient, with the array over it, and whether hooks may write them
+        self._taken: dict[str, tuple[Array, torch.Tensor]] = {}
+        self._hooked = False
         self.refresh()
+
+    @property
+    def lender(self) -> Lender:  # type: ignore[override]
+        """Return this; as an attribute, it would hold itself until the next garbage collection."""
+        return self
 
     def _tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the parameters, those that have several names under each of them."""
@@ -76,6 +84,7 @@ class ModuleTarget(Target, Lender):
     def refresh(self) -> None:
         """Take over tensors that were put in the place of others, and names that come and go."""
         noted = {name: _note(tensor) for name, tensor in self._tensors()}
+        self._tell_of_others()
         if self._inner is not None and _same(noted, self._noted):
             self._inner.refresh()
             return
@@ -174,9 +183,9 @@ class ModuleTarget(Target, Lender):
         """Clear the gradients of the module."""
         self.module.zero_grad(set_to_none=to_none)
 
-    def take_gradients(self) -> None:
+    def take_gradients(self, hooked: bool) -> None:
         """Give the parameters the arrays over the gradients of the tensors."""
-        self._taken = {}
+        self._taken, self._hooked = {}, hooked
         for path, param in self.parameters.items():
             grad = self._noted[path][0].grad
             if param.frozen:
@@ -186,36 +195,51 @@ class ModuleTarget(Target, Lender):
                 param.cleargrad()
             else:
                 array, own = _gradient(path, grad), param.array
-                self._taken[path] = array
+                self._taken[path] = array, grad
                 fits = array.dtype == own.dtype and array.shape == own.shape
-                if fits and array.flags.writeable:
+                apart = array.flags.forc or not overlaps_itself(array)
+                if fits and apart and array.flags.writeable:
                     put_grad(param, array)
                 else:
-                    # which refuses what does not fit at all
+                    # which is copied before it is written; what does not fit at all is refused
                     param.lend_grad(array)
                 left, scale = self._scaled.get(path, (None, None))
                 param._loss_scale = scale if left is not None and left() is grad else None
 
-    def written(self) -> None:
-        """Let autograd know of what has been written."""
-        reader().raise_versions(
-            [self._noted[path][0] for path, param in self.parameters.items() if not param.frozen]
-        )
+    def written(self, paths: Iterable[str]) -> None:
+        """Let autograd know of what has been written, and of nothing else: it would complain."""
+        reader().raise_versions([self._noted[path][0] for path in paths])
 
     def release(self) -> None:
-        """Let gradients go; those that are still multiplied by a loss scale stay noted."""
+        """Let gradients go, and let autograd know of those that may have been written.
+
+        Those that are still multiplied by a loss scale stay noted.
+        """
+        written = []
         for path, param in self.parameters.items():
-            taken = self._taken.get(path)
-            if taken is not None and param._loss_scale is None and peek_grad(param) is taken:
+            array, grad = self._taken.get(path, (None, None))
+            if grad is not None and peek_grad(param) is array and not is_lent(param):
+                scaled = self._scaled.get(path)
                 # it was divided where it lies
-                self._scaled.pop(path, None)
+                divided = scaled is not None and scaled[0]() is grad and param._loss_scale is None
+                if divided:
+                    del self._scaled[path]
+                if divided or self._hooked:
+                    written.append(grad)
             param.cleargrad()
         self._taken = {}
+        reader().raise_versions(written)
 
     def finish(self) -> None:
         """Write what rules and hooks have put in the place of arrays into the tensors."""
         assert self._inner is not None
+        self._tell_of_others()
         self._inner.finish()
+
+    def _tell_of_others(self) -> None:
+        """Let autograd know of tensors that take values of arrays that were put into parameters."""
+        params, views = self.parameters.items(), self._views
+        self.written([p for p, param in params if param.array is not views.get(p, param.array)])
 
     def kept(self) -> dict[str, Array]:
         """Return what else ``state_dict()`` has: buffers, and parameters that cannot be trained."""
@@ -226,6 +250,11 @@ class ModuleTarget(Target, Lender):
         for name, value in self.module.state_dict(keep_vars=True).items():
             if isinstance(value, torch.Tensor) and name not in self._noted and not is_lazy(value):
                 yield name, value
+
+    def uninitialised(self) -> list[str]:
+        """Return the names of parameters and buffers that a first call of the module makes."""
+        found = self.module.state_dict(keep_vars=True).items()
+        return [name for name, value in found if isinstance(value, torch.Tensor) and is_lazy(value)]
 
     def prepare_written(self, prepared: PreparedLoad) -> None:
         """Let autograd know, just before, that all that is saved is written."""
@@ -294,3 +323,21 @@ def _zeros(array: Array) -> Array:
 
 def _nothing() -> None:
     """Take nothing back."""
+
+
+def _may_be_compiled() -> bool:
+    """Tell whether torch.compile has been used, or could have been.
+
+    What calls an update may be compiled without the update, and goes on with what that calls: so
+    it is not enough to ask, here, whether a graph is being made.
+    """
+    return "torch._dynamo" in sys.modules
+
+
+@torch._disable_dynamo
+def _untraced(call: Callable[..., Any], *args: Any, **kwds: Any) -> Any:
+    """Make a call beside a graph that is being compiled."""
+    return call(*args, **kwds)
+
+
+add_aside(_may_be_compiled, _untraced)

@@ -20,6 +20,7 @@ __all__ = [
     "POST",
     "PRE",
     "UPDATE",
+    "add_aside",
     "enter",
     "exclusive",
     "undisturbed",
@@ -46,6 +47,9 @@ Kind = tuple[str, int, tuple[int, ...]]
 # copied or pickled by its own hooks, and its hash is its class's. The object is held, so that no
 # later one has its id, should a debugger or tracer raise where an entry was to be removed.
 _RUNNING: dict[int, list[Any]] = {}
+
+# What tells that a compiler may follow the calls, and what makes one apart from it.
+_ASIDE: list[tuple[Callable[[], bool], Callable[..., Any]]] = []
 
 if hasattr(os, "register_at_fork"):
     # the threads that were in there do not live on in a child
@@ -85,6 +89,27 @@ def undisturbed(obj: Any, kind: Kind, call: Callable[[], R]) -> R:
             del _RUNNING[key]
 
 
+def add_aside(may_follow: Callable[[], bool], apart: Callable[..., Any]) -> None:
+    """Tell how updates are made where a compiler may follow the calls: its graph cannot hold them.
+
+    Parameters
+    ----------
+    may_follow : callable
+        Tells, fast, whether it may.
+    apart : callable
+        Called with a function and its arguments, which it calls without being followed.
+    """
+    _ASIDE.append((may_follow, apart))
+
+
+def _aside() -> Callable[..., Any] | None:
+    """Return what makes a call apart from a compiler that may follow it; None if there is none."""
+    for may_follow, apart in _ASIDE:
+        if may_follow():
+            return apart
+    return None
+
+
 def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
     """Let an update run alone for each object; in a loss function the same thread may nest one.
 
@@ -92,7 +117,6 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
     once where one would have to wait.
     """
 
-    @functools.wraps(method)
     def alone(self: S, /, *args: P.args, **kwds: P.kwargs) -> R:
         key, mine = id(self), [threading.get_ident(), OPEN, self]
         outer: list[Any] | None = None
@@ -110,7 +134,15 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
             elif key in _RUNNING and _RUNNING[key] is mine:
                 del _RUNNING[key]
 
-    return alone
+    @functools.wraps(method)
+    def aside(self: S, /, *args: P.args, **kwds: P.kwargs) -> R:
+        apart = _aside() if _ASIDE else None
+        if apart is None:
+            return alone(self, *args, **kwds)
+        made: R = apart(alone, self, *args, **kwds)
+        return made
+
+    return aside
 
 
 def while_whole(kind: Kind, name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["Hook", "HookTable", "hooks_of"]
+__all__ = ["Hook", "HookTable", "are_hooked", "hooks_of"]
 
 Hook = Callable[..., Any]
 
@@ -104,3 +104,9 @@ def hooks_of(owner: Any) -> HookTable:
     """Return the hooks of a rule, or of an optimizer that is set up."""
     table: HookTable = owner._hooks
     return table
+
+
+def are_hooked(optimizer: Any, params: Iterable[Any]) -> bool:
+    """Tell whether there are hooks, of an optimizer or of a rule, that may write gradients."""
+    rules = [getattr(param, "update_rule", None) for param in params]
+    return any(getattr(owner, "_hooks", None) for owner in (optimizer, *rules))

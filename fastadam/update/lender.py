@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 from fastadam.serializers.prepared import PreparedLoad
 
@@ -23,12 +24,24 @@ class Lender(ABC):
         """
 
     @abstractmethod
-    def take_gradients(self) -> None:
-        """Give the parameters the gradients that there are, for one update."""
+    def take_gradients(self, hooked: bool) -> None:
+        """Give the parameters the gradients that there are, for one update.
+
+        Parameters
+        ----------
+        hooked : bool
+            Whether hooks may write them. (Who divides by a loss scale may, too.)
+        """
 
     @abstractmethod
-    def written(self) -> None:
-        """Tell the library that an update has written the arrays."""
+    def written(self, paths: Iterable[str]) -> None:
+        """Tell the library that an update has, or may have, written arrays.
+
+        Parameters
+        ----------
+        paths : iterable of str
+            Those of the parameters. Of all others nothing has been written.
+        """
 
     @abstractmethod
     def release(self) -> None:

@@ -27,6 +27,7 @@ from fastadam.update.exclusive import MIDDLE, POST, PRE, enter
 from fastadam.update.folded import Folded, adapts_by_itself, step
 from fastadam.update.gradients import copy_shared_gradients, narrow_gradients
 from fastadam.update.graph import refuse_capture
+from fastadam.update.hooks import are_hooked
 from fastadam.update.interrupt import DeferredInterrupt
 from fastadam.update.lending import lend_gradients, lend_one
 from fastadam.update.overrides import can_be_folded
@@ -68,7 +69,7 @@ def make_update(
     lender = targets.lender
     try:
         if lender is not None and not lent:
-            lender.take_gradients()
+            lender.take_gradients(called or are_hooked(optimizer, targets.parameters.values()))
         making = _Making(optimizer, targets, called, (grads, loss_scale) if lent else None)
         # then somebody else's code runs before the step
         openly = called or not can_be_folded(making.pre)
@@ -76,8 +77,6 @@ def make_update(
         if plan is None or openly or optimizer.t == 0 or not making.step_at_once(plan):
             making.do_openly(plan)
             return
-        if lender is not None:
-            lender.written()
         making.end()
     finally:
         if lender is not None:
@@ -110,6 +109,8 @@ class _Making:
         self.targets = targets
         self.called = called
         self.given = given
+        # what has been, or may have been, written
+        self.written: tuple[str, ...] = ()
         self.params = list(targets.parameters.values())
         self.pre, self.post = optimizer._hooks.tables()
         # in the order of the parameters; None if a caller's do not fit
@@ -159,7 +160,7 @@ class _Making:
         What is to be done to gradients is folded into it. False, with nothing changed, if there is
         more to do.
         """
-        steps = plan.steps
+        steps, t = plan.steps, self.optimizer.t
         if not plan.only_steps or steps is None:
             return False
         try:
@@ -167,6 +168,9 @@ class _Making:
         except BaseException:
             steps.let_go()
             raise
+        finally:
+            if self.targets.lender is not None and self.optimizer.t != t:
+                self.targets.lender.written(plan.paths)
 
     def _stepped_at_once(self, plan: UpdatePlan, steps: RuleSteps) -> bool:
         """Make the step; False, with nothing changed, if there is more to do."""
@@ -250,7 +254,7 @@ class _Making:
                 self._update_parameters(plan)
             finally:
                 if self.targets.lender is not None:
-                    self.targets.lender.written()
+                    self.targets.lender.written(self.written)
             if self.called or missing(params):
                 optimizer.reallocate_cleared_grads()
             if self.called or self.post:
@@ -355,6 +359,7 @@ class _Making:
         }
         if optimizer._loss_scaling_is_dynamic and not adapts:
             noted["_loss_scale"] = optimizer._next_loss_scale()
+        self.written = paths
         if plan is not None and plan.only_steps and not adapts and plan.is_one_call:
             plan.run(own, noted)
             enter(optimizer, POST)

@@ -95,6 +95,10 @@ class Target(ABC):
         """Return the arrays that are saved with the parameters, by path, and not trained."""
         return {}
 
+    def uninitialised(self) -> list[str]:
+        """Return the paths of what will be a parameter, or kept, and has no shape yet."""
+        return []
+
 
 class LinkTarget(Target):
     """The parameters of a link, or of anything else with ``params()``."""
