@@ -164,10 +164,11 @@ FOLDERS = {
         bounded backward checkpoint description module
         optimizers group_loading state_loading
         stepping stored
+        gpu_plan
         plan
         clipping groups states _tensors
         tensors
-        _reading
+        _reading gpu
     """,
     "update": """
         gradient_method
