@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import torch
 from torch_pairs import KINDS, named, same, snapshot, values
-from torch_pretended_gpu import OnGpu, Second, moved, pretended_gpu
+from torch_pretended_gpu import HAS_EXCHANGE, OnGpu, Second, moved, pretended_gpu
 
 import fastadam.torch
 from fastadam.kernels.gpu.source import SOURCE
+from fastadam.torch import tensors
 
 EPS = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
 HALVES = [torch.float16, torch.bfloat16]
@@ -356,6 +357,9 @@ def test_layouts_of_gradients(name: str) -> None:
         pair.check()
 
 
+@pytest.mark.skipif(
+    not hasattr(torch.Tensor, "grad_dtype"), reason="this PyTorch has no grad_dtype"
+)
 def test_gradients_of_another_type() -> None:
     pair = Beside("AdamW", [torch.randn(4, 3), torch.randn(3).half()], lr=0.05)
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
@@ -656,8 +660,16 @@ def test_what_is_not_there_on_a_gpu(tmp_path: Path) -> None:
         fastadam.Adam().setup(module)
 
 
-def test_random_programs() -> None:
-    for seed in range(12):
+@pytest.mark.parametrize("fast", [True, False] if HAS_EXCHANGE else [False])
+def test_random_programs(fast: bool) -> None:
+    with pretended_gpu(fast):
+        assert tensors.reader().fast == fast
+        run_random_programs(range(0 if fast else 8, 8 if fast else 12))
+
+
+def run_random_programs(seeds: range) -> None:
+    """Run programs on a GPU and on the CPU."""
+    for seed in seeds:
         draw = random.Random(seed)
         torch.manual_seed(seed)
         start = [change(torch.randn(2, 3, 4, 6)) for change in draw.sample([*LAYOUTS.values()], 3)]
