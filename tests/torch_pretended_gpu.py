@@ -73,7 +73,7 @@ class _Exchange(ctypes.Structure):
 
 
 def _exchange() -> tuple[Any, Any]:
-    """Return a capsule of DLPack's C exchange API in which such tensors are on a GPU, and its memory."""
+    """Return DLPack's C exchange API in which such tensors are on a GPU, and what it needs."""
     python = ctypes.pythonapi
     python.PyCapsule_GetPointer.restype = ctypes.POINTER(_Exchange)
     python.PyCapsule_GetPointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
@@ -109,13 +109,12 @@ def pretended_gpu(fast: bool = HAS_EXCHANGE) -> Iterator[tuple[Any, Counts]]:
             patch.setattr(torch.Tensor, "__dlpack_c_exchange_api__", capsule)
         patch.setattr(tensors, "_reader", tensors.new_reader(fast))
         patch.setattr(gpu, "_streams", {})
-        current = {0: 0, 1: 0}
+        cupy.torch_streams = {0: 0, 1: 0}
         patch.setattr(
             torch.cuda,
             "current_stream",
-            lambda device: SimpleNamespace(cuda_stream=current[device]),
+            lambda device: SimpleNamespace(cuda_stream=cupy.torch_streams[device]),
         )
-        cupy.torch_streams = current
         counts.reset()
         yield cupy, counts
         del kept
