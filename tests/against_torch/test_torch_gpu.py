@@ -21,6 +21,10 @@ from fastadam.torch import tensors
 EPS = {torch.float32: 2.0**-23, torch.float64: 2.0**-52}
 HALVES = [torch.float16, torch.bfloat16]
 
+needs_grad_dtype = pytest.mark.skipif(
+    not hasattr(torch.Tensor, "grad_dtype"), reason="this PyTorch has no grad_dtype"
+)
+
 # What is compiled for this file, together: it takes half a minute, once.
 KERNELS = [
     *(f"adam<float, float, float, {a}, {b}>" for a in ("false", "true") for b in ("false", "true")),
@@ -264,6 +268,15 @@ def test_norm_stays_on_the_gpu(gpu: Any) -> None:
     assert pair.gpu.last_update.grad_norm is None
 
 
+def test_norm_that_is_tiny() -> None:
+    # where what clip_grad_norm_ adds to the norm is a tenth of it
+    options = {"max_grad_norm": 1e-6, "eps": 1e-7}
+    pair = Beside("AdamW", values(torch.float64), lr=0.1, **options)
+    for _ in range(3):
+        pair.step(1e-6)
+        pair.check()
+
+
 def test_norm_that_is_not_finite() -> None:
     pair = Beside("AdamW", values(torch.float32), lr=0.1, max_grad_norm=1.0)
     pair.gradients()
@@ -357,9 +370,7 @@ def test_layouts_of_gradients(name: str) -> None:
         pair.check()
 
 
-@pytest.mark.skipif(
-    not hasattr(torch.Tensor, "grad_dtype"), reason="this PyTorch has no grad_dtype"
-)
+@needs_grad_dtype
 def test_gradients_of_another_type() -> None:
     pair = Beside("AdamW", [torch.randn(4, 3), torch.randn(3).half()], lr=0.05)
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
@@ -371,6 +382,42 @@ def test_gradients_of_another_type() -> None:
         pair.gpu.step()
         pair.cpu.step()
         pair.check(rtol=1e-2)
+
+
+@needs_grad_dtype
+def test_gradients_of_a_type_that_no_kernel_reads() -> None:
+    p = moved(torch.nn.Parameter(torch.randn(5).half()))
+    q = torch.nn.Parameter(host(p).clone())
+    opts = [fastadam.torch.AdamW([each], lr=0.1, master_weights=True) for each in (p, q)]
+    for dtype in (torch.float16, torch.float64, torch.float16):
+        grad = torch.randn(5).half()
+        for each in (p, q):
+            each.grad_dtype = None
+        p.grad, q.grad = moved(grad.to(dtype)), grad.to(dtype)
+        for opt in opts:
+            opt.step()
+        assert torch.equal(host(p), q.detach())
+
+
+def test_groups_that_change_gradients_differently() -> None:
+    theirs = [torch.nn.Parameter(value) for value in values(torch.float32)]
+    ours = [moved(q) for q in theirs]
+    opts = []
+    for params, module in ((ours, fastadam.torch), (theirs, torch.optim)):
+        groups = [
+            {"params": params[:1], "maximize": True},
+            {"params": params[1:2], "weight_decay": 0.3},
+            {"params": params[2:]},
+        ]
+        opts.append(module.Adam(groups, lr=0.05))
+    for _ in range(3):
+        for p, q in zip(ours, theirs, strict=True):
+            q.grad = torch.randn_like(q)
+            p.grad = moved(q.grad)
+        for opt in opts:
+            opt.step()
+        for p, q in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(host(p), q.detach(), rtol=1e-6, atol=1e-6)
 
 
 def test_gradients_that_come_and_go() -> None:
