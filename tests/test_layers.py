@@ -164,10 +164,11 @@ FOLDERS = {
         bounded backward checkpoint description module
         optimizers group_loading shared_memory state_loading
         stepping stored
+        gpu_plan
         plan
         clipping groups states _tensors
         tensors
-        _reading _items
+        _reading gpu _items
     """,
     "update": """
         gradient_method

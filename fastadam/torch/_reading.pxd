@@ -45,6 +45,7 @@ cdef struct ExchangeApi:
 
 cdef enum:
     MOST_AXES = 32
+    ON_CPU = -1
 
 
 cdef extern from "Python.h":
@@ -63,7 +64,8 @@ cdef extern from *:
 cdef struct View:
     size_t data
     int ndim
-    int kind              # a Kind; -1 for what is no floating number on the CPU
+    int kind              # a Kind; -1 for what is no floating number
+    int device            # which GPU it is on; ON_CPU for the CPU
     bint pairs            # whether it is one of complex numbers
     cnp.npy_intp shape[MOST_AXES + 1]
     cnp.npy_intp strides[MOST_AXES + 1]   # in bytes
@@ -92,7 +94,8 @@ cdef class Reader:
     cdef getter get
     cdef setter set
     cdef void* closure
-    cdef object tensor, parameter, dispatch, kept, described, is_neg, is_conj, is_zero, increment
+    cdef object tensor, parameter, dispatch, kept, described, on_gpu
+    cdef object is_neg, is_conj, is_zero, increment
     cdef PyTypeObject* base
     cdef list dtypes
     cdef readonly bint fast
@@ -113,9 +116,11 @@ cdef class Reader:
     cdef void fetch_storage(self, PyObject* tensor) noexcept
     cdef bint is_plain(self, PyObject* tensor) except -1
     cdef bint read(self, PyObject* tensor, View* view) except -1
+    cdef bint read_anywhere(self, PyObject* tensor, View* view) except -1
     cdef bint read_slowly(self, object tensor, View* view) except -1
     cdef bint has_memory(self, PyObject* tensor, View* view, int n_axes, int size) except -1
     cdef object array(self, View* view, object tensor)
+    cdef object array_on_gpu(self, const View* view, object tensor)
     cdef object zeros_of(self, object tensor)
     cdef object gradient(self, PyObject* tensor)
     cpdef int raise_versions(self, list tensors) except -1
@@ -125,4 +130,5 @@ cdef class Reader:
 
 cdef bint same_shape(const View* view, cnp.ndarray a) noexcept
 cdef bint same_order(const View* view, cnp.ndarray a) noexcept
+cdef bint same_layout(const View* one, const View* other) noexcept
 cdef Py_ssize_t stored(int kind, int p_kind) noexcept

@@ -17,7 +17,8 @@ cnp.import_array()
 
 # Devices and types, as DLPack numbers them.
 cdef enum:
-    ON_CPU = 1
+    CPU_DEVICE = 1
+    CUDA_DEVICE = 2
     FLOAT = 2
     BFLOAT = 4
     COMPLEX = 5
@@ -55,16 +56,20 @@ cdef class Reader:
     dtypes : list of numpy.dtype or None
         NumPy's float16, float32, float64 and bfloat16; None for one that there is not.
     described : callable
-        Returns kind, address, shape and strides in bytes of a tensor, or None: where there is no C
-        exchange API.
+        Returns kind, address, shape, strides in bytes, whether it is one of complex numbers, and
+        device of a tensor, or None: where there is no C exchange API.
+    on_gpu : callable
+        Returns CuPy's array of address, shape, strides in bytes (None: one after the other), dtype,
+        device, and the tensor that keeps the memory alive.
     fast : bool
-        Whether that is used where it is there.
+        Whether the C exchange API is used where it is there.
     """
 
-    def __init__(self, object torch, list dtypes, object described, bint fast=True):
+    def __init__(self, object torch, list dtypes, object described, object on_gpu, bint fast=True):
         cdef PyGetSetDef* grad
         self.dtypes = dtypes
         self.described = described
+        self.on_gpu = on_gpu
         self.tensor, self.parameter = torch.Tensor, torch.nn.Parameter
         self.dispatch = torch.Tensor.__torch_dispatch__
         capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None) if fast else None
@@ -157,22 +162,30 @@ cdef class Reader:
         return issubclass(kind, self.tensor) and kind.__torch_dispatch__ is self.dispatch
 
     cdef bint read(self, PyObject* tensor, View* view) except -1:
-        """Read one tensor; False if its memory cannot be read as that of floating numbers."""
+        """Read one tensor; False if its memory is none of floating numbers on the CPU."""
+        return self.read_anywhere(tensor, view) and view.device == ON_CPU
+
+    cdef bint read_anywhere(self, PyObject* tensor, View* view) except -1:
+        """The same, on the CPU or on a GPU."""
         cdef DLTensor found
         cdef int k, size
-        view.kind = -1
+        view.kind, view.device = -1, ON_CPU
         view.data, view.ndim = 0, 0
         view.pairs = False
         if not self.is_plain(tensor):
             # what it wraps, as DTensor does
             inner = getattr(<object> tensor, "_local_tensor", None)
-            return inner is not None and self.read(<PyObject*> inner, view)
+            return inner is not None and self.read_anywhere(<PyObject*> inner, view)
         if self.api == NULL:
             return self.read_slowly(<object> tensor, view)
         if self.api.tensor_from_object(<void*> tensor, &found):
             PyErr_Clear()
             return False
-        if found.device.device_type != ON_CPU or found.dtype.lanes != 1 or found.ndim > MOST_AXES:
+        if found.device.device_type == CUDA_DEVICE:
+            view.device = found.device.device_id
+        elif found.device.device_type != CPU_DEVICE:
+            return False
+        if found.dtype.lanes != 1 or found.ndim > MOST_AXES:
             return False
         size = found.dtype.bits // 8
         if found.dtype.code == COMPLEX:
@@ -208,7 +221,7 @@ cdef class Reader:
         described = self.described(tensor)
         if described is None:
             return False
-        view.kind, data, shape, strides, view.pairs = described
+        view.kind, data, shape, strides, view.pairs, view.device = described
         view.data, view.ndim = data, len(shape)
         if view.ndim > MOST_AXES:
             view.kind = -1
@@ -247,9 +260,11 @@ cdef class Reader:
         return start != 0 and start <= view.data and view.data - start + extent <= held
 
     cdef object array(self, View* view, object tensor):
-        """NumPy's array over the memory of a tensor, which it keeps alive."""
+        """NumPy's array over the memory of a tensor, which it keeps alive; CuPy's on a GPU."""
         cdef object dtype = self.dtypes[view.kind]
         cdef object array
+        if view.device != ON_CPU:
+            return self.array_on_gpu(view, tensor)
         Py_INCREF(dtype)
         array = PyArray_NewFromDescr(
             &PyArray_Type,
@@ -264,6 +279,24 @@ cdef class Reader:
         Py_INCREF(tensor)
         PyArray_SetBaseObject(<cnp.ndarray> array, <PyObject*> tensor)
         return array
+
+    cdef object array_on_gpu(self, const View* view, object tensor):
+        """CuPy's array over the memory of a tensor: of one axis, where that has no gaps.
+
+        So arrays can be walked together if their layouts are the same, in whatever order of axes.
+        """
+        cdef cnp.npy_intp n = 1
+        cdef int axis
+        cdef object shape, strides = None
+        for axis in range(view.ndim):
+            n *= view.shape[axis]
+        if is_dense(view):
+            shape = (n,)
+        else:
+            shape = tuple([view.shape[axis] for axis in range(view.ndim)])
+            strides = tuple([view.strides[axis] for axis in range(view.ndim)])
+        dtype = self.dtypes[view.kind]
+        return self.on_gpu(view.data, shape, strides, dtype, view.device, tensor)
 
     cdef object gradient(self, PyObject* tensor):
         """The gradient of a tensor, None where there is none."""
@@ -297,15 +330,22 @@ cdef class Reader:
                     self.increment(tensor)
         return 0
 
-    def array_of(self, object tensor):
+    def array_of(self, object tensor, bint anywhere=False):
         """Return NumPy's array over the memory of a tensor; None if that cannot be read.
 
         Zeros that have no memory become an array of their own, which is not to be written.
+
+        Parameters
+        ----------
+        tensor : torch.Tensor
+            The tensor.
+        anywhere : bool
+            Whether it may be on a GPU: the array is CuPy's then, of one axis where it has no gaps.
         """
         cdef View view
-        if not self.read(<PyObject*> tensor, &view):
+        if not self.read_anywhere(<PyObject*> tensor, &view):
             return self.zeros_of(tensor)
-        if self.dtypes[view.kind] is None:
+        if (view.device != ON_CPU and not anywhere) or self.dtypes[view.kind] is None:
             return None
         return self.array(&view, tensor)
 
@@ -349,6 +389,37 @@ cdef bint same_order(const View* view, cnp.ndarray a) noexcept:
         if view.shape[axis] > 1 and view.strides[axis] * item != cnp.PyArray_STRIDE(a, axis) * size:
             return False
     return True
+
+
+cdef bint same_layout(const View* one, const View* other) noexcept:
+    """Whether two tensors are on one device, of one shape, with their elements in one order."""
+    cdef cnp.npy_intp size = bytes_of(one.kind), item = bytes_of(other.kind)
+    cdef int axis
+    if one.device != other.device or one.ndim != other.ndim:
+        return False
+    for axis in range(one.ndim):
+        if one.shape[axis] != other.shape[axis] or (
+            one.shape[axis] > 1 and one.strides[axis] * item != other.strides[axis] * size
+        ):
+            return False
+    return True
+
+
+cdef bint is_dense(const View* view) noexcept:
+    """Whether the elements of a tensor fill one block of memory, in some order of the axes."""
+    cdef cnp.npy_intp expected = bytes_of(view.kind)
+    cdef int axis, left = 0, before = -1
+    for axis in range(view.ndim):
+        if view.shape[axis] == 0:
+            return True
+        left += view.shape[axis] > 1
+    while left and left != before:
+        before = left
+        for axis in range(view.ndim):
+            if view.shape[axis] > 1 and view.strides[axis] == expected:
+                expected *= view.shape[axis]
+                left -= 1
+    return left == 0
 
 
 cdef Py_ssize_t stored(int kind, int p_kind) noexcept:

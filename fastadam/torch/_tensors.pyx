@@ -11,10 +11,12 @@ from fastadam.kernels.cpu._tensors cimport COMPUTING, N_STREAMS
 from fastadam.torch._reading cimport (
     FLOAT32_KIND,
     FLOAT64_KIND,
+    ON_CPU,
     Reader,
     View,
     bytes_of,
     fetch_object,
+    same_layout,
     same_order,
     same_shape,
     stored,
@@ -38,6 +40,8 @@ cdef enum:
     STREAM
     HALF = STREAM + N_STREAMS
     N_ARRAYS
+    PARAMETER = N_ARRAYS
+    N_VIEWS
 
 
 # One parameter that has a state, as it was when the plan was made. All is held by the source.
@@ -49,6 +53,7 @@ cdef struct Entry:
     int kinds[N_ARRAYS]
     size_t at[N_ARRAYS]
     size_t copied         # where the parameter lies that a dense copy is stepped for, or 0
+    View* on_gpu          # of what is on a GPU, the arrays as they lie and the parameter; else NULL
     double* t64
     float* t32
     int group
@@ -80,7 +85,7 @@ cdef class TensorSource(Source):
     """
 
     cdef Reader reader
-    cdef list lists, arrays, grads, kept, others
+    cdef list lists, arrays, grads, kept, others, stateless
     cdef object groups, outer
     cdef Entry* entries
     cdef PyObject** items           # keys and values of all states
@@ -101,7 +106,7 @@ cdef class TensorSource(Source):
     def __init__(self, Reader reader, object groups, object state, list entries):
         cdef Py_ssize_t i, k, n_items = 0
         cdef Entry* entry
-        cdef View view
+        cdef View view, own_view
         cdef list items = [list(row[2].items()) for row in entries]
         self.reader, self.groups, self.outer = reader, groups, state
         self.lists = [list(group["params"]) for group in groups]
@@ -124,24 +129,31 @@ cdef class TensorSource(Source):
             if not (reader.is_tensor(entry.p) and isinstance(step, reader.tensor)):
                 raise TypeError(f"parameter {self.name_of(i, entries)!r} or its step is no tensor")
             entry.step = <PyObject*> step
+            if not reader.read_anywhere(entry.p, &own_view):
+                raise RuntimeError(self.without_memory(i, p, entries))
+            if own_view.device != ON_CPU:
+                entry.on_gpu = <View*> PyMem_Calloc(N_VIEWS, sizeof(View))
+                if entry.on_gpu == NULL:
+                    raise MemoryError
+                entry.on_gpu[PARAMETER] = own_view
             for k in range(N_ARRAYS):
                 tensor, array = pairs[k]
-                if array is not None:
+                if array is not None and entry.on_gpu == NULL:
                     entry.at[k] = <size_t> cnp.PyArray_DATA(<cnp.ndarray> array)
                 if tensor is None:
                     continue
                 entry.tensors[k] = <PyObject*> tensor
-                if not reader.read(entry.tensors[k], &view):
+                if not reader.read_anywhere(entry.tensors[k], &view):
                     raise RuntimeError(self.without_memory(i, tensor, entries))
                 entry.kinds[k] = view.kind
-            if not reader.read(entry.p, &view):
-                raise RuntimeError(self.without_memory(i, p, entries))
+                if entry.on_gpu != NULL:
+                    entry.on_gpu[k] = view
             if entry.tensors[STEPPED] == NULL or (
                 pairs[HALF][1] is not None and entry.tensors[HALF] == NULL
             ):
-                entry.copied = view.data
+                entry.copied = own_view.data
             if entry.tensors[STEPPED] == NULL:
-                entry.kinds[STEPPED] = view.kind
+                entry.kinds[STEPPED] = own_view.kind
             self.arrays.append([array for _, array in pairs])
             # a state's tensors are held beside it: an id must not be given to another one
             self.kept.append((p, own, step, items[i], pairs))
@@ -156,6 +168,7 @@ cdef class TensorSource(Source):
                 n_items += 1
         taken = {id(row[0]) for row in entries}
         self.others = [p for each in self.lists for p in each if id(p) not in taken]
+        self.stateless = [p for p in self.others if not state.get(p)]
 
     cdef object name_of(self, Py_ssize_t i, list entries):
         """What the parameter of an entry is called in messages."""
@@ -172,6 +185,10 @@ cdef class TensorSource(Source):
         )
 
     def __dealloc__(self):
+        cdef Py_ssize_t i
+        if self.entries != NULL:
+            for i in range(self.n):
+                PyMem_Free(self.entries[i].on_gpu)
         PyMem_Free(self.entries)
         PyMem_Free(self.items)
 
@@ -213,7 +230,7 @@ cdef class TensorSource(Source):
                 continue
             if not self.count(entry):
                 return None
-            if entry.copied and not self.reader.read(entry.p, &view):
+            if entry.copied and not self.reader.read_anywhere(entry.p, &view):
                 # it would be copied
                 return None
             t = (entry.t64[0] if entry.t64 != NULL else entry.t32[0]) + 1
@@ -225,6 +242,11 @@ cdef class TensorSource(Source):
                     sets.append(key)
             entry.scalars = number
         return sets
+
+    def numbers(self):
+        """Return which of the sets that `begin` has returned each parameter's is."""
+        cdef Py_ssize_t i
+        return [self.entries[i].scalars for i in range(self.n)]
 
     cdef void fetch_parameters(self, Py_ssize_t i) noexcept:
         """Have the parameters after number i, and their counts, fetched into the cache."""
@@ -352,10 +374,10 @@ cdef class TensorSource(Source):
         return i == entry.n_items
 
     cdef bint is_parameter(self, PyObject* key) except -1:
-        """Whether a key of the states is one of the parameters without a state."""
+        """Whether a key of the states is one of the parameters that had no state."""
         cdef Py_ssize_t i
-        for i in range(PyList_GET_SIZE(self.others)):
-            if PyList_GET_ITEM(self.others, i) == key:
+        for i in range(PyList_GET_SIZE(self.stateless)):
+            if PyList_GET_ITEM(self.stateless, i) == key:
                 return True
         return False
 
@@ -367,6 +389,8 @@ cdef class TensorSource(Source):
         cdef View view
         if self.reader.ahead:
             self.fetch_tensors(k)
+        if entry.on_gpu != NULL:
+            return self.read_on_gpu(k, entry, grad, found)
         if grad != <PyObject*> None:
             if entry.copied and not (
                 self.reader.read(entry.p, &view) and view.data == entry.copied
@@ -388,6 +412,52 @@ cdef class TensorSource(Source):
         if grad == <PyObject*> None:
             return True
         return self.read_gradient(k, grad, entry.kinds[STEPPED], arrays[STEPPED], found)
+
+    cdef bint read_on_gpu(
+        self, Py_ssize_t k, Entry* entry, PyObject* grad, Found* found
+    ) except -1:
+        """Read what is on a GPU; False if anything but the gradient lies elsewhere now."""
+        cdef list arrays = <list> self.arrays[k]
+        cdef Py_ssize_t i
+        cdef View view
+        for i in range(N_ARRAYS):
+            if entry.tensors[i] != NULL and not self.lies(entry.tensors[i], &entry.on_gpu[i]):
+                return False
+        if entry.copied and not self.lies(entry.p, &entry.on_gpu[PARAMETER]):
+            return False
+        found.scalars = entry.scalars
+        found.p = <PyObject*> arrays[STEPPED]
+        found.half = NULL if arrays[HALF] is None else <PyObject*> arrays[HALF]
+        for i in range(N_STREAMS):
+            found.state[i] = NULL if arrays[STREAM + i] is None else <PyObject*> arrays[STREAM + i]
+        found.by_address, found.g = False, NULL
+        if grad == <PyObject*> None:
+            return True
+        if k in self.replaced:
+            array = self.replaced[k]
+        elif (
+            not self.reader.read_anywhere(grad, &view)
+            # as the first moment does, of which there is one beside a copied parameter, too
+            or not same_layout(&view, &entry.on_gpu[STREAM])
+            or self.reader.is_odd(<object> grad, &view)
+        ):
+            return False
+        else:
+            array = self.reader.array(&view, <object> grad)
+        # held until the step has been launched
+        self.shown.append(array)
+        found.g = <PyObject*> array
+        return True
+
+    cdef bint lies(self, PyObject* tensor, const View* before) except -1:
+        """Whether a tensor on a GPU lies where it lay."""
+        cdef View view
+        return (
+            self.reader.read_anywhere(tensor, &view)
+            and view.data == before.data
+            and view.kind == before.kind
+            and same_layout(&view, before)
+        )
 
     cdef bint read_gradient(
         self, Py_ssize_t k, PyObject* grad, int kind, cnp.ndarray p, Found* found

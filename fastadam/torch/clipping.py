@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from fastadam.kernels.backend import loaded_cupy, on_device
+from fastadam.kernels.gpu.sums import GpuSums
 from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.ops import CLIP, MULTIPLY, Op
 from fastadam.kernels.sums import global_norm
 
-__all__ = ["Clipping", "Norm", "clipped", "clipping"]
+__all__ = ["Clipping", "GpuNorm", "Norm", "clipped", "clipped_on_gpu", "clipping"]
 
 # What clip_grad_norm_ adds to the norm that it divides by.
 _TINY = 1e-6
@@ -27,6 +29,29 @@ class Norm(NamedTuple):
 
     total: float
     squares: list[float]
+
+
+class GpuNorm:
+    """The norm of gradients on one GPU, which is waited for when somebody looks at it.
+
+    Parameters
+    ----------
+    sums : GpuSums
+        The sums of squares.
+    """
+
+    def __init__(self, sums: GpuSums) -> None:
+        self._sums = sums
+
+    @property
+    def squares(self) -> list[float]:
+        """The sum of squares of each gradient."""
+        return self._sums.values()
+
+    @property
+    def total(self) -> float:
+        """The norm of all of them together."""
+        return global_norm((), self.squares)
 
 
 def clipping(norm: object, value: object) -> Clipping | None:
@@ -92,3 +117,25 @@ def measured(steps: MultiTensorStep, first: list[Op]) -> Norm:
     else:
         squares = steps.sums_of_squares()
     return Norm(global_norm((), squares), squares)
+
+
+def clipped_on_gpu(steps: MultiTensorStep, bound: float) -> GpuNorm:
+    """Let a step multiply its gradients, which are on one GPU, so that their norm is bounded.
+
+    Nothing is waited for: the norm stays on the GPU, and so does what they are multiplied with.
+
+    Parameters
+    ----------
+    steps : MultiTensorStep
+        Whose gradients have been read.
+    bound : float
+        The bound.
+    """
+    sums = steps.gpu_sums()
+    assert sums is not None
+    cupy = loaded_cupy()
+    with on_device(sums.device):
+        # as clip_grad_norm_: a NaN is not below 1, and stays
+        rate = cupy.minimum(bound / (cupy.sqrt(cupy.sum(sums.totals)) + _TINY), 1.0)
+    steps.prepare(None, rate, False)
+    return GpuNorm(sums)

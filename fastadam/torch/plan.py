@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fastadam.algorithms.adam import Coefficients
+from fastadam.kernels.backend import is_gpu_array
 from fastadam.kernels.cpu import _threads
 from fastadam.kernels.memory import first_sharing
 from fastadam.kernels.multi_tensor import MultiTensorStep
@@ -14,7 +15,8 @@ from fastadam.kernels.ops import Op
 from fastadam.kernels.table import Step
 from fastadam.torch._items import Items, all_same
 from fastadam.torch._tensors import TensorSource
-from fastadam.torch.clipping import Clipping, Norm, clipped
+from fastadam.torch.clipping import Clipping, GpuNorm, Norm, clipped
+from fastadam.torch.gpu import is_on_gpu
 from fastadam.torch.groups import Numbers
 from fastadam.torch.states import MASTER, STREAMS, StateChanges, is_half
 from fastadam.torch.tensors import (
@@ -64,7 +66,12 @@ class TensorPlan:
         If a parameter, gradient or state cannot be stepped: nothing has changed.
     """
 
+    # whether anything is on a GPU
+    _on_gpu = False
+
     def __init__(self, optimizer: Any, decoupled: bool, masters: bool) -> None:
+        # whether it may be used for another step
+        self.lasts = True
         self._groups: list[dict[str, Any]] = optimizer.param_groups
         self._states = optimizer.state
         self._numbers = [
@@ -118,7 +125,10 @@ class TensorPlan:
         for number, group in enumerate(self._groups):
             self._numbers[number].read()
             for i, param in enumerate(group["params"]):
-                if param.grad is None and not optimizer.state.get(param):
+                # on a GPU, and beside it, what has no gradient now is described when it has one
+                if param.grad is None and (
+                    self._on_gpu or is_on_gpu(param) or not optimizer.state.get(param)
+                ):
                     continue
                 name = named(self._groups, number, i)
                 if param.grad is not None and param.grad.is_sparse:
@@ -132,17 +142,19 @@ class TensorPlan:
 
     def _stepped(self, name: str, param: torch.Tensor) -> Pair:
         """Return what is stepped and its array: the parameter, or a dense copy in its place."""
-        array = refuse_tensor(name, param)
+        array = refuse_tensor(name, param, self._on_gpu)
         local = local_of(param)
         self.sharded = self.sharded or is_sharded(param)
-        in_place = is_dense(local) and bool(array.flags.aligned)
+        # on a GPU all are
+        aligned = is_gpu_array(array) or bool(array.flags.aligned)
+        in_place = is_dense(local) and aligned
         self._arrays.append((array, in_place))
         if in_place:
             return param, array
         with torch.no_grad():
             copied = torch.empty_like(local, requires_grad=False).copy_(local)
         self._copies.append((param, copied))
-        return None, reader().array_of(copied)
+        return None, self._array_of(copied)
 
     def _refuse_shared(self) -> None:
         """Refuse a copy of what is stepped elsewhere, too: one step would undo the other."""
@@ -164,7 +176,11 @@ class TensorPlan:
         return [row.stepped, *streams, _NONE]
 
     def _pair(self, tensor: torch.Tensor) -> Pair:
-        return tensor, reader().array_of(tensor)
+        return tensor, self._array_of(tensor)
+
+    def _array_of(self, tensor: torch.Tensor) -> Array | None:
+        """Return the array over a tensor that is where this steps tensors; None for others."""
+        return reader().array_of(tensor, self._on_gpu)
 
     def _describe(self, arrays: list[list[Array | None]]) -> None:
         """Check everything, and lay out the step."""
@@ -184,15 +200,7 @@ class TensorPlan:
     def _gradient(self, k: int, grad: torch.Tensor) -> Array:
         """Return the array of a gradient, as it is or as NumPy can have it."""
         param = self._rows[k].param
-        if is_sharded(grad) != is_sharded(param) or (
-            is_sharded(grad) and grad.placements != param.placements
-        ):
-            raise RuntimeError(
-                f"the gradient of parameter {self.names[k]!r} is placed as "
-                f"{getattr(grad, 'placements', None)}, and the parameter as "
-                f"{getattr(param, 'placements', None)}"
-            )
-        grad = local_of(grad)
+        grad = self._local_gradient(k, grad)
         odd = grad.is_neg() or grad.is_conj()
         plain = grad.resolve_conj().resolve_neg() if odd else grad
         array = reader().array_of(plain)
@@ -206,6 +214,19 @@ class TensorPlan:
             # a DTensor's placement may be another one next time
             self._odd.add(k)
         return array
+
+    def _local_gradient(self, k: int, grad: torch.Tensor) -> torch.Tensor:
+        """Return the part of a gradient that this process has; refuse one placed elsewhere."""
+        param = self._rows[k].param
+        if is_sharded(grad) != is_sharded(param) or (
+            is_sharded(grad) and grad.placements != param.placements
+        ):
+            raise RuntimeError(
+                f"the gradient of parameter {self.names[k]!r} is placed as "
+                f"{getattr(grad, 'placements', None)}, and the parameter as "
+                f"{getattr(param, 'placements', None)}"
+            )
+        return local_of(grad)
 
     def refresh(self, optimizer: Any) -> bool:
         """Read everything for the next step; False if it is to be described anew.
@@ -237,22 +258,28 @@ class TensorPlan:
         self.sets = sets
         if self._steps is None:
             return True
-        for k in self._odd:
-            grad = self._rows[k].param.grad
-            if grad is not None:
-                self._source.replaced[k] = self._gradient(k, grad)
+        if not self._take_gradients():
+            return False
         if self._copies:
             with torch.no_grad():
                 for param, copied in self._copies:
                     copied.copy_(local_of(param))
         return self._steps.refresh([self._numbers[i].coefficients(t) for i, t in sets])
 
+    def _take_gradients(self) -> bool:
+        """Make arrays of gradients that are not read as they are; False to describe all anew."""
+        for k in self._odd:
+            grad = self._rows[k].param.grad
+            if grad is not None:
+                self._source.replaced[k] = self._gradient(k, grad)
+        return True
+
     @property
     def absent(self) -> list[int]:
         """The places of the parameters that have no gradient in it."""
         return self._source.absent
 
-    def run(self, bounds: Clipping | None) -> Norm | None:
+    def run(self, bounds: Clipping | None) -> Norm | GpuNorm | None:
         """Make the step that has been read, and return the norm if there is a bound of it.
 
         Parameters
@@ -265,6 +292,20 @@ class TensorPlan:
             return None
         if self._large:
             steps.most_threads = torch.get_num_threads()
+        norm = self._prepare(steps, bounds)
+        if not (self._copies or self._forgets or self._on_gpu):
+            steps.step({}, {}, ())
+            return norm
+        # more than one call into C: signals wait until all is done
+        with DeferredInterrupt():
+            if self._forgets:
+                self._forget()
+            steps.step({}, {}, ())
+            self._put_back()
+        return norm
+
+    def _prepare(self, steps: MultiTensorStep, bounds: Clipping | None) -> Norm | GpuNorm | None:
+        """Say what the step does to the gradients on its way; return the norm, if it is bounded."""
         norm = None
         programs = self._programs
         if bounds is not None:
@@ -274,15 +315,6 @@ class TensorPlan:
                 raise RuntimeError("the gradients cannot be changed on the way of this step")
         elif steps.prepared:
             steps.leave_gradients()
-        if not (self._copies or self._forgets):
-            steps.step({}, {}, ())
-            return norm
-        # more than one call into C: signals wait until all is done
-        with DeferredInterrupt():
-            if self._forgets:
-                self._forget()
-            steps.step({}, {}, ())
-            self._put_back()
         return norm
 
     def _put_back(self) -> None:

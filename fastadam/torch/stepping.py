@@ -10,7 +10,8 @@ from torch.autograd import profiler
 from torch.compiler import is_compiling
 from torch.optim import optimizer as torch_optimizer
 
-from fastadam.torch.clipping import Norm, clipping
+from fastadam.torch.clipping import GpuNorm, Norm, clipping
+from fastadam.torch.gpu_plan import plan_of
 from fastadam.torch.groups import refuse_options
 from fastadam.torch.plan import TensorPlan
 from fastadam.torch.states import MASTER, restored
@@ -25,7 +26,9 @@ _OWN = ("max_grad_norm", "max_grad_value", "master_weights")
 
 # What was stepped in one call of the kernels: group and number of each step; the norm; the loss
 # scale; names, None if it was skipped; and places without a gradient.
-_Part = tuple[list[tuple[int, int]], Norm | None, float | None, list[str] | None, list[int]]
+_Part = tuple[
+    list[tuple[int, int]], Norm | GpuNorm | None, float | None, list[str] | None, list[int]
+]
 
 
 def _applied(part: _Part) -> list[str]:
@@ -238,12 +241,12 @@ class KernelStep(torch.optim.Optimizer):
         # taken out meanwhile: another thread that steps makes its own
         plan = own.pop("_plan", None)
         if plan is None or not plan.refresh(self):
-            plan = TensorPlan(self, self._decoupled, self.master_weights)
+            plan = plan_of(self, self._decoupled, self.master_weights)
         if scale is not None:
             scale = float(scale)
             self._unscale(scale)
-            if not plan.refresh(self):
-                plan = TensorPlan(self, self._decoupled, self.master_weights)
+            if not plan.lasts or not plan.refresh(self):
+                plan = plan_of(self, self._decoupled, self.master_weights)
         if plan.sharded and bounds is not None and bounds.norm is not None:
             raise ValueError(
                 "max_grad_norm is the norm of all gradients, of which this process has only parts "
@@ -252,7 +255,8 @@ class KernelStep(torch.optim.Optimizer):
         norm = plan.run(bounds)
         part = plan.sets, norm, scale, plan.names, plan.absent
         own["_last"] = [part] if first or self._last is None else [*self._last, part]
-        own["_plan"] = plan
+        if plan.lasts:
+            own["_plan"] = plan
 
     def step_in_backward_by(self, steps: Any) -> None:
         """Leave the steps to what makes them in backward passes, or take them back.

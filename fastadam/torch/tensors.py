@@ -10,7 +10,9 @@ import torch
 from torch.nn.parameter import is_lazy
 
 from fastadam.kernels.arrays import overlaps_itself
+from fastadam.kernels.backend import CPU
 from fastadam.torch._reading import Reader
+from fastadam.torch.gpu import array_at
 from fastadam.update.overrides import class_overrides
 
 __all__ = [
@@ -91,7 +93,7 @@ def new_reader(fast: bool, library: Any = torch) -> Reader:
     dtypes = [*map(np.dtype, ("f2", "f4", "f8")), _bfloat16()]
     # it makes tensors to look at, and the default device may be another one
     with torch.device("cpu"):
-        return Reader(library, dtypes, _described, fast)
+        return Reader(library, dtypes, _described, array_at, fast)
 
 
 def _bfloat16() -> np.dtype[Any] | None:
@@ -105,23 +107,29 @@ def _bfloat16() -> np.dtype[Any] | None:
 
 def _described(
     tensor: torch.Tensor,
-) -> tuple[int, int, tuple[int, ...], tuple[int, ...], bool] | None:
-    """Return kind, address, shape, strides in bytes, and whether it is one of complex numbers.
+) -> tuple[int, int, tuple[int, ...], tuple[int, ...], bool, int] | None:
+    """Return kind, address, shape, strides in bytes, whether it is complex, and device.
 
     None if there is no such memory.
     """
     dtype = tensor.dtype
     real = _REAL.get(dtype, dtype)
-    if tensor.layout is not torch.strided or tensor.device.type != "cpu" or real not in _KINDS:
+    place = tensor.device
+    if (
+        tensor.layout is not torch.strided
+        or place.type not in ("cpu", "cuda")
+        or real not in _KINDS
+    ):
         return None
+    device = CPU if place.type == "cpu" else place.index
     shape = tuple(tensor.shape)
     strides = tuple(step * tensor.element_size() for step in tensor.stride())
     if real is not dtype:
         shape, strides = (*shape, 2), (*strides, tensor.element_size() // 2)
-    return _KINDS.index(real), tensor.data_ptr(), shape, strides, real is not dtype
+    return _KINDS.index(real), tensor.data_ptr(), shape, strides, real is not dtype, device
 
 
-def refuse_tensor(name: str, param: torch.Tensor) -> Array:
+def refuse_tensor(name: str, param: torch.Tensor, anywhere: bool = False) -> Array:
     """Return the array over a parameter; refuse one on which no step can be made.
 
     Parameters
@@ -130,6 +138,8 @@ def refuse_tensor(name: str, param: torch.Tensor) -> Array:
         What it is called in messages.
     param : torch.Tensor
         The parameter.
+    anywhere : bool
+        Whether it may be on a GPU.
 
     Raises
     ------
@@ -156,7 +166,7 @@ def refuse_tensor(name: str, param: torch.Tensor) -> Array:
             f"parameter {name!r} is a view with its conjugate or negative bit set; step a clone of "
             "param.resolve_conj().resolve_neg()"
         )
-    array = reader().array_of(param)
+    array = reader().array_of(param, anywhere)
     if array is None:
         raise TypeError(f"parameter {name!r}: {no_memory(local_of(param))}")
     if overlaps_itself(array):
@@ -258,13 +268,14 @@ def no_memory(tensor: torch.Tensor, done: str = "stepped", kinds: str = _STEPPED
             f"its memory was freed or shrunk: its elements take {_end(tensor)} bytes, and its "
             f"storage has {tensor.untyped_storage().nbytes()}"
         )
-    if tensor.dtype == torch.bfloat16 and tensor.device.type == "cpu":
+    if tensor.dtype == torch.bfloat16 and tensor.device.type in ("cpu", "cuda"):
         return (
             "for bfloat16 there must be ml_dtypes, by which NumPy knows it: pip install ml_dtypes"
         )
     return (
         f"a tensor of {tensor.dtype} ({tensor.layout}, on {tensor.device}) cannot be {done} here; "
-        f"dense tensors of {kinds} on the CPU can"
+        f"dense tensors of {kinds} can, on the CPU, and for the steps of fastadam.torch on a CUDA "
+        "GPU, too"
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from cuda_on_cpu.arrays import ndarray
 from cuda_on_cpu.emulator import EmulatorError, Kernels
 from cuda_on_cpu.late import running_late
-from cuda_on_cpu.memory import MemoryPointer, check_guards
+from cuda_on_cpu.memory import MemoryPointer, UnownedMemory, check_guards
 from cuda_on_cpu.state import CUDARuntimeError, counts, state
 from cuda_on_cpu.streams import (
     GLOBAL,
@@ -190,6 +190,7 @@ cuda = SimpleNamespace(
     get_elapsed_time=get_elapsed_time,
     Graph=Graph,
     MemoryPointer=MemoryPointer,
+    UnownedMemory=UnownedMemory,
     get_current_stream=get_current_stream,
     is_available=lambda: state.devices > 0,
     runtime=SimpleNamespace(

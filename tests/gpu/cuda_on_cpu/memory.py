@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import ctypes
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ __all__ = [
     "Counts",
     "Memory",
     "MemoryPointer",
+    "UnownedMemory",
     "check_guards",
     "counting",
     "counts",
@@ -85,6 +87,24 @@ class Memory:
         _check(self._whole, self._first, self.size)
 
 
+class UnownedMemory:
+    """Memory that somebody else has, who is kept."""
+
+    def __init__(self, ptr: int, size: int, owner: object, device_id: int = -1) -> None:
+        if device_id < 0:
+            raise ValueError("of the host's memory, nobody can tell whose it is")
+        self.ptr, self.size, self.device_id, self._owner = ptr, size, device_id, owner
+        self._first = 0
+        # nothing is at the address of nothing
+        bytes_there = (ctypes.c_uint8 * size).from_address(ptr) if size else b""
+        self._whole = np.frombuffer(bytes_there, np.uint8)
+
+    @property
+    def host(self) -> np.ndarray:
+        """The bytes."""
+        return self._whole
+
+
 _alive: weakref.WeakSet[Memory] = weakref.WeakSet()
 
 
@@ -124,7 +144,7 @@ class MemoryPointer:
 
     __slots__ = ("device_id", "mem", "ptr")
 
-    def __init__(self, mem: Memory, offset: int) -> None:
+    def __init__(self, mem: Memory | UnownedMemory, offset: int) -> None:
         self.mem = mem
         self.ptr = mem.ptr + offset
         self.device_id = mem.device_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -57,6 +58,8 @@ class Graph:
 _capturing: list[Stream] = []
 _numbers: list[int] = []
 _current = threading.local()
+# Streams that there are, for who knows their number only.
+_by_number: weakref.WeakValueDictionary[int, Stream] = weakref.WeakValueDictionary()
 
 
 class Stream:
@@ -82,6 +85,7 @@ class Stream:
             Stream._next += 1
         self.device_id = state.device
         self.queue = Queue(state.device, not non_blocking)
+        _by_number[self.ptr] = self
 
     def __del__(self) -> None:
         # what it was given is done all the same
@@ -91,11 +95,13 @@ class Stream:
     @classmethod
     def from_external(cls, obj: Any) -> Stream:
         """Return another object for the stream of another library's, or of this one."""
-        _, ptr = obj.__cuda_stream__()
-        made = cls.__new__(cls)
-        made.__dict__.update(obj.__dict__)
-        made._before, made._owned, made._foreign = [], False, obj
-        assert made.ptr == ptr
+        version, ptr = obj.__cuda_stream__()
+        assert version == 0
+        if not ptr:
+            return cls.null
+        made = _Foreign.__new__(_Foreign)
+        # it is one stream, whoever asks
+        made.__dict__ = _by_number[ptr].__dict__
         return made
 
     def __cuda_stream__(self) -> tuple[int, int]:
@@ -192,6 +198,13 @@ class Stream:
         if self._invalid:
             raise CUDARuntimeError("cudaErrorStreamCaptureInvalidated")
         return Graph(recorded)
+
+
+class _Foreign(Stream):
+    """Another object for a stream, which somebody else keeps."""
+
+    def __del__(self) -> None:
+        pass
 
 
 def start_over() -> None:
