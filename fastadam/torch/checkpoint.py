@@ -187,12 +187,12 @@ class TensorCheckpoint(Checkpointed):
         clipping(*found.values())
 
     def _compare_masters(self, source: Source, strict: bool) -> bool:
-        """Refuse masters that would not be stepped; tell whether the file was saved without any.
+        """Refuse masters that would not be stepped; tell whether the file need not have any.
 
         Whether there are masters stays what the optimizer was made with.
         """
         if not source.demand(MASTERS, strict):
-            return False
+            return True
         stored = source.value(MASTERS)
         if stored.shape != () or stored.dtype != np.bool_:
             raise ValueError(f"{MASTERS!r} is {stored} in the file, and no truth value")

@@ -418,6 +418,8 @@ def test_masters_begin_from_the_parameters_in_a_file_without(path: Path, hyperpa
     names = [f"layer.{i}" for i, p in enumerate(params_of(opt)) if p.dtype != torch.float32]
     # the first has no state
     assert report.converted == tuple([f"optimizer/{name}/master_param" for name in names[1:]])
+    again = fastadam.load(path, other, hyperparam=hyperparam, ignore_names=MASTERS)
+    assert again.converted == report.converted
     opt.master_weights = True
     for each in (opt, other):
         step(each, 7)
