@@ -1556,8 +1556,8 @@ MUTANTS = [
     Mutant(
         "refused gradients held",
         MAKING,
-        "            steps.let_go()\n            raise\n\n    def _stepped",
-        "            raise\n\n    def _stepped",
+        "            steps.let_go()\n            raise\n        finally",
+        "            raise\n        finally",
     ),
     # on PyTorch's tensors: groups, and the numbers in them
     Mutant("eps of another place", OF_GROUPS, "paper=not bounded", "paper=False"),

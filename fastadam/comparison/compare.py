@@ -23,6 +23,7 @@ def compare(a: Any, b: Any) -> Differences:
     """List every difference of two optimizers, targets, snapshots or runs.
 
     Of optimizers, everything is compared that ``==`` compares, and the parameters' values as well.
+    Of modules, so are persistent buffers; of links, the persistent values are not.
     Of runs, the first step at which they differ is found, and everything that differs there.
 
     Parameters
@@ -149,7 +150,8 @@ def _in_order(x: Snapshot, y: Snapshot) -> list[tuple[str, str]]:
     rank = {"fp32_param": 1, PARAM: 2}
     keys = dict.fromkeys((*x.arrays, *y.arrays))
     paths = {path: i for i, path in enumerate(dict.fromkeys((*x.paths, *y.paths)))}
-    return sorted(keys, key=lambda key: (paths[key[0]], rank.get(key[1], 0)))
+    # what is no parameter comes last
+    return sorted(keys, key=lambda key: (paths.get(key[0], len(paths)), rank.get(key[1], 0)))
 
 
 def _array_differences(

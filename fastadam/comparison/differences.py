@@ -34,6 +34,7 @@ class Difference:
     what : str
         Name of what differs: ``'t'``, ``'hyperparam.alpha'``, ``'hooks'``, ``'rule.enabled'``, a
         state such as ``'m'``, ``'fp32_param'``, or ``'param'`` for the parameter's array;
+        ``'kept'`` for what else of a module is saved, as a buffer, whose name `where` is;
         ``'m.shape'`` and ``'m.dtype'`` for arrays that cannot be compared by element.
     a, b : object
         The two values; for arrays, those of the first element that differs.

@@ -117,32 +117,33 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
     once where one would have to wait.
     """
 
-    def alone(self: S, /, *args: P.args, **kwds: P.kwargs) -> R:
-        key, mine = id(self), [threading.get_ident(), OPEN, self]
-        outer: list[Any] | None = None
-        try:
-            found = _RUNNING.setdefault(key, mine)
-            if found is not mine:
-                if found[0] != mine[0] or found[1] != OPEN:
-                    raise RuntimeError(_refusal(self, UPDATE, found, found[0] != mine[0]))
-                outer = found
-            return method(self, *args, **kwds)
-        finally:
-            # as in `undisturbed`, written out: this is on the way of every update
-            if outer is not None:
-                outer[1] = OPEN
-            elif key in _RUNNING and _RUNNING[key] is mine:
-                del _RUNNING[key]
+    def made(may_be_followed: bool) -> Callable[Concatenate[S, P], R]:
+        """Return the method that runs alone; of two, since one is called by the other, apart."""
 
-    @functools.wraps(method)
-    def aside(self: S, /, *args: P.args, **kwds: P.kwargs) -> R:
-        apart = _aside() if _ASIDE else None
-        if apart is None:
-            return alone(self, *args, **kwds)
-        made: R = apart(alone, self, *args, **kwds)
-        return made
+        def alone(self: S, /, *args: P.args, **kwds: P.kwargs) -> R:
+            if may_be_followed and _ASIDE and (apart := _aside()) is not None:
+                result: R = apart(unfollowed, self, *args, **kwds)
+                return result
+            key, mine = id(self), [threading.get_ident(), OPEN, self]
+            outer: list[Any] | None = None
+            try:
+                found = _RUNNING.setdefault(key, mine)
+                if found is not mine:
+                    if found[0] != mine[0] or found[1] != OPEN:
+                        raise RuntimeError(_refusal(self, UPDATE, found, found[0] != mine[0]))
+                    outer = found
+                return method(self, *args, **kwds)
+            finally:
+                # as in `undisturbed`, written out: this is on the way of every update
+                if outer is not None:
+                    outer[1] = OPEN
+                elif key in _RUNNING and _RUNNING[key] is mine:
+                    del _RUNNING[key]
 
-    return aside
+        return alone
+
+    unfollowed = made(False)
+    return functools.wraps(method)(made(True))
 
 
 def while_whole(kind: Kind, name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:

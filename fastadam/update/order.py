@@ -7,7 +7,7 @@ from typing import Any
 from fastadam.algorithms.table import FLAGS
 from fastadam.kernels.bits import same_bits
 from fastadam.update.hyperparameter import same_value
-from fastadam.update.snapshot import PARAM, Snapshot, describe, looked
+from fastadam.update.snapshot import KEPT, PARAM, Snapshot, describe, looked
 
 __all__ = ["Comparable"]
 
@@ -87,11 +87,14 @@ class Comparable:
 
 def _agree(a: Snapshot, b: Snapshot) -> bool:
     """Tell whether two descriptions agree, but for the parameters' values: cheap things first."""
-    if a.facts.keys() != b.facts.keys() or a.arrays.keys() != b.arrays.keys():
+    mine, others = (
+        {key: array for key, array in found.arrays.items() if key[1] != KEPT} for found in (a, b)
+    )
+    if a.facts.keys() != b.facts.keys() or mine.keys() != others.keys():
         return False
     if not all(same_value(value, b.facts[key]) for key, value in a.facts.items()):
         return False
-    pairs = [(key, array, b.arrays[key]) for key, array in a.arrays.items()]
+    pairs = [(key, array, others[key]) for key, array in mine.items()]
     if any(x.shape != y.shape or x.dtype != y.dtype for _, x, y in pairs):
         return False
     return all(same_bits(x, y) for (_, what), x, y in pairs if what != PARAM)

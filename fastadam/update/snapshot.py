@@ -16,7 +16,7 @@ from fastadam.kernels.backend import is_array, on_cpu
 from fastadam.update.exclusive import LOOK, undisturbed, walkable
 from fastadam.update.target import Target, as_target
 
-__all__ = ["PARAM", "SHARED", "Snapshot", "describe", "is_optimizer", "looked", "snapshot"]
+__all__ = ["KEPT", "PARAM", "SHARED", "Snapshot", "describe", "is_optimizer", "looked", "snapshot"]
 
 Array = npt.NDArray[Any]
 Key = tuple[str, str]
@@ -24,6 +24,9 @@ R = TypeVar("R")
 
 # The name of a parameter's own array among its state.
 PARAM = "param"
+
+# The name of an array that is saved with the parameters, and is none.
+KEPT = "kept"
 
 # The name of the fact that a path holds the parameter of another.
 SHARED = "shared with"
@@ -44,7 +47,7 @@ class Snapshot:
         counts, hyperparameters, settings, rules, names of hooks.
     arrays : dict of (str, str) to numpy.ndarray
         State and parameters by path and name, such as ``('l1/W', 'm')``; the parameter itself is
-        ``'param'``.
+        ``'param'``, and what else of a module is saved, such as a buffer, ``'kept'``.
     paths : tuple of str
         The paths of the parameters.
     """
@@ -142,6 +145,8 @@ def describe(obj: Any) -> Snapshot:
         # a parameter moves after its state: it is what shows a cause last
         if param.array is not None:
             arrays[path, PARAM] = on_cpu(param.array)
+    for path, array in targets.kept().items():
+        arrays[path, KEPT] = array
     for path, first in targets.aliases.items():
         facts[path, SHARED] = first
     return Snapshot(kind, facts, arrays, tuple(targets.parameters))

@@ -285,3 +285,31 @@ def test_files_of_what_is_uninitialised_here(tmp_path: Path, parameters: bool) -
     less = fastadam.Adam().setup(torch.nn.Sequential(torch.nn.Linear(3, 4)))
     with pytest.raises(CheckpointError, match="no place for"):
         fastadam.load(path, less)
+
+
+def test_buffers_are_compared() -> None:
+    torch.manual_seed(1)
+    modules = [torch.nn.BatchNorm1d(3) for _ in range(2)]
+    for module in modules:
+        module.register_buffer("mask", torch.tensor([True, False]))
+        module.register_buffer("passing", torch.randn(2), persistent=False)
+    one, other = (fastadam.Adam().setup(module) for module in modules)
+    before = fastadam.snapshot(one)
+    assert not fastadam.compare(one, other)
+    modules[1].running_mean[1] += 1
+    modules[1].num_batches_tracked += 2
+    modules[1].mask[0] = False
+    for pair in ((one, other), (before, other), tuple(modules)):
+        found = fastadam.compare(*pair)
+        assert [(d.where, d.what, d.first_index) for d in found] == [
+            ("running_mean", "kept", (1,)),
+            ("num_batches_tracked", "kept", ()),
+            ("mask", "kept", (0,)),
+        ]
+    # a snapshot has arrays of its own, and == is of all but values
+    assert before.arrays["running_mean", "kept"].tolist() == [0.0, 0.0, 0.0]
+    assert before.paths == ("weight", "bias")
+    assert one == other
+    del modules[1].mask
+    assert one == other
+    assert "mask" in {d.where for d in fastadam.compare(one, other) if d.b is not None}
