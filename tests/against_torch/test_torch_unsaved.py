@@ -44,7 +44,7 @@ def test_parameters(tmp_path: Path) -> None:
     p = torch.nn.Parameter(torch.ones(3, device="meta"))
     opt = fastadam.torch.Adam([p])
     with pytest.raises(
-        TypeError, match=r"^cannot save parameter '0': a tensor of .* cannot be sav"
+        TypeError, match=r"^cannot save parameter '0': a tensor of .* cannot be saved"
     ):
         fastadam.save(path, opt)
     with pytest.raises(TypeError, match=r"^parameter '0': a tensor of .* cannot be compared"):
