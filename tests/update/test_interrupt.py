@@ -99,6 +99,7 @@ def test_at_any_line_of_an_update(hooked: bool, half: bool) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_what_is_counted_when_an_error_comes_beside_other_rules(
     error: type[BaseException],
