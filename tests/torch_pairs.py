@@ -106,3 +106,14 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, dict):
         return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
     return bool(a == b)
+
+
+def slack_of_a_step(
+    theirs: torch.Tensor, before: torch.Tensor, eps: float, lr: float
+) -> torch.Tensor:
+    """Return how far each element may be from PyTorch's: 4 ULP of the larger of it and its step.
+
+    Where decay and gradient cancel, both round what is left.
+    """
+    size = torch.maximum(theirs.detach().abs(), (theirs.detach() - before).abs())
+    return 4 * eps * size + 8 * eps * lr

@@ -215,7 +215,7 @@ def is_ours(kind: type[Any]) -> bool:
 
 def is_chainers(obj: Any) -> bool:
     """Tell whether an object's class, or a base of it, is of Chainer."""
-    return any(kind.__module__.partition(".")[0] == "chainer" for kind in type(obj).__mro__)
+    return "chainer" in libraries_of(type(obj))
 
 
 def libraries_of(kind: type[Any]) -> set[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch_pairs import KINDS, named, same, snapshot, values
+from torch_pairs import KINDS, named, same, slack_of_a_step, snapshot, values
 from torch_pretended_gpu import HAS_EXCHANGE, OnGpu, Second, moved, pretended_gpu
 
 import fastadam.torch
@@ -150,8 +150,7 @@ def test_one_step_from_the_same_state(
                     before = [q.detach().clone() for q in pair.theirs]
                     pair.step()
                     for p, q, old in zip(pair.ours, pair.theirs, before, strict=True):
-                        size = torch.maximum(q.detach().abs(), (q.detach() - old).abs())
-                        slack = 4 * eps * size + 8 * eps * options.get("lr", 1e-3)
+                        slack = slack_of_a_step(q, old, eps, options.get("lr", 1e-3))
                         assert ((host(p) - q).abs() <= slack).all()
                         p.data.copy_(q)
                         for key, value in pair.cpu.state[q].items():

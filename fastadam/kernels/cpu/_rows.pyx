@@ -58,18 +58,10 @@ cdef class Rows(Steps):
 
     Parameters
     ----------
-    source : Source
-        Who owns the arrays.
+    source, table, coefficients, sets, loop
+        As for `Steps`; ``n`` is 0 in the table where the arrays share no dense layout.
     indices : list of int
         Which of the source's parameters these are.
-    table : numpy.ndarray of table.TENSOR
-        Described; ``n`` is 0 where the arrays share no dense layout.
-    coefficients : numpy.ndarray of float32 or float64, shape (sets, N_COEFFICIENTS)
-        What the rows refer to.
-    sets : list of int
-        Which of the step's sets of coefficients these are.
-    loop : capsule
-        ``loop`` of the instruction set's module, for the dtype of the coefficients.
     strided : list of int
         The rows whose arrays share no dense layout.
     bfloat16 : int

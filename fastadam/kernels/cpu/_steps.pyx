@@ -70,8 +70,8 @@ cdef class Steps:
         """Write the operations of all programs, one after the other, into the table."""
         cdef Py_ssize_t i = 0
         cdef Op* op
-        for program in programs:
-            for kind, a, b in program:
+        for ops in programs:
+            for kind, a, b in ops:
                 op = &self.ops[i]
                 op.kind, op.a, op.b = kind, a, b
                 i += 1
