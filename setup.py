@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from sysconfig import get_platform
@@ -265,6 +266,7 @@ class BuildExtensions(build_ext):
             build_dir=str(Path(self.build_temp, "cython")),
             compiler_directives=directives(),
             force=self.force,
+            nthreads=self.parallel,
         )
         for extension, c in zip(self.extensions, translated, strict=True):
             extension.sources = c.sources
@@ -330,10 +332,12 @@ class BuildExtensions(build_ext):
 
 if __name__ == "__main__":
     serial = "-serial" if openmp_choice(os.environ) == "off" else ""
+    flags = os.environ.get("CFLAGS", "")
+    flags = f"-{zlib.crc32(flags.encode()):08x}" if flags else ""
     setup(
         # the target platform, which cross builds name in _PYTHON_HOST_PLATFORM
         ext_modules=extensions(get_platform()),
         cmdclass={"build_ext": BuildExtensions, "build_py": BuildModules},
         # builds of one tree do not get into each other's way
-        options={"build": {"build_base": f"build/{sys.implementation.cache_tag}{serial}"}},
+        options={"build": {"build_base": f"build/{sys.implementation.cache_tag}{serial}{flags}"}},
     )
