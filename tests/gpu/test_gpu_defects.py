@@ -432,8 +432,14 @@ def test_the_source_passes(stand_in: Any, check: Any, monkeypatch: pytest.Monkey
     run(stand_in, check, monkeypatch)
 
 
+def defects() -> list[Any]:
+    """List the defects. Each is compiled: all but the first of each check are slow."""
+    first = {defect.check: name for name, defect in reversed(DEFECTS.items())}.values()
+    return [pytest.param(name, marks=() if name in first else pytest.mark.slow) for name in DEFECTS]
+
+
 @pytest.mark.usefixtures("restored")
-@pytest.mark.parametrize("name", DEFECTS)
+@pytest.mark.parametrize("name", defects())
 def test_defects(stand_in: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     defect = DEFECTS[name]
     assert SOURCE.count(defect.text) == 1, "the defect is to be moved along with the source"
