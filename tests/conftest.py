@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -35,13 +35,33 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 COVERAGE = Path(__file__).resolve().parents[1] / "docs" / "coverage.rst"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that the page of coverage names with ``smoke``."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--combinations",
+        type=int,
+        metavar="N",
+        help="of the cases of each test, run as few as have every combination of the values of N "
+        "of its parameters",
+    )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, None, None]:
+    """Mark what the page of coverage names with ``smoke``; choose cases if ``--combinations``."""
     named = set(re.findall(r"``(test_\w+\.py)::(test_\w+)``", COVERAGE.read_text(encoding="utf-8")))
     for item in items:
         if (item.path.name, getattr(item, "originalname", item.name)) in named:
             item.add_marker("smoke")
+    yield
+    n = config.getoption("--combinations")
+    if n is not None:
+        from combinations import few
+
+        chosen = few(items, n)
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = [item for item in items if item in chosen]
 
 
 @pytest.fixture(params=["npz", "h5"])
