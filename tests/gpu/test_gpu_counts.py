@@ -84,14 +84,41 @@ def test_clipping_does_not_wait(stand_in: Any, monitor: bool) -> None:
     assert report.grad_norm > 0
 
 
-def test_a_fixed_loss_scale_does_not_wait(stand_in: Any) -> None:
-    opt, gradients = optimizer(stand_in)
+@pytest.mark.parametrize("monitor", [False, True])
+def test_a_fixed_loss_scale_does_not_wait(stand_in: Any, monitor: bool) -> None:
+    opt, gradients = optimizer(stand_in, monitor=monitor)
     opt.loss_scaling(scale=8.0)
     warm(opt, gradients, loss_scale=8.0)
     with counting() as counts:
         opt.apply_gradients(gradients, loss_scale=8.0)
-    assert counts.kernels == ["squares", "add_chunks", "adam"]
+    assert counts.kernels == (["squares", "add_chunks"] if monitor else []) + ["adam"]
     assert (counts.uploads, counts.synchronisations) == (0, 0)
+
+
+@pytest.mark.parametrize("masters", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_scaled_half_gradients_are_stepped_in_one_launch(
+    stand_in: Any, dtype: str, masters: bool
+) -> None:
+    kind = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else np.float16
+    opt = fastadam.AMSGrad().setup(model(stand_in, dtype=kind))
+    if masters:
+        opt.use_fp32_update()
+    gradients = model(stand_in, 0.5, kind)
+    warm(opt, gradients, loss_scale=8.0)
+    plan = opt._plan
+    with counting() as counts:
+        opt.apply_gradients(gradients, loss_scale=8.0)
+    assert counts.kernels == ["adam"]
+    assert (counts.uploads, counts.synchronisations) == (0, 0)
+    # and without a scale, or in float32, by the same plan
+    for others in (gradients, model(stand_in, 0.25)):
+        opt.apply_gradients(others)
+        assert opt._plan is plan
+    with counting() as counts:
+        opt.apply_gradients(model(stand_in, 0.25, kind), loss_scale=4.0)
+    assert (counts.kernels, counts.synchronisations) == (["adam"], 0)
+    assert opt._plan is plan
 
 
 @pytest.mark.parametrize("how", ["dynamic", "skip", "raise"])

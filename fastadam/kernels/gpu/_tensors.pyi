@@ -8,6 +8,8 @@ from fastadam.kernels._source import Source
 
 @disjoint_base
 class DeviceTensors:
+    dtype: np.dtype[Any]
+
     def __init__(
         self,
         source: Source,

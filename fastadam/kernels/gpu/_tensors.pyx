@@ -37,11 +37,17 @@ cdef class DeviceTensors:
         Where the gradients are; `refresh` writes it.
     low, high : numpy.ndarray of uintp
         Where the memory of the parameters begins, ascending, and the greatest end so far.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Of all gradients, as they were read last.
     """
 
     cdef Source source
     cdef list indices, p, state, low_precision
-    cdef object kind, dtype
+    cdef object kind
+    cdef readonly object dtype
     cdef Py_ssize_t device
     cdef list orders
     cdef size_t[::1] addresses
@@ -79,9 +85,12 @@ cdef class DeviceTensors:
         raise TypeError("addresses cannot be copied")
 
     def refresh(self):
-        """Read the addresses of the gradients; False if anything else is not as it was."""
+        """Read the addresses of the gradients; False if anything else is not as it was.
+
+        They may be of another dtype than before, but all of one.
+        """
         cdef Py_ssize_t i, k
-        cdef object array, grad, data
+        cdef object array, grad, data, dtype = self.dtype
         cdef list state
         cdef size_t begin
         cdef Found found
@@ -97,17 +106,20 @@ cdef class DeviceTensors:
                     return False
             if (
                 type(grad) is not self.kind
-                or not (grad.dtype is self.dtype or grad.dtype == self.dtype)
+                or not (grad.dtype is dtype or grad.dtype == dtype or i == 0)
                 or grad.shape != array.shape
                 or not getattr(grad, self.orders[i])
             ):
                 return False
+            if i == 0:
+                dtype = grad.dtype
             data = grad.data
             begin = data.ptr
             if begin != self.addresses[i]:
                 if data.device_id != self.device or self.overlaps(begin, grad.nbytes):
                     return False
                 self.addresses[i] = begin
+        self.dtype = dtype
         return True
 
     cdef bint overlaps(self, size_t begin, size_t size) noexcept:

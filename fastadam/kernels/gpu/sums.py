@@ -69,7 +69,7 @@ class GpuSums:
 
 
 class GpuSquares:
-    """The table of gradients of one type on one GPU; it may be kept.
+    """The table of gradients on one GPU; it may be kept.
 
     Parameters
     ----------
@@ -77,16 +77,11 @@ class GpuSquares:
         Elements of each gradient.
     indices : sequence of int
         The indices of their sums.
-    types : (str, str)
-        What is computed in, and how the gradients are stored.
     device : int
         The GPU.
     """
 
-    def __init__(
-        self, sizes: Sequence[int], indices: Sequence[int], types: tuple[str, str], device: int
-    ) -> None:
-        self.types = types
+    def __init__(self, sizes: Sequence[int], indices: Sequence[int], device: int) -> None:
         self.device = device
         spans = np.zeros(len(sizes), SPAN)
         chunks = -(-np.asarray(sizes, np.int64) // CHUNK)
@@ -100,6 +95,7 @@ class GpuSquares:
 
     def run(
         self,
+        types: tuple[str, str],
         gradients: Any,
         quotients: Any,
         scale: float,
@@ -110,6 +106,8 @@ class GpuSquares:
 
         Parameters
         ----------
+        types : (str, str)
+            What is computed in, and how the gradients are stored.
         gradients : cupy.ndarray
             The address of each gradient.
         quotients : cupy.ndarray or None
@@ -126,7 +124,7 @@ class GpuSquares:
             for table, rows in zip(self._on_gpu, (self._spans, self._chunks), strict=True)
         )
         arguments = (spans, gradients, quotients, chunks, scale, self._sums)
-        launch("squares", self.types, self.device, len(self._chunks), arguments)
+        launch("squares", types, self.device, len(self._chunks), arguments)
         launch("add_chunks", (), self.device, len(self._spans), (spans, self._sums, totals))
 
 

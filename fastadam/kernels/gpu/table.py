@@ -272,6 +272,11 @@ class GpuTable:
             return False
         if not self._rows.refresh():
             return False
+        # what has been divided is in the computing dtype, and what is to be divided in a half type
+        dtype = self._rows.dtype
+        if _taken(dtype, self.computing) != dtype:
+            return False
+        self.types = (*self.types[:2], c_name(dtype), *self.types[3:])
         self._set_scalars(own)
         return True
 
@@ -285,10 +290,10 @@ class GpuTable:
     def sums_of_squares(self, scale: float, totals: Any) -> None:
         """Launch the sums of squares of the gradients, divided by a scale, 0 for none."""
         if self._squares is None:
-            types = self.types[0], self.types[2]
-            self._squares = GpuSquares(self.sizes, self.indices, types, self.device)
+            self._squares = GpuSquares(self.sizes, self.indices, self.device)
+        types = self.types[0], self.types[2]
         gradients = self._on_gpu["gradients"].put(self.addresses, self.recording)
-        self._squares.run(gradients, None, scale, totals, self.recording)
+        self._squares.run(types, gradients, None, scale, totals, self.recording)
 
     def can_prepare(self, scaled: bool, write: bool) -> bool:
         """Tell whether the gradients may be divided, multiplied and written on the way.
