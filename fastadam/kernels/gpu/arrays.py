@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from fastadam.kernels.backend import address, current_stream, device_of
 from fastadam.kernels.dtypes import computing_dtype, stored
-from fastadam.kernels.gpu.engine import DeviceTable, blocks_of, c_name, launch
+from fastadam.kernels.gpu.engine import blocks_of, c_name, launch
 from fastadam.kernels.gpu.sums import GpuSquares, GpuSums
+from fastadam.kernels.gpu.uploads import DeviceTable
 
 __all__ = ["CHANGE", "change_on_gpu", "sums_on_gpu"]
 
