@@ -13,7 +13,7 @@ from fastadam.algorithms.adam import Coefficients
 from fastadam.algorithms.number import GREATEST_SCALE, LEAST_SCALE
 from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_apart
-from fastadam.kernels.backend import copy_into, is_gpu_array
+from fastadam.kernels.backend import copy_into, is_gpu_array, on_device
 from fastadam.kernels.cpu import _threads
 from fastadam.kernels.cpu._door import commit, reaches, refresh, run, step_and_commit
 from fastadam.kernels.cpu._written import Written
@@ -155,7 +155,7 @@ class MultiTensorStep:
             if rows.to_round:
                 self._to_round = [*self._to_round, *rows.to_round]
                 self.steady = False
-        self.in_c = not (self.on_gpu or self._strided or self._to_round)
+        self.in_c = not (self._strided or self._to_round or (self.on_gpu and not self.gpu.on_one))
         return not self.on_gpu or self.gpu.refresh(coefficients)
 
     def read(self, coefficients: list[Coefficients]) -> None:
@@ -356,8 +356,7 @@ class MultiTensorStep:
     def step(self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]) -> None:
         """Make the step that `refresh` has made ready, and commit it.
 
-        On the CPU and with dense arrays it is one call into C; otherwise whoever calls holds
-        signals back.
+        Dense arrays on the CPU and one GPU take one call into C; else the caller defers signals.
 
         Parameters
         ----------
@@ -370,22 +369,26 @@ class MultiTensorStep:
         for rows in self._rows:
             total += rows.total
             n_threads.append(_threads.n_threads(rows.total, self.most_threads))
-        if self.on_gpu:
-            self.gpu.run(self._serial)
         # what is done chunk by chunk takes longer
         timed = total >= _threads.SERIAL_BELOW and not self._strided
         started = time.perf_counter_ns() if timed else 0
         what = self._rows, n_threads, self.coefficients, self._serial
+        noting = self._source, owner, noted, list(unscaled)
         if not self.in_c:
+            if self.on_gpu:
+                self.gpu.run(self._serial)
             run(*what)
             for table in self._on_cpu:
                 table.run_strided()
             with np.errstate(all="ignore"):
                 for half, master in self._to_round:
                     copy_into(half, master)
-            commit(self._source, owner, noted, list(unscaled))
+            commit(*noting)
+        elif self.on_gpu:
+            with on_device(self.gpu.device):
+                step_and_commit(*what, *noting, self.gpu.launches())
         else:
-            step_and_commit(*what, self._source, owner, noted, list(unscaled))
+            step_and_commit(*what, *noting, [])
         for rows in self._rows:
             rows.release()
         if timed:

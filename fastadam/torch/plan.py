@@ -293,7 +293,7 @@ class TensorPlan:
         if self._large:
             steps.most_threads = torch.get_num_threads()
         norm = self._prepare(steps, bounds)
-        if not (self._copies or self._forgets or self._on_gpu):
+        if steps.in_c and not (self._copies or self._forgets):
             steps.step({}, {}, ())
             return norm
         # more than one call into C: signals wait until all is done

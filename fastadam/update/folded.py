@@ -75,12 +75,13 @@ class Folded:
         """
         optimizer, plan, batch = self._optimizer, self._plan, self._batch
         decides = bool(optimizer._loss_scaling_is_dynamic or optimizer._on_nonfinite != "propagate")
-        asked = bool(self._scales or decides or optimizer.monitor)
-        if asked or hooks:
+        asked = bool(decides or optimizer.monitor)
+        if self._scales or asked or hooks:
             if not (plan.is_whole and batch.whole and batch.can_divide_by(self._scales)):
                 return False
             # what is divided or summed is the gradient as it was given
-            if batch.converted and (asked or not all(hasattr(h, "ops") for h in hooks)):
+            looked = asked or not all(hasattr(hook, "ops") for hook in hooks)
+            if batch.converted and (self._scales or looked):
                 return False
             # a gradient that was lent to a parameter must not be written
             if not self._lent and any_lent(plan.params):
@@ -251,7 +252,6 @@ class Folded:
         held = None if self._lent else (self._scales, unscaled)
         targets = optimizer._set_up()
         replay = Replay(optimizer, targets, plan, self._gradients, self._found, held)
-        replay.join(optimizer._replay)
         optimizer._replay = replay
         optimizer._graphs = (*optimizer._graphs, replay)
 

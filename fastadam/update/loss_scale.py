@@ -268,13 +268,14 @@ class LossScaling(Optimizer):
                 check_loss_scale(param._loss_scale, door, _computing([param]))
 
     def _unscale_and_look(self) -> None:
-        """Make the gradient pass: unscale what is scaled, and measure all gradients."""
+        """Make the gradient pass: unscale what is scaled, and measure all gradients if asked."""
         decides = self._loss_scaling_is_dynamic or self._on_nonfinite != "propagate"
         params = self._set_up().parameters.values()
         self._unscaled = [p for p in params if is_scaled(p) and peek_grad(p) is not None]
         with np.errstate(all="ignore"):
             squares = unscale_gradients(params)
-            self._facts = gradient_pass(self._to_update(), squares, decides)
+            if decides or self.monitor:
+                self._facts = gradient_pass(self._to_update(), squares, decides)
 
     def _note_norm(self, hook: Any, norm: float | None, sums: Any) -> None:
         """Take over what clipping has found, if it is the first hook of the update that runs.

@@ -26,7 +26,7 @@ class UpdateReport:
     grad_norm : float or None
         The 2-norm of all gradients together, of the parameters that are to be updated: true ones
         (not multiplied by a loss scale), before the hooks. None unless the gradients were looked
-        at: with loss scaling, with an ``on_nonfinite`` other than 'propagate', with
+        at: with a dynamic loss scale, with an ``on_nonfinite`` other than 'propagate', with
         ``monitor = True``, or by :class:`~fastadam.optimizer_hooks.GradientClipping` as the first
         'pre' hook.
     loss_scale : float or None

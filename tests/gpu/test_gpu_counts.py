@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_on_cpu.memory import counting, state
+from python_calls import count_calls
 
 import fastadam
 from fastadam.kernels.gpu import engine
-from fastadam.kernels.gpu.engine import DeviceTable, blocks_of, launch, scalars_dtype
+from fastadam.kernels.gpu.engine import blocks_of, launch, scalars_dtype
 from fastadam.kernels.gpu.source import SOURCE
+from fastadam.kernels.gpu.uploads import DeviceTable
 from fastadam.optimizer_hooks import GradientClipping, Lasso, WeightDecay
 
 N = 60
@@ -67,6 +69,30 @@ def test_the_first_update_waits_for_nothing(stand_in: Any) -> None:
     assert counts.synchronisations == 0
 
 
+@pytest.mark.parametrize("case", ["plain", "fresh", "clip", "monitor", "scaled", "halves"])
+def test_calls_do_not_grow_with_the_number_of_parameters(stand_in: Any, case: str) -> None:
+    few, many = (calls_of(stand_in, case, n) for n in (6, N))
+    # each launch that is not kept casts its arguments, and new addresses are sent
+    assert few == many <= {"clip": 180, "monitor": 140, "fresh": 90}.get(case, 70)
+
+
+def calls_of(cupy: Any, case: str, n: int) -> int:
+    """Return how many calls the fifth update of so many parameters makes."""
+    kind = np.float16 if case == "halves" else np.float32
+    params, *gradients = ({f"p{i}": cupy.ones(5, kind) for i in range(n)} for _ in range(3))
+    opt = fastadam.Adam().setup(params)
+    opt.monitor = case == "monitor"
+    if case == "clip":
+        opt.add_hook(GradientClipping(1.0))
+    scale = 4.0 if case in ("scaled", "halves") else None
+    for _ in range(4):
+        opt.apply_gradients(gradients[0], scale)
+    given = gradients[case == "fresh"]
+    counted = count_calls(lambda: opt.apply_gradients(given, scale))
+    assert opt.t == 5
+    return counted
+
+
 @pytest.mark.parametrize("monitor", [False, True])
 def test_clipping_does_not_wait(stand_in: Any, monitor: bool) -> None:
     opt, gradients = optimizer(stand_in, monitor=monitor)
@@ -84,14 +110,41 @@ def test_clipping_does_not_wait(stand_in: Any, monitor: bool) -> None:
     assert report.grad_norm > 0
 
 
-def test_a_fixed_loss_scale_does_not_wait(stand_in: Any) -> None:
-    opt, gradients = optimizer(stand_in)
+@pytest.mark.parametrize("monitor", [False, True])
+def test_a_fixed_loss_scale_does_not_wait(stand_in: Any, monitor: bool) -> None:
+    opt, gradients = optimizer(stand_in, monitor=monitor)
     opt.loss_scaling(scale=8.0)
     warm(opt, gradients, loss_scale=8.0)
     with counting() as counts:
         opt.apply_gradients(gradients, loss_scale=8.0)
-    assert counts.kernels == ["squares", "add_chunks", "adam"]
+    assert counts.kernels == (["squares", "add_chunks"] if monitor else []) + ["adam"]
     assert (counts.uploads, counts.synchronisations) == (0, 0)
+
+
+@pytest.mark.parametrize("masters", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_scaled_half_gradients_are_stepped_in_one_launch(
+    stand_in: Any, dtype: str, masters: bool
+) -> None:
+    kind = pytest.importorskip("ml_dtypes").bfloat16 if dtype == "bfloat16" else np.float16
+    opt = fastadam.AMSGrad().setup(model(stand_in, dtype=kind))
+    if masters:
+        opt.use_fp32_update()
+    gradients = model(stand_in, 0.5, kind)
+    warm(opt, gradients, loss_scale=8.0)
+    plan = opt._plan
+    with counting() as counts:
+        opt.apply_gradients(gradients, loss_scale=8.0)
+    assert counts.kernels == ["adam"]
+    assert (counts.uploads, counts.synchronisations) == (0, 0)
+    # and without a scale, or in float32, by the same plan
+    for others in (gradients, model(stand_in, 0.25)):
+        opt.apply_gradients(others)
+        assert opt._plan is plan
+    with counting() as counts:
+        opt.apply_gradients(model(stand_in, 0.25, kind), loss_scale=4.0)
+    assert (counts.kernels, counts.synchronisations) == (["adam"], 0)
+    assert opt._plan is plan
 
 
 @pytest.mark.parametrize("how", ["dynamic", "skip", "raise"])

@@ -96,18 +96,26 @@ def test_rows_are_read_anew() -> None:
     step = step_of("p", p, g, m, v, None, None)
     steps = [step]
     own = [p], [[m, v, None]], [None]
-    layout = *kind, ["_c_contiguous"], addresses, low, high
+    layout = *kind, [True], addresses, low, high
     rows = DeviceTensors(ArraySource(steps, []), [0], *own, *layout)
     assert rows.refresh()
     steps[0] = step._replace(g=other)
     assert rows.refresh()
     assert addresses.tolist() == [address(other)]
-    # not: another array, dtype, shape, device, memory of the parameter's own, library
+    # whoever reads them says which dtypes they may have, all of one
+    wide = over(np.zeros(7))
+    steps[0] = step._replace(g=wide)
+    assert rows.refresh()
+    assert (rows.dtype, addresses.tolist()) == (np.float64, [address(wide)])
+    steps[0] = step._replace(g=other)
+    assert rows.refresh()
+    assert rows.dtype == np.float32
+    # not: another array, shape, device, memory of the parameter's own, library
     for name in ("p", "m", "v"):
         steps[0] = changed(step, **{name: over(np.zeros(7, np.float32))})
         assert not rows.refresh()
     bad = [
-        *(over(np.zeros(7)), over(np.zeros(6, np.float32)), over(np.zeros((7, 1), np.float32))),
+        *(over(np.zeros(6, np.float32)), over(np.zeros((7, 1), np.float32))),
         *(over(np.zeros(7, np.float32), 1), p, np.zeros(7, np.float32), None),
         over(np.zeros(14, np.float32)[::2]),
     ]
@@ -137,3 +145,26 @@ def test_compiler_options_that_cupy_adds() -> None:
     source = inspect.getsource(cupy.cuda.compiler)
     assert "'-ftz=true'" in source
     assert "'--device-as-default-execution-space'" in source
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_a_kept_table_reads_gradients_of_one_dtype_the_next_time_of_another(dtype: Any) -> None:
+    c = step_coefficients(HYPERPARAM, 1, None)
+    steps = [
+        step_of(name, *(over(np.zeros(5, np.float32)) for _ in range(5)), c) for name in ("a", "b")
+    ]
+    table = GpuTable(steps, [0, 1], {id(c): 0}, ArraySource(steps, []))
+    table._rows = DeviceTensors(
+        ArraySource(steps, []),
+        [0, 1],
+        *([step.p for step in steps], [list(step.state) for step in steps], [None, None]),
+        *(type(steps[0].g), steps[0].g.dtype, 0, [True, True], table.addresses),
+        *(np.array([0], np.uintp), np.array([0], np.uintp)),
+    )
+    assert table.refresh([c])
+    steps[0] = steps[0]._replace(g=over(np.zeros(5, dtype)))
+    assert table.refresh([c]) is (dtype == np.float32)
+    steps[1] = steps[1]._replace(g=over(np.zeros(5, dtype)))
+    assert table.refresh([c]) is (dtype != np.float64)
+    if dtype == np.float16:
+        assert table.types == ("float", "float", "float16", "true", "false")

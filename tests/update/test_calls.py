@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections import OrderedDict
 from collections.abc import Callable
-from types import FrameType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from python_calls import count_calls
 
 import fastadam
 from fastadam import Adam
 from fastadam.optimizer_hooks import GradientClipping, WeightDecay
 
-PACKAGE = os.path.dirname(fastadam.__file__) + os.sep
-
 # What an update may call with nothing around it, and with anything of what follows.
 PLAIN, OTHERS = 33, 60
-
-
-def count_calls(call: Callable[[], object]) -> int:
-    """Return how many functions of the package, written in Python, a call enters."""
-    counted = 0
-
-    def enter(frame: FrameType, event: str, _: object) -> None:
-        nonlocal counted
-        counted += event == "call" and frame.f_code.co_filename.startswith(PACKAGE)
-
-    before = sys.getprofile()
-    sys.setprofile(enter)
-    try:
-        call()
-    finally:
-        sys.setprofile(before)
-    return counted
 
 
 def same(params: Any, grads: Any) -> tuple[Any, Any]:

@@ -280,6 +280,7 @@ def test_a_true_gradient_of_a_parameter_is_written_where_it_is() -> None:
 def test_each_gradient_is_divided_by_a_scale_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     model = link([np.float32, np.float64])
     opt = Adam(beta1=0.0).setup(model)
+    opt.monitor = True
     passes = count_passes(monkeypatch)
     for repeated in (False, True, True):
         passes.clear()

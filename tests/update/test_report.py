@@ -103,11 +103,14 @@ def test_norm_and_names_are_there_if_somebody_asked(name: str) -> None:
     assert opt.last_update.applied == ("a", "b", "c")
 
 
-def test_scaled_gradients_are_looked_at_in_any_case() -> None:
-    opt, _ = an_optimizer()
-    scaled = {path: np.multiply(gradient, 64.0) for path, gradient in gradients().items()}
-    opt.apply_gradients(scaled, loss_scale=64)
-    assert opt.last_update == UpdateReport(1, False, (), 13.0, None, ("a", "b", "c"))
+@pytest.mark.parametrize("monitor", [False, True])
+def test_gradients_with_a_fixed_scale_are_looked_at_if_somebody_asks(monitor: bool) -> None:
+    opt, _ = an_optimizer(monitor=monitor)
+    for step in range(1, 4):
+        scaled = {path: np.multiply(gradient, 64.0) for path, gradient in gradients().items()}
+        opt.apply_gradients(scaled, loss_scale=64)
+        looked = ((), 13.0) if monitor else (None, None)
+        assert opt.last_update == UpdateReport(step, False, *looked, None, ("a", "b", "c"))
 
 
 def test_the_norm_is_of_true_gradients_before_the_hooks_and_of_what_is_updated() -> None:

@@ -28,6 +28,7 @@ def step_and_commit(
     owner: dict[str, Any],
     noted: dict[str, Any],
     unscaled: list[Any],
+    launches: list[Any],
 ) -> None: ...
 
 __test__: dict[Any, Any]

@@ -136,11 +136,19 @@ def step_and_commit(
     dict owner,
     dict noted,
     list unscaled,
+    list launches,
 ):
-    """Make the step that was refreshed, and commit it, with nothing in between."""
+    """Make the step that was refreshed, and commit it, with nothing in between.
+
+    What is on a GPU is launched first, by functions that are compiled: they run no line of
+    Python's after the launch, and if one raises, nothing has been stepped but by those before it.
+    """
     cdef Py_ssize_t i
+    cdef object function, grid, block, arguments
     cdef list before = [owner.get(name) for name in noted]
     source.hold()
+    for function, grid, block, arguments in launches:
+        function(grid, block, arguments)
     for i in range(len(tables)):
         (<Rows> tables[i]).run(coefficients, n_threads[i], serial)
     store(source, owner, noted, unscaled)

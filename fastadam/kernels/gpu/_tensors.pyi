@@ -6,8 +6,15 @@ from typing_extensions import disjoint_base
 
 from fastadam.kernels._source import Source
 
+def set_scalars(scalars: npt.NDArray[Any], coefficients: list[Any]) -> None: ...
+def can_take(coefficients: list[Any], flags: tuple[bool, ...], least: float) -> bool: ...
+
 @disjoint_base
 class DeviceTensors:
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def version(self) -> int: ...
     def __init__(
         self,
         source: Source,
@@ -18,7 +25,7 @@ class DeviceTensors:
         kind: type[Any],
         dtype: np.dtype[Any],
         device: int,
-        orders: list[str],
+        c_ordered: list[bool],
         addresses: npt.NDArray[np.uint64],
         low: npt.NDArray[np.uintp],
         high: npt.NDArray[np.uintp],

@@ -3,15 +3,103 @@
 Arrays on a GPU are known here by what they say of themselves; CuPy is not needed to build this.
 """
 
-from cpython.ref cimport PyObject
+from cpython.ref cimport PyObject, PyTypeObject
 
 from fastadam.kernels._source cimport Found, Source
-from fastadam.kernels.cpu._tensors cimport N_STREAMS
+from fastadam.kernels.cpu._tensors cimport EPS, N_COEFFICIENTS, N_STREAMS
+
+
+cdef extern from "Python.h":
+    ctypedef object (*getter)(object, void*)
+    ctypedef struct PyGetSetDef:
+        getter get
+        void* closure
+    ctypedef struct PyGetSetDescrObject:
+        PyGetSetDef* d_getset
+    PyTypeObject PyGetSetDescr_Type
+
+
+cdef class Field:
+    """An attribute of the instances of a type, read without a lookup where the type is compiled.
+
+    Parameters
+    ----------
+    kind : type
+        The type; it must be exactly that of the instances.
+    name : str
+        The attribute.
+    """
+
+    cdef str name
+    cdef object kept
+    cdef PyGetSetDef* found
+
+    def __init__(self, type kind, str name):
+        self.name, self.found = name, NULL
+        self.kept = next((vars(k)[name] for k in kind.__mro__ if name in vars(k)), None)
+        if type(self.kept) is <object> &PyGetSetDescr_Type:
+            self.found = (<PyGetSetDescrObject*> <PyObject*> self.kept).d_getset
+
+    def __reduce__(self):
+        raise TypeError("addresses cannot be copied")
+
+    cdef object of(self, object instance):
+        """Its value."""
+        if self.found == NULL:
+            return getattr(instance, self.name)
+        return self.found.get(instance, self.found.closure)
 
 
 cdef inline object or_none(PyObject* found):
     """An object, None for NULL."""
     return None if found == NULL else <object> found
+
+
+def set_scalars(scalars, list coefficients):
+    """Round each scalar once to the type of the computation.
+
+    Parameters
+    ----------
+    scalars : numpy.ndarray of float32 or float64, shape (rows, scalars of a step)
+        Receives them, a row for each of the sets.
+    coefficients : list of Coefficients
+        The sets.
+    """
+    cdef float[:, ::1] singles
+    cdef double[:, ::1] doubles
+    cdef Py_ssize_t i, k
+    cdef tuple c
+    if scalars.itemsize == sizeof(float):
+        singles = scalars
+        for i in range(len(coefficients)):
+            c = <tuple> coefficients[i]
+            for k in range(N_COEFFICIENTS):
+                singles[i, k] = <float> <double> c[k]
+    else:
+        doubles = scalars
+        for i in range(len(coefficients)):
+            c = <tuple> coefficients[i]
+            for k in range(N_COEFFICIENTS):
+                doubles[i, k] = c[k]
+
+
+def can_take(list coefficients, tuple flags, double least):
+    """Whether sets of coefficients are of the variant with these flags, and their eps is a number.
+
+    An ``eps`` below the least normal number of the type that is computed in would act as 0.
+    """
+    cdef tuple c
+    cdef Py_ssize_t i, k
+    cdef double eps
+    for i in range(len(coefficients)):
+        c = <tuple> coefficients[i]
+        for k in range(len(flags)):
+            if bool(c[N_COEFFICIENTS + k]) is not flags[k]:
+                return False
+        eps = c[EPS]
+        if eps != 0 and -least < eps < least:
+            return False
+    return True
 
 
 cdef class DeviceTensors:
@@ -31,19 +119,31 @@ cdef class DeviceTensors:
         The half-precision parameters that ``p`` are masters of, None where there is none.
     kind, dtype, device : type, numpy.dtype, int
         What the gradients are.
-    orders : list of str
-        The attributes that tell whether each gradient has the layout of the others.
+    c_ordered : list of bool
+        Whether the arrays of each row lie in the order of C; else in that of Fortran.
     addresses : numpy.ndarray of uint64
         Where the gradients are; `refresh` writes it.
     low, high : numpy.ndarray of uintp
         Where the memory of the parameters begins, ascending, and the greatest end so far.
+
+    Attributes
+    ----------
+    dtype : numpy.dtype
+        Of all gradients, as they were read last.
+    version : int
+        Grows when an address changes.
     """
 
     cdef Source source
     cdef list indices, p, state, low_precision
-    cdef object kind, dtype
+    cdef object kind
+    cdef readonly object dtype
+    cdef readonly Py_ssize_t version
     cdef Py_ssize_t device
-    cdef list orders
+    cdef list c_ordered
+    cdef Field dtype_of, shape_of, data_of, is_c, is_f, ptr_of, device_of, size_of
+    # the type of what arrays have as their data
+    cdef object pointer
     cdef size_t[::1] addresses
     cdef const size_t[::1] low, high
 
@@ -57,7 +157,7 @@ cdef class DeviceTensors:
         object kind,
         object dtype,
         Py_ssize_t device,
-        list orders,
+        list c_ordered,
         size_t[::1] addresses,
         const size_t[::1] low,
         const size_t[::1] high,
@@ -70,7 +170,10 @@ cdef class DeviceTensors:
         self.kind = kind
         self.dtype = dtype
         self.device = device
-        self.orders = orders
+        self.c_ordered = c_ordered
+        self.dtype_of, self.shape_of = Field(kind, "dtype"), Field(kind, "shape")
+        self.is_c, self.is_f = Field(kind, "_c_contiguous"), Field(kind, "_f_contiguous")
+        self.data_of, self.size_of = Field(kind, "data"), Field(kind, "nbytes")
         self.addresses = addresses
         self.low = low
         self.high = high
@@ -79,9 +182,12 @@ cdef class DeviceTensors:
         raise TypeError("addresses cannot be copied")
 
     def refresh(self):
-        """Read the addresses of the gradients; False if anything else is not as it was."""
+        """Read the addresses of the gradients; False if anything else is not as it was.
+
+        They may be of another dtype than before, but all of one.
+        """
         cdef Py_ssize_t i, k
-        cdef object array, grad, data
+        cdef object array, grad, data, its, dtype = self.dtype
         cdef list state
         cdef size_t begin
         cdef Found found
@@ -95,20 +201,36 @@ cdef class DeviceTensors:
             for k in range(N_STREAMS):
                 if state[k] is not None and or_none(found.state[k]) is not state[k]:
                     return False
-            if (
-                type(grad) is not self.kind
-                or not (grad.dtype is self.dtype or grad.dtype == self.dtype)
-                or grad.shape != array.shape
-                or not getattr(grad, self.orders[i])
+            if type(grad) is not self.kind:
+                return False
+            its = self.dtype_of.of(grad)
+            if i == 0:
+                dtype = its
+            if not (
+                (its is dtype or its == dtype)
+                and self.shape_of.of(grad) == self.shape(array)
+                and (self.is_c if self.c_ordered[i] else self.is_f).of(grad)
             ):
                 return False
-            data = grad.data
-            begin = data.ptr
+            data = self.data_of.of(grad)
+            if type(data) is not self.pointer:
+                self.pointer = type(data)
+                self.ptr_of = Field(self.pointer, "ptr")
+                self.device_of = Field(self.pointer, "device_id")
+            begin = self.ptr_of.of(data)
             if begin != self.addresses[i]:
-                if data.device_id != self.device or self.overlaps(begin, grad.nbytes):
+                if self.device_of.of(data) != self.device or self.overlaps(
+                    begin, self.size_of.of(grad)
+                ):
                     return False
                 self.addresses[i] = begin
+                self.version += 1
+        self.dtype = dtype
         return True
+
+    cdef object shape(self, object array):
+        """The shape of a parameter, whose type may be another."""
+        return self.shape_of.of(array) if type(array) is self.kind else array.shape
 
     cdef bint overlaps(self, size_t begin, size_t size) noexcept:
         """Whether memory is part of a parameter's."""

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from fastadam.kernels.backend import address, current_stream, device_of
 from fastadam.kernels.dtypes import computing_dtype, stored
-from fastadam.kernels.gpu.engine import DeviceTable, blocks_of, c_name, launch
+from fastadam.kernels.gpu.engine import blocks_of, c_name, launch
 from fastadam.kernels.gpu.sums import GpuSquares, GpuSums
+from fastadam.kernels.gpu.uploads import DeviceTable
 
 __all__ = ["CHANGE", "change_on_gpu", "sums_on_gpu"]
 
@@ -89,13 +90,13 @@ def sums_on_gpu(
         types = pair[0], pair[1]
         sizes = tuple(arrays[i].size for i in indices)
         kept_as = (device, current_stream(device).ptr, types, sizes, tuple(indices))
-        make = partial(GpuSquares, sizes, indices, types, device)
+        make = partial(GpuSquares, sizes, indices, device)
         squares = _kept.get(("squares", *kept_as), make)
         addresses = _addresses("gradients", kept_as, [arrays[i] for i in indices], device)
         out = None
         if quotients is not None:
             out = _addresses("quotients", kept_as, [quotients[i] for i in indices], device)
-        squares.run(addresses, out, scale, sums[device].totals)
+        squares.run(types, addresses, out, scale, sums[device].totals)
     return sums, devices
 
 

@@ -6,20 +6,19 @@ number nor the width of arguments, so that those of every kernel are declared he
 
 from __future__ import annotations
 
-import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from operator import is_
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fastadam.algorithms.adam import ADAM
-from fastadam.kernels.backend import capturing, current_stream, loaded_cupy, on_device
+from fastadam.kernels.backend import loaded_cupy, on_device
 from fastadam.kernels.dtypes import stored
 from fastadam.kernels.gpu.source import SOURCE
+from fastadam.kernels.gpu.uploads import refused_by_name
 
 __all__ = [
     "CHUNK",
@@ -29,18 +28,15 @@ __all__ = [
     "SCALARS",
     "SETS",
     "THREADS",
-    "DeviceTable",
-    "Recording",
-    "allocate",
+    "KeptLaunch",
+    "Launch",
     "blocks_of",
     "c_name",
-    "follow_stream",
     "forget",
     "kernel_name",
     "launch",
-    "reserve",
+    "launch_of",
     "scalars_dtype",
-    "upload",
 ]
 
 # As in gpu/source.py: threads of a block, elements of a chunk of a norm, rows of scalars.
@@ -135,10 +131,65 @@ def blocks_of(sizes: Sequence[int]) -> tuple[int, npt.NDArray[np.uint64], npt.ND
     return chunk, start, np.repeat(np.arange(len(sizes), dtype=np.uint32), each)
 
 
+class Launch(NamedTuple):
+    """A kernel that has been loaded, and what it is called with: nothing is left to be made."""
+
+    function: Any
+    grid: tuple[int]
+    block: tuple[int]
+    arguments: tuple[Any, ...]
+
+
+class KeptLaunch:
+    """A launch that is made anew only where one of its arguments is another object.
+
+    Parameters
+    ----------
+    kernel : str
+        One of KERNELS.
+    device : int
+        The GPU.
+    """
+
+    def __init__(self, kernel: str, device: int) -> None:
+        self._kernel = kernel
+        self._device = device
+        self._made_of: tuple[Any, ...] = ()
+        self._made: Launch | None = None
+
+    def of(self, types: tuple[str, ...], blocks: int, arguments: tuple[Any, ...]) -> Launch | None:
+        """Return the launch, as `launch_of`."""
+        made_of = types, blocks, *arguments
+        if len(made_of) != len(self._made_of) or not all(map(is_, made_of, self._made_of)):
+            self._made = launch_of(self._kernel, types, self._device, blocks, arguments)
+            self._made_of = made_of
+        return self._made
+
+    def run(self, types: tuple[str, ...], blocks: int, arguments: tuple[Any, ...]) -> None:
+        """Launch it, on the current stream of the device."""
+        made = self.of(types, blocks, arguments)
+        if made is not None:
+            with on_device(self._device):
+                made.function(made.grid, made.block, made.arguments)
+
+
 def launch(
     kernel: str, types: tuple[str, ...], device: int, blocks: int, arguments: tuple[Any, ...]
 ) -> None:
     """Launch a kernel on the current stream of a device.
+
+    Parameters
+    ----------
+    kernel, types, device, blocks, arguments
+        As for `launch_of`.
+    """
+    KeptLaunch(kernel, device).run(types, blocks, arguments)
+
+
+def launch_of(
+    kernel: str, types: tuple[str, ...], device: int, blocks: int, arguments: tuple[Any, ...]
+) -> Launch | None:
+    """Load a kernel, and make its arguments ready; it may be launched any number of times.
 
     Parameters
     ----------
@@ -152,19 +203,26 @@ def launch(
         How many blocks of THREADS threads; none is no launch.
     arguments : tuple
         As declared: an array of CuPy's, or None, for a pointer; a number; an array of
-        `scalars_dtype` of shape (1,).
+        `scalars_dtype` of shape (1,), whose numbers are those at the launch.
+
+    Returns
+    -------
+    Launch or None
+        For the current stream of the device, on which it must be the current one; None for no
+        blocks.
     """
     if not blocks:
-        return
+        return None
     declared = KERNELS[kernel]
-    cast = tuple(_cast(kind, value, types) for kind, value in zip(declared, arguments, strict=True))
+    given = zip(declared, arguments, strict=True)
+    cast = tuple([_cast(kind, value, types) for kind, value in given])
     name = kernel_name(kernel, types)
     with on_device(device):
         function = _loaded.get(name)
         if function is None:
             with refused_by_name(device, "load a kernel"):
                 function = _loaded[name] = _load(name)
-        function((blocks,), (THREADS,), cast)
+    return Launch(function, (blocks,), (THREADS,), cast)
 
 
 def _load(name: str) -> Any:
@@ -184,139 +242,3 @@ def _cast(kind: np.dtype[Any] | str, value: Any, types: tuple[str, ...]) -> Any:
         raise TypeError(f"scalars must be one {dtype}, not {value.shape} of {value.dtype}")
     # CuPy takes ten times as long to look at the fields of a structured array
     return value.view(f"V{dtype.itemsize}")
-
-
-def upload(memory: Any, data: bytes) -> None:
-    """Copy bytes to memory of their length on the current device and stream of a GPU.
-
-    They are kept until they have been read; nobody can change them meanwhile.
-    """
-    memory.set(np.frombuffer(data, np.uint8))
-    event = loaded_cupy().cuda.Event(disable_timing=True)
-    event.record()
-    with _uploading:
-        _uploads.append((event, data))
-        while _uploads and _uploads[0][0].done:
-            _uploads.popleft()
-
-
-# What has been given to be copied, and when it has been.
-_uploads: deque[tuple[Any, bytes]] = deque()
-_uploading = threading.Lock()
-
-
-@contextmanager
-def refused_by_name(device: int, what: str) -> Iterator[None]:
-    """Say what to do if CUDA refuses something because a stream is capturing."""
-    recording = capturing(device)
-    try:
-        yield
-    except loaded_cupy().cuda.runtime.CUDARuntimeError as error:
-        if not recording:
-            raise
-        raise RuntimeError(
-            f"this update cannot be captured in a CUDA graph: CUDA does not {what} while a stream "
-            f"captures in global mode ({error}); make one more such update before the capture "
-            "begins, or capture in relaxed mode"
-        ) from error
-
-
-class Recording:
-    """What a CUDA graph reads that is being captured: kept alive, and written before its launch.
-
-    In a capture nothing is copied or waited for; nor is anything allocated that could have been
-    before, since that is for captures in relaxed mode alone.
-    """
-
-    def __init__(self, device: int) -> None:
-        self.device = device
-        self._read: list[Any] = []
-        self._due: list[tuple[Any, bytes, Any]] = []
-
-    def keep(self, memory: Any) -> Any:
-        """Keep what the graph reads."""
-        self._read.append(memory)
-        return memory
-
-    def put(self, reserved: tuple[Any, Any] | None, data: bytes) -> Any:
-        """Return memory in which bytes will be when the graph is launched.
-
-        It is what `reserve` has returned for it, if something has been reserved.
-        """
-        memory, stream = reserved or reserve(self.device, len(data))
-        self._due.append((memory, data, stream))
-        return self.keep(memory)
-
-    def send(self) -> None:
-        """Write what has not been written yet, on the current stream."""
-        due, self._due = self._due, []
-        with on_device(self.device):
-            for memory, data, stream in due:
-                follow_stream(stream)
-                upload(memory, data)
-
-
-def allocate(device: int, n: int, dtype: npt.DTypeLike) -> Any:
-    """Return an array of a GPU's, of whatever there has been; refused by name in a capture."""
-    with refused_by_name(device, "allocate memory"), on_device(device):
-        return loaded_cupy().empty(n, dtype)
-
-
-def reserve(device: int, size: int) -> tuple[Any, Any]:
-    """Return bytes of a GPU's memory, and the stream in whose order they are had."""
-    return allocate(device, size, np.uint8), current_stream(device)
-
-
-def follow_stream(stream: Any) -> None:
-    """Let the current stream come after all that another one of its device has been given.
-
-    What was had on one stream may have been another's just before, which that stream still reads.
-    """
-    current = loaded_cupy().cuda.get_current_stream()
-    if current.ptr != stream.ptr:
-        current.wait_event(stream.record())
-
-
-class DeviceTable:
-    """A table in a GPU's memory, which is uploaded only when it differs from what is there.
-
-    What has been written is never written over, since an earlier launch may have yet to read it;
-    and it is read on the stream that it was had on alone, in the order of which its memory will be
-    somebody else's. That stream is kept: CUDA gives the number of one that is gone to the next.
-    """
-
-    def __init__(self, device: int) -> None:
-        self.device = device
-        self._there: bytes | None = None
-        self._memory: Any = None
-        self._stream: Any = None
-        self._reserved: tuple[Any, Any] | None = None
-
-    def put(self, table: npt.NDArray[Any], recording: Recording | None = None) -> Any:
-        """Upload a table, unless it is there, on the current stream; return the GPU's array.
-
-        Parameters
-        ----------
-        table : numpy.ndarray
-            Contiguous, of any dtype.
-        recording : Recording, optional
-            Of the graph that is to read it, and keeps it.
-        """
-        now = table.tobytes()
-        if recording is not None:
-            if now == self._there:
-                return recording.keep(self._memory)
-            reserved, self._reserved = self._reserved, None
-            return recording.put(reserved, now)
-        with on_device(self.device):
-            stream = loaded_cupy().cuda.get_current_stream()
-            if now != self._there or stream.ptr != self._stream.ptr:
-                self._memory = loaded_cupy().empty(len(now), np.uint8)
-                self._there, self._stream = now, stream
-                upload(self._memory, now)
-        return self._memory
-
-    def reserve(self, size: int) -> None:
-        """Have memory for the next graph, so that capturing it need not."""
-        if self._reserved is None:
-            self._reserved = reserve(self.device, size)

@@ -9,9 +9,10 @@ import numpy as np
 
 from fastadam.algorithms.adam import Coefficients
 from fastadam.kernels.backend import capturing
-from fastadam.kernels.gpu.engine import Recording
+from fastadam.kernels.gpu.engine import Launch
 from fastadam.kernels.gpu.sums import GpuSums
 from fastadam.kernels.gpu.table import GpuTable, Written
+from fastadam.kernels.gpu.uploads import Recording
 
 __all__ = ["GpuSteps", "one_scale"]
 
@@ -21,7 +22,7 @@ def one_scale(scales: Sequence[float | None] | None) -> float | None:
     if scales is None:
         return 0.0
     one = scales[0]
-    return one if one is not None and all(scale == one for scale in scales) else None
+    return one if one is not None and list(scales).count(one) == len(scales) else None
 
 
 class GpuSteps:
@@ -86,6 +87,22 @@ class GpuSteps:
         if self._recording is not None:
             self._record(None)
         return not self._kept or all(table.refresh(coefficients) for table in self._tables)
+
+    @property
+    def on_one(self) -> bool:
+        """Whether all tables are kept, and on one GPU: then their launches can be made ready."""
+        return self._kept and len(self._devices) == 1
+
+    @property
+    def device(self) -> int:
+        """The GPU of all tables."""
+        found: int = self._tables[0].device
+        return found
+
+    def launches(self) -> list[Launch]:
+        """Return the launches of all tables, ready for the current stream of their device."""
+        made = [table.launch() for table in self._tables]
+        return [launch for launch in made if launch is not None]
 
     def run(self, serial: bool) -> None:
         """Launch the step; `serial` where its parameters reach into one another."""

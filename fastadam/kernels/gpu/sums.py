@@ -12,7 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels.backend import current_stream, loaded_cupy, on_device, wait_for
-from fastadam.kernels.gpu.engine import CHUNK, THREADS, DeviceTable, Recording, allocate, launch
+from fastadam.kernels.gpu.engine import (
+    CHUNK,
+    THREADS,
+    KeptLaunch,
+    launch,
+)
+from fastadam.kernels.gpu.uploads import DeviceTable, Recording, allocate
 
 __all__ = ["SPAN", "GpuSquares", "GpuSums", "lars_rates"]
 
@@ -69,7 +75,7 @@ class GpuSums:
 
 
 class GpuSquares:
-    """The table of gradients of one type on one GPU; it may be kept.
+    """The table of gradients on one GPU; it may be kept.
 
     Parameters
     ----------
@@ -77,16 +83,11 @@ class GpuSquares:
         Elements of each gradient.
     indices : sequence of int
         The indices of their sums.
-    types : (str, str)
-        What is computed in, and how the gradients are stored.
     device : int
         The GPU.
     """
 
-    def __init__(
-        self, sizes: Sequence[int], indices: Sequence[int], types: tuple[str, str], device: int
-    ) -> None:
-        self.types = types
+    def __init__(self, sizes: Sequence[int], indices: Sequence[int], device: int) -> None:
         self.device = device
         spans = np.zeros(len(sizes), SPAN)
         chunks = -(-np.asarray(sizes, np.int64) // CHUNK)
@@ -96,10 +97,12 @@ class GpuSquares:
         self._spans: npt.NDArray[Any] = spans
         self._chunks = np.repeat(np.arange(len(sizes), dtype=np.uint32), chunks)
         self._on_gpu = DeviceTable(device), DeviceTable(device)
+        self._launch = KeptLaunch("squares", device)
         self._sums = allocate(device, len(self._chunks), np.float64)
 
     def run(
         self,
+        types: tuple[str, str],
         gradients: Any,
         quotients: Any,
         scale: float,
@@ -110,6 +113,8 @@ class GpuSquares:
 
         Parameters
         ----------
+        types : (str, str)
+            What is computed in, and how the gradients are stored.
         gradients : cupy.ndarray
             The address of each gradient.
         quotients : cupy.ndarray or None
@@ -121,12 +126,14 @@ class GpuSquares:
         recording : Recording, optional
             Of the graph that this is captured in.
         """
+        stream = None if recording is not None else current_stream(self.device)
         spans, chunks = (
-            table.put(rows, recording)
+            # they never change
+            table.put(rows, recording, 0, stream)
             for table, rows in zip(self._on_gpu, (self._spans, self._chunks), strict=True)
         )
         arguments = (spans, gradients, quotients, chunks, scale, self._sums)
-        launch("squares", self.types, self.device, len(self._chunks), arguments)
+        self._launch.run(types, len(self._chunks), arguments)
         launch("add_chunks", (), self.device, len(self._spans), (spans, self._sums, totals))
 
 

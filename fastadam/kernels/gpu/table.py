@@ -11,21 +11,24 @@ import numpy.typing as npt
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_arrays, check_scalars
-from fastadam.kernels.backend import address, device_of, get_array_module, on_device
+from fastadam.kernels.backend import (
+    address,
+    current_stream,
+    device_of,
+    get_array_module,
+    on_device,
+)
 from fastadam.kernels.dtypes import computing_dtype, stored
-from fastadam.kernels.gpu._tensors import DeviceTensors
+from fastadam.kernels.gpu._tensors import DeviceTensors, can_take, set_scalars
 from fastadam.kernels.gpu.engine import (
-    DeviceTable,
-    Recording,
+    KeptLaunch,
+    Launch,
     blocks_of,
     c_name,
-    follow_stream,
-    launch,
-    reserve,
     scalars_dtype,
-    upload,
 )
 from fastadam.kernels.gpu.sums import GpuSquares
+from fastadam.kernels.gpu.uploads import DeviceTable, Recording, follow_stream, reserve, upload
 from fastadam.kernels.memory import extent, extents
 from fastadam.kernels.table import N_COEFFICIENTS, Step
 
@@ -111,7 +114,9 @@ class GpuTable:
         self.sets = [numbers[key] for key in first]
         rows = {key: row for row, key in enumerate(first)}
         self.scalars = np.zeros(1, scalars_dtype(storage[0]))
-        self._set_scalars(list(first.values()))
+        self._scalar_rows = self.scalars["rows"][0]
+        set_scalars(self._scalar_rows, list(first.values()))
+        self._least = float(np.finfo(self.computing).tiny)
         # arrays without a dense layout of their own are stepped in dense copies
         self._dense = [_dense(step, _taken(step.g.dtype, self.computing)) for step in steps]
         pairs = zip(steps, self._dense, strict=True)
@@ -126,7 +131,9 @@ class GpuTable:
         self._describe()
         self._prepare, self._rate = AS_IT_IS, None
         self._rows: DeviceTensors | None = None
+        self._g_dtype: np.dtype[Any] | None = None
         self._squares: GpuSquares | None = None
+        self._launch = KeptLaunch("adam", self.device)
         # where all graphs that steps were captured in read the scalars of the next step, and the
         # stream in whose order this memory is had
         self._replayed: tuple[Any, Any] | None = None
@@ -148,22 +155,28 @@ class GpuTable:
 
     def run(self, replayed: Any = None) -> None:
         """Launch the step of all rows; with scalars that are on the GPU, if they are given."""
-        on_gpu = self._on_gpu
-        launch(
-            "adam",
-            self.types,
-            self.device,
-            len(self._blocks),
-            (
-                on_gpu["tensors"].put(self.table, self.recording),
-                on_gpu["gradients"].put(self.addresses, self.recording),
-                on_gpu["blocks"].put(self._blocks, self.recording),
-                self.chunk,
-                self._prepare,
-                self._rate,
-                replayed,
-                self.scalars,
-            ),
+        self._launch.run(self.types, len(self._blocks), self._arguments(replayed))
+
+    def launch(self) -> Launch | None:
+        """Return the launch of the step, ready for the current stream; None if there is nothing."""
+        return self._launch.of(self.types, len(self._blocks), self._arguments(None))
+
+    def _arguments(self, replayed: Any) -> tuple[Any, ...]:
+        """Return what the step is launched with; what has not changed is the same object."""
+        recording, on_gpu = self.recording, self._on_gpu
+        stream = None if recording is not None else current_stream(self.device)
+        # what is kept differs from step to step in the gradients' addresses alone
+        rows = self._rows
+        fixed, version = (None, None) if rows is None else (0, rows.version)
+        return (
+            on_gpu["tensors"].put(self.table, recording, fixed, stream),
+            on_gpu["gradients"].put(self.addresses, recording, version, stream),
+            on_gpu["blocks"].put(self._blocks, recording, fixed, stream),
+            self.chunk,
+            self._prepare,
+            self._rate,
+            replayed,
+            self.scalars,
         )
 
     def reserve(self) -> None:
@@ -205,7 +218,6 @@ class GpuTable:
         # again, wherever they are
         self.addresses = np.zeros(len(steps), np.uint64)
         named = [step.named() for step in steps]
-        orders = ["_c_contiguous" if s.p.flags.c_contiguous else "_f_contiguous" for s in steps]
         self._rows = DeviceTensors(
             self._source,
             self.indices,
@@ -218,7 +230,7 @@ class GpuTable:
             type(steps[0].g),
             steps[0].g.dtype,
             self.device,
-            orders,
+            [bool(step.p.flags.c_contiguous) for step in steps],
             self.addresses,
             *written,
         )
@@ -264,31 +276,27 @@ class GpuTable:
         """Take over the gradients and coefficients of another step, as `GpuSteps.refresh`."""
         assert self._rows is not None
         own = [coefficients[i] for i in self.sets]
-        if any(flags_of(c) != self._flags for c in own):
+        # whoever describes the steps says what is wrong, or that nothing is
+        if not (can_take(own, self._flags, self._least) and self._rows.refresh()):
             return False
-        least = np.finfo(self.computing).tiny
-        if any(0 < abs(c.eps) < least for c in own):
-            # whoever describes the steps says what is wrong, or that nothing is
-            return False
-        if not self._rows.refresh():
-            return False
-        self._set_scalars(own)
+        dtype = self._rows.dtype
+        if dtype is not self._g_dtype:
+            # what has been divided is in the computing dtype, what is to be divided in a half type
+            if _taken(dtype, self.computing) != dtype:
+                return False
+            self.types = (*self.types[:2], c_name(dtype), *self.types[3:])
+            self._g_dtype = dtype
+        set_scalars(self._scalar_rows, own)
         return True
-
-    def _set_scalars(self, coefficients: list[Coefficients]) -> None:
-        """Round each scalar once to the type of the computation."""
-        with np.errstate(over="ignore", under="ignore"):
-            self.scalars["rows"][0, : len(coefficients)] = [
-                c[:N_COEFFICIENTS] for c in coefficients
-            ]
 
     def sums_of_squares(self, scale: float, totals: Any) -> None:
         """Launch the sums of squares of the gradients, divided by a scale, 0 for none."""
         if self._squares is None:
-            types = self.types[0], self.types[2]
-            self._squares = GpuSquares(self.sizes, self.indices, types, self.device)
-        gradients = self._on_gpu["gradients"].put(self.addresses, self.recording)
-        self._squares.run(gradients, None, scale, totals, self.recording)
+            self._squares = GpuSquares(self.sizes, self.indices, self.device)
+        types = self.types[0], self.types[2]
+        version = None if self._rows is None else self._rows.version
+        gradients = self._on_gpu["gradients"].put(self.addresses, self.recording, version)
+        self._squares.run(types, gradients, None, scale, totals, self.recording)
 
     def can_prepare(self, scaled: bool, write: bool) -> bool:
         """Tell whether the gradients may be divided, multiplied and written on the way.
