@@ -128,7 +128,7 @@ FOLDERS = {
         arrays table
         sums
         engine
-        source _tensors
+        source uploads _tensors
         source_adam source_ops source_sums source_walk
     """,
     "model": """
