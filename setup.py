@@ -44,6 +44,7 @@ LOOPS = (
     "cpu/_mode.pxi",
     "cpu/_norm.pxi",
     "cpu/_ops.pxi",
+    "cpu/_walk.pxi",
     "cpu/_tensors.pxd",
 )
 STEPS = ("cpu/_tensors.pxd", "cpu/_steps.pxd", "_source.pxd")
@@ -57,7 +58,8 @@ INCLUDED = {
     "cpu._layout": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
     "cpu._written": ("cpu/_written.pxd",),
     "cpu._steps": STEPS,
-    "cpu._rows": ("cpu/_layout.pxd", *ROWS),
+    "cpu._walks": ("cpu/_tensors.pxd", "cpu/_walks.pxd"),
+    "cpu._rows": ("cpu/_layout.pxd", "cpu/_walks.pxd", *ROWS),
     "cpu._door": ROWS,
     "cpu._single": ("cpu/_tensors.pxd", "cpu/_layout.pxd"),
     "_source": ("cpu/_tensors.pxd", "_source.pxd"),
@@ -71,7 +73,7 @@ INCLUDED = {
 # Extensions that read NumPy's arrays.
 OF_ARRAYS = (
     *("cpu._tensors", "cpu._layout", "cpu._written", "cpu._steps", "cpu._rows", "cpu._door"),
-    "cpu._single",
+    *("cpu._single", "cpu._walks"),
     *("_commit", "model._gradients", "update._tree"),
     *("torch._reading", "torch._tensors"),
 )

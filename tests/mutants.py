@@ -26,6 +26,8 @@ HALF = "fastadam/kernels/cpu/_half.pxi"
 NORM = "fastadam/kernels/cpu/_norm.pxi"
 OPS = "fastadam/kernels/cpu/_ops.pxi"
 MODE = "fastadam/kernels/cpu/_mode.pxi"
+WALK = "fastadam/kernels/cpu/_walk.pxi"
+AXES = "fastadam/kernels/cpu/_walks.pyx"
 TABLE = "fastadam/kernels/cpu/_tensors.pyx"
 DTYPES = "fastadam/kernels/dtypes.py"
 PASS = "fastadam/kernels/sums.py"
@@ -201,15 +203,15 @@ MUTANTS = [
     Mutant(
         "mixed half types in one loop",
         LAYOUT,
-        "tensor.g_type not in (COMPUTING, WIDE, tensor.p_type)",
-        "False",
+        "tensor.p_type == COMPUTING or tensor.g_type in (COMPUTING, WIDE, tensor.p_type)",
+        "True",
     ),
     Mutant("float64 gradients from the start", LOOPS, "tensor.g + 8 * first", "tensor.g"),
     Mutant(
         "float64 rounded where it flushes",
         HALF,
-        "    cdef fastadam_mode flushing = fastadam_flush_off()\n    for i",
-        "    cdef fastadam_mode flushing = fastadam_flush_on()\n    for i",
+        "fastadam_flush_off()\n    # the next",
+        "fastadam_flush_on()\n    # the next",
     ),
     Mutant(
         "float64 gradients as their roundings",
@@ -327,9 +329,9 @@ MUTANTS = [
     Mutant("eps unchecked", ARRAYS, "if eps != 0 and", "if False and"),
     Mutant(
         "others left out",
-        KERNEL_STEP,
-        "                table.run_strided()\n",
-        "                pass\n",
+        READ,
+        "        self.table[i].n = cnp.PyArray_SIZE(<cnp.ndarray> <object> found.p)\n",
+        "",
     ),
     Mutant(
         "t is behind",
@@ -759,7 +761,46 @@ MUTANTS = [
         "            state[k] = at\n",
         "            state[k] = state[k] if k == 1 else at\n",
     ),
-    Mutant("new gradients unread", READ, "        row.g = at\n", "        row.g = row.g or at\n"),
+    Mutant(
+        "new gradients unread",
+        READ,
+        "        row.g = gradient(row, <object>",
+        "        row.g = row.g or gradient(row, <object>",
+    ),
+    # arrays that share no dense layout
+    Mutant(
+        "axes joined by p alone",
+        AXES,
+        "cdef int k\n    cdef cnp.ndarray array\n    for k in range(N_WALKED):",
+        "cdef int k\n    cdef cnp.ndarray array\n    for k in range(1):",
+    ),
+    Mutant("gaps unnoticed", AXES, "if walk.strides[k][axis] != expected:", "if False:"),
+    Mutant("every chunk the first", WALK, "index[axis] = first % shape[axis]", "index[axis] = 0"),
+    Mutant("the rest of a row as a row", WALK, "across and not index[last] and", "across and"),
+    Mutant("tiles in one place", WALK, "        room += some * n\n", ""),
+    Mutant("rows of one tile", WALK, "        array += some * row_stride\n", ""),
+    Mutant(
+        "nothing is put back", WALK, "places[k], begin, n, True)", "places[k], begin, n, False)"
+    ),
+    Mutant("gradients are put back", WALK, "walk.apart[k] and k != WALKED_G:", "walk.apart[k]:"),
+    Mutant("one room for two", WALK, "(n * walk.size[k] + LINE) // LINE * LINE", "n"),
+    Mutant(
+        "halves of the first chunk",
+        WALK,
+        "            dense.half += 2 * begin\n",
+        "            pass\n",
+    ),
+    Mutant("all from the first element", WALK, "arrays[k] + begin * walk.size[k]", "arrays[k]"),
+    Mutant(
+        "a walk that stays", READ, "        row.walk = 0\n        if found.g", "        if found.g"
+    ),
+    Mutant(
+        "walked in another byte order",
+        READ,
+        "            and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> grad)\n",
+        "",
+    ),
+    Mutant("strided ones in turn", RUN, "is_strided(&self.table[i]) == last", "not last"),
     Mutant(
         "overlaps of later steps",
         WRITTEN,

@@ -116,11 +116,11 @@ FOLDERS = {
         gradient_table
         engine threads
         _threads
-        cgroup strided _late_steps
+        cgroup converting _late_steps
         _door
         _rows
         _steps
-        _single _tensors _written
+        _single _tensors _walks _written
         _layout _step _step_avx2 _step_avx512 _floor _openmp _cpu_features
     """,
     "kernels.gpu": """

@@ -13,6 +13,7 @@ try:
         _step,
         _steps,
         _tensors,
+        _walks,
     )
 except ImportError as error:
     raise ImportError(
@@ -20,4 +21,13 @@ except ImportError as error:
         f"{BUILD}"
     ) from error
 
-__all__ = ["_cpu_features", "_late_steps", "_layout", "_openmp", "_step", "_steps", "_tensors"]
+__all__ = [
+    "_cpu_features",
+    "_late_steps",
+    "_layout",
+    "_openmp",
+    "_step",
+    "_steps",
+    "_tensors",
+    "_walks",
+]

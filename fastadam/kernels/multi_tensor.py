@@ -17,7 +17,7 @@ from fastadam.kernels.backend import copy_into, is_gpu_array, on_device
 from fastadam.kernels.cpu import _threads
 from fastadam.kernels.cpu._door import commit, reaches, refresh, run, step_and_commit
 from fastadam.kernels.cpu._written import Written
-from fastadam.kernels.cpu.strided import dense_gradient
+from fastadam.kernels.cpu.converting import dense_gradient
 from fastadam.kernels.gpu.steps import GpuSteps, one_scale
 from fastadam.kernels.gpu.sums import GpuSums
 from fastadam.kernels.gpu.table import GpuTable
@@ -155,7 +155,7 @@ class MultiTensorStep:
             if rows.to_round:
                 self._to_round = [*self._to_round, *rows.to_round]
                 self.steady = False
-        self.in_c = not (self._strided or self._to_round or (self.on_gpu and not self.gpu.on_one))
+        self.in_c = not (self._to_round or (self.on_gpu and not self.gpu.on_one))
         return not self.on_gpu or self.gpu.refresh(coefficients)
 
     def read(self, coefficients: list[Coefficients]) -> None:
@@ -356,7 +356,8 @@ class MultiTensorStep:
     def step(self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]) -> None:
         """Make the step that `refresh` has made ready, and commit it.
 
-        Dense arrays on the CPU and one GPU take one call into C; else the caller defers signals.
+        On the CPU and one GPU it is one call into C, but for masters whose half-precision parameters
+        lie otherwise; where it is more, whoever calls holds signals back.
 
         Parameters
         ----------
@@ -378,8 +379,6 @@ class MultiTensorStep:
             if self.on_gpu:
                 self.gpu.run(self._serial)
             run(*what)
-            for table in self._on_cpu:
-                table.run_strided()
             with np.errstate(all="ignore"):
                 for half, master in self._to_round:
                     copy_into(half, master)

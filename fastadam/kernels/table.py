@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy.typing as npt
 from fastadam.algorithms.adam import ADAM, Coefficients
 from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_arrays, check_scalars
-from fastadam.kernels.cpu import _tensors, engine, strided
+from fastadam.kernels.cpu import _tensors, engine
 from fastadam.kernels.cpu._rows import Rows
 from fastadam.kernels.cpu.gradient_table import GradientTable
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
@@ -39,6 +38,7 @@ TENSOR = np.dtype(
         *((name, np.intp) for name in ("p_type", "g_type", "first_op", "n_ops", "step")),
         *((name, np.uintp) for name in ("out", "half")),
         ("half_type", np.intp),
+        ("walk", np.uintp),
     ]
 )
 
@@ -216,23 +216,3 @@ class Table:
             self._gradients = GradientTable(sizes, self.coefficients.dtype, self.table)
             self._without = self.rows.without
         return self._gradients
-
-    def run_strided(self) -> None:
-        """Step the arrays that share no dense layout, chunk by chunk."""
-        for i in self.strided:
-            p, g, _, state = self.rows.arrays(i)
-            if g is not None:
-                self._run_strided(i, p, g, state)
-
-    def _run_strided(self, i: int, p: Array, g: Array, state: Sequence[Array | None]) -> None:
-        """Step the arrays of one row through dense chunks."""
-        there = {k: array for k, array in enumerate(state) if array is not None}
-        row = self.table[i : i + 1].copy()
-        flags = SimpleNamespace(**{flag: bool(row[flag][0]) for flag in ADAM.flags})
-        with strided.chunks(p, g, *there.values()) as iterator:
-            for p_part, g_part, *parts in iterator:
-                found = dict(zip(there, parts, strict=True))
-                own = tuple([found.get(k) for k in range(len(state))])
-                part = "", p_part, g_part, own, flags
-                _tensors.describe([part], row, bfloat16_number())
-                engine.run(row, self.coefficients)

@@ -271,7 +271,7 @@ class RuleSteps:
         if self.kernel_step.in_c:
             self.kernel_step.step(owner, noted, unscaled)
         else:
-            # launches, and what is done chunk by chunk, are made in Python
+            # launches, and what is rounded to half-precision parameters, are made in Python
             with DeferredInterrupt():
                 self.kernel_step.step(owner, noted, unscaled)
 

@@ -106,21 +106,26 @@ cdef Py_ssize_t stored(int type_number, int computing, int bfloat16) noexcept:
     return BFLOAT16 if type_number == bfloat16 else -1
 
 
-cdef size_t gradient(Tensor* tensor, object array, int computing, int bfloat16, cnp.ndarray p):
-    """The address of a gradient and, in the row, how it is stored; 0 where there is no loop."""
+cdef bint has_loop(Tensor* tensor, object array, int computing, int bfloat16) noexcept:
+    """Whether there is a loop for a gradient of an array's type; in the row, how it is stored."""
     cdef int type_number
     if not cnp.PyArray_Check(array):
-        return 0
+        return False
     type_number = cnp.PyArray_TYPE(<cnp.ndarray> array)
     tensor.g_type = stored(type_number, computing, bfloat16)
     if type_number == cnp.NPY_FLOAT64 and computing == cnp.NPY_FLOAT32:
         tensor.g_type = WIDE
     if tensor.g_type < 0:
-        return 0
+        return False
     # two different half types have no loop of their own
-    if tensor.p_type != COMPUTING and tensor.g_type not in (COMPUTING, WIDE, tensor.p_type):
+    return tensor.p_type == COMPUTING or tensor.g_type in (COMPUTING, WIDE, tensor.p_type)
+
+
+cdef size_t gradient(Tensor* tensor, object array, int computing, int bfloat16, cnp.ndarray p):
+    """The address of a gradient and, in the row, how it is stored; 0 where there is no loop."""
+    if not has_loop(tensor, array, computing, bfloat16):
         return 0
-    return pointer(array, type_number, p, False)
+    return pointer(array, cnp.PyArray_TYPE(<cnp.ndarray> array), p, False)
 
 
 cdef size_t half_pointer(object array, cnp.ndarray master, int bfloat16) noexcept:

@@ -6,12 +6,6 @@
 # the leaves of a tree, in which the neighbours 2k and 2k + 1 of a level make number k of the next.
 # reference.py spells the same in array operations.
 
-cdef extern from *:
-    """
-    #define fastadam_prefetch(address) __builtin_prefetch(address)
-    """
-    void fastadam_prefetch(const void* address) noexcept nogil
-
 cdef enum:
     CHUNK = 4096
     LANES = 256

@@ -8,7 +8,7 @@ from fastadam.kernels.cpu._tensors cimport Tensor
 from fastadam.kernels.cpu._written cimport Written
 
 cdef class Rows(Steps):
-    cdef list indices, held, replaced, strided, numbers, sizes
+    cdef list indices, held, replaced, strided, numbers, sizes, rooms
     cdef readonly bint moved
     cdef int bfloat16
     cdef readonly Py_ssize_t total
@@ -21,7 +21,9 @@ cdef class Rows(Steps):
     cdef bint read(self, object convert, bint by_address) except -1
     cdef int take_addresses(self, Py_ssize_t i, Tensor* row, Found* found) except -1
     cdef bint read_row(self, Py_ssize_t i, Tensor* row, Found* found, object convert) except -1
-    cdef bint read_strided(self, Py_ssize_t i, Found* found) except -1
+    cdef int take_gradient(self, Py_ssize_t i, object grad, object convert) except -1
+    cdef int walk(self, Py_ssize_t i) except -1
+    cdef bint read_strided(self, Py_ssize_t i, Found* found, object convert) except -1
     cdef bint can_be_written(self, Py_ssize_t i, Found* found) except -1
     cdef int note_written(self, Written written) except -1
     cdef bint is_tangled(self, Written written) noexcept

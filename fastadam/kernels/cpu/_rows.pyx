@@ -14,6 +14,7 @@ from fastadam.kernels.cpu._layout cimport (
     dense,
     gradient,
     half_pointer,
+    has_loop,
     masked,
     pointer,
     same_shape,
@@ -21,7 +22,8 @@ from fastadam.kernels.cpu._layout cimport (
     streams,
 )
 from fastadam.kernels.cpu._steps cimport Steps
-from fastadam.kernels.cpu._tensors cimport COMPUTING, N_STREAMS, WIDE, Tensor
+from fastadam.kernels.cpu._tensors cimport COMPUTING, N_STREAMS, N_WALKED, WIDE, Tensor
+from fastadam.kernels.cpu._walks cimport Room, find_walk
 from fastadam.kernels.cpu._written cimport Written
 
 cnp.import_array()
@@ -59,7 +61,7 @@ cdef class Rows(Steps):
     Parameters
     ----------
     source, table, coefficients, sets, loop
-        As for `Steps`; ``n`` is 0 in the table where the arrays share no dense layout.
+        As for `Steps`.
     indices : list of int
         Which of the source's parameters these are.
     strided : list of int
@@ -87,6 +89,7 @@ cdef class Rows(Steps):
         self.replaced = []
         self.numbers = [-1] * len(indices)
         self.sizes = [table[i].n for i in range(len(indices))]
+        self.rooms = [None] * len(indices)
         self.strided = [False] * len(indices)
         for i in strided:
             self.strided[i] = True
@@ -130,7 +133,7 @@ cdef class Rows(Steps):
             if self.source.regroups:
                 row.row = found.scalars
             if self.strided[i]:
-                if not self.read_strided(i, &found):
+                if not self.read_strided(i, &found, convert):
                     return False
             elif found.by_address:
                 self.take_addresses(i, row, &found)
@@ -161,7 +164,7 @@ cdef class Rows(Steps):
                 state[k] = found.state_at[k]
                 self.hold(i, STATE + k, found.state[k])
         row.n = self.sizes[i] if found.g_at else 0
-        row.g, row.g_type = found.g_at, found.g_type
+        row.g, row.g_type, row.walk = found.g_at, found.g_type, 0
         self.held[N_HELD * i + GRADIENT] = None
         self.by_address = True
         self.converted |= row.g_type == WIDE
@@ -171,7 +174,7 @@ cdef class Rows(Steps):
     cdef bint read_row(
         self, Py_ssize_t i, Tensor* row, Found* found, object convert
     ) except -1:
-        """One row, whose arrays are dense."""
+        """One row, whose arrays are dense; its gradient may be anything."""
         cdef cnp.ndarray p
         cdef int p_number, computing
         cdef size_t at
@@ -219,27 +222,56 @@ cdef class Rows(Steps):
                 self.to_round.append((<object> found.half, p))
         self.moved |= self.hold(i, HALF, found.half) or at != row.half
         row.half = at
+        row.walk = 0
         if found.g == NULL:
             row.n = 0
             return True
         row.n = self.sizes[i]
         self.hold(i, GRADIENT, found.g)
-        at = gradient(row, <object> found.g, computing, self.bfloat16, p)
-        if not at:
+        row.g = gradient(row, <object> found.g, computing, self.bfloat16, p)
+        if not row.g:
             if not convertible(<object> found.g, p, self.bfloat16):
                 return False
             self.converted = True
-            self.held[N_HELD * i + GRADIENT] = grad = convert(p, <object> found.g)
-            at = gradient(row, grad, computing, self.bfloat16, p)
-            if not at:
-                return False
-        row.g = at
+            self.take_gradient(i, <object> found.g, convert)
         # what is rounded block by block is as one that has been rounded before
         self.converted |= row.g_type == WIDE
         self.low_precision |= row.g_type not in (COMPUTING, WIDE)
         return True
 
-    cdef bint read_strided(self, Py_ssize_t i, Found* found) except -1:
+    cdef int take_gradient(self, Py_ssize_t i, object grad, object convert) except -1:
+        """Hold a gradient in any layout, converted if there is no loop for it, and walk to it."""
+        cdef int computing = cnp.NPY_FLOAT32 if self.single else cnp.NPY_FLOAT64
+        if not (
+            has_loop(&self.table[i], grad, computing, self.bfloat16)
+            and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> grad)
+        ):
+            grad = convert(self.held[N_HELD * i], grad)
+            has_loop(&self.table[i], grad, computing, self.bfloat16)
+        self.held[N_HELD * i + GRADIENT] = grad
+        self.walk(i)
+        return 0
+
+    cdef int walk(self, Py_ssize_t i) except -1:
+        """Find out how the arrays that are held of a row are walked."""
+        cdef Tensor* row = &self.table[i]
+        cdef PyObject* arrays[N_WALKED]
+        cdef size_t* places = &row.p
+        cdef object array
+        cdef Py_ssize_t k
+        for k in range(N_WALKED):
+            # p and g stand around the half-precision parameter
+            array = self.held[N_HELD * i + (k if k == PARAMETER else k + 1)]
+            arrays[k] = NULL if array is None else <PyObject*> array
+            places[k] = 0 if array is None else <size_t> cnp.PyArray_DATA(<cnp.ndarray> array)
+        if self.rooms[i] is None:
+            self.rooms[i] = Room()
+        row.walk = 0
+        if find_walk(&(<Room> self.rooms[i]).walk, arrays):
+            row.walk = <size_t> &(<Room> self.rooms[i]).walk
+        return 0
+
+    cdef bint read_strided(self, Py_ssize_t i, Found* found, object convert) except -1:
         """One row, whose arrays must be those that were described."""
         cdef Py_ssize_t k
         cdef bint first = self.held[N_HELD * i] is None
@@ -254,6 +286,7 @@ cdef class Rows(Steps):
         if not self.can_be_written(i, found):
             return False
         self.held[N_HELD * i + GRADIENT] = None
+        self.table[i].n = 0
         if found.half != NULL:
             self.to_round.append((<object> found.half, <object> found.p))
         if found.g == NULL:
@@ -263,7 +296,8 @@ cdef class Rows(Steps):
             and convertible(<object> found.g, <object> found.p, self.bfloat16)
         ):
             return False
-        self.hold(i, GRADIENT, found.g)
+        self.table[i].n = cnp.PyArray_SIZE(<cnp.ndarray> <object> found.p)
+        self.take_gradient(i, <object> found.g, convert)
         return True
 
     cdef bint can_be_written(self, Py_ssize_t i, Found* found) except -1:
@@ -319,20 +353,12 @@ cdef class Rows(Steps):
     cdef int untangle(self, Written written, object convert) except -1:
         """Read gradients that are part of what is written from copies."""
         cdef Py_ssize_t i, place
-        cdef cnp.ndarray p
-        cdef int computing
         for i in range(len(self.indices)):
             place = N_HELD * i + GRADIENT
             if self.held[place] is None or not written.has_part(self.held[place]):
                 continue
             self.converted = True
-            p = <cnp.ndarray> self.held[N_HELD * i]
-            self.held[place] = grad = convert(p, self.held[place])
-            if not self.strided[i]:
-                computing = cnp.NPY_FLOAT32 if self.single else cnp.NPY_FLOAT64
-                self.table[i].g = gradient(
-                    &self.table[i], grad, computing, self.bfloat16, p
-                )
+            self.take_gradient(i, convert(self.held[N_HELD * i], self.held[place]), convert)
         return 0
 
     def arrays(self, Py_ssize_t i):

@@ -9,6 +9,7 @@ from cpython.pycapsule cimport PyCapsule_New
 from cython.parallel cimport prange
 from libc.float cimport FLT_MIN
 from libc.math cimport copysignf, fabsf, frexp, sqrt, sqrtf
+from libc.stdlib cimport llabs
 from libc.string cimport memcpy
 
 from fastadam.kernels.cpu._tensors cimport (
@@ -22,17 +23,21 @@ from fastadam.kernels.cpu._tensors cimport (
     EPS,
     ETA,
     LOWER,
+    MOST_AXES,
     MULTIPLY,
     N_COEFFICIENTS,
+    N_WALKED,
     ONE_MINUS_BETA1,
     ONE_MINUS_BETA2,
     ONE_MINUS_DECAY,
     ROUND,
     UPPER,
+    WALKED_G,
     WIDE,
     Gradient,
     Op,
     Tensor,
+    Walk,
     program,
 )
 
@@ -48,6 +53,7 @@ cdef extern from *:
     #define inlined_void __attribute__((always_inline)) void
     #define called_void __attribute__((noinline)) void
     #define called_double __attribute__((noinline)) double
+    #define fastadam_prefetch(address) __builtin_prefetch(address)
     """
     ctypedef float* float_restrict
     ctypedef double* double_restrict
@@ -56,6 +62,7 @@ cdef extern from *:
     ctypedef void inlined_void
     ctypedef void called_void
     ctypedef double called_double
+    void fastadam_prefetch(const void* address) noexcept nogil
 
 ctypedef fused real:
     float
@@ -71,6 +78,14 @@ cdef enum:
     BLOCK = 512
     HALF_BLOCK = 384        # where p, g or a master's half are converted
     LINE = 64               # bytes that memory gives at once
+
+
+cdef inline void ask_for(size_t address, Py_ssize_t n_bytes) noexcept nogil:
+    """Ask memory for what is read soon, while a core that only waits would ask for nothing."""
+    cdef Py_ssize_t i
+    for i in range(n_bytes // LINE):
+        fastadam_prefetch(<const char*> address + i * LINE)
+
 
 include "_cut.pxi"
 include "_half.pxi"
@@ -253,6 +268,9 @@ cdef void adam_blocks(
         first += n
 
 
+include "_walk.pxi"
+
+
 cdef void adam_tensor(
     const Tensor* tensor,
     const Op* ops,
@@ -264,7 +282,9 @@ cdef void adam_tensor(
     cdef real* p = <real*> tensor.p + begin
     cdef real* g = <real*> tensor.g + begin
     cdef bint half = tensor.p_type != COMPUTING or tensor.g_type != COMPUTING or tensor.half
-    if tensor.step and not tensor.n_ops and not half:
+    if tensor.walk:
+        adam_walked[real](tensor, ops, coefficients, begin, end)
+    elif tensor.step and not tensor.n_ops and not half:
         adam_part[real](p, g, tensor, coefficients, begin, end - begin)
     else:
         adam_blocks[real](tensor, ops, coefficients, begin, end)

@@ -14,13 +14,28 @@ from fastadam.kernels.cpu._tensors cimport (
     ETA,
     LOWER,
     N_COEFFICIENTS,
+    N_WALKED,
     ONE_MINUS_DECAY,
+    WALKED_G,
     Op,
     Tensor,
+    Walk,
     program,
 )
 
 cnp.import_array()
+
+
+cdef bint is_strided(const Tensor* row) noexcept:
+    """Whether what a row writes shares no dense layout."""
+    cdef const Walk* walk = <const Walk*> row.walk
+    cdef Py_ssize_t k
+    if walk == NULL:
+        return False
+    for k in range(N_WALKED):
+        if walk.apart[k] and k != WALKED_G:
+            return True
+    return False
 
 
 cdef class Steps:
@@ -146,17 +161,19 @@ cdef class Steps:
                 self.loop64(rows, n, ops, &self.wide[0, 0], n_threads)
 
     cdef int run(self, list coefficients, int n_threads, bint serial) except -1:
-        """Make the step on all dense rows at once, or on one after the other."""
+        """Make the step on all rows at once, or on one after the other, strided ones last."""
         cdef Py_ssize_t i
+        cdef bint last
         cdef Tensor alone
         self.round(coefficients)
         if not serial:
             if self.table.shape[0]:
                 self.call(&self.table[0], self.table.shape[0], n_threads)
             return 0
-        for i in range(self.table.shape[0]):
-            if self.table[i].n:
-                alone = self.table[i]
-                alone.start = 0
-                self.call(&alone, 1, n_threads)
+        for last in range(2):
+            for i in range(self.table.shape[0]):
+                if self.table[i].n and is_strided(&self.table[i]) == last:
+                    alone = self.table[i]
+                    alone.start = 0
+                    self.call(&alone, 1, n_threads)
         return 0

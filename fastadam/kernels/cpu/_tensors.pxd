@@ -43,6 +43,24 @@ cdef struct Tensor:
     size_t out            # where the program's gradient is written, stored as g is; 0 for nowhere
     size_t half           # the half-precision parameter that p is the float32 master of, or 0
     Py_ssize_t half_type  # a Stored
+    size_t walk           # a Walk, where any of p, g and the streams has no layout of the others
+
+
+# How the arrays of a row are walked together that share no dense layout: in the order in which p
+# lies, along the fewest axes that will do. What is apart is brought into a room of its own, chunk
+# by chunk. All by their place among the first fields of the row.
+cdef enum:
+    WALKED_G = 1
+    N_WALKED = FIRST_STREAM + N_STREAMS
+    MOST_AXES = 64        # that NumPy has
+
+
+cdef struct Walk:
+    Py_ssize_t ndim       # 1 at least
+    Py_ssize_t shape[MOST_AXES]
+    Py_ssize_t strides[N_WALKED][MOST_AXES]     # in bytes
+    Py_ssize_t size[N_WALKED]                   # bytes of an element; 0 without an array
+    bint apart[N_WALKED]
 
 
 # What an operation does to a gradient, in the type of the computation; ops.py spells the same.

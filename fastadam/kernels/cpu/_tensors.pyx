@@ -71,6 +71,7 @@ cdef bint describe_row(Tensor* row, tuple step, int bfloat16) except -1:
     row.out = 0
     row.half = 0
     row.half_type = COMPUTING
+    row.walk = 0
     if not cnp.PyArray_Check(step[1]):
         return False
     p = step[1]
@@ -96,7 +97,7 @@ def describe(list steps, Tensor[::1] table, int bfloat16):
     -------
     others : list of int
         The steps whose arrays do not share one dense, aligned, native and writable layout. Their
-        rows stay empty (``n == 0``): the loops pass over them.
+        rows stay empty (``n == 0``) until it is found out how they are walked.
     odd : list of int
         Those of the rest whose gradient there is no loop for as it is.
     """
