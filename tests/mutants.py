@@ -1716,6 +1716,24 @@ MUTANTS = [
         "if id(param) in self._stepped or id(param) in self._arrived:",
         "if id(param) in self._arrived:",
     ),
+    Mutant(
+        "states of half a step",
+        STEPPING,
+        "        self.refuse_half_way()\n        found: dict[str, Any] = super().state_dict()",
+        "        found: dict[str, Any] = super().state_dict()",
+    ),
+    Mutant(
+        "copies of half a step",
+        STEPPING,
+        "        self.refuse_half_way()\n        return {**super().__getstate__()",
+        "        return {**super().__getstate__()",
+    ),
+    Mutant(
+        "states loaded into half a step",
+        STEPPING,
+        "        self.refuse_half_way()\n        states: dict",
+        "        states: dict",
+    ),
     Mutant("buckets are not freed", IN_BACKWARD, "        self._optimizer.zero_grad()\n", ""),
     # where tensors are read
     Mutant(
