@@ -1586,12 +1586,10 @@ MUTANTS = [
     Mutant(
         "bounds of a warm-up from 0",
         OF_GROUPS,
-        'if bounded and group["base_lr"] == 0:',
+        "if self._initial == 0:",
         "if False:",
     ),
-    Mutant(
-        "a base for each load", BOUNDED, 'group.setdefault("base_lr", ', "group.update(base_lr="
-    ),
+    Mutant("a base for each load", BOUNDED, 'if "base_lr" in group:', "if False:"),
     # the plan of a step
     Mutant(
         "copies of parameters are not put back",
@@ -1775,6 +1773,18 @@ MUTANTS = [
         READING,
         "start != 0 and start <= view.data and view.data - start + extent <= held",
         "start != 0",
+    ),
+    Mutant(
+        "numbers whose memory was freed",
+        OF_GROUPS,
+        '            refuse_freed(f"{key} of param_groups[{self._number}]", value)\n',
+        "            pass\n",
+    ),
+    Mutant(
+        "first rates whose memory was freed",
+        BOUNDED,
+        '    refuse_freed(f"lr of param_groups[{number}]", lr)\n',
+        "",
     ),
     Mutant("inference tensors", OF_TENSORS, "if param.is_inference():", "if False:"),
     Mutant("elements in one place", OF_TENSORS, "if overlaps_itself(array):", "if False:"),

@@ -203,7 +203,7 @@ def _end(tensor: torch.Tensor) -> int:
 
 
 def refuse_freed(name: str, tensor: torch.Tensor) -> None:
-    """Refuse a tensor whose memory was freed, before it is read.
+    """Refuse a tensor whose memory was freed, or that never had any, before it is read.
 
     Parameters
     ----------
@@ -215,9 +215,10 @@ def refuse_freed(name: str, tensor: torch.Tensor) -> None:
     Raises
     ------
     RuntimeError
-        If it was.
+        If it has none.
     """
-    if is_freed(tensor):
+    # what has an array has memory, and that is known sooner
+    if reader().array_of(tensor) is None and (tensor.is_meta or is_freed(tensor)):
         raise RuntimeError(f"{name} has no memory of its own: {no_memory(tensor)}")
 
 
