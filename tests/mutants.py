@@ -1682,6 +1682,18 @@ MUTANTS = [
         "if found_inf is not None and float(found_inf):",
         "if False:",
     ),
+    Mutant(
+        "copies of gradients before they are divided",
+        STEPPING,
+        "            if not plan.lasts or not plan.refresh(self):",
+        "            if not plan.lasts:",
+    ),
+    Mutant(
+        "plans of a single step are read again",
+        STEPPING,
+        "            if not plan.lasts or not plan.refresh(self):",
+        "            if not plan.refresh(self):",
+    ),
     Mutant("scales stay", STEPPING, "            self._unscale(scale)\n", ""),
     Mutant(
         "hooks before a step alone",
@@ -1762,6 +1774,20 @@ MUTANTS = [
         "same_shape(&view, p) and same_order(&view, p)",
         "same_shape(&view, p)",
     ),
+    Mutant(
+        "gaps on a GPU that moved",
+        IN_TENSORS,
+        "        if entry.copied and not self.lies(entry.p, &entry.on_gpu[PARAMETER]):\n"
+        "            return False\n",
+        "",
+    ),
+    Mutant(
+        "tensors on a GPU that moved",
+        IN_TENSORS,
+        "            and view.data == before.data\n",
+        "",
+    ),
+    Mutant("gaps on a GPU are none", READING, "        if is_dense(view):", "        if True:"),
     Mutant(
         "conjugates as they lie",
         READING,
