@@ -58,6 +58,7 @@ COMMIT = "fastadam/kernels/_commit.pyx"
 PREPARED = "fastadam/serializers/prepared.py"
 STATES = "fastadam/update/state_loading.py"
 LOADED = "fastadam/checkpoint/optimizer_loading.py"
+RENAMING = "fastadam/checkpoint/renaming.py"
 LOADING = "fastadam/checkpoint/loading.py"
 FILE_SOURCE = "fastadam/checkpoint/source.py"
 WRITTEN = "fastadam/kernels/cpu/_written.pyx"
@@ -109,6 +110,16 @@ MUTANTS = [
     ),
     Mutant("first alpha kept", LOADED, 'prepared.remove_attribute(rule, "initial_alpha")', "pass"),
     Mutant("names of any kind", LOADED, "        elif name in known:\n", "        elif name:\n"),
+    Mutant("two that become one", RENAMING, "        if name in found:", "        if False:"),
+    Mutant(
+        "names that fit are said to differ", RENAMING, "if old and not old <= new and", "if old and"
+    ),
+    Mutant(
+        "names of a parameter's link",
+        FILE_SOURCE,
+        'key.removeprefix(section).rpartition("/")[0] for key',
+        'key.removeprefix(section).partition("/")[0] for key',
+    ),
     Mutant("hooks in silence", LOADING, "    _warn_of_hooks(source.where, report)\n", ""),
     # the formula
     Mutant("m grows", LOOPS, "(g[i] - m[i])", "(g[i] + m[i])"),

@@ -11,6 +11,7 @@ import torch
 
 from fastadam.checkpoint.contents import GROUP, HYPERPARAM, OPTIMIZER, RULE, TARGET
 from fastadam.checkpoint.kinds import Checkpointed
+from fastadam.checkpoint.renaming import hint_of_wrappers
 from fastadam.checkpoint.source import Source
 from fastadam.files.entries import Value, is_none
 from fastadam.files.errors import CheckpointError
@@ -168,11 +169,12 @@ class TensorCheckpoint(Checkpointed):
             if some
         ]
         unnamed = [all(name.isdigit() for name in some) for some in (lacking, more) if some]
-        hint = "`rename` gives them another name, and strict=False leaves them"
+        hint = "; `rename` gives them another name, and strict=False leaves them"
         if len(set(unnamed)) == 2:
-            hint = "one of the two was made with named_parameters(), and the other without names"
+            hint = "; one of the two was made with named_parameters(), and the other without names"
+        hint = hint_of_wrappers(source.names(), [name for _, name, _ in self._params]) or hint
         raise CheckpointError(
-            f"{source.where} was saved with other parameters: it {', and '.join(lists)}; {hint}"
+            f"{source.where} was saved with other parameters: it {', and '.join(lists)}{hint}"
         )
 
     def _prepare_bounds(self, prepared: PreparedLoad, source: Source, strict: bool) -> None:

@@ -741,3 +741,23 @@ print((before - module.weight).detach().mean().item())
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert abs(float(done.stdout) - 0.1) < 1e-6
+
+
+def test_names_of_a_compiled_module(tmp_path: Path) -> None:
+    # what torch.compile returns has the module under this name
+    compiled = torch.nn.Module()
+    compiled._orig_mod = Net()
+    opt = fastadam.Adam().setup(compiled)
+    path = tmp_path / "run.npz"
+    fastadam.save(path, opt)
+    model = Net()
+    plain = fastadam.Adam().setup(model)
+    line = r"rename=lambda name: name\.replace\('_orig_mod\.', ''\)$"
+    for how in ({}, {"parameters": False}):
+        with pytest.raises(fastadam.CheckpointError, match=f"wraps a module.*{line}"):
+            fastadam.load(path, plain, **how)
+    report = fastadam.load(path, plain, rename=lambda name: name.replace("_orig_mod.", ""))
+    assert report.missing == report.left == ()
+    found, expected = model.state_dict(), compiled._orig_mod.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in found)
