@@ -18,7 +18,7 @@ from fastadam.files.errors import CheckpointError
 from fastadam.serializers.dictionary import storable_array
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array
-from fastadam.torch.clipping import clipping
+from fastadam.torch.clipping import BOUNDS, clipping
 from fastadam.torch.group_loading import DECOUPLED, UNSAVED, prepare_groups
 from fastadam.torch.shared_memory import refuse_disagreement
 from fastadam.torch.state_loading import STEP, loaded_state
@@ -29,7 +29,6 @@ from fastadam.torch.tensors import Array, named_params, reader, refuse_tensor
 __all__ = ["TensorCheckpoint"]
 
 MASTERS = "fastadam/settings/master_weights"
-BOUNDS = ("max_grad_norm", "max_grad_value")
 
 
 class TensorCheckpoint(Checkpointed):

@@ -1,4 +1,7 @@
-"""PyTorch's tensors as NumPy's arrays."""
+"""PyTorch's tensors as NumPy's arrays.
+
+What refuses a tensor takes as ``name`` what that is called in messages.
+"""
 
 from __future__ import annotations
 
@@ -134,8 +137,6 @@ def refuse_tensor(name: str, param: torch.Tensor, anywhere: bool = False) -> Arr
 
     Parameters
     ----------
-    name : str
-        What it is called in messages.
     param : torch.Tensor
         The parameter.
     anywhere : bool
@@ -205,13 +206,6 @@ def _end(tensor: torch.Tensor) -> int:
 def refuse_freed(name: str, tensor: torch.Tensor) -> None:
     """Refuse a tensor whose memory was freed, or that never had any, before it is read.
 
-    Parameters
-    ----------
-    name : str
-        What it is called in messages.
-    tensor : torch.Tensor
-        The tensor.
-
     Raises
     ------
     RuntimeError
@@ -224,13 +218,6 @@ def refuse_freed(name: str, tensor: torch.Tensor) -> None:
 
 def refuse_lazy(name: str, tensor: torch.Tensor) -> None:
     """Refuse a tensor that has no shape yet, as those of ``LazyLinear`` before its first call.
-
-    Parameters
-    ----------
-    name : str
-        What it is called in messages.
-    tensor : torch.Tensor
-        The tensor.
 
     Raises
     ------
