@@ -74,6 +74,7 @@ TENSOR_STATES = "fastadam/torch/states.py"
 BOUNDS = "fastadam/torch/clipping.py"
 STEPPING = "fastadam/torch/stepping.py"
 IN_BACKWARD = "fastadam/torch/backward.py"
+IN_MODULES = "fastadam/torch/module.py"
 IN_TENSORS = "fastadam/torch/_tensors.pyx"
 READING = "fastadam/torch/_reading.pyx"
 OF_TENSORS = "fastadam/torch/tensors.py"
@@ -1821,6 +1822,12 @@ MUTANTS = [
         "first rates whose memory was freed",
         BOUNDED,
         '    refuse_freed(f"lr of param_groups[{number}]", lr)\n',
+        "",
+    ),
+    Mutant(
+        "extra states are buffers",
+        IN_MODULES,
+        ' and name.rpartition(".")[2] != "_extra_state"',
         "",
     ),
     Mutant("inference tensors", OF_TENSORS, "if param.is_inference():", "if False:"),

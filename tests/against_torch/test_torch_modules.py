@@ -761,3 +761,31 @@ def test_names_of_a_compiled_module(tmp_path: Path) -> None:
     found, expected = model.state_dict(), compiled._orig_mod.state_dict()
     assert list(found) == list(expected)
     assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+class WithExtraState(torch.nn.Linear):  # type: ignore[misc]
+    """A layer with a state of its own beside tensors, as a module makes it when it is saved."""
+
+    def __init__(self, seen: int) -> None:
+        super().__init__(2, 2)
+        self.seen = seen
+
+    def get_extra_state(self) -> torch.Tensor:
+        return torch.tensor(self.seen)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        raise AssertionError("it is called")
+
+
+def test_extra_states_are_not_said_to_be_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    opts = [
+        fastadam.Adam().setup(torch.nn.Sequential(WithExtraState(seen), torch.nn.BatchNorm1d(2)))
+        for seen in (5, 7)
+    ]
+    fastadam.save(path, opts[0])
+    report = fastadam.load(path, opts[1])
+    assert "target/1.running_mean" in report.read
+    assert not [key for key in report.read if "extra" in key]
+    assert not fastadam.compare(*opts)
+    assert opts[1].target[0].seen == 7
