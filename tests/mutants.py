@@ -77,6 +77,8 @@ IN_BACKWARD = "fastadam/torch/backward.py"
 IN_MODULES = "fastadam/torch/module.py"
 IN_TENSORS = "fastadam/torch/_tensors.pyx"
 READING = "fastadam/torch/_reading.pyx"
+UNCHANGED = "fastadam/torch/_unchanged.pxi"
+ON_A_GPU = "fastadam/torch/_rows_on_gpu.pxi"
 OF_TENSORS = "fastadam/torch/tensors.py"
 
 
@@ -1769,8 +1771,8 @@ MUTANTS = [
     ),
     Mutant(
         "edited states unseen",
-        IN_TENSORS,
-        "value or not self.same_items(&self.entries[i]):",
+        UNCHANGED,
+        "value or not same_items(self, &self.entries[i]):",
         "value:",
     ),
     Mutant(
@@ -1788,15 +1790,15 @@ MUTANTS = [
     ),
     Mutant(
         "gaps on a GPU that moved",
-        IN_TENSORS,
-        "        if entry.copied and not self.lies(entry.p, &entry.on_gpu[PARAMETER]):\n"
-        "            return False\n",
+        ON_A_GPU,
+        "    if entry.copied and not lies(self, entry.p, &entry.on_gpu[PARAMETER]):\n"
+        "        return False\n",
         "",
     ),
     Mutant(
         "tensors on a GPU that moved",
-        IN_TENSORS,
-        "            and view.data == before.data\n",
+        ON_A_GPU,
+        "        and view.data == before.data\n",
         "",
     ),
     Mutant("gaps on a GPU are none", READING, "        if is_dense(view):", "        if True:"),
