@@ -49,6 +49,7 @@ LOOPS = (
 )
 STEPS = ("cpu/_tensors.pxd", "cpu/_steps.pxd", "_source.pxd")
 ROWS = (*STEPS, "cpu/_written.pxd", "cpu/_rows.pxd")
+READING = ("cpu/_tensors.pxd", "../torch/_reading.pxd", "../torch/_views.pxd")
 INCLUDED = {
     "cpu._step": LOOPS,
     "cpu._step_avx2": LOOPS,
@@ -65,8 +66,14 @@ INCLUDED = {
     "_source": ("cpu/_tensors.pxd", "_source.pxd"),
     "gpu._tensors": ("cpu/_tensors.pxd", "_source.pxd"),
     "update._rule_source": ("cpu/_tensors.pxd", "_source.pxd"),
-    "torch._reading": ("cpu/_tensors.pxd", "../torch/_reading.pxd"),
-    "torch._tensors": ("cpu/_tensors.pxd", "_source.pxd", "../torch/_reading.pxd"),
+    "torch._reading": READING,
+    "torch._tensors": (
+        *READING,
+        "_source.pxd",
+        "../torch/_unchanged.pxi",
+        "../torch/_fetching.pxi",
+        "../torch/_rows_on_gpu.pxi",
+    ),
     "_commit": ("_copies.pxi", "_effect.pxi"),
 }
 

@@ -60,6 +60,7 @@ COMMIT = "fastadam/kernels/_commit.pyx"
 PREPARED = "fastadam/serializers/prepared.py"
 STATES = "fastadam/update/state_loading.py"
 LOADED = "fastadam/checkpoint/optimizer_loading.py"
+RENAMING = "fastadam/checkpoint/renaming.py"
 LOADING = "fastadam/checkpoint/loading.py"
 FILE_SOURCE = "fastadam/checkpoint/source.py"
 WRITTEN = "fastadam/kernels/cpu/_written.pyx"
@@ -75,8 +76,11 @@ TENSOR_STATES = "fastadam/torch/states.py"
 BOUNDS = "fastadam/torch/clipping.py"
 STEPPING = "fastadam/torch/stepping.py"
 IN_BACKWARD = "fastadam/torch/backward.py"
+IN_MODULES = "fastadam/torch/module.py"
 IN_TENSORS = "fastadam/torch/_tensors.pyx"
 READING = "fastadam/torch/_reading.pyx"
+UNCHANGED = "fastadam/torch/_unchanged.pxi"
+ON_A_GPU = "fastadam/torch/_rows_on_gpu.pxi"
 OF_TENSORS = "fastadam/torch/tensors.py"
 
 
@@ -111,6 +115,16 @@ MUTANTS = [
     ),
     Mutant("first alpha kept", LOADED, 'prepared.remove_attribute(rule, "initial_alpha")', "pass"),
     Mutant("names of any kind", LOADED, "        elif name in known:\n", "        elif name:\n"),
+    Mutant("two that become one", RENAMING, "        if name in found:", "        if False:"),
+    Mutant(
+        "names that fit are said to differ", RENAMING, "if old and not old <= new and", "if old and"
+    ),
+    Mutant(
+        "names of a parameter's link",
+        FILE_SOURCE,
+        'key.removeprefix(section).rpartition("/")[0] for key',
+        'key.removeprefix(section).partition("/")[0] for key',
+    ),
     Mutant("hooks in silence", LOADING, "    _warn_of_hooks(source.where, report)\n", ""),
     # the formula
     Mutant("m grows", LOOPS, "(g[i] - m[i])", "(g[i] + m[i])"),
@@ -1627,12 +1641,10 @@ MUTANTS = [
     Mutant(
         "bounds of a warm-up from 0",
         OF_GROUPS,
-        'if bounded and group["base_lr"] == 0:',
+        "if self._initial == 0:",
         "if False:",
     ),
-    Mutant(
-        "a base for each load", BOUNDED, 'group.setdefault("base_lr", ', "group.update(base_lr="
-    ),
+    Mutant("a base for each load", BOUNDED, 'if "base_lr" in group:', "if False:"),
     # the plan of a step
     Mutant(
         "copies of parameters are not put back",
@@ -1725,6 +1737,18 @@ MUTANTS = [
         "if found_inf is not None and float(found_inf):",
         "if False:",
     ),
+    Mutant(
+        "copies of gradients before they are divided",
+        STEPPING,
+        "            if not plan.lasts or not plan.refresh(self):",
+        "            if not plan.lasts:",
+    ),
+    Mutant(
+        "plans of a single step are read again",
+        STEPPING,
+        "            if not plan.lasts or not plan.refresh(self):",
+        "            if not plan.refresh(self):",
+    ),
     Mutant("scales stay", STEPPING, "            self._unscale(scale)\n", ""),
     Mutant(
         "hooks before a step alone",
@@ -1757,6 +1781,24 @@ MUTANTS = [
         "if id(param) in self._stepped or id(param) in self._arrived:",
         "if id(param) in self._arrived:",
     ),
+    Mutant(
+        "states of half a step",
+        STEPPING,
+        "        self.refuse_half_way()\n        found: dict[str, Any] = super().state_dict()",
+        "        found: dict[str, Any] = super().state_dict()",
+    ),
+    Mutant(
+        "copies of half a step",
+        STEPPING,
+        "        self.refuse_half_way()\n        return {**super().__getstate__()",
+        "        return {**super().__getstate__()",
+    ),
+    Mutant(
+        "states loaded into half a step",
+        STEPPING,
+        "        self.refuse_half_way()\n        states: dict",
+        "        states: dict",
+    ),
     Mutant("buckets are not freed", IN_BACKWARD, "        self._optimizer.zero_grad()\n", ""),
     # where tensors are read
     Mutant(
@@ -1770,8 +1812,8 @@ MUTANTS = [
     ),
     Mutant(
         "edited states unseen",
-        IN_TENSORS,
-        "value or not self.same_items(&self.entries[i]):",
+        UNCHANGED,
+        "value or not same_items(self, &self.entries[i]):",
         "value:",
     ),
     Mutant(
@@ -1788,6 +1830,20 @@ MUTANTS = [
         "same_shape(&view, p)",
     ),
     Mutant(
+        "gaps on a GPU that moved",
+        ON_A_GPU,
+        "    if entry.copied and not lies(self, entry.p, &entry.on_gpu[PARAMETER]):\n"
+        "        return False\n",
+        "",
+    ),
+    Mutant(
+        "tensors on a GPU that moved",
+        ON_A_GPU,
+        "        and view.data == before.data\n",
+        "",
+    ),
+    Mutant("gaps on a GPU are none", READING, "        if is_dense(view):", "        if True:"),
+    Mutant(
         "conjugates as they lie",
         READING,
         "self.is_neg(tensor) or (pairs and self.is_conj(tensor))",
@@ -1798,6 +1854,24 @@ MUTANTS = [
         READING,
         "start != 0 and start <= view.data and view.data - start + extent <= held",
         "start != 0",
+    ),
+    Mutant(
+        "numbers whose memory was freed",
+        OF_GROUPS,
+        '            refuse_freed(f"{key} of param_groups[{self._number}]", value)\n',
+        "            pass\n",
+    ),
+    Mutant(
+        "first rates whose memory was freed",
+        BOUNDED,
+        '    refuse_freed(f"lr of param_groups[{number}]", lr)\n',
+        "",
+    ),
+    Mutant(
+        "extra states are buffers",
+        IN_MODULES,
+        ' and name.rpartition(".")[2] != "_extra_state"',
+        "",
     ),
     Mutant("inference tensors", OF_TENSORS, "if param.is_inference():", "if False:"),
     Mutant("elements in one place", OF_TENSORS, "if overlaps_itself(array):", "if False:"),

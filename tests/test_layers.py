@@ -72,7 +72,7 @@ FOLDERS = {
         hook_loading
         source_deserializer
         source
-        contents
+        contents renaming
         report
     """,
     "cli": """

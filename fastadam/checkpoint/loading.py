@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fastadam.algorithms.table import CONVERTED
@@ -34,7 +34,7 @@ def load(
     hyperparam: bool = True,
     strict: bool = True,
     ignore_names: IgnoreNames = None,
-    rename: Mapping[str, str] | None = None,
+    rename: Mapping[str, str] | Callable[[str], str] | None = None,
     convert_amsgrad: bool = False,
 ) -> LoadReport:
     """Load what `save` has saved, or nothing.
@@ -60,9 +60,11 @@ def load(
     ignore_names : str, callable, or list or tuple of them, optional
         Keys that stay as they are, such as ``'fastadam/hyperparam/alpha'``: full keys, or functions
         that take one and tell.
-    rename : mapping of str to str, optional
+    rename : mapping of str to str, or callable, optional
         Parameters, or links above them, that have another name than in the file:
-        ``{name in the file: name in the target}``.
+        ``{name in the file: name in the target}``. Or a function from the one to the other, which
+        is called with the name of each parameter in the file, and of each buffer of a module:
+        ``lambda name: name.replace('_orig_mod.', '')`` takes those of ``torch.compile(model)``.
     convert_amsgrad : bool
         Whether a state without ``vhat`` may be loaded into AMSGrad, where ``vhat`` then begins with
         ``v``, and one with ``vhat`` into Adam, which drops it. PyTorch calls the two
@@ -84,6 +86,8 @@ def load(
         If the file is damaged, or does not fit; it is a ValueError. Nothing has changed.
     ValueError
         If the suffix is unknown.
+    TypeError
+        If an argument is of another type than it may have.
     RuntimeError
         If the optimizer is not set up, or h5py is needed and not installed; if an update is
         half-way, in another thread or in this one.
@@ -111,13 +115,13 @@ def load(
     choices = {"parameters": parameters, "hyperparam": hyperparam, "strict": strict}
     check_arguments(path, optimizer, **choices, convert_amsgrad=convert_amsgrad)
     kind = format_of(path)
-    rename = rename or {}
     own = checkpointed(optimizer)
     values = own.values()
     with kind.opened(path) as reader:
         room, wide = own.room(values), own.wide()
-        source = Source(reader, room, rename, ignore_names, convert_amsgrad, wide)
-        _check_rename(rename, own, values)
+        source = Source(reader, room, rename or {}, ignore_names, convert_amsgrad, wide)
+        if isinstance(rename, Mapping):
+            _check_rename(rename, own, values)
         if source.plain and parameters:
             raise CheckpointError(
                 f"{source.where} holds an optimizer's state alone, without parameters: load these "
@@ -154,8 +158,6 @@ def load(
 
 def _check_rename(rename: Mapping[str, str], own: Checkpointed, values: Mapping[str, Any]) -> None:
     """Refuse names that nothing in the target has."""
-    if not rename:
-        return
     known: set[str] = set()
     for path in (*own.names(), *(k.removeprefix(TARGET) for k in values)):
         while path and path not in known:

@@ -12,6 +12,7 @@ import numpy as np
 from fastadam.algorithms.algorithm import Stream
 from fastadam.algorithms.table import CONVERTED
 from fastadam.checkpoint.contents import OPTIMIZER, OURS, RULE, TARGET
+from fastadam.checkpoint.renaming import Rename, hint_of_wrappers, old_names
 from fastadam.files.entries import Value
 from fastadam.files.errors import CheckpointError
 from fastadam.files.formats import Reader
@@ -36,8 +37,9 @@ class Source:
         The file.
     room : mapping of str to int
         How many bytes of each parameter's arrays there is room for, by path.
-    rename : mapping of str to str
-        Names of parameters, or of links above them: in the file, and in the target.
+    rename : mapping of str to str, or callable
+        Names of parameters, or of links above them: in the file, and in the target; or what makes
+        the one of the other, for parameters.
     ignore_names : str, callable, or list of them, optional
         Keys that stay as they are.
     convert_amsgrad : bool
@@ -61,7 +63,7 @@ class Source:
         self,
         reader: Reader,
         room: Mapping[str, int | None],
-        rename: Mapping[str, str],
+        rename: Rename,
         ignore_names: IgnoreNames,
         convert_amsgrad: bool,
         wide: Collection[str] = (),
@@ -69,7 +71,6 @@ class Source:
         self._wide = wide
         self.where = reader.where
         self._room = room
-        self._old_names = {new.strip("/"): old.strip("/") for old, new in rename.items()}
         self._ignored = IgnoredNames(ignore_names)
         self.converts = convert_amsgrad
         # for all that is no parameter's array, such as the states of hooks
@@ -92,13 +93,20 @@ class Source:
         self.missing: dict[str, None] = {}
         self.ignored: dict[str, None] = {}
         self.converted: dict[str, None] = {}
-        self._check_rename(rename)
+        self._old_names = old_names(rename, self.names())
+        self._check_old_names()
 
-    def _check_rename(self, rename: Mapping[str, str]) -> None:
-        """Refuse names in `rename` that nothing in the file has, or that two are to get."""
+    def names(self) -> set[str]:
+        """Return the names in the file of parameters, and of what else the target keeps."""
+        section = "" if self.plain else OPTIMIZER
+        states = [key.removeprefix(section).rpartition("/")[0] for key in self._under(section)]
+        kept = [] if self.plain else [key.removeprefix(TARGET) for key in self._under(TARGET)]
+        # what has no name above it is the optimizer's own, such as its count
+        return {name for name in (*states, *kept) if name}
+
+    def _check_old_names(self) -> None:
+        """Refuse names in `rename` that nothing in the file has."""
         sections = ("",) if self.plain else (OPTIMIZER, TARGET, RULE)
-        if len(self._old_names) < len(rename):
-            raise CheckpointError(f"rename: two names become one of {', '.join(self._old_names)}")
         for old in self._old_names.values():
             names = [f"{section}{old}" for section in sections]
             if not any(name in self.keys or self._under(f"{name}/") for name in names):
@@ -200,6 +208,7 @@ class Source:
         hint = "; strict=False leaves what is missing as it is"
         if close:
             hint = f"; there is {close[0]!r}, see `rename`"
+        hint = hint_of_wrappers(self.names(), self._room) or hint
         stream = _converted(name)
         if stream is not None and _origin_of(name, stream) in self.keys:
             hint = (

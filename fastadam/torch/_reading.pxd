@@ -1,9 +1,10 @@
-# How PyTorch's tensors are read in C: where they lie, and in which types and layouts.
+# How PyTorch's tensors are read in C.
 
-cimport numpy as cnp
 from cpython.object cimport PyTypeObject
 from cpython.ref cimport PyObject
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+from fastadam.torch._views cimport View
 
 
 # What DLPack 1 says of a tensor, as far as it is read here (dlpack.h).
@@ -43,11 +44,6 @@ cdef struct ExchangeApi:
     void* current_stream
 
 
-cdef enum:
-    MOST_AXES = 32
-    ON_CPU = -1
-
-
 cdef extern from "Python.h":
     ctypedef PyObject* (*getter)(PyObject*, void*)
     ctypedef int (*setter)(PyObject*, PyObject*, void*)
@@ -58,30 +54,6 @@ cdef extern from *:
     #define fastadam_fetch(address) __builtin_prefetch((const void*) (address))
     """
     void fetch "fastadam_fetch"(size_t) noexcept
-
-
-# One tensor as it was read.
-cdef struct View:
-    size_t data
-    int ndim
-    int kind              # a Kind; -1 for what is no floating number
-    int device            # which GPU it is on; ON_CPU for the CPU
-    bint pairs            # whether it is one of complex numbers
-    cnp.npy_intp shape[MOST_AXES + 1]
-    cnp.npy_intp strides[MOST_AXES + 1]   # in bytes
-
-
-cdef enum Kind:
-    FLOAT16_KIND
-    FLOAT32_KIND
-    FLOAT64_KIND
-    BFLOAT16_KIND
-    N_KINDS
-
-
-cdef inline int bytes_of(int kind) noexcept:
-    """Of an element."""
-    return 8 if kind == FLOAT64_KIND else 4 if kind == FLOAT32_KIND else 2
 
 
 cdef inline void fetch_object(PyObject* tensor) noexcept:
@@ -126,9 +98,3 @@ cdef class Reader:
     cpdef int raise_versions(self, list tensors) except -1
     cdef bint is_turned(self, object tensor, bint pairs) except -1
     cdef bint is_odd(self, object grad, const View* view) except -1
-
-
-cdef bint same_shape(const View* view, cnp.ndarray a) noexcept
-cdef bint same_order(const View* view, cnp.ndarray a) noexcept
-cdef bint same_layout(const View* one, const View* other) noexcept
-cdef Py_ssize_t stored(int kind, int p_kind) noexcept

@@ -8,14 +8,13 @@ from cpython.ref cimport PyObject
 
 from fastadam.kernels._source cimport Found, Source
 from fastadam.kernels.cpu._tensors cimport COMPUTING, N_STREAMS
-from fastadam.torch._reading cimport (
+from fastadam.torch._reading cimport Reader, fetch_object
+from fastadam.torch._views cimport (
     FLOAT32_KIND,
     FLOAT64_KIND,
     ON_CPU,
-    Reader,
     View,
     bytes_of,
-    fetch_object,
     same_layout,
     same_order,
     same_shape,
@@ -25,13 +24,6 @@ from fastadam.torch._reading cimport (
 from fastadam.torch.tensors import named
 
 cnp.import_array()
-
-# How many parameters ahead each of the three is fetched into the cache.
-cdef enum:
-    OBJECTS_AHEAD = 9
-    TENSORS_AHEAD = 6
-    STORAGES_AHEAD = 3
-
 
 # The arrays of a parameter: what is stepped, its streams, and the half-precision parameter that it
 # is the master of.
@@ -213,7 +205,7 @@ cdef class TensorSource(Source):
         cdef Py_ssize_t number = -1
         cdef list sets = []
         cdef dict numbers = {}
-        if not (self.same_groups() and self.same_states()):
+        if not (same_groups(self) and same_states(self)):
             return None
         for i in range(len(self.others)):
             if self.reader.gradient(<PyObject*> self.others[i]) is not None:
@@ -221,7 +213,7 @@ cdef class TensorSource(Source):
         self.shown, self.absent = [], []
         for i in range(self.n):
             if self.reader.ahead:
-                self.fetch_parameters(i)
+                fetch_parameters(self, i)
             entry = &self.entries[i]
             grad = self.grads[i] = self.reader.gradient(entry.p)
             entry.scalars = 0
@@ -248,40 +240,6 @@ cdef class TensorSource(Source):
         cdef Py_ssize_t i
         return [self.entries[i].scalars for i in range(self.n)]
 
-    cdef void fetch_parameters(self, Py_ssize_t i) noexcept:
-        """Have the parameters after number i, and their counts, fetched into the cache."""
-        cdef Entry* entry
-        if i + OBJECTS_AHEAD < self.n:
-            entry = &self.entries[i + OBJECTS_AHEAD]
-            fetch_object(entry.p)
-            fetch_object(entry.step)
-        if i + TENSORS_AHEAD < self.n:
-            entry = &self.entries[i + TENSORS_AHEAD]
-            self.reader.fetch_tensor(entry.p)
-            self.reader.fetch_tensor(entry.step)
-        if i + STORAGES_AHEAD < self.n:
-            self.reader.fetch_storage(self.entries[i + STORAGES_AHEAD].step)
-
-    cdef void fetch_tensors(self, Py_ssize_t i) noexcept:
-        """Have what is read of the parameters after number i fetched into the cache."""
-        cdef Py_ssize_t k
-        cdef PyObject* grad
-        for k in range(STEPPED, HALF + 1):
-            if i + OBJECTS_AHEAD < self.n and self.entries[i + OBJECTS_AHEAD].tensors[k] != NULL:
-                fetch_object(self.entries[i + OBJECTS_AHEAD].tensors[k])
-            if i + TENSORS_AHEAD < self.n and self.entries[i + TENSORS_AHEAD].tensors[k] != NULL:
-                self.reader.fetch_tensor(self.entries[i + TENSORS_AHEAD].tensors[k])
-            if i + STORAGES_AHEAD < self.n and self.entries[i + STORAGES_AHEAD].tensors[k] != NULL:
-                self.reader.fetch_storage(self.entries[i + STORAGES_AHEAD].tensors[k])
-        if i + TENSORS_AHEAD < self.n:
-            grad = PyList_GET_ITEM(self.grads, i + TENSORS_AHEAD)
-            if grad != <PyObject*> None:
-                self.reader.fetch_tensor(grad)
-        if i + STORAGES_AHEAD < self.n:
-            grad = PyList_GET_ITEM(self.grads, i + STORAGES_AHEAD)
-            if grad != <PyObject*> None:
-                self.reader.fetch_storage(grad)
-
     cdef bint count(self, Entry* entry) except -1:
         """Find where a parameter's steps are counted; False if that is no number here."""
         cdef View view
@@ -299,88 +257,6 @@ cdef class TensorSource(Source):
             entry.t64 = <double*> view.data
         return view.kind == FLOAT32_KIND or view.kind == FLOAT64_KIND
 
-    cdef bint same_groups(self) except -1:
-        """Whether the groups have the parameters that they had."""
-        cdef Py_ssize_t k, i
-        cdef list now, before
-        if len(self.groups) != len(self.lists):
-            return False
-        for k in range(len(self.lists)):
-            params = self.groups[k]["params"]
-            now = <list> params if type(params) is list else list(params)
-            before = <list> self.lists[k]
-            if PyList_GET_SIZE(now) != PyList_GET_SIZE(before):
-                return False
-            for i in range(PyList_GET_SIZE(before)):
-                if PyList_GET_ITEM(now, i) != PyList_GET_ITEM(before, i):
-                    return False
-        return True
-
-    cdef bint same_states(self) except -1:
-        """Whether the parameters have the states that they had; no hash is computed for it."""
-        cdef Py_ssize_t position = 0, found = 0, i = 0
-        cdef PyObject* key
-        cdef PyObject* value
-        if not PyDict_Check(self.outer):
-            for own_key, own_value in list(self.outer.items()):
-                if not self.same_state(<PyObject*> own_key, <PyObject*> own_value, &i, &found):
-                    return False
-            return found == self.n
-        while PyDict_Next(self.outer, &position, &key, &value):
-            if not self.same_state(key, value, &i, &found):
-                return False
-        return found == self.n
-
-    cdef bint same_state(
-        self, PyObject* key, PyObject* value, Py_ssize_t* at, Py_ssize_t* found
-    ) except -1:
-        """Whether one state is what it was; where it was found, and how many were."""
-        cdef Py_ssize_t looked = 0, i = at[0]
-        # in the order in which the states were made: look from where the last one was
-        while looked < self.n and self.entries[i].p != key:
-            i = i + 1 if i + 1 < self.n else 0
-            looked += 1
-        at[0] = i
-        if looked == self.n:
-            # whoever looks at a state that is not there makes an empty one
-            if PyDict_Check(<object> value) and PyDict_Size(<object> value) == 0:
-                return True
-            return not self.is_parameter(key)
-        if self.entries[i].state != value or not self.same_items(&self.entries[i]):
-            return False
-        found[0] += 1
-        return True
-
-    cdef bint same_items(self, Entry* entry) except -1:
-        """Whether there is in a state what there was, in the same order."""
-        cdef Py_ssize_t position = 0, i = 0
-        cdef PyObject** item = self.items + 2 * entry.first_item
-        cdef PyObject* key
-        cdef PyObject* value
-        cdef object own = <object> entry.state
-        if type(own) is not dict:
-            # in its own order, and as it gives them
-            for own_key, own_value in list(own.items()):
-                if i == entry.n_items or not (
-                    <PyObject*> own_key == item[2 * i] and <PyObject*> own_value == item[2 * i + 1]
-                ):
-                    return False
-                i += 1
-            return i == entry.n_items
-        while PyDict_Next(own, &position, &key, &value):
-            if i == entry.n_items or key != item[2 * i] or value != item[2 * i + 1]:
-                return False
-            i += 1
-        return i == entry.n_items
-
-    cdef bint is_parameter(self, PyObject* key) except -1:
-        """Whether a key of the states is one of the parameters that had no state."""
-        cdef Py_ssize_t i
-        for i in range(PyList_GET_SIZE(self.stateless)):
-            if PyList_GET_ITEM(self.stateless, i) == key:
-                return True
-        return False
-
     cdef bint read(self, Py_ssize_t k, Found* found) except -1:
         cdef Entry* entry = &self.entries[k]
         cdef list arrays = <list> self.arrays[k]
@@ -388,9 +264,9 @@ cdef class TensorSource(Source):
         cdef Py_ssize_t i
         cdef View view
         if self.reader.ahead:
-            self.fetch_tensors(k)
+            fetch_tensors(self, k)
         if entry.on_gpu != NULL:
-            return self.read_on_gpu(k, entry, grad, found)
+            return read_on_gpu(self, k, entry, grad, found)
         if grad != <PyObject*> None:
             if entry.copied and not (
                 self.reader.read(entry.p, &view) and view.data == entry.copied
@@ -412,52 +288,6 @@ cdef class TensorSource(Source):
         if grad == <PyObject*> None:
             return True
         return self.read_gradient(k, grad, entry.kinds[STEPPED], arrays[STEPPED], found)
-
-    cdef bint read_on_gpu(
-        self, Py_ssize_t k, Entry* entry, PyObject* grad, Found* found
-    ) except -1:
-        """Read what is on a GPU; False if anything but the gradient lies elsewhere now."""
-        cdef list arrays = <list> self.arrays[k]
-        cdef Py_ssize_t i
-        cdef View view
-        for i in range(N_ARRAYS):
-            if entry.tensors[i] != NULL and not self.lies(entry.tensors[i], &entry.on_gpu[i]):
-                return False
-        if entry.copied and not self.lies(entry.p, &entry.on_gpu[PARAMETER]):
-            return False
-        found.scalars = entry.scalars
-        found.p = <PyObject*> arrays[STEPPED]
-        found.half = NULL if arrays[HALF] is None else <PyObject*> arrays[HALF]
-        for i in range(N_STREAMS):
-            found.state[i] = NULL if arrays[STREAM + i] is None else <PyObject*> arrays[STREAM + i]
-        found.by_address, found.g = False, NULL
-        if grad == <PyObject*> None:
-            return True
-        if k in self.replaced:
-            array = self.replaced[k]
-        elif (
-            not self.reader.read_anywhere(grad, &view)
-            # as the first moment does, of which there is one beside a copied parameter, too
-            or not same_layout(&view, &entry.on_gpu[STREAM])
-            or self.reader.is_odd(<object> grad, &view)
-        ):
-            return False
-        else:
-            array = self.reader.array(&view, <object> grad)
-        # held until the step has been launched
-        self.shown.append(array)
-        found.g = <PyObject*> array
-        return True
-
-    cdef bint lies(self, PyObject* tensor, const View* before) except -1:
-        """Whether a tensor on a GPU lies where it lay."""
-        cdef View view
-        return (
-            self.reader.read_anywhere(tensor, &view)
-            and view.data == before.data
-            and view.kind == before.kind
-            and same_layout(&view, before)
-        )
 
     cdef bint read_gradient(
         self, Py_ssize_t k, PyObject* grad, int kind, cnp.ndarray p, Found* found
@@ -534,3 +364,8 @@ cdef class TensorSource(Source):
         self.grads = [None] * self.n
         self.replaced = {}
         return 0
+
+
+include "_unchanged.pxi"
+include "_fetching.pxi"
+include "_rows_on_gpu.pxi"

@@ -113,8 +113,8 @@ class BackwardSteps:
             total = sum(len(group["params"]) for group in optimizer.param_groups)
             raise RuntimeError(
                 f"this {type(optimizer).__name__} is half-way in an update: step_in_backward has "
-                f"stepped {len(self._stepped)} of its {total} parameters. It can be saved, loaded "
-                "or compared again once optimizer.step() has ended the pass"
+                f"stepped {len(self._stepped)} of its {total} parameters. It can be saved, loaded, "
+                "copied or compared again once optimizer.step() has ended the pass"
             )
 
     def refuse_options(self) -> None:

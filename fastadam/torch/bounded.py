@@ -8,6 +8,7 @@ import torch
 
 from fastadam.torch.optimizers import take_options
 from fastadam.torch.stepping import KernelStep
+from fastadam.torch.tensors import refuse_freed
 
 __all__ = ["AMSBound", "AdaBound"]
 
@@ -133,13 +134,16 @@ class AdaBound(KernelStep):
         TypeError, ValueError
             As PyTorch.
         """
+        base = None
+        if isinstance(param_group, dict):
+            base = _base_of({**self.defaults, **param_group}, len(self.param_groups))
         super().add_param_group(param_group)
-        _note_base(self.param_groups[-1])
+        self.param_groups[-1]["base_lr"] = base
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        for group in self.param_groups:
-            _note_base(group)
+        for number, group in enumerate(self.param_groups):
+            group["base_lr"] = _base_of(group, number)
 
 
 class AMSBound(AdaBound):
@@ -173,7 +177,12 @@ class AMSBound(AdaBound):
         super().__init__(params, *args, amsgrad=amsgrad, **kwargs)
 
 
-def _note_base(group: dict[str, Any]) -> None:
-    """Keep the `lr` that a group begins with, unless it has one from before."""
+def _base_of(group: dict[str, Any], number: int) -> Any:
+    """Return the `lr` that a group has begun with; unless that is known, it begins now."""
+    if "base_lr" in group:
+        return group["base_lr"]
     lr = group["lr"]
-    group.setdefault("base_lr", lr.item() if isinstance(lr, torch.Tensor) else lr)
+    if not isinstance(lr, torch.Tensor):
+        return lr
+    refuse_freed(f"lr of param_groups[{number}]", lr)
+    return lr.item()

@@ -11,13 +11,14 @@ import torch
 
 from fastadam.checkpoint.contents import GROUP, HYPERPARAM, OPTIMIZER, RULE, TARGET
 from fastadam.checkpoint.kinds import Checkpointed
+from fastadam.checkpoint.renaming import hint_of_wrappers
 from fastadam.checkpoint.source import Source
 from fastadam.files.entries import Value, is_none
 from fastadam.files.errors import CheckpointError
 from fastadam.serializers.dictionary import storable_array
 from fastadam.serializers.prepared import PreparedLoad
 from fastadam.serializers.protocol import check_stored_array
-from fastadam.torch.clipping import clipping
+from fastadam.torch.clipping import BOUNDS, clipping
 from fastadam.torch.group_loading import DECOUPLED, UNSAVED, prepare_groups
 from fastadam.torch.shared_memory import refuse_disagreement
 from fastadam.torch.state_loading import STEP, loaded_state
@@ -28,7 +29,6 @@ from fastadam.torch.tensors import Array, named_params, reader, refuse_tensor
 __all__ = ["TensorCheckpoint"]
 
 MASTERS = "fastadam/settings/master_weights"
-BOUNDS = ("max_grad_norm", "max_grad_value")
 
 
 class TensorCheckpoint(Checkpointed):
@@ -168,11 +168,12 @@ class TensorCheckpoint(Checkpointed):
             if some
         ]
         unnamed = [all(name.isdigit() for name in some) for some in (lacking, more) if some]
-        hint = "`rename` gives them another name, and strict=False leaves them"
+        hint = "; `rename` gives them another name, and strict=False leaves them"
         if len(set(unnamed)) == 2:
-            hint = "one of the two was made with named_parameters(), and the other without names"
+            hint = "; one of the two was made with named_parameters(), and the other without names"
+        hint = hint_of_wrappers(source.names(), [name for _, name, _ in self._params]) or hint
         raise CheckpointError(
-            f"{source.where} was saved with other parameters: it {', and '.join(lists)}; {hint}"
+            f"{source.where} was saved with other parameters: it {', and '.join(lists)}{hint}"
         )
 
     def _prepare_bounds(self, prepared: PreparedLoad, source: Source, strict: bool) -> None:

@@ -11,7 +11,10 @@ from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.ops import CLIP, MULTIPLY, Op
 from fastadam.kernels.sums import global_norm
 
-__all__ = ["Clipping", "GpuNorm", "Norm", "clipped", "clipped_on_gpu", "clipping"]
+__all__ = ["BOUNDS", "Clipping", "GpuNorm", "Norm", "clipped", "clipped_on_gpu", "clipping"]
+
+# What bounds of gradients are called as attributes of an optimizer.
+BOUNDS = ("max_grad_norm", "max_grad_value")
 
 # What clip_grad_norm_ adds to the norm that it divides by.
 _TINY = 1e-6

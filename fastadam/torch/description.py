@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 
+from fastadam.torch.clipping import BOUNDS
+from fastadam.torch.group_loading import UNSAVED
 from fastadam.torch.stored import array_over
 from fastadam.torch.tensors import Array, named_params, reader, refuse_freed
 from fastadam.update.snapshot import PARAM, Snapshot
 
 __all__ = ["described"]
-
-# What of a group is told by its parameters.
-_APART = ("params", "param_names")
 
 
 def described(optimizer: Any) -> Snapshot:
@@ -58,10 +57,10 @@ def _settings(optimizer: Any) -> Iterator[tuple[str, Any]]:
     """Yield what there is beside parameters and states."""
     for number, group in enumerate(optimizer.param_groups):
         for key, value in group.items():
-            if key not in _APART:
+            if key not in UNSAVED:
                 name = f"param_groups[{number}].{key}"
                 yield name, _plain(name, value)
-    for name in ("max_grad_norm", "max_grad_value", "master_weights"):
+    for name in (*BOUNDS, "master_weights"):
         yield name, getattr(optimizer, name)
 
 

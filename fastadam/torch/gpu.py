@@ -35,14 +35,7 @@ def is_on_gpu(param: object) -> bool:
 
 
 def require_gpu(name: str, tensor: torch.Tensor) -> None:
-    """Import CuPy, for a parameter on a GPU.
-
-    Parameters
-    ----------
-    name : str
-        What it is called in messages.
-    tensor : torch.Tensor
-        The parameter.
+    """Import CuPy, for a parameter on a GPU, by its name in messages.
 
     Raises
     ------

@@ -10,6 +10,7 @@ from fastadam.algorithms.adam import Coefficients
 from fastadam.algorithms.coefficients import Constants, coefficients_at
 from fastadam.kernels.ops import ADD, MULTIPLY, Op
 from fastadam.torch._items import Items
+from fastadam.torch.tensors import refuse_freed
 
 __all__ = ["Numbers", "refuse_options"]
 
@@ -94,10 +95,10 @@ class Numbers:
             # AdaBound's authors have eps beside the root as it is
             paper=not bounded,
         )
-        if bounded and group["base_lr"] == 0:
-            # a warm-up from 0: the first that is not
-            group["base_lr"] = lr
         self._initial = self._number_of("base_lr", group["base_lr"]) if bounded else None
+        if self._initial == 0:
+            # a warm-up from 0: the first that is not
+            group["base_lr"] = self._initial = lr
         self.ops = [Op(MULTIPLY, b=-1.0)] if group.get("maximize") else []
         if decay and not decoupled:
             self.ops.append(Op(ADD, decay))
@@ -124,6 +125,8 @@ class Numbers:
 
     def _number_of(self, key: str, value: Any) -> float:
         """Return a number, or what a tensor of one element holds."""
+        if isinstance(value, torch.Tensor):
+            refuse_freed(f"{key} of param_groups[{self._number}]", value)
         try:
             return float(value.item() if isinstance(value, torch.Tensor) else value)
         except (TypeError, ValueError, RuntimeError) as error:

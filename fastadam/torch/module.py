@@ -247,14 +247,23 @@ class ModuleTarget(Target, Lender):
 
     def _others(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield the tensors that are saved and not trained."""
+        for name, value in self._of_state_dict():
+            if name not in self._noted and not is_lazy(value):
+                yield name, value
+
+    def _of_state_dict(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield parameters and persistent buffers; what the module makes when it is saved is none.
+
+        The tensor of a ``get_extra_state()`` may be a new one each time: nobody would have what is
+        loaded into it.
+        """
         for name, value in self.module.state_dict(keep_vars=True).items():
-            if isinstance(value, torch.Tensor) and name not in self._noted and not is_lazy(value):
+            if isinstance(value, torch.Tensor) and name.rpartition(".")[2] != "_extra_state":
                 yield name, value
 
     def uninitialised(self) -> list[str]:
         """Return the names of parameters and buffers that a first call of the module makes."""
-        found = self.module.state_dict(keep_vars=True).items()
-        return [name for name, value in found if isinstance(value, torch.Tensor) and is_lazy(value)]
+        return [name for name, value in self._of_state_dict() if is_lazy(value)]
 
     def prepare_written(self, prepared: PreparedLoad) -> None:
         """Let autograd know, just before, that all that is saved is written."""

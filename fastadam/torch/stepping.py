@@ -124,11 +124,29 @@ class KernelStep(torch.optim.Optimizer):
             self._backward.watch(self.param_groups[-1]["params"])
 
     def __getstate__(self) -> dict[str, Any]:
+        self.refuse_half_way()
         return {**super().__getstate__(), **{name: getattr(self, name) for name in _OWN}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self.__dict__.pop("_plan", None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the states and groups; see ``torch.optim.Optimizer.state_dict``.
+
+        Returns
+        -------
+        dict
+            In PyTorch's layout; it shares the memory of the states.
+
+        Raises
+        ------
+        RuntimeError
+            If a backward pass has stepped some parameters, and others not.
+        """
+        self.refuse_half_way()
+        found: dict[str, Any] = super().state_dict()
+        return found
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load the state of an optimizer, this library's or PyTorch's.
@@ -145,7 +163,10 @@ class KernelStep(torch.optim.Optimizer):
         ------
         TypeError, ValueError
             If groups, parameters, keys or shapes are others: nothing has changed.
+        RuntimeError
+            If a backward pass has stepped some parameters, and others not.
         """
+        self.refuse_half_way()
         states: dict[torch.Tensor, dict[str, Any]] = {}
 
         def take(_: object, given: dict[str, Any]) -> dict[str, Any]:
@@ -280,7 +301,7 @@ class KernelStep(torch.optim.Optimizer):
         return self._backward is steps
 
     def refuse_half_way(self) -> None:
-        """Refuse to be saved, loaded or compared between the first bucket of a step and the last.
+        """Refuse to be saved, loaded, copied or compared while a step is made in backward.
 
         Raises
         ------

@@ -1,4 +1,7 @@
-"""Tensors, and the values of groups, as files hold them: NumPy's arrays."""
+"""Tensors, and the values of groups, as files hold them: NumPy's arrays.
+
+What refuses something takes its ``name`` in messages, or its ``key`` in a file.
+"""
 
 from __future__ import annotations
 
@@ -35,8 +38,6 @@ def array_over(name: str, tensor: torch.Tensor, done: str = "saved or loaded") -
 
     Parameters
     ----------
-    name : str
-        What it is called in messages.
     tensor : torch.Tensor
         The tensor.
     done : str
@@ -75,13 +76,6 @@ def _array(tensor: torch.Tensor) -> Array | None:
 
 def tensor_of(key: str, array: Array) -> torch.Tensor:
     """Return a tensor over the memory of an array that was read from a file.
-
-    Parameters
-    ----------
-    key : str
-        Its key, for messages.
-    array : array
-        The array.
 
     Raises
     ------
@@ -123,8 +117,6 @@ def stored_value(key: str, value: Any) -> Array:
 
     Parameters
     ----------
-    key : str
-        Its key, for messages.
     value : torch.Tensor, number, str or None
         The value.
 
@@ -143,8 +135,6 @@ def stored_number(key: str, value: Any) -> Array:
 
     Parameters
     ----------
-    key : str
-        Its key, for messages.
     value : number, tensor of one element, tuple or list of these, str or None
         The value.
 
@@ -202,8 +192,6 @@ class TensorFills:
 
         Parameters
         ----------
-        key : str
-            The key, for messages.
         stored : array
             What the file has.
         now : object

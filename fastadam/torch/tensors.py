@@ -1,4 +1,7 @@
-"""PyTorch's tensors as NumPy's arrays."""
+"""PyTorch's tensors as NumPy's arrays.
+
+What refuses a tensor takes as ``name`` what that is called in messages.
+"""
 
 from __future__ import annotations
 
@@ -134,8 +137,6 @@ def refuse_tensor(name: str, param: torch.Tensor, anywhere: bool = False) -> Arr
 
     Parameters
     ----------
-    name : str
-        What it is called in messages.
     param : torch.Tensor
         The parameter.
     anywhere : bool
@@ -203,33 +204,20 @@ def _end(tensor: torch.Tensor) -> int:
 
 
 def refuse_freed(name: str, tensor: torch.Tensor) -> None:
-    """Refuse a tensor whose memory was freed, before it is read.
-
-    Parameters
-    ----------
-    name : str
-        What it is called in messages.
-    tensor : torch.Tensor
-        The tensor.
+    """Refuse a tensor whose memory was freed, or that never had any, before it is read.
 
     Raises
     ------
     RuntimeError
-        If it was.
+        If it has none.
     """
-    if is_freed(tensor):
+    # what has an array has memory, and that is known sooner
+    if reader().array_of(tensor) is None and (tensor.is_meta or is_freed(tensor)):
         raise RuntimeError(f"{name} has no memory of its own: {no_memory(tensor)}")
 
 
 def refuse_lazy(name: str, tensor: torch.Tensor) -> None:
     """Refuse a tensor that has no shape yet, as those of ``LazyLinear`` before its first call.
-
-    Parameters
-    ----------
-    name : str
-        What it is called in messages.
-    tensor : torch.Tensor
-        The tensor.
 
     Raises
     ------

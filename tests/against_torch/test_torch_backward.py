@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -203,6 +204,12 @@ def test_looks_and_loads_while_a_pass_is_half_stepped(tmp_path: Path) -> None:
     opt.step()
     fastadam.save(path, opt)
     old = path.read_bytes()
+    states = copy.deepcopy(opt.state_dict())
+    hooks = [
+        opt.register_state_dict_pre_hook(lambda _: seen.append("state_dict")),
+        opt.register_load_state_dict_pre_hook(lambda *_: seen.append("load_state_dict")),
+    ]
+    seen: list[str] = []
     tried = []
 
     def refused(_: object) -> None:
@@ -212,6 +219,13 @@ def test_looks_and_loads_while_a_pass_is_half_stepped(tmp_path: Path) -> None:
             lambda: fastadam.load(path, opt),
             lambda: fastadam.snapshot(opt),
             lambda: fastadam.compare(opt, opt),
+            opt.state_dict,
+            lambda: opt.load_state_dict(states),
+            lambda: copy.copy(opt),
+            lambda: copy.deepcopy(opt),
+            lambda: copy.deepcopy([model, opt]),
+            lambda: pickle.dumps(opt),
+            lambda: pickle.dumps(opt, protocol=0),
         ):
             with pytest.raises(RuntimeError, match=message):
                 doing()
@@ -223,10 +237,19 @@ def test_looks_and_loads_while_a_pass_is_half_stepped(tmp_path: Path) -> None:
     handle = fastadam.torch.step_in_backward(opt, bucket_bytes=0)
     model(torch.ones(3)).sum().backward()
     assert tried
+    # hooks of theirs would have seen it half stepped
+    assert seen == []
     assert path.read_bytes() == old
     hook.remove()
     # a step ends the pass
     opt.step()
+    for copied in (copy.deepcopy(opt), pickle.loads(pickle.dumps(opt))):
+        assert [int(state["step"]) for state in copied.state.values()] == [2, 2, 2, 2]
+    assert int(opt.state_dict()["state"][0]["step"]) == 2
+    opt.load_state_dict(states)
+    assert seen == ["state_dict", "load_state_dict"]
+    for each in hooks:
+        each.remove()
     fastadam.load(path, opt)
     assert [int(state["step"]) for state in opt.state.values()] == [1, 1, 1, 1]
     fastadam.save(path, opt)
@@ -236,3 +259,4 @@ def test_looks_and_loads_while_a_pass_is_half_stepped(tmp_path: Path) -> None:
     fastadam.torch.step_in_backward(opt)
     model(torch.ones(3)).sum().backward()
     fastadam.save(path, opt)
+    copy.deepcopy(opt).load_state_dict(opt.state_dict())

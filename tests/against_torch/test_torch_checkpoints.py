@@ -638,10 +638,40 @@ def test_names_of_a_compiled_model(path: Path) -> None:
     other = torch.nn.Linear(2, 2)
     own = fastadam.torch.Adam(named(other.named_parameters()))
     own.state["mine"] = {"of": "nobody else"}
-    misfit(path, own, "`rename` gives them another name")
+    misfit(path, own, r"rename=lambda name: name\.replace\('_orig_mod\.', ''\)$")
     whole = {f"_orig_mod.{name}": name for name, _ in other.named_parameters()}
-    fastadam.load(path, own, rename=whole)
-    assert torch.equal(other.weight, model.weight)
+    for rename in (whole, lambda name: name.replace("_orig_mod.", "")):
+        torch.nn.init.zeros_(other.weight)
+        fastadam.load(path, own, rename=rename)
+        assert torch.equal(other.weight, model.weight)
     assert own.state["mine"] == {"of": "nobody else"}
     with pytest.raises(CheckpointError, match="rename: there is no '_orig_mod' in"):
         fastadam.load(path, own, rename={"_orig_mod": "weight"})
+    # and the other way round
+    fastadam.save(path, own)
+    misfit(path, opt, r"rename=lambda name: '_orig_mod\.' \+ name$")
+    fastadam.load(path, opt, rename=lambda name: "_orig_mod." + name)
+
+
+def test_names_of_wrapped_models(path: Path) -> None:
+    def made(change: Callable[[str], str]) -> Any:
+        # a submodule may have a name that ends as the wrapper's, too
+        names = ("submodule.weight", "encoder.weight", "head.bias")
+        return fastadam.torch.Adam(
+            named((change(name), torch.nn.Parameter(torch.ones(2))) for name in names)
+        )
+
+    changes: dict[str, Callable[[str], str]] = {
+        "name.replace('_orig_mod.', '')": lambda name: name.replace("encoder", "encoder._orig_mod"),
+        "name.removeprefix('module.')": lambda name: "module." + name,
+    }
+    plain = made(str)
+    for line, change in changes.items():
+        fastadam.save(path, made(change))
+        misfit(path, plain, f"rename=lambda name: {re.escape(line)}$")
+        fastadam.load(path, plain, rename=eval(f"lambda name: {line}"))
+    fastadam.save(path, plain)
+    misfit(path, made(lambda name: "module." + name), r"rename=lambda name: 'module\.' \+ name$")
+    # whatever else differs is told as before
+    fastadam.save(path, made(lambda name: "module." + name + "s"))
+    misfit(path, plain, "`rename` gives them another name")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch_lost_numbers
 
 import fastadam
 import fastadam.torch
@@ -140,3 +143,17 @@ def test_states_that_are_stepped_or_loaded() -> None:
     states["state"][0]["exp_avg_sq"] = wide
     with pytest.raises(RuntimeError, match=f"exp_avg_sq of parameter .*: {FREED}"):
         opt.load_state_dict(states)
+
+
+def test_numbers_of_a_step() -> None:
+    command = [sys.executable, torch_lost_numbers.__file__]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr
+
+
+@pytest.mark.parametrize("key", ["step", "exp_avg", "max_exp_avg_sq"])
+def test_states_that_have_no_memory(key: str) -> None:
+    p, opt = stepped()
+    opt.state[p][key] = opt.state[p][key].to("meta")
+    with pytest.raises(RuntimeError, match=f"^{key} of parameter .* no memory .* on meta"):
+        opt.step()

@@ -347,6 +347,56 @@ def test_layouts(name: str, kind: str, gpu: Any) -> None:
     assert counts.kernels == ["adam"]
 
 
+def test_parameters_with_gaps_that_move() -> None:
+    pair = Beside("AdamW", [torch.randn(8)[::2], torch.randn(8)], fastadam.torch, lr=0.05)
+
+    def move(change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        for params in (pair.ours, pair.theirs):
+            params[0].grad = None
+            params[0].data = change(params[0].data)
+
+    def apart(p: torch.Tensor) -> torch.Tensor:
+        return torch.stack([p, p], -1)[..., 0]
+
+    changes: list[Callable[[torch.Tensor], torch.Tensor]] = [
+        lambda p: apart(p * 0.5),
+        # what they are computed in becomes another
+        lambda p: apart(p.double()),
+        lambda p: apart(p.float()),
+        lambda p: p.clone(),
+        apart,
+    ]
+    for change in changes:
+        pair.step()
+        move(change)
+        for _ in range(2):
+            pair.step()
+            pair.check(equal=True)
+            for p, q in zip(pair.ours, pair.theirs, strict=True):
+                assert p.stride() == q.stride()
+                assert pair.gpu.state[p]["exp_avg"].dtype == pair.cpu.state[q]["exp_avg"].dtype
+    # into the other, which is stepped where it lies
+    for place in (slice(0, 8, 2), slice(1, 8, 2)):
+        for params, opt in ((pair.ours, pair.gpu), (pair.theirs, pair.cpu)):
+            params[0].data = params[1].data[place]
+            before = snapshot(opt)
+            with pytest.raises(ValueError, match="share memory"):
+                opt.step()
+            assert same(snapshot(opt), before)
+    # its last element is the other's first, or lies just before that
+    room = torch.randn(15)
+    for params, opt, block in (
+        (pair.ours, pair.gpu, moved(room)),
+        (pair.theirs, pair.cpu, room),
+    ):
+        params[0].data, params[1].data = block[:8:2], block[6:14]
+        with pytest.raises(ValueError, match="share memory"):
+            opt.step()
+        params[1].data = block[7:]
+        opt.step()
+    pair.check(equal=True)
+
+
 GRADIENTS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "transposed": lambda g: g.t().contiguous().t(),
     "expanded": lambda g: g[:1].expand_as(g),
@@ -635,6 +685,31 @@ def test_scale_and_found_inf() -> None:
             pair.cpu.step()
         pair.check()
         assert pair.gpu.last_update.skipped == bool(found)
+
+
+def test_scale_of_gradients_that_are_parameters() -> None:
+    # they are divided as well, and the kernels read a copy of them
+    start = values(torch.float32)
+    pair = Beside("AdamW", start, fastadam.torch, lr=0.1)
+    for _ in range(3):
+        for params, opt in ((pair.ours, pair.gpu), (pair.theirs, pair.cpu)):
+            for p in params:
+                p.grad = p.data
+            opt.grad_scale, opt.found_inf = torch.tensor(2.0), torch.tensor(0.0)
+            opt.step()
+        pair.check(equal=True)
+
+
+def test_scale_of_gradients_that_are_changed_first() -> None:
+    pair = Beside("Adam", values(torch.float32), lr=0.1, weight_decay=0.1)
+    for _ in range(3):
+        pair.gradients(8.0)
+        pair.gpu.grad_scale, pair.gpu.found_inf = torch.tensor(8.0), torch.tensor(0.0)
+        pair.gpu.step()
+        for q in pair.theirs:
+            q.grad /= 8
+        pair.cpu.step()
+        pair.check()
 
 
 def test_memory_that_is_shared() -> None:

@@ -293,6 +293,21 @@ def test_scale_and_found_inf() -> None:
     assert pair.ours.last_update.t == 2
 
 
+def test_scale_of_gradients_with_gaps() -> None:
+    # which are read as dense copies: of what they are once they are divided
+    pair = Pair("AdamW", values(torch.float32), lr=0.1)
+    for _ in range(3):
+        pair.gradients()
+        for p in pair.params[0]:
+            p.grad = torch.stack([p.grad * 8] * 2, -1)[..., 0]
+        Scaled(pair.ours, 8.0, 0.0)
+        for opt, _ in pair.both:
+            opt.step()
+        pair.check()
+        for p, q in zip(*pair.params, strict=True):
+            torch.testing.assert_close(p.grad, q.grad)
+
+
 @pytest.mark.parametrize("fused", [None, True])
 def test_grad_scaler(fused: bool | None) -> None:
     pair = Pair("Adam", values(torch.float32), lr=0.1, fused=fused)

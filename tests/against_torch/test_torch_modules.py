@@ -741,3 +741,51 @@ print((before - module.weight).detach().mean().item())
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert abs(float(done.stdout) - 0.1) < 1e-6
+
+
+def test_names_of_a_compiled_module(tmp_path: Path) -> None:
+    # what torch.compile returns has the module under this name
+    compiled = torch.nn.Module()
+    compiled._orig_mod = Net()
+    opt = fastadam.Adam().setup(compiled)
+    path = tmp_path / "run.npz"
+    fastadam.save(path, opt)
+    model = Net()
+    plain = fastadam.Adam().setup(model)
+    line = r"rename=lambda name: name\.replace\('_orig_mod\.', ''\)$"
+    for how in ({}, {"parameters": False}):
+        with pytest.raises(fastadam.CheckpointError, match=f"wraps a module.*{line}"):
+            fastadam.load(path, plain, **how)
+    report = fastadam.load(path, plain, rename=lambda name: name.replace("_orig_mod.", ""))
+    assert report.missing == report.left == ()
+    found, expected = model.state_dict(), compiled._orig_mod.state_dict()
+    assert list(found) == list(expected)
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+class WithExtraState(torch.nn.Linear):  # type: ignore[misc]
+    """A layer with a state of its own beside tensors, as a module makes it when it is saved."""
+
+    def __init__(self, seen: int) -> None:
+        super().__init__(2, 2)
+        self.seen = seen
+
+    def get_extra_state(self) -> torch.Tensor:
+        return torch.tensor(self.seen)
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        raise AssertionError("it is called")
+
+
+def test_extra_states_are_not_said_to_be_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    opts = [
+        fastadam.Adam().setup(torch.nn.Sequential(WithExtraState(seen), torch.nn.BatchNorm1d(2)))
+        for seen in (5, 7)
+    ]
+    fastadam.save(path, opts[0])
+    report = fastadam.load(path, opts[1])
+    assert "target/1.running_mean" in report.read
+    assert not [key for key in report.read if "extra" in key]
+    assert not fastadam.compare(*opts)
+    assert opts[1].target[0].seen == 7

@@ -160,3 +160,59 @@ def test_names_in_rename(tmp_path: Path) -> None:
         fastadam.load(path, other, rename={"l1": "l2", "b": "/l2/"})
     fastadam.load(path, other, rename={"l1": "l2"})
     assert target["l2"]["w"].tolist() == [1, 1, 1]
+
+
+def test_functions_in_rename(tmp_path: Path) -> None:
+    path, alone = tmp_path / "run.npz", tmp_path / "alone.npz"
+    target = {"l1": {"w": np.ones(3), "b": np.ones(2)}, "c": np.ones(1)}
+    opt = fastadam.Adam().setup(target)
+    opt.apply_gradients({"l1": {"w": np.ones(3), "b": np.ones(2)}, "c": np.ones(1)})
+    fastadam.save(path, opt)
+    fastadam.serializers.save_npz(alone, opt)
+    new = {"l2": {"w": np.zeros(3), "b": np.zeros(2)}, "c": np.zeros(1)}
+    seen: list[str] = []
+
+    def renamed(name: str) -> str:
+        seen.append(name)
+        return name.replace("l1", "l2")
+
+    for file, own in ((path, True), (alone, False)):
+        other = fastadam.Adam().setup(new)
+        report = fastadam.load(file, other, rename=renamed, parameters=own)
+        assert report.missing == report.left == ()
+        assert new["l2"]["b"].tolist() == target["l1"]["b"].tolist()
+        for name, param in other.parameters.items():
+            old = opt.parameters[name.replace("l2", "l1")]
+            assert param.update_rule.state["m"].tolist() == old.update_rule.state["m"].tolist()
+        assert seen == ["c", "l1/b", "l1/w"]
+        seen.clear()
+    # swapped, and with what there is not in the target
+    fewer = fastadam.Adam().setup({"l1": {"w": np.zeros(2)}})
+    swap = {"l1/w": "l1/b", "l1/b": "l1/w", "c": "d"}
+    with pytest.raises(CheckpointError, match="no place for: 'fastadam/rule/c/"):
+        fastadam.load(path, fewer, rename=lambda name: swap[name])
+    fastadam.load(path, fewer, rename=lambda name: swap[name], strict=False)
+    assert fewer.target["l1"]["w"].tolist() == target["l1"]["b"].tolist()
+
+
+def test_what_is_no_name_in_rename(tmp_path: Path) -> None:
+    path = tmp_path / "run.npz"
+    opt = fastadam.Adam().setup({"a": np.ones(3), "b": np.ones(3)})
+    fastadam.save(path, opt)
+    wrong: list[tuple[Any, type[Exception], str]] = [
+        (lambda name: "a", CheckpointError, "two names become one: 'a' and 'b' become 'a'"),
+        ({"a": "b", "b": "/b"}, CheckpointError, "two names become one: 'a' and 'b' become '/b'"),
+        (lambda name: None, TypeError, "names are str, and 'a' would become None"),
+        ({"a": 1}, TypeError, "names are str, and 'a' would become 1"),
+        ({1: "a"}, TypeError, "names are str, and 1 would become 'a'"),
+        ([("a", "b")], TypeError, "mapping, .* or a function from the one to the other, not list"),
+        (lambda name: {}[name], KeyError, "a"),
+    ]
+    before = opt.target["a"].copy()
+    opt.target["a"] += 1
+    for rename, error, words in wrong:
+        with pytest.raises(error, match=words):
+            fastadam.load(path, opt, rename=rename)
+        with pytest.raises(error, match=words):
+            fastadam.load(path, opt, rename=rename, strict=False)
+    assert (opt.target["a"] == before + 1).all()
