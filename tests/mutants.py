@@ -994,8 +994,8 @@ MUTANTS = [
     Mutant(
         "monitor unnoticed",
         FOLDED,
-        "self._scales or decides or optimizer.monitor",
-        "self._scales or decides",
+        "asked = bool(decides or optimizer.monitor)",
+        "asked = bool(decides)",
     ),
     Mutant(
         "skipping unnoticed",

@@ -356,8 +356,8 @@ class MultiTensorStep:
     def step(self, owner: dict[str, Any], noted: dict[str, Any], unscaled: Sequence[Any]) -> None:
         """Make the step that `refresh` has made ready, and commit it.
 
-        On the CPU and one GPU it is one call into C, but for masters whose half-precision parameters
-        lie otherwise; where it is more, whoever calls holds signals back.
+        On the CPU and one GPU it is one call into C, but for masters whose half-precision
+        parameters lie otherwise; where it is more, whoever calls holds signals back.
 
         Parameters
         ----------
