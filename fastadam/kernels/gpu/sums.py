@@ -12,7 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from fastadam.kernels.backend import current_stream, loaded_cupy, on_device, wait_for
-from fastadam.kernels.gpu.engine import CHUNK, THREADS, DeviceTable, Recording, allocate, launch
+from fastadam.kernels.gpu.engine import (
+    CHUNK,
+    THREADS,
+    WARP,
+    DeviceTable,
+    Recording,
+    allocate,
+    c_flag,
+    launch,
+)
 
 __all__ = ["SPAN", "GpuSquares", "GpuSums", "lars_rates"]
 
@@ -125,8 +134,10 @@ class GpuSquares:
             table.put(rows, recording)
             for table, rows in zip(self._on_gpu, (self._spans, self._chunks), strict=True)
         )
-        arguments = (spans, gradients, quotients, chunks, scale, self._sums)
-        launch("squares", self.types, self.device, len(self._chunks), arguments)
+        n = len(self._chunks)
+        types = *self.types, c_flag(scale != 0), c_flag(quotients is not None)
+        arguments = (spans, gradients, quotients, chunks, n, scale, self._sums)
+        launch("squares", types, self.device, -(-n // (THREADS // WARP)), arguments)
         launch("add_chunks", (), self.device, len(self._spans), (spans, self._sums, totals))
 
 

@@ -18,6 +18,7 @@ from fastadam.kernels.gpu.engine import (
     DeviceTable,
     Recording,
     blocks_of,
+    c_flag,
     c_name,
     follow_stream,
     launch,
@@ -33,9 +34,9 @@ __all__ = ["TENSOR", "GpuTable", "Written", "gpu_key"]
 
 Array = npt.NDArray[Any]
 
-# What is done to a gradient before its step, as in gpu/source.py: nothing; g / scale * rate, which
-# the step alone sees; the same, written in the place of g.
-AS_IT_IS, PREPARED, WRITTEN = range(3)
+# What is done to a gradient before its step, as gpu/source.py calls it: nothing; g / scale * rate,
+# which the step alone sees; the same, written in the place of g.
+AS_IT_IS, PREPARED, WRITTEN = "AS_IT_IS", "PREPARED", "WRITTEN"
 
 # One row, as gpu/source.py spells it.
 TENSOR = np.dtype(
@@ -104,7 +105,7 @@ class GpuTable:
         self.indices = indices
         self.device, *types = gpu_key(steps[0])
         storage, self._flags = types[:3], tuple(types[3:])
-        self.types = (*storage, *(str(flag).lower() for flag in self._flags))
+        self.types = (*storage, *map(c_flag, self._flags))
         self._streams = ADAM.needed(steps[0].coefficients)
         self.computing = cast("np.dtype[Any]", computing_dtype(steps[0].p.dtype))
         first = {id(step.coefficients): step.coefficients for step in steps}
@@ -119,7 +120,7 @@ class GpuTable:
         self.table = np.zeros(len(steps), TENSOR)
         self.sizes = [step.p.size for step in steps]
         self.total = sum(self.sizes)
-        self.chunk, self.table["start"], self._blocks = blocks_of(self.sizes)
+        self.chunk, self.table["start"], self._blocks = blocks_of(self.sizes, self.device)
         self.table["n"] = self.sizes
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
         self.addresses = np.empty(len(steps), np.uint64)
@@ -149,9 +150,11 @@ class GpuTable:
     def run(self, replayed: Any = None) -> None:
         """Launch the step of all rows; with scalars that are on the GPU, if they are given."""
         on_gpu = self._on_gpu
+        # only a float32 array is a master
+        masters = self.types[1] == "float" and bool(self.table["half"].any())
         launch(
             "adam",
-            self.types,
+            (*self.types, self._prepare, c_flag(masters)),
             self.device,
             len(self._blocks),
             (
@@ -159,7 +162,6 @@ class GpuTable:
                 on_gpu["gradients"].put(self.addresses, self.recording),
                 on_gpu["blocks"].put(self._blocks, self.recording),
                 self.chunk,
-                self._prepare,
                 self._rate,
                 replayed,
                 self.scalars,
