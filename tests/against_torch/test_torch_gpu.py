@@ -25,15 +25,17 @@ needs_grad_dtype = pytest.mark.skipif(
     not hasattr(torch.Tensor, "grad_dtype"), reason="this PyTorch has no grad_dtype"
 )
 
+FLAGS = "false", "true"
+HALF_NAMES = "float16", "bfloat16"
 # What is compiled for this file, together: it takes half a minute, once.
 KERNELS = [
-    *(f"adam<float, float, float, {a}, {b}>" for a in ("false", "true") for b in ("false", "true")),
-    *(f"adam<double, double, double, {a}, false>" for a in ("false", "true")),
-    *(f"adam<float, {half}, {half}, false, false>" for half in ("float16", "bfloat16")),
-    *(f"adam<float, float, {half}, false, false>" for half in ("float16", "bfloat16")),
-    "adam<float, float16, float, false, false>",
-    *(f"squares<float, {g}>" for g in ("float", "float16")),
-    "squares<double, double>",
+    *(f"adam<float, float, float, {a}, {b}, AS_IT_IS, false>" for a in FLAGS for b in FLAGS),
+    *(f"adam<double, double, double, {a}, false, AS_IT_IS, false>" for a in FLAGS),
+    *(f"adam<float, {half}, {half}, false, false, AS_IT_IS, false>" for half in HALF_NAMES),
+    *(f"adam<float, float, {half}, false, false, AS_IT_IS, true>" for half in HALF_NAMES),
+    "adam<float, float16, float, false, false, AS_IT_IS, false>",
+    *(f"squares<float, {g}, false, false>" for g in ("float", "float16")),
+    "squares<double, double, false, false>",
     "add_chunks",
 ]
 
@@ -236,9 +238,9 @@ def test_a_launch_for_each_type_and_variant(gpu: Any) -> None:
     counts.reset()
     opt.step()
     assert sorted(name for name, *_ in counts.launches) == [
-        "adam<double, double, double, false, false>",
-        "adam<double, double, double, true, false>",
-        "adam<float, float, float, false, false>",
+        "adam<double, double, double, false, false, AS_IT_IS, false>",
+        "adam<double, double, double, true, false, AS_IT_IS, false>",
+        "adam<float, float, float, false, false, AS_IT_IS, false>",
     ]
 
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["Compiled", "architectures", "compile_kernels", "libraries"]
+__all__ = ["Compiled", "Program", "architectures", "compile_kernels", "libraries"]
 
 # The kinds of an attribute, and the attribute, in a cubin's sections .nv.info.
 SIZED, PARAMETER = 4, 0x17
@@ -29,6 +29,30 @@ class Compiled:
     stack: int = -1
     # of each parameter, in order
     widths: list[int] = field(default_factory=list)
+    # its name in the code, and its own part of the intermediate code
+    entry: str = ""
+    ptx: str = ""
+
+
+class Program(NamedTuple):
+    """What kernels have become on one architecture.
+
+    Attributes
+    ----------
+    kernels : dict
+        What each name has become.
+    ptx : str
+        The intermediate code.
+    log : str
+        What the compiler has said.
+    cubin : bytes
+        The code itself.
+    """
+
+    kernels: dict[str, Compiled]
+    ptx: str
+    log: str
+    cubin: bytes
 
 
 @lru_cache
@@ -61,18 +85,8 @@ def architectures(nvrtc: Any, least: int) -> list[int]:
 
 def compile_kernels(
     nvrtc: Any, source: str, names: Sequence[str], options: Sequence[str], arch: int
-) -> tuple[dict[str, Compiled], str, str]:
-    """Compile kernels for one architecture.
-
-    Returns
-    -------
-    kernels : dict
-        What each name has become.
-    ptx : str
-        The intermediate code.
-    log : str
-        What the compiler has said.
-    """
+) -> Program:
+    """Compile kernels for one architecture."""
     program = ctypes.c_void_p()
     code = source.encode()
     _check(
@@ -92,15 +106,19 @@ def compile_kernels(
             found = ctypes.c_char_p()
             _check(nvrtc, nvrtc.nvrtcGetLoweredName(program, name.encode(), ctypes.byref(found)))
             lowered[(found.value or b"").decode()] = name
-        widths = _widths(_text(nvrtc, program, "CUBIN"))
+        cubin = _text(nvrtc, program, "CUBIN")
         ptx = _text(nvrtc, program, "PTX").decode()
     finally:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
-    kernels = {name: Compiled(widths=widths[entry]) for entry, name in lowered.items()}
+    widths, bodies = _widths(cubin), _bodies(ptx)
+    kernels = {
+        name: Compiled(widths=widths[entry], entry=entry, ptx=bodies[entry])
+        for entry, name in lowered.items()
+    }
     for entry in lowered.keys() & (resources := _resources(log)).keys():
         for key, value in resources[entry].items():
             setattr(kernels[lowered[entry]], key, value)
-    return kernels, ptx, log
+    return Program(kernels, ptx, log, cubin)
 
 
 def _text(nvrtc: Any, program: Any, what: str) -> bytes:
@@ -110,6 +128,12 @@ def _text(nvrtc: Any, program: Any, what: str) -> bytes:
     buffer = ctypes.create_string_buffer(size.value)
     _check(nvrtc, getattr(nvrtc, f"nvrtcGet{what}")(program, buffer))
     return buffer.raw if what == "CUBIN" else buffer.value
+
+
+def _bodies(ptx: str) -> dict[str, str]:
+    """Return the intermediate code of each kernel."""
+    parts = re.split(r"^(?:\.weak |\.visible )+\.entry (\w+)\(", ptx, flags=re.M)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def _resources(log: str) -> dict[str, dict[str, int]]:

@@ -65,11 +65,33 @@ __global__ void by_value(const __grid_constant__ Three three, double *out)
 {
     out[0] = three.a; out[1] = three.b; out[2] = three.c;
 }
+__global__ void fold(const double *x, double *out, unsigned n)
+{
+    if (threadIdx.x / 32 >= n)
+        return;
+    double sum = x[threadIdx.x];
+    for (unsigned half = 16; half; half /= 2)
+        sum = sum + __shfl_down_sync(0xffffffffu, sum, half);
+    if (threadIdx.x % 32 == 0)
+        out[threadIdx.x / 32] = sum;
+}
+__global__ void taken(const unsigned *x, unsigned *out, unsigned mask, unsigned delta, int width)
+{
+    if (mask >> threadIdx.x & 1)
+        out[threadIdx.x] = __shfl_down_sync(mask, x[threadIdx.x], delta, width);
+}
+__global__ void alone(float *x, unsigned mask, bool waits)
+{
+    if (threadIdx.x < 16)
+        x[threadIdx.x] = __shfl_down_sync(mask, x[threadIdx.x], 1);
+    else if (waits)
+        __syncthreads();
+}
 __global__ void kinds(float *p, unsigned u, int i, size_t n, float f, double d, short s, bool b) {}
 """
 NAMES = [
     *("sum", "no_barrier", "divergent", "last_writes", "where", "at", "wide", "arithmetic"),
-    *("doubles", "by_value", "kinds"),
+    *("doubles", "by_value", "fold", "taken", "alone", "kinds"),
 ]
 
 
@@ -87,6 +109,58 @@ def launch(kernels: Kernels, name: str, grid: Any, block: Any, *args: Any, **kwa
         for a in args
     ]
     kernels.launch(name, grid, block, [value.ctypes.data for value in values], **kwargs)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("warps", [1, 3, 4])
+def test_warps_shuffle(kernels: Kernels, order: str, warps: int) -> None:
+    """Each by itself; of those that end at once, nobody waits for."""
+    x, out = np.random.default_rng(0).normal(size=(4, 32)), np.zeros(4)
+    launch(kernels, "fold", [1], [128], x, out, np.uint32(warps), order=order, seed=3)
+    lanes = x.copy()
+    while lanes.shape[1] > 1:
+        half = lanes.shape[1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    assert out.tolist() == [*lanes[:warps, 0].tolist(), *[0.0] * (4 - warps)]
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_a_shuffle_gives(kernels: Kernels, order: str) -> None:
+    """That of a thread so far above, one's own where there is none; of one not asked, nothing."""
+    x = np.arange(100, 132, dtype=np.uint32)
+    for mask, delta, width in ((0xFFFFFFFF, 3, 32), (0xFFFFFFFF, 5, 8), (0x00FF00FF, 2, 32)):
+        out = np.zeros(32, np.uint32)
+        numbers = np.uint32(mask), np.uint32(delta), np.int32(width)
+        launch(kernels, "taken", [1], [32], x, out, *numbers, order=order)
+        for i, got in enumerate(out.tolist()):
+            source = i + delta if i % width + delta < width else i
+            theirs = x[source] if mask >> source & 1 else 0xFFFFFFFF
+            assert got == (theirs if mask >> i & 1 else 0), (mask, delta, width, i)
+
+
+@pytest.mark.parametrize(
+    ("mask", "waits", "error"),
+    [
+        (0xFFFFFFFF, False, "some threads of a warp wait at a shuffle"),
+        (0xFFFFFFFF, True, "some threads of a warp wait at a shuffle"),
+        (0x0000FFFE, False, "a mask that it is not in"),
+        (0x0000FFFF, False, None),
+    ],
+)
+def test_shuffles_that_some_threads_do_not_reach(
+    kernels: Kernels, mask: int, waits: bool, error: str | None
+) -> None:
+    x, numbers = np.zeros(32, np.float32), (np.uint32(mask), np.bool_(waits))
+    for order in ORDERS:
+        if error is None:
+            launch(kernels, "alone", [1], [32], x, *numbers, order=order)
+        else:
+            with pytest.raises(EmulatorError, match=error):
+                launch(kernels, "alone", [1], [32], x, *numbers, order=order)
+    if error is None:
+        with pytest.raises(EmulatorError, match="some threads of a warp"):
+            # a block of fewer threads than the mask has
+            launch(kernels, "alone", [1], [8], x, *numbers)
 
 
 @pytest.mark.parametrize("order", ORDERS)

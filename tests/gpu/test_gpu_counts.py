@@ -187,9 +187,9 @@ def test_a_launch_for_every_type_and_device(stand_in: Any) -> None:
         opt.apply_gradients(gradients)
     types = sorted((name, device) for name, _, _, device in counts.launches)
     assert types == [
-        ("adam<float, float, float, false, false>", 0),
-        ("adam<float, float, float, false, false>", 1),
-        ("adam<float, float16, float16, false, false>", 0),
+        ("adam<float, float, float, false, false, AS_IT_IS, false>", 0),
+        ("adam<float, float, float, false, false, AS_IT_IS, false>", 1),
+        ("adam<float, float16, float16, false, false, AS_IT_IS, false>", 0),
     ]
     assert (counts.uploads, counts.synchronisations) == (0, 0)
     assert stand_in.cuda.runtime.getDevice() == 0
@@ -227,7 +227,7 @@ def test_only_what_is_used_is_compiled(stand_in: Any, monkeypatch: pytest.Monkey
     for _ in range(2):
         opt, gradients = optimizer(stand_in)
         warm(opt, gradients)
-    assert made == [("adam<float, float, float, true, false>",)]
+    assert made == [("adam<float, float, float, true, false, AS_IT_IS, false>",)]
 
 
 def test_a_table_is_uploaded_when_it_differs(stand_in: Any) -> None:
@@ -247,15 +247,34 @@ def test_a_table_is_uploaded_when_it_differs(stand_in: Any) -> None:
     assert counts.uploads == 3
 
 
-def test_blocks() -> None:
-    chunk, start, blocks = blocks_of([0, 1, 1024, 1025, 0, 5])
+def test_blocks(stand_in: Any) -> None:
+    chunk, start, blocks = blocks_of([0, 1, 1024, 1025, 0, 5], 0)
     assert chunk == 1024
     assert start.tolist() == [0, 0, 1, 2, 4, 4]
     assert blocks.tolist() == [1, 2, 3, 3, 5]
-    chunk, start, blocks = blocks_of([1 << 21, 1])
-    assert chunk == 4096
-    assert blocks.tolist() == [0] * 512 + [1]
-    assert blocks_of([])[2].tolist() == []
+    assert blocks_of([], 0)[2].tolist() == []
+    # 48 blocks for 2 multiprocessors, at the least
+    for chunk in (2048, 4096, 8192):
+        assert blocks_of([48 * chunk - 1], 0)[0] == chunk // 2
+        found, start, blocks = blocks_of([40 * chunk, 1, 8 * chunk], 1)
+        assert (found, start.tolist()) == (chunk, [0, 40, 41])
+        assert blocks.tolist() == [0] * 40 + [1] + [2] * 8
+    assert blocks_of([1 << 40], 0)[0] == 8192
+
+
+def test_blocks_for_the_gpu_that_is_there(stand_in: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "multiprocessors", 132)
+    engine.forget()
+    assert blocks_of([1 << 22], 0)[0] == 1024
+    assert blocks_of([1 << 26], 0)[0] == 8192
+
+    def unknown(*_: Any) -> int:
+        raise stand_in.cuda.runtime.CUDARuntimeError("no driver")
+
+    monkeypatch.setattr(stand_in.cuda.runtime, "deviceGetAttribute", unknown)
+    engine.forget()
+    assert blocks_of([100 * 24 * 2048], 0)[0] == 2048
+    engine.forget()
 
 
 def scalars() -> np.ndarray:
@@ -263,9 +282,9 @@ def scalars() -> np.ndarray:
 
 
 def test_launches_are_checked_before_they_are_made(stand_in: Any) -> None:
-    types = ("float", "float", "float", "false", "false")
+    types = ("float", "float", "float", "false", "false", "AS_IT_IS", "false")
     x = stand_in.zeros(8, np.float32)
-    good = [x, x, x, 1024, 0, None, None, scalars()]
+    good = [x, x, x, 1024, None, None, scalars()]
     with counting() as counts:
         with pytest.raises(ValueError, match="shorter"):
             launch("adam", types, 0, 1, tuple(good[:-1]))

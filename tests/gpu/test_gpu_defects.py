@@ -15,6 +15,7 @@ from cases import (
     assert_prepared_steps_agree,
     assert_same_bits,
     assert_steps_agree,
+    dtype_of,
     model,
     moved,
     on_gpu,
@@ -23,6 +24,7 @@ from cases import (
 )
 from cuda_on_cpu.cuda import precompile
 from cuda_on_cpu.memory import repair_guards, state
+from instantiations import PREPARES, adam_name
 from stream_cases import check_scales_of_graphs
 
 import fastadam
@@ -37,6 +39,7 @@ from fastadam.optimizer_hooks import GradientClipping, GradientHardClipping, Las
 FLOAT = ("float", "float", "float")
 HALVES = ("float", "float16", "float16")
 BRAINS = ("float", "bfloat16", "float")
+PLAIN = ("false", "false")
 ORDERS = ("forward", "reverse", "shuffled")
 
 
@@ -49,12 +52,12 @@ def check_steps(cupy: Any) -> None:
 
 
 def check_large(cupy: Any) -> None:
-    assert_steps_agree(cupy, values(FLOAT, (1 << 21) + 13), AMSBOUND, ts=(3,))
+    assert_steps_agree(cupy, values(FLOAT, 400_013), AMSBOUND, ts=(3,))
 
 
 def check_halves(cupy: Any) -> None:
     assert_steps_agree(cupy, special_values(HALVES, 4000), AMSBOUND)
-    assert_steps_agree(cupy, values(HALVES, 60_000), AMSBOUND, ts=(1, 2))
+    assert_steps_agree(cupy, values(HALVES, 120_005), AMSBOUND, ts=(1, 2))
 
 
 def check_brains(cupy: Any) -> None:
@@ -115,18 +118,42 @@ def model_of(cupy: Any) -> dict[str, Any]:
 
 
 def check_norm(cupy: Any) -> None:
-    here = [values(FLOAT, n, n)[0] for n in (0, 1, 255, 257, 4097, 12_289)]
-    here[-1][5] = 1e-40
-    expected = [squares_reference(array) for array in here]
-    assert list(sum_of_squares([on_gpu(cupy, array) for array in here])) == expected
-    true, sums = unscale(here, [3.0] * len(here))
-    ours, totals = unscale([on_gpu(cupy, array) for array in here], [3.0] * len(here))
-    assert list(totals) == list(sums)
-    for one, other in zip(ours, true, strict=True):
-        assert_same_bits(one, other)
+    assert_norms_agree(cupy, "float")
     # more chunks than a block has threads
     large = values(FLOAT, 300 * engine.CHUNK + 5)[0]
     assert list(sum_of_squares([on_gpu(cupy, large)])) == [squares_reference(large)]
+
+
+def check_norm_of_halves(cupy: Any) -> None:
+    assert_norms_agree(cupy, "float16")
+
+
+def check_norm_of_doubles(cupy: Any) -> None:
+    assert_norms_agree(cupy, "double")
+
+
+def assert_norms_agree(cupy: Any, dtype: str) -> None:
+    """Sums and quotients, from aligned addresses on and from others."""
+    random = np.random.default_rng(5)
+    # of many sizes, and the largest at the end or at both, so that the order of additions shows
+    here = [
+        random.standard_normal(n) * 10.0 ** random.uniform(-3, 2, n)
+        for n in (0, 1, 3, 255, 257, *range(400, 440), 1023, 1025, 2050, 4097, 12_289)
+    ]
+    for i, array in enumerate(here):
+        array[:: max(1, array.size - 1)][i % 2 :] = random.uniform(1e4, 3e4)
+    here = [array.astype(dtype_of(dtype)) for array in here]
+    here[-1][5:8] = 1e-40, -1e-40, -0.0
+    expected = [squares_reference(array) for array in here]
+    scales = [3.0] * len(here)
+    true, sums = unscale(here, scales)
+    for first in (0, 1, 3):
+        there = [on_gpu(cupy, array, first) for array in here]
+        assert list(sum_of_squares(there)) == expected
+        ours, totals = unscale(there, scales)
+        assert list(totals) == list(sums)
+        for one, other in zip(ours, true, strict=True):
+            assert_same_bits(one, other)
 
 
 def check_tree(cupy: Any) -> None:
@@ -199,24 +226,38 @@ def check_lars(cupy: Any) -> None:
 
 
 # What a check needs of the source.
-ADAM = "adam<{}>".format(", ".join((*FLOAT, *AMSBOUND)))
-SQUARES = ("squares<float, float>", "add_chunks")
+ADAM = adam_name(FLOAT, AMSBOUND)
+SUMS = ("squares<float, float, false, false>", "add_chunks")
+NORMS = {
+    dtype: tuple(f"squares<{types}, {divided}>" for divided in ("false, false", "true, true"))
+    for dtype, types in (
+        *(("float", "float, float"), ("float16", "float, float16")),
+        ("double", "double, double"),
+    )
+}
 CHECKS: dict[Callable[[Any], None], tuple[str, ...]] = {
     check_steps: (ADAM,),
     check_large: (ADAM,),
-    check_halves: ("adam<{}>".format(", ".join((*HALVES, *AMSBOUND))),),
-    check_brains: ("adam<{}>".format(", ".join((*BRAINS, *AMSBOUND))),),
+    check_halves: (adam_name(HALVES, AMSBOUND),),
+    check_brains: (adam_name(BRAINS, AMSBOUND),),
     check_many: (ADAM,),
-    check_prepared: (ADAM,),
-    check_prepared_halves: ("adam<{}>".format(", ".join((*HALVES, *AMSBOUND))),),
-    check_masters: ("adam<float, float, float, false, false>",),
-    check_brain_masters: ("adam<float, float, float, false, false>",),
-    check_graph: ("adam<float, float, float, false, false>", *SQUARES),
-    check_scales_of_graphs: ("adam<float, float, float, true, false>", *SQUARES),
-    check_norm: SQUARES,
+    check_prepared: tuple(adam_name(FLOAT, AMSBOUND, prepare) for prepare in PREPARES),
+    check_prepared_halves: tuple(
+        adam_name(HALVES, AMSBOUND, prepare) for prepare in ("AS_IT_IS", "WRITTEN")
+    ),
+    check_masters: (adam_name(FLOAT, PLAIN, masters=True),),
+    check_brain_masters: (adam_name(FLOAT, PLAIN, masters=True),),
+    check_graph: (*(adam_name(FLOAT, PLAIN, prepare) for prepare in PREPARES), *SUMS),
+    check_scales_of_graphs: (
+        *(adam_name(FLOAT, ("true", "false"), prepare) for prepare in PREPARES),
+        *SUMS,
+    ),
+    check_norm: (*NORMS["float"], "add_chunks"),
+    check_norm_of_halves: (*NORMS["float16"], "add_chunks"),
+    check_norm_of_doubles: (*NORMS["double"], "add_chunks"),
     check_tree: ("add_chunks",),
-    check_clip: (*SQUARES, "clip_rate"),
-    check_hooks: (*SQUARES, "clip_rate", "change<float, float, float>"),
+    check_clip: (*SUMS, "clip_rate"),
+    check_hooks: (*SUMS, "clip_rate", "change<float, float, float>"),
     check_lars: ("lars_rates",),
 }
 
@@ -259,10 +300,22 @@ DEFECTS = {
     "off by one at the end": Defect("i < n - packs * N; i", "i <= n - packs * N; i", check_steps),
     "a pack too few": Defect("i < packs; i", "i + 1 < packs; i", check_steps),
     "threads skipped": Defect(
-        "i < packs; i += THREADS", "i < packs; i += 2 * THREADS", check_large
+        "i < packs; i += U * THREADS", "i < packs; i += 2 * U * THREADS", check_large
     ),
-    "head ignored": Defect("f(Width<N>(), head + i * N)", "f(Width<N>(), i * N)", check_steps),
+    "head ignored": Defect("head + i * N, (packs", "i * N, (packs", check_steps),
     "tail at the head": Defect("i < head ? i : i + packs * N", "i", check_steps),
+    "second packs left": Defect("u < U && u < left", "u < 1", check_halves),
+    "second packs counted too few": Defect(
+        "(packs - i + THREADS - 1) / THREADS", "(packs - i) / THREADS", check_halves
+    ),
+    "second packs beside the first": Defect(
+        "u < left ? i + u * M * THREADS : i", "u < left ? i + u * M : i", check_halves
+    ),
+    "second packs beside the first, stored": Defect(
+        "            const unsigned at = i + u * M * THREADS;\n            store",
+        "            const unsigned at = i + u * M;\n            store",
+        check_halves,
+    ),
     "alignment unchecked": Defect("(size_t)x % alignof(Pack<X, N>) == 0", "true", check_steps),
     "m's alignment": Defect(" && aligned<N>(m + head)", "", check_steps),
     "v's alignment": Defect("aligned<N>(v + head) && ", "", check_steps),
@@ -270,22 +323,15 @@ DEFECTS = {
     # the tables
     "m is v": Defect("*m = at<T>(tensor.m, first)", "*m = at<T>(tensor.v, first)", check_steps),
     "blocks overlap": Defect(
-        "(blockIdx.x - tensor.start) * chunk;\n    const size_t n = tensor",
-        "(blockIdx.x - tensor.start) * (chunk - 16);\n    const size_t n = tensor",
+        "(blockIdx.x - tensor.start) * chunk;\n    const unsigned n = tensor",
+        "(blockIdx.x - tensor.start) * (chunk - 16);\n    const unsigned n = tensor",
         check_many,
     ),
     "everybody's scalars": Defect("scalars.rows[tensor.row]", "scalars.rows[0]", check_many),
-    "chunk and prepare": Defect(
-        "unsigned chunk,                  // a multiple of 16\n    unsigned prepare, ",
-        "unsigned prepare,                // a multiple of 16\n    unsigned chunk, ",
-        check_steps,
-    ),
     **{
-        f"{name} not stored": Defect(f"store<M>({name} + i, {name}_i);\n        ", "", check)
-        for name, check in (("p", check_steps), ("m", check_steps))
+        f"{name} not stored": Defect(f"store<M>({name} + at, {name}_i[u]);", ";", check_steps)
+        for name in ("p", "m", "v", "vhat")
     },
-    "v not stored": Defect("        store<M>(v + i, v_i);\n", "", check_steps),
-    "vhat not stored": Defect("            store<M>(vhat + i, vhat_i);\n", ";", check_steps),
     # half types
     "ties away": Defect("0xfffu + (finite >> 13 & 1u)", "0x1000u", check_masters),
     "truncated": Defect("0xfffu + (finite >> 13 & 1u)", "0", check_halves),
@@ -302,7 +348,8 @@ DEFECTS = {
     # masters
     "masters do not follow": Defect("if (rounded.bits != written)", "if (false)", check_masters),
     "masters forget": Defect("if (rounded.bits != written)", "if (true)", check_masters),
-    "halves not rounded": Defect("            store<M>(half + i, half_i);\n", ";", check_masters),
+    "halves not rounded": Defect("store<M>(half + at, half_i[u]);", ";", check_masters),
+    "no masters": Defect("MASTERS && tensor.half", "false", check_masters),
     "types of halves": Defect(
         "half_type == FLOAT16 ? rounded", "half_type != FLOAT16 ? rounded", check_masters
     ),
@@ -319,50 +366,62 @@ DEFECTS = {
     "multiplied first": Defect(
         "widen(g) / scale * rate", "widen(g) * rate / scale", check_prepared
     ),
-    "prepared never": Defect("if (prepare != AS_IT_IS)", "if (false)", check_prepared),
-    "not written": Defect(
-        "            store<M>(g + i, g_i);\n    });", ";\n    });", check_prepared
-    ),
+    "prepared never": Defect("if (PREPARE != AS_IT_IS)", "if (false)", check_prepared),
+    "not written": Defect("store<M>(g + at, g_i[u]);", ";", check_prepared),
     "clipped wide": Defect(
         "    return widen(clipped);", "    return widen(g) * rate;", check_prepared_halves
     ),
     # graphs
-    "scalars of the capture": Defect(
-        "replayed ? replayed->rows", "false ? replayed->rows", check_graph
-    ),
+    "scalars of the capture": Defect("    if (replayed)\n", "    if (false)\n", check_graph),
     "another scale than the capture's": Defect(
         "const T scale = scalars.scale;",
         "const T scale = replayed ? replayed->scale : scalars.scale;",
         check_scales_of_graphs,
     ),
     # sums
-    "no barrier": Defect(
-        "        __syncthreads();\n        if (threadIdx.x < half)",
-        "        if (threadIdx.x < half)",
+    "squares in float32": Defect(
+        "__fma_rn((double)g, (double)g, lane)", "lane + (double)(g * g)", check_norm
+    ),
+    "squares contracted": Defect(
+        "return lane + g * g;", "return __fma_rn(g, g, lane);", check_norm_of_doubles
+    ),
+    "times the inverse": Defect("g_j = g_j / divisor", "g_j = g_j * ((T)1 / divisor)", check_norm),
+    "quotients of another sign": Defect(
+        "T g_j = widen(g.x[j]);", "T g_j = widen(g.x[j]) + (T)0;", check_norm
+    ),
+    "quotients not written": Defect("store<N>(out, quotients);", ";", check_norm),
+    "quotients at the start": Defect(
+        "add_one(load<1>(g + i), divisor, out + i, lanes + j)",
+        "add_one(load<1>(g + i), divisor, out, lanes + j)",
         check_norm,
     ),
-    "barrier not for all": Defect(
-        "        __syncthreads();\n        if (threadIdx.x < half)\n",
-        "        if (threadIdx.x < half) __syncthreads();\n        if (threadIdx.x < half)\n",
-        check_norm,
+    "elements before the packs": Defect("N - j <= head", "false", check_norm),
+    "places before the packs": Defect("lanes + (HELD - N + j)", "lanes + j", check_norm),
+    "elements after the packs": Defect("j % N < tail", "false", check_norm),
+    "an element too many": Defect("j % N < tail", "j % N <= tail", check_norm),
+    "places after the packs": Defect("j / N * N == next", "j / N * N == 0", check_norm_of_doubles),
+    "threads after the packs": Defect("thread == packs % WARP &&", "thread == 0 &&", check_norm),
+    "packs at the end": Defect(
+        "    if (pack < packs)\n        some", "    if (false)\n        some", check_norm
     ),
-    "half of the lanes": Defect("half = THREADS / 2; half", "half = THREADS / 4; half", check_norm),
-    "folded by neighbours": Defect(
-        "lanes[threadIdx.x + half]", "lanes[2 * half - 1 - threadIdx.x]", check_norm
+    "packs that are not there": Defect(
+        "        if (ALL || pack + u * WARP < packs)\n", "", check_norm
     ),
-    "squares in float32": Defect("(double)g_i * (double)g_i", "(double)(g_i * g_i)", check_norm),
-    "times the inverse": Defect("g_i = g_i / divisor", "g_i = g_i * ((T)1 / divisor)", check_norm),
-    "quotients not written": Defect("            out[i] = g_i;\n", ";", check_norm),
-    "end of a chunk": Defect(
-        "i < n; i += THREADS) {\n        // adding",
-        "i + 1 < n; i += THREADS) {\n        // adding",
-        check_norm,
+    "packs of other lanes": Defect("lanes + u * N % HELD", "lanes", check_norm),
+    "lanes of a thread": Defect(
+        "half = HELD / 2; half >= N", "half = HELD / 4; half >= N", check_norm
     ),
-    "beyond a chunk": Defect(
-        "i < n; i += THREADS) {\n        // adding",
-        "i <= n; i += THREADS) {\n        // adding",
-        check_norm,
+    "lanes that are neighbours": Defect(
+        "half = N / 2; half", "half = N / 4; half", check_norm_of_halves
     ),
+    "half of the threads": Defect("half = WARP / 2; half", "half = WARP / 4; half", check_norm),
+    "folded by neighbours": Defect("lanes[j], half)", "lanes[j], WARP / 2 / half)", check_norm),
+    "half of a warp shuffles": Defect("0xffffffffu, lanes", "0xffffu, lanes", check_norm),
+    "chunks of other warps": Defect("blockIdx.x * (THREADS / WARP) +", "blockIdx.x +", check_norm),
+    "chunks that are not there": Defect("if (chunk >= n_chunks)", "if (false)", check_norm),
+    "a chunk too few": Defect("if (chunk >= n_chunks)", "if (chunk + 1 >= n_chunks)", check_norm),
+    "alignment of quotients": Defect("(!WRITTEN || aligned<N>(out + head))", "true", check_norm),
+    "never aligned together": Defect("if (WRITTEN && head == N)", "if (false)", check_norm),
     "chunks added before they are there": Defect(
         "            __syncthreads();\n            if (threadIdx.x % (2 * width) == 0)",
         "            if (threadIdx.x % (2 * width) == 0)",

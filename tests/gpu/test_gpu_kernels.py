@@ -75,15 +75,12 @@ def test_large_scalars(cupy: Any, types: Any, variant: Any) -> None:
     assert_steps_agree(cupy, values(types, 300), variant, ts=(1, 1000), **changes)
 
 
-def test_a_large_array_has_larger_blocks(cupy: Any) -> None:
-    n = (1 << 21) + 13
-    p, g, m, v, _ = values(PAIRS[0], n)
-    there = [on_gpu(cupy, array) for array in (p, g, m, v)]
-    c = coefficients_at(3, VARIANTS[0])
-    adam_batch([step_of("p", p, g, m, v, None, c)])
-    adam_batch([step_of("p", *there, None, c)])
-    for one, other in zip(there, (p, g, m, v), strict=True):
-        assert_same_bits(one, other)
+@pytest.mark.parametrize("chunk", [2048, 4096, 8192])
+def test_a_large_array_has_larger_blocks(cupy: Any, types: Any, chunk: int) -> None:
+    """Ends beside a pack, and where a thread has one pack but not a second."""
+    blocks = 24 * cupy.cuda.Device(0).attributes["MultiProcessorCount"]
+    for more in (13, 1027):
+        assert_steps_agree(cupy, values(types, blocks * chunk + more), VARIANTS[0], ts=(3,))
 
 
 @pytest.mark.usefixtures("order")

@@ -51,7 +51,11 @@ def test_sums_have_the_bits_of_the_definition(cupy: Any, dtype: Any) -> None:
 @pytest.mark.parametrize("scale", [64.0, 3.0])
 def test_true_gradients(cupy: Any, dtype: Any, scale: float) -> None:
     here = [some_array(n, dtype, n) for n in SIZES]
-    there = [on_gpu(cupy, array) for array in here]
+    for array in here:
+        # which stay what they are, and subnormal numbers, which become zeros of their sign
+        array[-4:] = np.array([-0.0, 0.0, -1e-40, 1e-40])[-len(array[-4:]) or 4 :]
+    # some are never aligned beside their quotients
+    there = [on_gpu(cupy, array, i % 3) for i, array in enumerate(here)]
     scales = [scale * (1 + i % 2) for i in range(len(here))]
     in_place = [i % 3 == 0 for i in range(len(here))]
     true, squares = unscale([array.copy() for array in here], scales, in_place)

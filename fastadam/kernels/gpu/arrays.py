@@ -135,7 +135,7 @@ def change_on_gpu(
         rows["g"] = [address(pairs[i][1]) for i in indices]
         rows["place"] = indices if rates is not None and rates.size > 1 else 0
         rows["a"], rows["b"] = np.array([numbers[i] for i in indices], np.float64).T
-        chunk, rows["start"], blocks = blocks_of(rows["n"].tolist())
+        chunk, rows["start"], blocks = blocks_of(rows["n"].tolist(), device)
         key = (change, device, current_stream(device).ptr, *names, len(indices))
         tables = [
             _kept.get((what, *key), partial(DeviceTable, device)).put(table)

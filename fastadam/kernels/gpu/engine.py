@@ -28,9 +28,11 @@ __all__ = [
     "SCALARS",
     "SETS",
     "THREADS",
+    "WARP",
     "KeptLaunch",
     "Launch",
     "blocks_of",
+    "c_flag",
     "c_name",
     "forget",
     "kernel_name",
@@ -39,26 +41,24 @@ __all__ = [
     "scalars_dtype",
 ]
 
-# As in gpu/source.py: threads of a block, elements of a chunk of a norm, rows of scalars.
+# As in the source: threads of a block, of a warp; elements of a chunk of a norm; rows of scalars.
 THREADS = 256
+WARP = 32
 CHUNK = 4096
 SETS = 32
 
-OPTIONS = (
-    "--std=c++17",
-    # lambdas and constexpr functions are the GPU's own
-    "-default-device",
-    # the numerical contract: no contraction, division and roots rounded once
-    "-fmad=false",
-    "-prec-div=true",
-    "-prec-sqrt=true",
-    # float32 arithmetic flushes subnormal numbers, as on the CPU
-    "-ftz=true",
-)
+# The numerical contract: no contraction, division and roots rounded once. That float32 arithmetic
+# flushes subnormal numbers, as on the CPU, and that lambdas and constexpr functions are the GPU's
+# own, are options that CuPy gives: compilers before 12.9 refuse what is given twice. The source
+# checks the first.
+OPTIONS = ("--std=c++17", "-fmad=false", "-prec-div=true", "-prec-sqrt=true")
 
-# Elements of a block of a step, of a large model and of one that would leave much of a GPU idle.
-_LARGE, _SMALL = 4096, 1024
-_LARGE_FROM = 1 << 21
+# Elements of a block of a step: the most that leave every multiprocessor this many blocks, which
+# are six times those that it holds; fewer only where there are not enough elements.
+_CHUNKS = (8192, 4096, 2048, 1024)
+_BLOCKS_EACH = 6 * 4
+# where nobody can tell how many there are
+_MULTIPROCESSORS = 100
 
 _HALF_NAMES = {1: "float16", 2: "bfloat16"}
 
@@ -80,10 +80,10 @@ def scalars_dtype(computing: str) -> np.dtype[Any]:
 
 # The arguments of every kernel, in order.
 KERNELS: dict[str, tuple[np.dtype[Any] | str, ...]] = {
-    # tensors, gradients, blocks, chunk, prepare, rate, replayed, scalars
-    "adam": (POINTER, POINTER, POINTER, _UNSIGNED, _UNSIGNED, POINTER, POINTER, SCALARS),
-    # spans, gradients, quotients, chunks, scale, sums
-    "squares": (POINTER, POINTER, POINTER, POINTER, _DOUBLE, POINTER),
+    # tensors, gradients, blocks, chunk, rate, replayed, scalars
+    "adam": (POINTER, POINTER, POINTER, _UNSIGNED, POINTER, POINTER, SCALARS),
+    # spans, gradients, quotients, chunks, n_chunks, scale, sums
+    "squares": (POINTER, POINTER, POINTER, POINTER, _UNSIGNED, _DOUBLE, POINTER),
     # spans, sums, totals
     "add_chunks": (POINTER, POINTER, POINTER),
     # totals, n, threshold, rate
@@ -99,13 +99,22 @@ _loaded: dict[str, Any] = {}
 
 
 def forget() -> None:
-    """Drop the kernels in use, so that the next launch compiles, or reads CuPy's cache of files."""
+    """Drop the kernels in use, so that the next launch compiles, or reads CuPy's cache of files.
+
+    What is known of the GPUs is asked anew, too.
+    """
     _loaded.clear()
+    _multiprocessors.cache_clear()
 
 
 def kernel_name(kernel: str, types: tuple[str, ...] = ()) -> str:
-    """Return the name of an instantiation, such as ``adam<float, float, float, true, false>``."""
+    """Return the name of an instantiation, such as ``squares<float, float16, true, false>``."""
     return f"{kernel}<{', '.join(types)}>" if types else kernel
+
+
+def c_flag(flag: bool) -> str:
+    """Return what the CUDA source calls a truth value."""
+    return str(flag).lower()
 
 
 def c_name(dtype: np.dtype[Any]) -> str:
@@ -113,8 +122,20 @@ def c_name(dtype: np.dtype[Any]) -> str:
     return _HALF_NAMES.get(stored(dtype)) or {4: "float", 8: "double"}[dtype.itemsize]
 
 
-def blocks_of(sizes: Sequence[int]) -> tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
-    """Cut arrays into blocks of one size.
+@lru_cache
+def _multiprocessors(device: int) -> int:
+    """Return how many multiprocessors a GPU has."""
+    runtime = loaded_cupy().cuda.runtime
+    try:
+        return int(runtime.deviceGetAttribute(runtime.cudaDevAttrMultiProcessorCount, device))
+    except runtime.CUDARuntimeError:
+        return _MULTIPROCESSORS
+
+
+def blocks_of(
+    sizes: Sequence[int], device: int
+) -> tuple[int, npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+    """Cut arrays on one GPU into blocks of one size.
 
     Returns
     -------
@@ -125,7 +146,8 @@ def blocks_of(sizes: Sequence[int]) -> tuple[int, npt.NDArray[np.uint64], npt.ND
     blocks : numpy.ndarray
         Which array each block is of.
     """
-    chunk = _LARGE if sum(sizes) >= _LARGE_FROM else _SMALL
+    most = sum(sizes) // (_BLOCKS_EACH * _multiprocessors(device))
+    chunk = next((chunk for chunk in _CHUNKS if chunk <= most), _CHUNKS[-1])
     each = -(-np.asarray(sizes, np.int64) // chunk)
     start = (np.cumsum(each) - each).astype(np.uint64)
     return chunk, start, np.repeat(np.arange(len(sizes), dtype=np.uint32), each)
@@ -154,15 +176,16 @@ class KeptLaunch:
     def __init__(self, kernel: str, device: int) -> None:
         self._kernel = kernel
         self._device = device
+        self._types: tuple[str, ...] = ()
         self._made_of: tuple[Any, ...] = ()
         self._made: Launch | None = None
 
     def of(self, types: tuple[str, ...], blocks: int, arguments: tuple[Any, ...]) -> Launch | None:
         """Return the launch, as `launch_of`."""
-        made_of = types, blocks, *arguments
-        if len(made_of) != len(self._made_of) or not all(map(is_, made_of, self._made_of)):
+        same = types == self._types and all(map(is_, arguments, self._made_of))
+        if not same or self._made is None or self._made.grid != (blocks,):
             self._made = launch_of(self._kernel, types, self._device, blocks, arguments)
-            self._made_of = made_of
+            self._types, self._made_of = types, arguments
         return self._made
 
     def run(self, types: tuple[str, ...], blocks: int, arguments: tuple[Any, ...]) -> None:

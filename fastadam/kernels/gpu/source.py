@@ -15,6 +15,10 @@ from fastadam.kernels.gpu import source_walk as walk
 __all__ = ["SOURCE"]
 
 _TYPES = r"""
+#if defined(__CUDA_ARCH__) && !__CUDA_FTZ
+#error "the bits are those of -ftz=true, which is CuPy's to give"
+#endif
+
 // How many threads a block has, elements a chunk of the defined order of a norm, and rows the
 // scalars.
 constexpr unsigned THREADS = 256;

@@ -80,77 +80,89 @@ __device__ __forceinline__ unsigned short rounded_any(size_t half_type, float p)
 
 // One step of all elements of all tensors, a block for every `chunk` elements. Computed in T;
 // parameters are stored as P, gradients as G.
-template <typename T, typename P, typename G, bool AMSGRAD, bool ADABOUND>
-__global__ void __launch_bounds__(THREADS, (resident<T, P, G, AMSGRAD>())) adam(
+template <typename T, typename P, typename G, bool AMSGRAD, bool ADABOUND, Prepare PREPARE,
+          bool MASTERS>
+__global__ void __launch_bounds__(THREADS, (resident<T, AMSGRAD, PREPARE == WRITTEN>())) adam(
     const Tensor *tensors,           // IN: one row a tensor
     const size_t *gradients,         // IN: the address of each gradient; IN, OUT where WRITTEN
     const unsigned *blocks,          // IN: which tensor a block is for
     unsigned chunk,                  // a multiple of 16
-    unsigned prepare,                // a Prepare
     const double *rate,              // IN: what prepared gradients are multiplied with; may be null
     const Scalars<T> *replayed,      // IN: rows in the place of the next one's, unless null
     GRID_CONSTANT const Scalars<T> scalars)
 {
-    constexpr int N = width<T, P, G>();
+    constexpr int N = width<T>();
     const unsigned k = blocks[blockIdx.x];
     const Tensor tensor = tensors[k];
     const size_t first = (blockIdx.x - tensor.start) * chunk;
-    const size_t n = tensor.n - first < chunk ? tensor.n - first : chunk;
+    const unsigned n = tensor.n - first < chunk ? tensor.n - first : chunk;
     P *p = at<P>(tensor.p, first);
     G *g = at<G>(gradients[k], first);
     T *m = at<T>(tensor.m, first);
     T *v = at<T>(tensor.v, first);
-    T *vhat = AMSGRAD ? at<T>(tensor.vhat, first) : nullptr;
-    // only a float32 array is a master
-    const size_t its_half = sizeof(P) == 4 ? tensor.half : 0;
-    unsigned short *half = its_half ? at<unsigned short>(its_half, first) : nullptr;
-    const Row<T> c = replayed ? replayed->rows[tensor.row] : scalars.rows[tensor.row];
+    T *vhat = at<T>(tensor.vhat, first);
+    const bool master = MASTERS && tensor.half;
+    unsigned short *half = at<unsigned short>(tensor.half, first);
+    Row<T> c = scalars.rows[tensor.row];
+    if (replayed)
+        c = replayed->rows[tensor.row];
     // a graph divides by what it was captured with
     const T scale = scalars.scale;
     const T clip = rate ? (T)*rate : (T)1;
 
-    size_t head = 0;
+    unsigned head = 0;
     while (head < N && !(aligned<N>(p + head) && aligned<N>(g + head) && aligned<N>(m + head)
                          && aligned<N>(v + head) && (!AMSGRAD || aligned<N>(vhat + head))
-                         && (!half || aligned<N>(half + head))))
+                         && (!master || aligned<N>(half + head))))
         ++head;
-    walk<N>(n, head < N ? head : n, [=](auto width, size_t i) {
-        constexpr int M = decltype(width)::value;
-        Pack<P, M> p_i = load<M>(p + i);
-        Pack<G, M> g_i = load<M>(g + i);
-        Pack<T, M> m_i = load<M>(m + i);
-        Pack<T, M> v_i = load<M>(v + i);
-        Pack<T, M> vhat_i;
-        Pack<unsigned short, M> half_i;
-        if (AMSGRAD)
-            vhat_i = load<M>(vhat + i);
-        if (half)
-            half_i = load<M>(half + i);
+    walk<N, at_once<T, P, G>()>(n, head < N ? head : n, [=](auto taken, unsigned i, unsigned left) {
+        constexpr int M = decltype(taken)::N, U = decltype(taken)::U;
+        Pack<P, M> p_i[U];
+        Pack<G, M> g_i[U];
+        Pack<T, M> m_i[U], v_i[U], vhat_i[U];
+        Pack<unsigned short, M> half_i[U];
 #pragma unroll
-        for (int j = 0; j < M; ++j) {
-            T p_j = widen(p_i.x[j]);
-            T g_j = widen(g_i.x[j]);
-            if (half)
-                follow_any(tensor.half_type, p_j, half_i.x[j]);
-            if (prepare != AS_IT_IS)
-                g_j = prepared(g_i.x[j], scale, clip);
-            adam_element<T, AMSGRAD, ADABOUND>(
-                p_j, g_j, m_i.x[j], v_i.x[j], vhat_i.x[j], c);
-            narrow(p_j, p_i.x[j]);
-            if (half)
-                half_i.x[j] = rounded_any(tensor.half_type, p_j);
-            if (prepare == WRITTEN)
-                narrow(g_j, g_i.x[j]);
+        for (unsigned u = 0; u < U; ++u) {
+            // where there is none, the first one again, which is not stored
+            const unsigned at = u < left ? i + u * M * THREADS : i;
+            p_i[u] = load<M>(p + at);
+            g_i[u] = load<M>(g + at);
+            m_i[u] = load<M>(m + at);
+            v_i[u] = load<M>(v + at);
+            if (AMSGRAD)
+                vhat_i[u] = load<M>(vhat + at);
+            if (master)
+                half_i[u] = load<M>(half + at);
         }
-        store<M>(p + i, p_i);
-        store<M>(m + i, m_i);
-        store<M>(v + i, v_i);
-        if (AMSGRAD)
-            store<M>(vhat + i, vhat_i);
-        if (half)
-            store<M>(half + i, half_i);
-        if (prepare == WRITTEN)
-            store<M>(g + i, g_i);
+#pragma unroll
+        for (unsigned u = 0; u < U && u < left; ++u) {
+#pragma unroll
+            for (int j = 0; j < M; ++j) {
+                T p_j = widen(p_i[u].x[j]);
+                T g_j = widen(g_i[u].x[j]);
+                if (master)
+                    follow_any(tensor.half_type, p_j, half_i[u].x[j]);
+                if (PREPARE != AS_IT_IS)
+                    g_j = prepared(g_i[u].x[j], scale, clip);
+                adam_element<T, AMSGRAD, ADABOUND>(
+                    p_j, g_j, m_i[u].x[j], v_i[u].x[j], vhat_i[u].x[j], c);
+                narrow(p_j, p_i[u].x[j]);
+                if (master)
+                    half_i[u].x[j] = rounded_any(tensor.half_type, p_j);
+                if (PREPARE == WRITTEN)
+                    narrow(g_j, g_i[u].x[j]);
+            }
+            const unsigned at = i + u * M * THREADS;
+            store<M>(p + at, p_i[u]);
+            store<M>(m + at, m_i[u]);
+            store<M>(v + at, v_i[u]);
+            if (AMSGRAD)
+                store<M>(vhat + at, vhat_i[u]);
+            if (master)
+                store<M>(half + at, half_i[u]);
+            if (PREPARE == WRITTEN)
+                store<M>(g + at, g_i[u]);
+        }
     });
 }
 """

@@ -38,20 +38,20 @@ __global__ void __launch_bounds__(THREADS) change(
     unsigned kind,                   // a Kind
     const double *rates)             // IN: in the place of every b, unless null
 {
-    constexpr int N = width<T, P, G>();
+    constexpr int N = width<T>();
     const Change row = rows[blocks[blockIdx.x]];
     const size_t first = (blockIdx.x - row.start) * chunk;
-    const size_t n = row.n - first < chunk ? row.n - first : chunk;
+    const unsigned n = row.n - first < chunk ? row.n - first : chunk;
     const P *p = at<P>(row.p, first);
     G *g = at<G>(row.g, first);
     const bool reads = kind == ADD || kind == ADD_SIGN;
     const T a = (T)row.a, b = (T)(rates ? rates[row.place] : row.b);
 
-    size_t head = 0;
+    unsigned head = 0;
     while (head < N && !(aligned<N>(g + head) && (!reads || aligned<N>(p + head))))
         ++head;
-    walk<N>(n, head < N ? head : n, [=](auto width, size_t i) {
-        constexpr int M = decltype(width)::value;
+    walk<N, 1>(n, head < N ? head : n, [=](auto taken, unsigned i, unsigned) {
+        constexpr int M = decltype(taken)::N;
         Pack<G, M> g_i = load<M>(g + i);
         Pack<P, M> p_i;
         if (reads)

@@ -8,45 +8,141 @@ SOURCE = r"""
 // then the tensors, are the leaves of a tree, in which the nodes 2k and 2k + 1 of a level make
 // node k of the next.
 
-// The sum of every chunk of gradients, or of their quotients by a loss scale, which are written
-// where `quotients` says.
-template <typename T, typename G>
+// Threads of a warp, which sums a chunk, and lanes that each of them holds.
+constexpr unsigned WARP = 32;
+constexpr unsigned HELD = 8;
+
+// lane + g * g. The square of a float32 is exact in float64: to round once is as good as twice.
+__device__ __forceinline__ double add_square(double lane, float g)
+{
+    return __fma_rn((double)g, (double)g, lane);
+}
+
+__device__ __forceinline__ double add_square(double lane, double g) { return lane + g * g; }
+
+// Add the squares of a pack to neighbouring lanes, or those of its quotients, which may be written.
+template <bool SCALED, bool WRITTEN, int N, typename T, typename G>
+__device__ __forceinline__ void add_squares(
+    const Pack<G, N> &g, T divisor, T *out, double *lanes)
+{
+    Pack<T, N> quotients;
+#pragma unroll
+    for (int j = 0; j < N; ++j) {
+        T g_j = widen(g.x[j]);
+        if (SCALED)
+            // the true gradient: g / scale
+            g_j = g_j / divisor;
+        quotients.x[j] = g_j;
+        // lane += g * g, in which a subnormal float32 is 0
+        lanes[j] = add_square(lanes[j], g_j);
+    }
+    if (WRITTEN)
+        store<N>(out, quotients);
+}
+
+// Add the squares of every 32nd pack from one on to the lanes of a thread: those of HELD packs, all
+// of which are on their way at once, or of those that there are.
+template <bool ALL, bool SCALED, bool WRITTEN, int N, typename T, typename G>
+__device__ __forceinline__ void add_packs(
+    const G *g, T *out, T divisor, unsigned pack, unsigned packs, double *lanes)
+{
+    Pack<G, N> read[HELD];
+#pragma unroll
+    for (unsigned u = 0; u < HELD; ++u)
+        read[u] = load<N>(g + (ALL || pack + u * WARP < packs ? pack + u * WARP : pack) * N);
+#pragma unroll
+    for (unsigned u = 0; u < HELD; ++u)
+        if (ALL || pack + u * WARP < packs)
+            add_squares<SCALED, WRITTEN>(
+                read[u], divisor, out + (pack + u * WARP) * N, lanes + u * N % HELD);
+}
+
+// The sum of a chunk of n elements by a warp, whose packs of N begin at `head`. A thread holds the
+// lanes of N neighbouring places, and of those 32 N further on. The element i is of the place
+// (i - head) % 256: the same lanes are added as if all were of the place i % 256.
+template <int N, bool SCALED, bool WRITTEN, typename T, typename G>
+__device__ __forceinline__ double sum_chunk(
+    const G *g, T *out, T divisor, unsigned head, unsigned n)
+{
+    const auto add_one = add_squares<SCALED, WRITTEN, 1, T, G>;
+    const unsigned thread = threadIdx.x % WARP, packs = (n - head) / N, tail = (n - head) % N;
+    double lanes[HELD] = {};
+    // the elements before `head` are of the last places
+#pragma unroll
+    for (unsigned j = 1; j < N; ++j)
+        if (thread == WARP - 1 && N - j <= head) {
+            const unsigned i = head - (N - j);
+            add_one(load<1>(g + i), divisor, out + i, lanes + (HELD - N + j));
+        }
+    const auto all = add_packs<true, SCALED, WRITTEN, N, T, G>;
+    const auto some = add_packs<false, SCALED, WRITTEN, N, T, G>;
+    unsigned pack = thread;
+    for (; pack + (HELD - 1) * WARP < packs; pack += HELD * WARP)
+        all(g + head, out + head, divisor, pack, packs, lanes);
+    if (pack < packs)
+        some(g + head, out + head, divisor, pack, packs, lanes);
+    // the elements after the packs are of the next places
+    const unsigned next = packs / WARP * N % HELD;
+#pragma unroll
+    for (unsigned j = 0; j < HELD; ++j)
+        if (thread == packs % WARP && j / N * N == next && j % N < tail) {
+            const unsigned i = n - tail + j % N;
+            add_one(load<1>(g + i), divisor, out + i, lanes + j);
+        }
+    // lanes = lanes[:half] + lanes[half:]: a thread's own, those of other threads, its neighbours
+#pragma unroll
+    for (unsigned half = HELD / 2; half >= N; half /= 2)
+#pragma unroll
+        for (unsigned j = 0; j < half; ++j)
+            lanes[j] = lanes[j] + lanes[j + half];
+#pragma unroll
+    for (unsigned half = WARP / 2; half; half /= 2)
+#pragma unroll
+        for (unsigned j = 0; j < N; ++j)
+            lanes[j] = lanes[j] + __shfl_down_sync(0xffffffffu, lanes[j], half);
+#pragma unroll
+    for (unsigned half = N / 2; half; half /= 2)
+#pragma unroll
+        for (unsigned j = 0; j < half; ++j)
+            lanes[j] = lanes[j] + lanes[j + half];
+    return lanes[0];
+}
+
+// The sum of every chunk of gradients, a warp for each, or of their quotients by a loss scale,
+// which are written where `quotients` says.
+template <typename T, typename G, bool SCALED, bool WRITTEN>
 __global__ void __launch_bounds__(THREADS) squares(
     const Span *spans,               // IN: one row a gradient
     const size_t *gradients,         // IN: the address of each
-    const size_t *quotients,         // IN: where each is written, divided; may be null
+    const size_t *quotients,         // IN: where each is written, divided, if it is
     const unsigned *chunks,          // IN: which gradient a chunk is of
-    double scale,                    // 0 for none
+    unsigned n_chunks,
+    double scale,                    // what is divided by, if anything is
     double *sums)                    // OUT: one a chunk
 {
-    __shared__ double lanes[THREADS];
-    const unsigned k = chunks[blockIdx.x];
-    const size_t first = (blockIdx.x - spans[k].start) * CHUNK;
-    const size_t left = spans[k].n - first, n = left < CHUNK ? left : CHUNK;
+    // 16 bytes of what is read, or written
+    constexpr int N = 16 / (WRITTEN ? sizeof(T) : sizeof(G));
+    const unsigned chunk = blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP;
+    if (chunk >= n_chunks)
+        return;
+    const unsigned k = chunks[chunk];
+    const size_t first = (chunk - spans[k].start) * CHUNK;
+    const size_t left = spans[k].n - first;
+    const unsigned n = left < CHUNK ? left : CHUNK;
     const G *g = at<G>(gradients[k], first);
-    T *out = quotients ? at<T>(quotients[k], first) : nullptr;
+    T *out = WRITTEN ? at<T>(quotients[k], first) : nullptr;
     const T divisor = (T)scale;
-    double lane = 0;
-#pragma unroll 4
-    for (size_t i = threadIdx.x; i < n; i += THREADS) {
-        // adding 0 flushes a subnormal gradient as arithmetic does
-        T g_i = widen(g[i]) + (T)0;
-        if (scale != 0)
-            // the true gradient: g / scale
-            g_i = g_i / divisor;
-        if (out)
-            out[i] = g_i;
-        // lane += g * g
-        lane = lane + (double)g_i * (double)g_i;
-    }
-    lanes[threadIdx.x] = lane;
-    for (unsigned half = THREADS / 2; half; half /= 2) {
-        __syncthreads();
-        if (threadIdx.x < half)
-            lanes[threadIdx.x] = lanes[threadIdx.x] + lanes[threadIdx.x + half];
-    }
-    if (threadIdx.x == 0)
-        sums[blockIdx.x] = lanes[0];
+    unsigned head = 0;
+    while (head < N && !(aligned<N>(g + head) && (!WRITTEN || aligned<N>(out + head))))
+        ++head;
+    double sum;
+    if (WRITTEN && head == N)
+        // never aligned together
+        sum = sum_chunk<1, SCALED, WRITTEN>(g, out, divisor, 0, n);
+    else
+        sum = sum_chunk<N, SCALED, WRITTEN>(g, out, divisor, head < n ? head : n, n);
+    if (threadIdx.x % WARP == 0)
+        sums[chunk] = sum;
 }
 
 // How many neighbouring numbers a thread adds by itself.

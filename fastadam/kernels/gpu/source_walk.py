@@ -70,31 +70,85 @@ __device__ __forceinline__ X *at(size_t address, size_t first)
     return reinterpret_cast<X *>(address) + first;
 }
 
-// Elements that one thread takes at a time: as many as make 16 bytes of the narrowest array.
-template <typename T, typename P, typename G>
+// Elements that one thread takes at a time: 16 bytes of what is computed in, so that the accesses
+// of a warp are to one piece of memory, and 8 of the half types.
+template <typename T>
 __device__ constexpr int width()
 {
-    return 16 / (sizeof(P) < sizeof(T) || sizeof(G) < sizeof(T) ? 2 : sizeof(T));
+    return 16 / sizeof(T);
+}
+
+// How many of these are on their way at once: twice as many of what is stored in 16 bits.
+template <typename T, typename P, typename G>
+__device__ constexpr int at_once()
+{
+    return sizeof(P) < sizeof(T) || sizeof(G) < sizeof(T) ? 2 : 1;
 }
 
 // Blocks that a multiprocessor holds at a time, at the least: as many as no register has to be
-// spilled for.
-template <typename T, typename P, typename G, bool AMSGRAD>
+// spilled for. What takes registers: float64, a third moment, gradients that are to be written.
+template <typename T, bool AMSGRAD, bool WRITES>
 __device__ constexpr int resident()
 {
-    return width<T, P, G>() == 4 && !AMSGRAD ? 3 : 2;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 750
+    constexpr int OLD = 1;
+#else
+    constexpr int OLD = 0;
+#endif
+    constexpr int BLOCKS = 4 - (sizeof(T) > 4) - AMSGRAD - WRITES - OLD;
+    return BLOCKS < 2 ? 2 : BLOCKS;
 }
+
+// Reading and writing of a pack, in one access of up to 16 bytes. Of an address out of a table the
+// compiler does not know that it is global, and would make every access one that asks.
+template <int N, typename X>
+union Words
+{
+    Pack<X, N> pack;
+    unsigned u[sizeof(X) * N < 4 ? 1 : sizeof(X) * N / 4];
+    unsigned short h;
+};
 
 template <int N, typename X>
 __device__ __forceinline__ Pack<X, N> load(const X *x)
 {
+#ifdef __CUDA_ARCH__
+    Words<N, X> w;
+    constexpr int BYTES = sizeof(X) * N;
+    if constexpr (BYTES == 16)
+        asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(w.u[0]), "=r"(w.u[1]), "=r"(w.u[2]), "=r"(w.u[3]) : "l"(x));
+    else if constexpr (BYTES == 8)
+        asm volatile("ld.global.v2.u32 {%0, %1}, [%2];" : "=r"(w.u[0]), "=r"(w.u[1]) : "l"(x));
+    else if constexpr (BYTES == 4)
+        asm volatile("ld.global.u32 %0, [%1];" : "=r"(w.u[0]) : "l"(x));
+    else
+        asm volatile("ld.global.u16 %0, [%1];" : "=h"(w.h) : "l"(x));
+    return w.pack;
+#else
     return *reinterpret_cast<const Pack<X, N> *>(x);
+#endif
 }
 
 template <int N, typename X>
 __device__ __forceinline__ void store(X *x, const Pack<X, N> &pack)
 {
+#ifdef __CUDA_ARCH__
+    Words<N, X> w;
+    w.pack = pack;
+    constexpr int BYTES = sizeof(X) * N;
+    if constexpr (BYTES == 16)
+        asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};"
+                     : : "l"(x), "r"(w.u[0]), "r"(w.u[1]), "r"(w.u[2]), "r"(w.u[3]));
+    else if constexpr (BYTES == 8)
+        asm volatile("st.global.v2.u32 [%0], {%1, %2};" : : "l"(x), "r"(w.u[0]), "r"(w.u[1]));
+    else if constexpr (BYTES == 4)
+        asm volatile("st.global.u32 [%0], %1;" : : "l"(x), "r"(w.u[0]));
+    else
+        asm volatile("st.global.u16 [%0], %1;" : : "l"(x), "h"(w.h));
+#else
     *reinterpret_cast<Pack<X, N> *>(x) = pack;
+#endif
 }
 
 // Whether N neighbouring elements may be read and written at once; an array that is not there may.
@@ -104,18 +158,20 @@ __device__ __forceinline__ bool aligned(const X *x)
     return (size_t)x % alignof(Pack<X, N>) == 0;
 }
 
-template <int N> struct Width { static constexpr int value = N; };
+// What is taken at a time: up to U packs of N elements each, at distances of N * THREADS.
+template <int N_, int U_> struct Taken { static constexpr int N = N_, U = U_; };
 
-// Call f for all of n neighbouring elements: N at a time from the first one, `head`, at which all
-// arrays are aligned (n, if there is none), and one at a time before and after.
-template <int N, typename F>
-__device__ __forceinline__ void walk(size_t n, size_t head, F f)
+// Call f for all of n neighbouring elements: for up to U packs of N at a time from the first one,
+// `head`, at which all arrays are aligned (n, if there is none), with how many are left; and for
+// one element at a time before and after.
+template <int N, int U, typename F>
+__device__ __forceinline__ void walk(unsigned n, unsigned head, F f)
 {
     head = head < n ? head : n;
-    const size_t packs = (n - head) / N;
-    for (size_t i = threadIdx.x; i < packs; i += THREADS)
-        f(Width<N>(), head + i * N);
-    for (size_t i = threadIdx.x; i < n - packs * N; i += THREADS)
-        f(Width<1>(), i < head ? i : i + packs * N);
+    const unsigned packs = (n - head) / N;
+    for (unsigned i = threadIdx.x; i < packs; i += U * THREADS)
+        f(Taken<N, U>(), head + i * N, (packs - i + THREADS - 1) / THREADS);
+    for (unsigned i = threadIdx.x; i < n - packs * N; i += THREADS)
+        f(Taken<1, 1>(), i < head ? i : i + packs * N, 1);
 }
 """

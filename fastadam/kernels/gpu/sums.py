@@ -15,7 +15,9 @@ from fastadam.kernels.backend import current_stream, loaded_cupy, on_device, wai
 from fastadam.kernels.gpu.engine import (
     CHUNK,
     THREADS,
+    WARP,
     KeptLaunch,
+    c_flag,
     launch,
 )
 from fastadam.kernels.gpu.uploads import DeviceTable, Recording, allocate
@@ -97,6 +99,7 @@ class GpuSquares:
         self._spans: npt.NDArray[Any] = spans
         self._chunks = np.repeat(np.arange(len(sizes), dtype=np.uint32), chunks)
         self._on_gpu = DeviceTable(device), DeviceTable(device)
+        self._n = len(self._chunks)
         self._launch = KeptLaunch("squares", device)
         self._sums = allocate(device, len(self._chunks), np.float64)
 
@@ -132,8 +135,10 @@ class GpuSquares:
             table.put(rows, recording, 0, stream)
             for table, rows in zip(self._on_gpu, (self._spans, self._chunks), strict=True)
         )
-        arguments = (spans, gradients, quotients, chunks, scale, self._sums)
-        self._launch.run(types, len(self._chunks), arguments)
+        n = self._n
+        how = *types, c_flag(scale != 0), c_flag(quotients is not None)
+        arguments = (spans, gradients, quotients, chunks, n, scale, self._sums)
+        self._launch.run(how, -(-n // (THREADS // WARP)), arguments)
         launch("add_chunks", (), self.device, len(self._spans), (spans, self._sums, totals))
 
 

@@ -24,6 +24,7 @@ from fastadam.kernels.gpu.engine import (
     KeptLaunch,
     Launch,
     blocks_of,
+    c_flag,
     c_name,
     scalars_dtype,
 )
@@ -36,9 +37,9 @@ __all__ = ["TENSOR", "GpuTable", "Written", "gpu_key"]
 
 Array = npt.NDArray[Any]
 
-# What is done to a gradient before its step, as in gpu/source.py: nothing; g / scale * rate, which
-# the step alone sees; the same, written in the place of g.
-AS_IT_IS, PREPARED, WRITTEN = range(3)
+# What is done to a gradient before its step, as gpu/source.py calls it: nothing; g / scale * rate,
+# which the step alone sees; the same, written in the place of g.
+AS_IT_IS, PREPARED, WRITTEN = "AS_IT_IS", "PREPARED", "WRITTEN"
 
 # One row, as gpu/source.py spells it.
 TENSOR = np.dtype(
@@ -107,7 +108,7 @@ class GpuTable:
         self.indices = indices
         self.device, *types = gpu_key(steps[0])
         storage, self._flags = types[:3], tuple(types[3:])
-        self.types = (*storage, *(str(flag).lower() for flag in self._flags))
+        self.types = (*storage, *map(c_flag, self._flags))
         self._streams = ADAM.needed(steps[0].coefficients)
         self.computing = cast("np.dtype[Any]", computing_dtype(steps[0].p.dtype))
         first = {id(step.coefficients): step.coefficients for step in steps}
@@ -124,12 +125,14 @@ class GpuTable:
         self.table = np.zeros(len(steps), TENSOR)
         self.sizes = [step.p.size for step in steps]
         self.total = sum(self.sizes)
-        self.chunk, self.table["start"], self._blocks = blocks_of(self.sizes)
+        self.chunk, self.table["start"], self._blocks = blocks_of(self.sizes, self.device)
         self.table["n"] = self.sizes
         self.table["row"] = [rows[id(step.coefficients)] for step in steps]
         self.addresses = np.empty(len(steps), np.uint64)
         self._describe()
         self._prepare, self._rate = AS_IT_IS, None
+        # whether any of the parameters is a float32 master
+        self._masters = c_flag(False)
         self._rows: DeviceTensors | None = None
         self._g_dtype: np.dtype[Any] | None = None
         self._squares: GpuSquares | None = None
@@ -155,11 +158,15 @@ class GpuTable:
 
     def run(self, replayed: Any = None) -> None:
         """Launch the step of all rows; with scalars that are on the GPU, if they are given."""
-        self._launch.run(self.types, len(self._blocks), self._arguments(replayed))
+        self._launch.run(self._how(), len(self._blocks), self._arguments(replayed))
 
     def launch(self) -> Launch | None:
         """Return the launch of the step, ready for the current stream; None if there is nothing."""
-        return self._launch.of(self.types, len(self._blocks), self._arguments(None))
+        return self._launch.of(self._how(), len(self._blocks), self._arguments(None))
+
+    def _how(self) -> tuple[str, ...]:
+        """Return the template arguments of the step."""
+        return *self.types, self._prepare, self._masters
 
     def _arguments(self, replayed: Any) -> tuple[Any, ...]:
         """Return what the step is launched with; what has not changed is the same object."""
@@ -173,7 +180,6 @@ class GpuTable:
             on_gpu["gradients"].put(self.addresses, recording, version, stream),
             on_gpu["blocks"].put(self._blocks, recording, fixed, stream),
             self.chunk,
-            self._prepare,
             self._rate,
             replayed,
             self.scalars,
@@ -258,6 +264,7 @@ class GpuTable:
             ):
                 return False
             row["half"], row["half_type"] = address(half), stored(half.dtype)
+            self._masters = c_flag(self.types[1] == "float")
         return True
 
     def untangle(self, written: Written) -> bool:

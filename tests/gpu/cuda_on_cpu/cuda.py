@@ -37,7 +37,7 @@ class Device:
             raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
         self._before: list[int] = []
         self.compute_capability = "90"
-        self.attributes = {"MultiProcessorCount": 132}
+        self.attributes = {"MultiProcessorCount": state.multiprocessors}
 
     def __enter__(self) -> Device:
         self._before.append(state.device)
@@ -83,13 +83,16 @@ class RawKernel:
     def __init__(self, code: str, name: str, options: tuple[str, ...] = (), **_: Any) -> None:
         if not isinstance(options, tuple):
             raise TypeError("options must be a tuple")
+        if any("ftz" in option or "default" in option for option in options):
+            # CuPy gives these, and NVRTC before 12.9 refuses what is given twice
+            raise RuntimeError("nvrtc: error: an option defined more than once")
         self.name = name
         if (code, name) not in _ready:
             _ready[code, name] = Kernels(code, [name])
         self._kernels = _ready[code, name]
         self._signature = self._kernels.signature(name)
-        # it is for float32, and the mode of the host's floating point is for both
-        self._flush = "-ftz=true" in options and not name.partition("<")[2].startswith("double")
+        # CuPy's -ftz=true is for float32, and the mode of the host's floating point is for both
+        self._flush = not name.partition("<")[2].startswith("double")
 
     def __call__(
         self, grid: Any, block: Any, args: Any, *, shared_mem: int = 0, stream: Any = None
@@ -183,6 +186,11 @@ def _memcpy_async(to: int, source: int, size: int, kind: int, stream: int) -> No
     raise EmulatorError("arrays are copied by ndarray.set and ndarray.get")
 
 
+def _attribute(attribute: int, device: int) -> int:
+    assert attribute == cuda.runtime.cudaDevAttrMultiProcessorCount
+    return Device(device).attributes["MultiProcessorCount"]
+
+
 cuda = SimpleNamespace(
     Device=Device,
     Stream=Stream,
@@ -200,6 +208,8 @@ cuda = SimpleNamespace(
         streamCaptureModeRelaxed=RELAXED,
         getDevice=lambda: state.device,
         getDeviceCount=lambda: state.devices,
+        cudaDevAttrMultiProcessorCount=16,
+        deviceGetAttribute=_attribute,
         driverGetVersion=lambda: 13000,
         runtimeGetVersion=lambda: 12090,
         memGetInfo=lambda: (1 << 33, 1 << 34),

@@ -1,5 +1,5 @@
 // CUDA C++ on a CPU: included before a source that is compiled unmodified by g++. One block runs at
-// a time, its threads as fibers that change at barriers, in an order that may be chosen.
+// a time, its threads as fibers that change at barriers and shuffles, in an order that may be chosen.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -50,10 +50,13 @@ static inline int __float_as_int(float x) { return cuda_bits<int>(x); }
 static inline float __int_as_float(int x) { return cuda_bits<float>(x); }
 static inline long long __double_as_longlong(double x) { return cuda_bits<long long>(x); }
 static inline double __longlong_as_double(long long x) { return cuda_bits<double>(x); }
+static inline double __fma_rn(double x, double y, double z) { return std::fma(x, y, z); }
+static inline float __fmaf_rn(float x, float y, float z) { return std::fma(x, y, z); }
 
 namespace cuda_on_cpu {
 
-enum State { RUNNABLE, AT_BARRIER, DONE };
+enum State { RUNNABLE, AT_BARRIER, AT_SHUFFLE, DONE };
+constexpr unsigned WARP = 32;
 constexpr size_t STACK = 64 * 1024;
 
 // A switch from one stack to another that, unlike swapcontext, makes no system call.
@@ -106,7 +109,9 @@ static inline void begin(Context &context, char *stack, void (*entry)())
 }
 #endif
 
-struct Fiber { Context context; uint3 thread; State state; };
+// At a shuffle, what is handed over among the threads of a mask, by whom, and what is taken.
+struct Shuffle { unsigned mask, source; size_t width; uint64_t given, taken; };
+struct Fiber { Context context; uint3 thread; State state; Shuffle shuffle; };
 
 static std::vector<Fiber> fibers;
 static std::vector<char> stacks;
@@ -143,9 +148,40 @@ static void entry()
 static uint3 blockIdx;
 static dim3 blockDim, gridDim;
 #define threadIdx (cuda_on_cpu::current->thread)
-static constexpr int warpSize = 32;
+static constexpr int warpSize = cuda_on_cpu::WARP;
 
 static inline void __syncthreads() { cuda_on_cpu::wait(cuda_on_cpu::AT_BARRIER); }
+
+namespace cuda_on_cpu {
+
+// Hand a value over, and take that of the thread whose place in the warp is `source`; of one that is
+// not in the mask, bits that are NaN in every floating type.
+template <typename X>
+static inline X shuffled(unsigned mask, X value, unsigned place, unsigned source)
+{
+    static_assert(sizeof(X) == 4 || sizeof(X) == 8, "what CUDA shuffles");
+    if (!(mask >> place & 1))
+        fail("a thread shuffles with a mask that it is not in");
+    Shuffle &shuffle = current->shuffle;
+    shuffle = {mask, source, sizeof value, 0, ~0ull};
+    memcpy(&shuffle.given, &value, sizeof value);
+    wait(AT_SHUFFLE);
+    memcpy(&value, &shuffle.taken, sizeof value);
+    return value;
+}
+
+static inline unsigned place_in_warp() { return (current - fibers.data()) % WARP; }
+
+}  // namespace cuda_on_cpu
+
+template <typename X>
+static inline X __shfl_down_sync(unsigned mask, X value, unsigned delta, int width = warpSize)
+{
+    // a thread without one so far above it, in its part of the warp, takes its own
+    const unsigned place = cuda_on_cpu::place_in_warp();
+    const bool there = place % width + delta < (unsigned)width;
+    return cuda_on_cpu::shuffled(mask, value, place, there ? place + delta : place);
+}
 
 // What -fsanitize=alignment calls: on a GPU, a misaligned access is an error.
 extern "C" {
@@ -184,6 +220,31 @@ struct IllegalAddress {
     }
 };
 
+// Let those go on who wait at a shuffle for threads that have all come; tell whether some do.
+static bool release_warps(unsigned threads)
+{
+    bool some = false;
+    for (unsigned i = 0; i < threads; ++i) {
+        const unsigned mask = fibers[i].shuffle.mask;
+        Fiber *warp = &fibers[i - i % WARP];
+        const unsigned size = std::min(WARP, threads - (i - i % WARP));
+        bool all = fibers[i].state == AT_SHUFFLE && (size == WARP || !(mask >> size));
+        for (unsigned j = 0; all && j < size; ++j)
+            all = !(mask >> j & 1)
+                  || (warp[j].state == AT_SHUFFLE && warp[j].shuffle.mask == mask
+                      && warp[j].shuffle.width == fibers[i].shuffle.width);
+        for (unsigned j = 0; all && j < size; ++j)
+            if (mask >> j & 1) {
+                const unsigned source = warp[j].shuffle.source;
+                if (mask >> source & 1)
+                    warp[j].shuffle.taken = warp[source].shuffle.given;
+                warp[j].state = RUNNABLE;
+            }
+        some |= all;
+    }
+    return some;
+}
+
 static void run_block(unsigned threads)
 {
     for (unsigned i = 0; i < threads; ++i) {
@@ -201,11 +262,19 @@ static void run_block(unsigned threads)
             if (!error.empty())
                 return;
         }
-        unsigned done = 0;
-        for (const Fiber &fiber : fibers)
+        if (release_warps(threads))
+            continue;
+        unsigned done = 0, shuffling = 0;
+        for (const Fiber &fiber : fibers) {
             done += fiber.state == DONE;
+            shuffling += fiber.state == AT_SHUFFLE;
+        }
         if (done == threads)
             return;
+        if (shuffling) {
+            error = "some threads of a warp wait at a shuffle, and others are elsewhere";
+            return;
+        }
         if (done) {
             error = "some threads of a block wait at __syncthreads, and others have ended";
             return;

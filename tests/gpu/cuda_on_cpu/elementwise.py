@@ -37,7 +37,7 @@ class ElementwiseKernel:
             raise TypeError(f"{self.name}: the stand-in takes arrays of one type and size")
         are_arrays = [isinstance(arg, ndarray) for arg in args]
         source = self._source(names, are_arrays, C_NAMES[dtype.name])
-        kernel = RawKernel(source, self.name, ("-ftz=true",))
+        kernel = RawKernel(source, self.name)
         values = [arg if isinstance(arg, ndarray) else dtype.type(arg) for arg in args]
         if size:
             kernel((-(-size // THREADS),), (THREADS,), (*values, np.uint64(size)))

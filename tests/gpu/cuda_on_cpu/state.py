@@ -40,6 +40,8 @@ class State:
 
     device: int = 0
     devices: int = 2
+    # few, so that arrays that are large for them are small enough to test with
+    multiprocessors: int = 2
     order: str = "forward"
     seed: int = 0
     # launches are counted only
