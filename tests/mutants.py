@@ -814,6 +814,7 @@ MUTANTS = [
         "            and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> grad)\n",
         "",
     ),
+    Mutant("sums of what lies apart", ROWS, "        self.rows.gather(dense_gradient)\n", ""),
     Mutant("strided ones in turn", RUN, "is_strided(&self.table[i]) == last", "not last"),
     Mutant(
         "overlaps of later steps",

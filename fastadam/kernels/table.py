@@ -13,6 +13,7 @@ from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_arrays, check_scalars
 from fastadam.kernels.cpu import _tensors, engine
 from fastadam.kernels.cpu._rows import Rows
+from fastadam.kernels.cpu.converting import dense_gradient
 from fastadam.kernels.cpu.gradient_table import GradientTable
 from fastadam.kernels.dtypes import bfloat16_number, computing_dtype
 from fastadam.kernels.ops import DIVIDE, OP, Op
@@ -210,7 +211,11 @@ class Table:
         return gradients.sums_of_squares(most)
 
     def _gradient_table(self) -> GradientTable:
-        """Return the table of the gradients, made anew where others are there than last time."""
+        """Return the table of the gradients, made anew where others are there than last time.
+
+        Those that lie apart are brought together in copies, for the sums and for the step.
+        """
+        self.rows.gather(dense_gradient)
         if self._gradients is None or self.rows.without != self._without:
             sizes = self.table["n"].tolist()
             self._gradients = GradientTable(sizes, self.coefficients.dtype, self.table)

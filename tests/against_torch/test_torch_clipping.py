@@ -35,6 +35,20 @@ def test_norm(kind: str, bound: float, option: dict[str, Any]) -> None:
             assert (p.grad is None and grad is None) or torch.equal(p.grad, grad)
 
 
+def test_the_norm_of_gradients_that_lie_apart() -> None:
+    shape = (12, 9)
+    params = [torch.nn.Parameter(torch.ones(shape)) for _ in range(3)]
+    opt = fastadam.torch.Adam(params, lr=0.1, max_grad_norm=0.5)
+    for step in range(4):
+        params[0].grad = torch.tensor(2.0 + step).expand(shape)
+        params[1].grad = torch.randn(9, 12).t()
+        params[2].grad = torch.randn(12, 18)[:, ::2]
+        grads = [p.grad.clone() for p in params]
+        expected = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        opt.step()
+        assert math.isclose(opt.last_update.grad_norm, expected.item(), rel_tol=1e-6)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_value(kind: str) -> None:
     pair = Pair(kind, values(torch.float32), lr=0.05, weight_decay=0.1)

@@ -22,7 +22,9 @@ from fastadam.kernels.cpu._layout cimport (
     streams,
 )
 from fastadam.kernels.cpu._steps cimport Steps
-from fastadam.kernels.cpu._tensors cimport COMPUTING, N_STREAMS, N_WALKED, WIDE, Tensor
+from fastadam.kernels.cpu._tensors cimport (
+    COMPUTING, N_STREAMS, N_WALKED, WALKED_G, WIDE, Tensor, Walk,
+)
 from fastadam.kernels.cpu._walks cimport Room, find_walk
 from fastadam.kernels.cpu._written cimport Written
 
@@ -351,26 +353,24 @@ cdef class Rows(Steps):
         return False
 
     cdef int untangle(self, Written written, object convert) except -1:
-        """Read gradients that are part of what is written from copies."""
-        cdef Py_ssize_t i, place
+        """Read gradients that are part of what is written from copies; for None, those apart."""
+        cdef Py_ssize_t i, first
+        cdef const Walk* walk
         for i in range(len(self.indices)):
-            place = N_HELD * i + GRADIENT
-            if self.held[place] is None or not written.has_part(self.held[place]):
-                continue
-            self.converted = True
-            self.take_gradient(i, convert(self.held[N_HELD * i], self.held[place]), convert)
+            first, walk = N_HELD * i, <const Walk*> self.table[i].walk
+            if self.held[first + GRADIENT] is not None and (
+                written.has_part(self.held[first + GRADIENT])
+                if written is not None
+                else walk != NULL and walk.apart[WALKED_G]
+            ):
+                self.converted = True
+                grad = convert(self.held[first], self.held[first + GRADIENT])
+                self.take_gradient(i, grad, convert)
         return 0
 
-    def arrays(self, Py_ssize_t i):
-        """Return p, g, the half-precision parameter and the state of a row, None for what is not.
-
-        Parameters
-        ----------
-        i : int
-            The row.
-        """
-        cdef list held = self.held[N_HELD * i : N_HELD * (i + 1)]
-        return held[PARAMETER], held[GRADIENT], held[HALF], tuple(held[STATE:])
+    def gather(self, convert):
+        """Read gradients that lie apart from dense copies, of which sums can be made."""
+        self.untangle(None, convert)
 
     def may_write(self):
         """Tell whether gradients may be written in place: owners' own, which share no memory."""

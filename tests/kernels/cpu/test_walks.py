@@ -16,6 +16,7 @@ from fastadam import Adam, optimizer_hooks
 from fastadam.algorithms.coefficients import step_coefficients
 from fastadam.kernels import dtypes, multi_tensor
 from fastadam.kernels.cpu import threads
+from fastadam.kernels.ops import CLIP, ROUND, Op
 from fastadam.kernels.plain_steps import adam_batch
 from fastadam.kernels.reference import adam_reference
 from fastadam.kernels.table import Step
@@ -404,3 +405,30 @@ def test_an_update_with_a_strided_parameter_is_one_call() -> None:
     step = described([step_of("p", interleaved(p), fortran(g), *state, scalars())])
     step.read(step.coefficients)
     assert step.in_c
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_sums_of_squares_of_gradients_that_lie_apart(dtype: str, layout: str) -> None:
+    """The bits of dense copies; a program on the way, and the step after it, see the same."""
+    rng = np.random.default_rng(5)
+    numbers = [rng.standard_normal((37, 41)).astype(dtype) for _ in range(2)]
+    found = []
+    for lay_out in (LAYOUTS[layout], np.copy):
+        arrays = [
+            (np.ones((37, 41), dtype), lay_out(g), *np.zeros((3, 37, 41), _computed(dtype)))
+            for g in numbers
+        ]
+        c = step_coefficients(HYPERPARAM, 1)
+        step = described([step_of(f"p{i}", *own, c) for i, own in enumerate(arrays)])
+        step.read([c])
+        sums = [step.sums_of_squares(), step.sums_of_squares([2.0, 4.0])]
+        assert step.program([[Op(CLIP, -0.5, 0.5), Op(ROUND)]], 0, False)
+        sums.append(step.sums_of_squares_after(2))
+        step.step({}, {}, ())
+        found.append((sums, [array.tobytes() for p, _, *state in arrays for array in (p, *state)]))
+    assert found[0] == found[1]
+
+
+def _computed(dtype: str) -> str:
+    return "float64" if dtype == "float64" else "float32"
