@@ -333,7 +333,12 @@ MUTANTS = [
         "    final = final_lr",
     ),
     # the batch and the order of an update
-    Mutant("aliased gradients", READ, "or not written.has_part(self.held[place])", "or True"),
+    Mutant(
+        "aliased gradients",
+        READ,
+        "written.has_part(self.held[first + GRADIENT])\n",
+        "False\n",
+    ),
     Mutant(
         "overlaps ignored",
         KERNEL_STEP,

@@ -145,9 +145,9 @@ def test_the_target_counts_and_not_the_machine_that_builds(setup, tmp_path):
     )
     names = (
         "'cpu._step', 'cpu._floor', 'algorithms._coefficients', 'cpu._tensors', 'cpu._layout', "
-        "'cpu._written', 'cpu._steps', 'cpu._rows', 'cpu._door', 'cpu._single', 'cpu._walks', '_commit', "
-        "'model._gradients', 'update._tree', 'torch._reading', 'torch._tensors', '_noted', "
-        "'_pages', '_source', "
+        "'cpu._written', 'cpu._steps', 'cpu._rows', 'cpu._door', 'cpu._single', 'cpu._walks', "
+        "'_commit', 'model._gradients', 'update._tree', 'torch._reading', 'torch._tensors', "
+        "'_noted', '_pages', '_source', "
         "'gpu._tensors', 'update._rule_source', 'update._scalars', 'torch._items', "
         "'cpu._cpu_features', 'cpu._openmp', 'cpu._threads', 'cpu._late_steps'"
     )
