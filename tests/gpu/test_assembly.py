@@ -44,6 +44,7 @@ HELD = 8
     ids=lambda arch: f"sm_{arch}",
 )
 def arch(request: pytest.FixtureRequest) -> int:
+    """Return an architecture for which there is a compiler."""
     known: int = request.param
     if assembly.library_for(known) is None:
         pytest.skip(f"no NVRTC that is installed knows sm_{known}")
@@ -52,15 +53,8 @@ def arch(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="module")
 def program(arch: int) -> nvrtc.Program:
+    """Compile all that is looked at."""
     return assembly.compiled(arch, [*STEPS, *NORMS])
-
-
-@pytest.fixture(scope="module")
-def instructions(program: nvrtc.Program) -> dict[str, list[str]]:
-    found = assembly.instructions_of(program)
-    if found is None:
-        pytest.skip("needs the wheel nvidia-cuda-nvdisasm, and an architecture that it knows")
-    return found
 
 
 def check_accesses(program: nvrtc.Program, _: int) -> None:
@@ -227,6 +221,7 @@ def test_the_page_shows_the_figures() -> None:
     assert shown == "\n".join(assembly.tables(known)) + "\n"
 
 
+@pytest.mark.slow
 def test_the_figures_are_those_of_the_source(arch: int) -> None:
     """By the compilers that they were made with; another may have others."""
     known = json.loads(assembly.FIGURES.read_text())
