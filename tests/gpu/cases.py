@@ -199,7 +199,10 @@ def _prepared(step: Step, scale: float | None, rate: float, write: bool) -> Any:
 
 
 def assert_masters_agree(cupy: Any, half: str, gradient: str) -> None:
-    """Float32 masters take over what was written to their halves, and are rounded to them."""
+    """Float32 masters take over what was written to their halves, and are rounded to them.
+
+    Beside one that is nobody's master, in the same launch.
+    """
     h_type = dtype_of(half)
     p, g, m, v, _ = values(("float", "float", gradient), 3000)
     # numbers half-way between two of the half type, with no step to leave them by
@@ -212,12 +215,15 @@ def assert_masters_agree(cupy: Any, half: str, gradient: str) -> None:
         halves = p.astype(h_type)
     # written from outside
     halves[::7] = np.arange(len(halves[::7])).astype(h_type)
+    others = values(("float", "float", gradient), 300, 1)[:4]
     c = coefficients_at(2, ("false", "false"), weight_decay_rate=0.0)
     done = []
     for xp in (np, cupy):
         own = [a.copy() if xp is np else on_gpu(xp, a) for a in (p, g, m, v, halves)]
-        steps = [step_of("p", *own[:4], None, c)]
-        batch = MultiTensorStep(ArraySource(steps, [own[4]]), steps, [own[4]])
+        own += [a.copy() if xp is np else on_gpu(xp, a) for a in others]
+        steps = [step_of("p", *own[:4], None, c), step_of("q", *own[5:], None, c)]
+        low_precision = [own[4], None]
+        batch = MultiTensorStep(ArraySource(steps, low_precision), steps, low_precision)
         assert batch.steady
         for _ in range(2):
             assert batch.refresh([c])

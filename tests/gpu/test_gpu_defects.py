@@ -350,6 +350,7 @@ DEFECTS = {
     "masters forget": Defect("if (rounded.bits != written)", "if (true)", check_masters),
     "halves not rounded": Defect("store<M>(half + at, half_i[u]);", ";", check_masters),
     "no masters": Defect("MASTERS && tensor.half", "false", check_masters),
+    "nothing but masters": Defect("MASTERS && tensor.half", "MASTERS", check_masters),
     "types of halves": Defect(
         "half_type == FLOAT16 ? rounded", "half_type != FLOAT16 ? rounded", check_masters
     ),

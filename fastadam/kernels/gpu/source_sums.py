@@ -77,6 +77,7 @@ __device__ __forceinline__ double sum_chunk(
     const auto all = add_packs<true, SCALED, WRITTEN, N, T, G>;
     const auto some = add_packs<false, SCALED, WRITTEN, N, T, G>;
     unsigned pack = thread;
+#pragma unroll 1
     for (; pack + (HELD - 1) * WARP < packs; pack += HELD * WARP)
         all(g + head, out + head, divisor, pack, packs, lanes);
     if (pack < packs)
@@ -109,9 +110,10 @@ __device__ __forceinline__ double sum_chunk(
 }
 
 // The sum of every chunk of gradients, a warp for each, or of their quotients by a loss scale,
-// which are written where `quotients` says.
+// which are written where `quotients` says. Three blocks a multiprocessor, or two, leave registers
+// for all that is on its way, and for divisions.
 template <typename T, typename G, bool SCALED, bool WRITTEN>
-__global__ void __launch_bounds__(THREADS) squares(
+__global__ void __launch_bounds__(THREADS, WRITTEN || (SCALED && sizeof(T) > 4) ? 2 : 3) squares(
     const Span *spans,               // IN: one row a gradient
     const size_t *gradients,         // IN: the address of each
     const size_t *quotients,         // IN: where each is written, divided, if it is

@@ -169,8 +169,10 @@ __device__ __forceinline__ void walk(unsigned n, unsigned head, F f)
 {
     head = head < n ? head : n;
     const unsigned packs = (n - head) / N;
+#pragma unroll 1
     for (unsigned i = threadIdx.x; i < packs; i += U * THREADS)
         f(Taken<N, U>(), head + i * N, (packs - i + THREADS - 1) / THREADS);
+#pragma unroll 1
     for (unsigned i = threadIdx.x; i < n - packs * N; i += THREADS)
         f(Taken<1, 1>(), i < head ? i : i + packs * N, 1);
 }
