@@ -224,8 +224,8 @@ MUTANTS = [
     Mutant(
         "float64 rounded where it flushes",
         HALF,
-        "fastadam_flush_off()\n    # the next",
-        "fastadam_flush_on()\n    # the next",
+        "fastadam_flush_off()\n    for i",
+        "fastadam_flush_on()\n    for i",
     ),
     Mutant(
         "float64 gradients as their roundings",

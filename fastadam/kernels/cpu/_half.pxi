@@ -134,8 +134,6 @@ cdef void round_wide(size_t address, float_restrict x, Py_ssize_t n) noexcept no
     cdef double_restrict wide = <double_restrict> address
     cdef Py_ssize_t i
     cdef fastadam_mode flushing = fastadam_flush_off()
-    # the next block's
-    ask_for(address + 8 * n, 8 * n)
     for i in range(n):
         x[i] = <float> wide[i]
     fastadam_flush_restore(flushing)

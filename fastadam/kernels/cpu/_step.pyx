@@ -79,14 +79,6 @@ cdef enum:
     HALF_BLOCK = 384        # where p, g or a master's half are converted
     LINE = 64               # bytes that memory gives at once
 
-
-cdef inline void ask_for(size_t address, Py_ssize_t n_bytes) noexcept nogil:
-    """Ask memory for what is read soon, while a core that only waits would ask for nothing."""
-    cdef Py_ssize_t i
-    for i in range(n_bytes // LINE):
-        fastadam_prefetch(<const char*> address + i * LINE)
-
-
 include "_cut.pxi"
 include "_half.pxi"
 include "_mode.pxi"
