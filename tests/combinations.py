@@ -50,7 +50,8 @@ def _combinations(item: pytest.Item, n: int) -> set[object]:
     params = dict(callspec.params) if callspec else {}
     values = []
     for mark in item.iter_markers("parametrize"):
-        names = mark.args[0].split(",") if isinstance(mark.args[0], str) else mark.args[0]
+        given = mark.args[0] if mark.args else mark.kwargs["argnames"]
+        names = given.split(",") if isinstance(given, str) else given
         values.append(tuple((name.strip(), id(params.pop(name.strip(), None))) for name in names))
     values += [((name, id(value)),) for name, value in params.items()]
     return set(itertools.combinations(sorted(values), min(n, len(values))))

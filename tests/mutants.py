@@ -819,6 +819,12 @@ MUTANTS = [
         "            and cnp.PyArray_ISNOTSWAPPED(<cnp.ndarray> grad)\n",
         "",
     ),
+    Mutant(
+        "float64 summed as halves",
+        NORM,
+        "            if gradient.g_type == WIDE:\n",
+        "            if False:\n",
+    ),
     Mutant("sums of what lies apart", ROWS, "        self.rows.gather(dense_gradient)\n", ""),
     Mutant("strided ones in turn", RUN, "is_strided(&self.table[i]) == last", "not last"),
     Mutant(

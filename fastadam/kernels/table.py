@@ -133,7 +133,7 @@ class Table:
     ) -> None:
         """Say what is done to the gradients, as they are now, before the next step.
 
-        Strided rows have none of it done.
+        Not for strided rows: see `MultiTensorStep.program`.
 
         Parameters
         ----------

@@ -114,7 +114,8 @@ class BackwardSteps:
             raise RuntimeError(
                 f"this {type(optimizer).__name__} is half-way in an update: step_in_backward has "
                 f"stepped {len(self._stepped)} of its {total} parameters. It can be saved, loaded, "
-                "copied or compared again once optimizer.step() has ended the pass"
+                "copied or compared again once optimizer.step() has ended the pass, or the "
+                "handle's remove() has given it up"
             )
 
     def refuse_options(self) -> None:

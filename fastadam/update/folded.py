@@ -252,6 +252,7 @@ class Folded:
         held = None if self._lent else (self._scales, unscaled)
         targets = optimizer._set_up()
         replay = Replay(optimizer, targets, plan, self._gradients, self._found, held)
+        replay.join(optimizer._replay)
         optimizer._replay = replay
         optimizer._graphs = (*optimizer._graphs, replay)
 

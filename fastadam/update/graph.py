@@ -50,6 +50,16 @@ class Replay:
         self._found = found
         self._held = held
 
+    def join(self, earlier: Replay | None) -> None:
+        """Take in that an earlier graph may be launched in the place of this one."""
+        if (
+            earlier is not None
+            and earlier._plan is self._plan
+            and (earlier._found is None) != (self._found is None)
+        ):
+            # one of the two looks at no gradient, and nobody says which it will be
+            self._found = None
+
     def prepare(self, optimizer: Any) -> None:
         """Write the scalars of the next step to where graphs read them, and count it.
 

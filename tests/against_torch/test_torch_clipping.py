@@ -49,6 +49,24 @@ def test_the_norm_of_gradients_that_lie_apart() -> None:
         assert math.isclose(opt.last_update.grad_norm, expected.item(), rel_tol=1e-6)
 
 
+@pytest.mark.skipif(not hasattr(torch.Tensor, "grad_dtype"), reason="gradients have p's dtype")
+@pytest.mark.parametrize("value", [None, 1.5])
+def test_the_norm_of_gradients_of_another_dtype(value: float | None) -> None:
+    params = [torch.nn.Parameter(torch.ones(12, 9)) for _ in range(2)]
+    opt = fastadam.torch.Adam(params, lr=0.1, max_grad_norm=0.5, max_grad_value=value)
+    for _ in range(3):
+        for p in params:
+            p.grad_dtype = torch.float64
+            p.grad = torch.randn(12, 9, dtype=torch.float64)
+        grads = [p.grad.float() for p in params]
+        if value is not None:
+            grads = [grad.clamp(-value, value) for grad in grads]
+        expected = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+        opt.step()
+        assert math.isclose(opt.last_update.grad_norm, expected.item(), rel_tol=1e-6)
+        assert all(torch.isfinite(p).all() for p in params)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_value(kind: str) -> None:
     pair = Pair(kind, values(torch.float32), lr=0.05, weight_decay=0.1)

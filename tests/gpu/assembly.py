@@ -1,7 +1,7 @@
 """What kernels become on GPUs, without one: registers, instructions, accesses, bytes in flight.
 
 NVRTC compiles, and nvdisasm, from the wheel nvidia-cuda-nvdisasm, tells the instructions. Run as
-a program, it writes the figures of docs/design/016 anew, and the page's tables from them::
+a program, it writes the figures of docs/design/018 anew, and the page's tables from them::
 
     python tests/gpu/assembly.py
 """

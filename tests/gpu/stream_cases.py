@@ -414,6 +414,27 @@ def check_scales_that_parameters_hold(cupy: Any) -> None:
     assert_equal(there, here, cupy)
 
 
+def check_reports_of_two_graphs(cupy: Any) -> None:
+    """Of two graphs one looks at its gradients: no report is better than another's."""
+    there, here = pair(cupy)
+    memory = sent(cupy, numbers(1))
+    with stream_of(cupy) as stream:
+        for _ in range(2):
+            update(there, memory)
+            update(here, numbers(1))
+        graphs = []
+        for there.monitor in (False, True):
+            with capture_of(cupy, stream) as graph:
+                update(there, memory)
+            graphs += graph
+        there.prepare_replay()
+        graphs[0].launch()
+        assert there.last_update.grad_norm is None
+        assert there.last_update.nonfinite is None
+        update(here, numbers(1))
+    assert_equal(there, here, cupy)
+
+
 def check_two_devices(cupy: Any) -> None:
     """Parameters on two GPUs, each on a stream of its own."""
     there, here = pair(cupy)
@@ -514,6 +535,7 @@ CHECKS: list[Callable[[Any], None]] = [
     check_capture_on_another_device,
     check_capture_in_global_mode,
     check_scales_that_parameters_hold,
+    check_reports_of_two_graphs,
     check_two_devices,
     check_moves,
     check_files_elsewhere,

@@ -12,7 +12,7 @@ from cuda_on_cpu.memory import counting, state
 from python_calls import count_calls
 
 import fastadam
-from fastadam.kernels.gpu import engine
+from fastadam.kernels.gpu import engine, uploads
 from fastadam.kernels.gpu.engine import blocks_of, launch, scalars_dtype
 from fastadam.kernels.gpu.source import SOURCE
 from fastadam.kernels.gpu.uploads import DeviceTable
@@ -67,6 +67,47 @@ def test_the_first_update_waits_for_nothing(stand_in: Any) -> None:
     assert counts.kernels == ["adam"]
     assert counts.uploads == 3
     assert counts.synchronisations == 0
+
+
+@pytest.mark.parametrize("where", ["upload", "launch"])
+def test_an_update_that_is_interrupted_before_its_launch(
+    stand_in: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Nothing is counted, and the next update uploads what this one has not."""
+    opt, gradients = optimizer(stand_in)
+    other, _ = optimizer(stand_in)
+    for each in (opt, other):
+        warm(each, gradients)
+    fresh = model(stand_in, 0.25)
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if where == "upload":
+            patch.setattr(uploads, "upload", interrupted)
+        else:
+            table = opt._plan.steps.kernel_step.on_gpu[0]
+            types, arguments, kept = table._launch._kept
+            refused = types, arguments, kept._replace(function=interrupted)
+            patch.setattr(table._launch, "_kept", refused)
+            fresh = gradients
+        with pytest.raises(KeyboardInterrupt):
+            opt.apply_gradients(fresh)
+    assert opt.t == 3
+    assert {p.update_rule.t for p in opt.parameters.values()} == {3}
+    for each in (opt, other):
+        each.apply_gradients(fresh)
+    assert fastadam.compare(opt, other).equal
+
+
+def test_a_graph_sends_a_table_once(stand_in: Any) -> None:
+    table, recording = DeviceTable(0), uploads.Recording(0)
+    rows = np.arange(5)
+    memory = table.put(rows, recording)
+    assert table.put(rows, recording) is memory
+    assert table.put(rows + 1, recording) is not memory
+    assert DeviceTable(0).put(rows, recording) is not memory
 
 
 @pytest.mark.parametrize("case", ["plain", "fresh", "clip", "monitor", "scaled", "halves"])

@@ -13,10 +13,10 @@ from place import SEEDS, cupy_is_the_stand_in
 
 import fastadam.update.gradient_method
 from fastadam.kernels import backend, multi_tensor
+from fastadam.kernels.gpu import engine, uploads
 from fastadam.kernels.gpu import steps as gpu_steps
 from fastadam.kernels.gpu import sums as gpu_norm
 from fastadam.kernels.gpu import table as gpu_table
-from fastadam.kernels.gpu import uploads
 from fastadam.update import graph
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -165,6 +165,24 @@ def scales_stay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(multi_tensor.MultiTensorStep, "replay", replay)
 
 
+def reports_of_any_graph(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(graph.Replay, "join", lambda self, earlier: None)
+
+
+def tables_stay(patch: pytest.MonkeyPatch) -> None:
+    true = uploads.DeviceTable.put
+
+    def put(self: Any, table: Any, recording: Any = None, version: Any = None, *more: Any) -> Any:
+        return true(self, table, recording, None if version is None else 0, *more)
+
+    patch.setattr(uploads.DeviceTable, "put", put)
+
+
+def launches_stay(patch: pytest.MonkeyPatch) -> None:
+    true = engine.KeptLaunch.of
+    patch.setattr(engine.KeptLaunch, "of", lambda self, *a: self._kept[2] or true(self, *a))
+
+
 class Defect(NamedTuple):
     """What is taken away, and the check that misses it."""
 
@@ -192,6 +210,9 @@ DEFECTS = [
     Defect(copies_do_not_wait, cases.check_files_elsewhere),
     Defect(any_scale_that_is_left, cases.check_scales_that_parameters_hold),
     Defect(scales_stay, cases.check_scales_that_parameters_hold),
+    Defect(reports_of_any_graph, cases.check_reports_of_two_graphs),
+    Defect(tables_stay, cases.check_updates),
+    Defect(launches_stay, cases.check_updates),
 ]
 
 

@@ -96,7 +96,7 @@ def reaches(Written written, list arrays, list more):
 
 
 def run(list tables, list n_threads, list coefficients, bint serial):
-    """Make the step on all dense rows, with coefficients that are each rounded once."""
+    """Make the step on all rows, with coefficients that are each rounded once."""
     cdef Py_ssize_t i
     for i in range(len(tables)):
         (<Rows> tables[i]).run(coefficients, n_threads[i], serial)

@@ -224,7 +224,10 @@ cdef double group_squares(
         n = min(end - begin, <Py_ssize_t> CHUNK)
         g = <const real*> gradient.g + begin
         if real is float:
-            if gradient.g_type != COMPUTING:
+            if gradient.g_type == WIDE:
+                round_wide(gradient.g + 8 * begin, wide, n)
+                g = wide
+            elif gradient.g_type != COMPUTING:
                 widen(gradient.g_type, gradient.g + 2 * begin, wide, n)
                 g = wide
         if gradient.n_ops:

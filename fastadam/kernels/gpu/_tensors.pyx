@@ -218,7 +218,7 @@ cdef class DeviceTensors:
                 self.ptr_of = Field(self.pointer, "ptr")
                 self.device_of = Field(self.pointer, "device_id")
             begin = self.ptr_of.of(data)
-            if begin != self.addresses[i]:
+            if begin != self.addresses[i] or its is not self.dtype:
                 if self.device_of.of(data) != self.device or self.overlaps(
                     begin, self.size_of.of(grad)
                 ):

@@ -54,7 +54,7 @@ SETS = 32
 OPTIONS = ("--std=c++17", "-fmad=false", "-prec-div=true", "-prec-sqrt=true")
 
 # Elements of a block of a step: the most that leave every multiprocessor this many blocks, which
-# are six times those that it holds; fewer only where there are not enough elements.
+# are six times those that it holds of the plain step; fewer only where there are too few elements.
 _CHUNKS = (8192, 4096, 2048, 1024)
 _BLOCKS_EACH = 6 * 4
 # where nobody can tell how many there are
@@ -99,7 +99,7 @@ _loaded: dict[str, Any] = {}
 
 
 def forget() -> None:
-    """Drop the kernels in use, so that the next launch compiles, or reads CuPy's cache of files.
+    """Drop the kernels in use: the next launch that is made compiles, or reads CuPy's cache.
 
     What is known of the GPUs is asked anew, too.
     """
@@ -176,17 +176,17 @@ class KeptLaunch:
     def __init__(self, kernel: str, device: int) -> None:
         self._kernel = kernel
         self._device = device
-        self._types: tuple[str, ...] = ()
-        self._made_of: tuple[Any, ...] = ()
-        self._made: Launch | None = None
+        # replaced at once: threads that make the same hooks' launches share it
+        self._kept: tuple[tuple[str, ...], tuple[Any, ...], Launch | None] = (), (), None
 
     def of(self, types: tuple[str, ...], blocks: int, arguments: tuple[Any, ...]) -> Launch | None:
         """Return the launch, as `launch_of`."""
-        same = types == self._types and all(map(is_, arguments, self._made_of))
-        if not same or self._made is None or self._made.grid != (blocks,):
-            self._made = launch_of(self._kernel, types, self._device, blocks, arguments)
-            self._types, self._made_of = types, arguments
-        return self._made
+        known, made_of, made = self._kept
+        same = types == known and all(map(is_, arguments, made_of))
+        if not same or made is None or made.grid != (blocks,):
+            made = launch_of(self._kernel, types, self._device, blocks, arguments)
+            self._kept = types, arguments, made
+        return made
 
     def run(self, types: tuple[str, ...], blocks: int, arguments: tuple[Any, ...]) -> None:
         """Launch it, on the current stream of the device."""

@@ -70,6 +70,8 @@ class Recording:
         self.device = device
         self._read: list[Any] = []
         self._due: list[tuple[Any, bytes, Any]] = []
+        # what tables have put here, by table and contents
+        self.there: dict[tuple[DeviceTable, bytes], Any] = {}
 
     def keep(self, memory: Any) -> Any:
         """Keep what the graph reads."""
@@ -157,14 +159,18 @@ class DeviceTable:
         if recording is not None:
             if now == self._there:
                 return recording.keep(self._memory)
-            reserved, self._reserved = self._reserved, None
-            return recording.put(reserved, now)
+            key = self, now
+            if key not in recording.there:
+                reserved, self._reserved = self._reserved, None
+                recording.there[key] = recording.put(reserved, now)
+            return recording.there[key]
         stream = stream or current_stream(self.device)
         if now != self._there or stream.ptr != self._stream.ptr:
             with on_device(self.device):
-                self._memory = loaded_cupy().empty(len(now), np.uint8)
-                self._there, self._stream = now, stream
-                upload(self._memory, now)
+                memory = loaded_cupy().empty(len(now), np.uint8)
+                upload(memory, now)
+            # Ctrl-C before this leaves what was there
+            self._memory, self._stream, self._there = memory, stream, now
         self._version = version
         return self._memory
 
