@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import collections
 import gc
-import os
-import sys
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,30 +12,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from python_calls import count_calls
 
 import fastadam
 from fastadam.update import paths
 from fastadam.update._tree import CHANGED, MOVED, SAME, TreeSpec
 from fastadam.update.target import ArrayTarget, LinkTarget
-
-PACKAGE = os.path.dirname(fastadam.__file__)
-
-
-def calls(function: Callable[[], object]) -> int:
-    """Count the calls of the package's Python functions."""
-    found = 0
-
-    def note(frame: types.FrameType, event: str, argument: object) -> None:
-        nonlocal found
-        found += event == "call" and frame.f_code.co_filename.startswith(PACKAGE)
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        function()
-    finally:
-        sys.setprofile(before)
-    return found
 
 
 class Keyed(dict[Any, Any]):
@@ -289,14 +269,14 @@ def test_no_call_for_each_array(make: Callable[[int], Any]) -> None:
         target = ArrayTarget(tree)
         param = next(iter(target.parameters.values()))
         counts = [
-            calls(target.unchanged),
-            calls(target.refresh),
-            calls(target.finish),
-            calls(lambda t=target, g=grads: t.ordered(g)),
-            calls(lambda t=target, g=other: t.ordered(g)),
+            count_calls(target.unchanged),
+            count_calls(target.refresh),
+            count_calls(target.finish),
+            count_calls(lambda t=target, g=grads: t.ordered(g)),
+            count_calls(lambda t=target, g=other: t.ordered(g)),
         ]
         replaced(tree, np.copy)
-        counts.append(calls(target.refresh))
+        counts.append(count_calls(target.refresh))
         assert target.unchanged()
         assert param.array is next(paths.leaves_of(tree, ""))[1]
         found.append(counts)
@@ -310,7 +290,7 @@ def test_no_call_for_each_parameter_of_a_link() -> None:
         target = LinkTarget(fastadam.Chain(**{f"l{i}": fastadam.Link(W=2) for i in range(n)}))
         grads = {f"/{path}": np.ones(2) for path in reversed(target.parameters)}
         plain = {path: np.ones(2) for path in target.parameters}
-        found.append([calls(lambda t=target, g=g: t.ordered(g)) for g in (grads, plain)])
+        found.append([count_calls(lambda t=target, g=g: t.ordered(g)) for g in (grads, plain)])
     assert found[0] == found[1] == [1, 1]
 
 
@@ -326,7 +306,7 @@ def test_one_call_for_each_tie() -> None:
     others = zip(found[1:], [*target.parameters][1:], strict=True)
     assert all(one is grads[path] for one, path in others)
     small = {key: grads[key] for key in "abc"}
-    assert calls(lambda: target.ordered(grads)) == calls(lambda: few.ordered(small))
+    assert count_calls(lambda: target.ordered(grads)) == count_calls(lambda: few.ordered(small))
 
 
 def test_sums_of_ties_are_made_whatever_the_caller_has_set() -> None:
