@@ -234,6 +234,7 @@ class Program(Trained):
 
     def refused(self, a: int, b: int, c: int) -> None:
         """Something that an update does not take: nothing has changed."""
+        entries = self.entries
         grads = self.gradients([(p, None) for p, _, _ in self.walk()], {})
         how = a % 4
         where = self.place(b, c)
@@ -243,6 +244,8 @@ class Program(Trained):
             with pytest.raises((TypeError, ValueError)):
                 self.opt.apply_gradients(grads)
             container[key] = kept
+            # what was refused before all of the target was seen is no walk
+            self.entries = entries
         elif how == 1 and isinstance(grads, dict):
             grads.pop(next(iter(grads)))
             with pytest.raises(ValueError, match=r"missing|expected"):
