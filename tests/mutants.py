@@ -82,6 +82,7 @@ READING = "fastadam/torch/_reading.pyx"
 UNCHANGED = "fastadam/torch/_unchanged.pxi"
 ON_A_GPU = "fastadam/torch/_rows_on_gpu.pxi"
 OF_TENSORS = "fastadam/torch/tensors.py"
+TENSORS_ON_GPU = "fastadam/torch/gpu_plan.py"
 
 
 class Mutant(NamedTuple):
@@ -1887,4 +1888,46 @@ MUTANTS = [
     ),
     Mutant("inference tensors", OF_TENSORS, "if param.is_inference():", "if False:"),
     Mutant("elements in one place", OF_TENSORS, "if overlaps_itself(array):", "if False:"),
+    Mutant(
+        "gradients of a graph are the parameters'",
+        IN_TENSORS,
+        "                grad = self.captured[i]\n",
+        "                grad = self.reader.gradient(entry.p)\n",
+    ),
+    Mutant(
+        "graphs with other settings are replayed",
+        TENSORS_ON_GPU,
+        "or self._captured() != step.settings",
+        "or False",
+    ),
+    Mutant(
+        "changed gradients of a graph forgotten",
+        TENSORS_ON_GPU,
+        "step.gradients, dict(step.replaced)",
+        "step.gradients, {}",
+    ),
+    Mutant(
+        "captured steps are made again in Python",
+        TENSORS_ON_GPU,
+        "self.recording = recorded(self._devices) is not None",
+        "self.recording = False",
+    ),
+    Mutant(
+        "numbers on a GPU are read in a capture",
+        TENSORS_ON_GPU,
+        "                self._refuse_numbers_on_gpu()\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "scaling in a capture",
+        STEPPING,
+        "            refuse_captured_scaling(found_inf, scale)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "replays prepared in a capture",
+        "fastadam/kernels/gpu/steps.py",
+        "        if self.capturing():\n            raise",
+        "        if False:\n            raise",
+    ),
 ]

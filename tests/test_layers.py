@@ -165,7 +165,7 @@ FOLDERS = {
         optimizers group_loading shared_memory state_loading
         stepping stored
         gpu_plan
-        plan
+        graphs plan report
         clipping groups states _tensors
         tensors
         _reading gpu _items

@@ -10,6 +10,7 @@ from fastadam.torch._reading import Reader
 @disjoint_base
 class TensorSource(Source):
     replaced: dict[int, npt.NDArray[Any]]
+    captured: list[Any] | None
     def __init__(
         self,
         reader: Reader,

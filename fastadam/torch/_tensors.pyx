@@ -90,6 +90,8 @@ cdef class TensorSource(Source):
     cdef readonly list absent
     # arrays of gradients that are not read as they are, by their places
     cdef public dict replaced
+    # the gradients of a CUDA graph, which stand for those that the parameters have now, or None
+    cdef public list captured
 
     def __cinit__(self):
         self.entries = NULL
@@ -207,15 +209,20 @@ cdef class TensorSource(Source):
         cdef dict numbers = {}
         if not (same_groups(self) and same_states(self)):
             return None
-        for i in range(len(self.others)):
-            if self.reader.gradient(<PyObject*> self.others[i]) is not None:
-                return None
+        if self.captured is None:
+            for i in range(len(self.others)):
+                if self.reader.gradient(<PyObject*> self.others[i]) is not None:
+                    return None
         self.shown, self.absent = [], []
         for i in range(self.n):
             if self.reader.ahead:
                 fetch_parameters(self, i)
             entry = &self.entries[i]
-            grad = self.grads[i] = self.reader.gradient(entry.p)
+            if self.captured is None:
+                grad = self.reader.gradient(entry.p)
+            else:
+                grad = self.captured[i]
+            self.grads[i] = grad
             entry.scalars = 0
             if grad is None:
                 self.absent.append(i)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fastadam.kernels.backend import loaded_cupy, on_device
 from fastadam.kernels.gpu.sums import GpuSums
 from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.ops import CLIP, MULTIPLY, Op
@@ -136,9 +135,5 @@ def clipped_on_gpu(steps: MultiTensorStep, bound: float) -> GpuNorm:
     """
     sums = steps.gpu_sums()
     assert sums is not None
-    cupy = loaded_cupy()
-    with on_device(sums.device):
-        # as clip_grad_norm_: a NaN is not below 1, and stays
-        rate = cupy.minimum(bound / (cupy.sqrt(cupy.sum(sums.totals)) + _TINY), 1.0)
-    steps.prepare(None, rate, False)
+    steps.prepare(None, sums.bound_rate(bound), False)
     return GpuNorm(sums)

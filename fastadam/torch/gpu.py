@@ -11,7 +11,14 @@ import torch
 
 from fastadam.kernels.backend import capturing, loaded_cupy, on_device, require_cupy
 
-__all__ = ["array_at", "is_on_gpu", "on_current_streams", "refuse_capture", "require_gpu"]
+__all__ = [
+    "array_at",
+    "is_on_gpu",
+    "on_current_streams",
+    "recorded",
+    "refuse_capture",
+    "require_gpu",
+]
 
 
 class _Stream:
@@ -104,23 +111,37 @@ def on_current_streams(devices: Iterable[int]) -> Iterator[None]:
         yield
 
 
-def refuse_capture(devices: Iterable[int]) -> None:
-    """Refuse a step that would become part of a CUDA graph.
+def recorded(devices: Iterable[int]) -> int | None:
+    """Return the first of some GPUs that a CUDA graph is being captured on; else None.
 
     Parameters
     ----------
     devices : iterable of int
         The GPUs, whose current streams are PyTorch's.
+    """
+    return next((device for device in devices if capturing(device)), None)
+
+
+def refuse_capture(devices: Iterable[int], why: str) -> None:
+    """Refuse a step that cannot become part of a CUDA graph.
+
+    Parameters
+    ----------
+    devices : iterable of int
+        The GPUs.
+    why : str
+        Why it cannot, and what to do.
 
     Raises
     ------
     RuntimeError
-        If one of their streams is capturing.
+        If a graph is being captured on one of them.
     """
-    for device in devices:
-        if capturing(device):
-            raise RuntimeError(
-                f"a CUDA graph is being captured on cuda:{device}: the numbers of this step, such "
-                "as its bias corrections, would be those of every replay. Capture the forward and "
-                "backward pass, and call step() after each replay"
-            )
+    devices = list(devices)
+    with on_current_streams(devices):
+        device = recorded(devices)
+    if device is not None:
+        raise RuntimeError(
+            f"this step cannot become part of the CUDA graph that is being captured on "
+            f"cuda:{device}: {why}"
+        )

@@ -9,7 +9,14 @@ import torch
 from fastadam.kernels.multi_tensor import MultiTensorStep
 from fastadam.kernels.ops import ADD, Op
 from fastadam.torch.clipping import Clipping, GpuNorm, Norm, clipped_on_gpu, clipping
-from fastadam.torch.gpu import is_on_gpu, on_current_streams, refuse_capture, require_gpu
+from fastadam.torch.gpu import (
+    is_on_gpu,
+    on_current_streams,
+    recorded,
+    refuse_capture,
+    require_gpu,
+)
+from fastadam.torch.graphs import CapturedStep
 from fastadam.torch.plan import TensorPlan
 from fastadam.torch.states import is_half
 from fastadam.torch.tensors import Array, computing, is_sharded, local_of, named, no_memory
@@ -62,8 +69,13 @@ class GpuPlan(TensorPlan):
         self._bounds = clipping(optimizer.max_grad_norm, optimizer.max_grad_value)
         # which set of coefficients each parameter has, as it was described
         self._sets_of: list[int] | None = None
+        refuse_capture(
+            devices,
+            "it is not known yet what there is to step. Make a step with gradients of the same "
+            "parameters before the capture begins; step_in_backward, which makes steps in parts, "
+            "cannot be captured",
+        )
         with on_current_streams(devices):
-            refuse_capture(devices)
             super().__init__(optimizer, decoupled, masters)
 
     def refresh(self, optimizer: Any) -> bool:
@@ -76,8 +88,22 @@ class GpuPlan(TensorPlan):
         """
         self._bounds = clipping(optimizer.max_grad_norm, optimizer.max_grad_value)
         with on_current_streams(self._devices):
-            refuse_capture(self._devices)
+            self.recording = recorded(self._devices) is not None
+            if self.recording:
+                self._refuse_numbers_on_gpu()
             return super().refresh(optimizer)
+
+    def _refuse_numbers_on_gpu(self) -> None:
+        """Refuse to read a number from a GPU while nothing may be waited for."""
+        for number, group in enumerate(self._groups):
+            for key, value in group.items():
+                parts = value if isinstance(value, tuple | list) and key != "params" else (value,)
+                if any(map(is_on_gpu, parts)):
+                    refuse_capture(
+                        self._devices,
+                        f"{key!r} of param_groups[{number}] is a tensor on a GPU, which the host "
+                        "would have to wait for. Make it a number, or a tensor on the CPU",
+                    )
 
     def run(self, bounds: Clipping | None) -> Norm | GpuNorm | None:
         """Launch the step that has been read, and return the norm if there is a bound of it.
@@ -89,6 +115,79 @@ class GpuPlan(TensorPlan):
         """
         with on_current_streams(self._devices):
             return super().run(bounds)
+
+    def capture(self, bounds: Clipping | None) -> CapturedStep:
+        """Launch the step that has been read into a CUDA graph; it is neither made nor counted.
+
+        Parameters
+        ----------
+        bounds : Clipping or None
+            Of the gradients.
+
+        Raises
+        ------
+        RuntimeError
+            If it cannot be captured.
+        """
+        steps = self._steps
+        if steps is None or not self.lasts or not steps.gpu.begin_capture():
+            refuse_capture(
+                self._devices,
+                "only parameters on one GPU that share no memory with one another or with "
+                "gradients can be stepped in one",
+            )
+        assert steps is not None
+        gradients = [row.param.grad for row in self._rows]
+        replaced = dict(self._source.replaced)
+        with on_current_streams(self._devices):
+            norm = self._prepare(steps, bounds)
+            if self._forgets:
+                self._forget()
+            steps.gpu.capture()
+            self._put_back()
+        return CapturedStep(self, gradients, replaced, self._captured(), norm)
+
+    def replay(self, optimizer: Any, step: CapturedStep) -> bool:
+        """Count a captured step, and write its scalars to where its graph reads them.
+
+        Parameters
+        ----------
+        optimizer : torch.optim.Optimizer
+            The one that this was made of.
+        step : CapturedStep
+            The step.
+
+        Returns
+        -------
+        bool
+            False, and nothing has changed, if it is no longer what there is to step.
+        """
+        self._bounds = clipping(optimizer.max_grad_norm, optimizer.max_grad_value)
+        source, steps = self._source, self._steps
+        assert steps is not None
+        source.captured, source.replaced = step.gradients, dict(step.replaced)
+        try:
+            with on_current_streams(self._devices):
+                if (
+                    not self._read_counts(optimizer)
+                    or self._captured() != step.settings
+                    or source.numbers() != self._sets_of
+                    or not steps.refresh(self._coefficients())
+                ):
+                    return False
+                steps.replay(
+                    optimizer.__dict__,
+                    {"_last": [(self.sets, step.norm, None, self.names, [])]},
+                    (),
+                )
+        finally:
+            source.captured, source.replaced = None, {}
+        return True
+
+    def _captured(self) -> tuple[Any, ...]:
+        """Return what is part of a graph, but for memory."""
+        each = [(numbers.ops, numbers.forgotten) for numbers in self._numbers]
+        return self._bounds, each
 
     def _prepare(self, steps: MultiTensorStep, bounds: Clipping | None) -> Norm | GpuNorm | None:
         if bounds is not None and bounds.norm is not None:

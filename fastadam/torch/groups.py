@@ -12,7 +12,7 @@ from fastadam.kernels.ops import ADD, MULTIPLY, Op
 from fastadam.torch._items import Items
 from fastadam.torch.tensors import refuse_freed
 
-__all__ = ["Numbers", "refuse_options"]
+__all__ = ["Numbers", "refuse_incomplete", "refuse_options"]
 
 # Options of PyTorch's that there is nothing for here.
 _REFUSED = ("capturable", "differentiable")
@@ -22,6 +22,9 @@ _READ = (
     *("lr", "eps", "weight_decay", "amsgrad", "maximize", "decoupled_weight_decay"),
     *("final_lr", "gamma", "base_lr", *_REFUSED),
 )
+
+# What every group has.
+_NEEDED = ("lr", "betas", "eps", "weight_decay")
 
 # Types of values that do not change in place.
 _PLAIN = (float, int, bool, type(None))
@@ -69,7 +72,7 @@ class Numbers:
         """
         group, where = self.group, f"param_groups[{self._number}]"
         refuse_options(self._name, where, group)
-        missing = [key for key in ("lr", "betas", "eps", "weight_decay") if key not in group]
+        missing = [key for key in _NEEDED if key not in group]
         if missing:
             raise ValueError(f"{where} has no {' and no '.join(map(repr, missing))}")
         betas = tuple(group["betas"])
@@ -172,4 +175,31 @@ def refuse_options(name: str, where: str, group: dict[str, Any]) -> None:
             raise ValueError(
                 f"fastadam.torch.{name} has no {key}=True ({where}); leave it out, or set "
                 f"group[{key!r}] = False"
+            )
+
+
+def refuse_incomplete(name: str, groups: list[dict[str, Any]], defaults: dict[str, Any]) -> None:
+    """Refuse groups of a state dict that lack what a step needs.
+
+    Parameters
+    ----------
+    name : str
+        The optimizer's.
+    groups : list of dict
+        The groups.
+    defaults : dict
+        The optimizer's, which say whether it bounds its rates.
+
+    Raises
+    ------
+    ValueError
+        If a group lacks a number.
+    """
+    bounds = tuple(key for key in ("final_lr", "gamma") if key in defaults)
+    for number, group in enumerate(groups):
+        missing = [key for key in (*_NEEDED, *bounds) if key not in group]
+        if missing:
+            raise ValueError(
+                f"param_groups[{number}] of the loaded state dict has no "
+                f"{' and no '.join(map(repr, missing))}: it is not that of {name}"
             )

@@ -68,6 +68,8 @@ class TensorPlan:
 
     # whether anything is on a GPU
     _on_gpu = False
+    # whether the step that has been read is to become part of a CUDA graph
+    recording = False
 
     def __init__(self, optimizer: Any, decoupled: bool, masters: bool) -> None:
         # whether it may be used for another step
@@ -236,6 +238,20 @@ class TensorPlan:
         optimizer : torch.optim.Optimizer
             The one that this was made of; its list of groups, or its states, may be others now.
         """
+        if not self._read_counts(optimizer):
+            return False
+        if self._steps is None:
+            return True
+        if not self._take_gradients():
+            return False
+        if self._copies:
+            with torch.no_grad():
+                for param, copied in self._copies:
+                    copied.copy_(local_of(param))
+        return self._steps.refresh(self._coefficients())
+
+    def _read_counts(self, optimizer: Any) -> bool:
+        """Read groups, states and counts; False if these are not those that were described."""
         if (
             optimizer.master_weights is not self._masters
             or optimizer.param_groups is not self._groups
@@ -256,15 +272,11 @@ class TensorPlan:
         if sets is None:
             return False
         self.sets = sets
-        if self._steps is None:
-            return True
-        if not self._take_gradients():
-            return False
-        if self._copies:
-            with torch.no_grad():
-                for param, copied in self._copies:
-                    copied.copy_(local_of(param))
-        return self._steps.refresh([self._numbers[i].coefficients(t) for i, t in sets])
+        return True
+
+    def _coefficients(self) -> list[Coefficients]:
+        """Return the scalars of the step that has been read."""
+        return [self._numbers[i].coefficients(t) for i, t in self.sets]
 
     def _take_gradients(self) -> bool:
         """Make arrays of gradients that are not read as they are; False to describe all anew."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,10 +9,12 @@ from torch.autograd import profiler
 from torch.compiler import is_compiling
 from torch.optim import optimizer as torch_optimizer
 
-from fastadam.torch.clipping import GpuNorm, Norm, clipping
-from fastadam.torch.gpu_plan import plan_of
-from fastadam.torch.groups import refuse_options
+from fastadam.torch.clipping import clipping
+from fastadam.torch.gpu_plan import GpuPlan, plan_of
+from fastadam.torch.graphs import CapturedStep, refuse_captured_scaling
+from fastadam.torch.groups import refuse_incomplete, refuse_options
 from fastadam.torch.plan import TensorPlan
+from fastadam.torch.report import Part, reported
 from fastadam.torch.states import MASTER, restored
 from fastadam.torch.tensors import named, reader
 from fastadam.update.overrides import class_attribute
@@ -23,18 +24,6 @@ __all__ = ["KernelStep"]
 
 # What an optimizer has beside that of PyTorch.
 _OWN = ("max_grad_norm", "max_grad_value", "master_weights")
-
-# What was stepped in one call of the kernels: group and number of each step; the norm; the loss
-# scale; names, None if it was skipped; and places without a gradient.
-_Part = tuple[
-    list[tuple[int, int]], Norm | GpuNorm | None, float | None, list[str] | None, list[int]
-]
-
-
-def _applied(part: _Part) -> list[str]:
-    """Return the names of what was stepped."""
-    left_out = set(part[4])
-    return [name for i, name in enumerate(part[3] or ()) if i not in left_out]
 
 
 class KernelStep(torch.optim.Optimizer):
@@ -55,8 +44,11 @@ class KernelStep(torch.optim.Optimizer):
     _decoupled = False
     _plan: TensorPlan | None = None
     # the parts of the last step, of which there is one unless it was made in backward
-    _last: list[_Part] | None = None
+    _last: list[Part] | None = None
     _backward: Any = None
+    # the step that was captured last, and all that graphs have
+    _replay: CapturedStep | None = None
+    _graphs: tuple[CapturedStep, ...] = ()
 
     @property
     def last_update(self) -> UpdateReport | None:
@@ -85,23 +77,7 @@ class KernelStep(torch.optim.Optimizer):
         >>> opt.last_update.applied
         ('p',)
         """
-        if self._last is None:
-            return None
-        t = max([t for part in self._last for _, t in part[0]], default=0)
-        _, norm, scale, names, _ = self._last[-1]
-        if names is None:
-            return UpdateReport(t, True, None, None, scale, ())
-        applied = tuple([name for part in self._last for name in _applied(part)])
-        if norm is None:
-            return UpdateReport(t, False, None, None, scale, applied)
-        nonfinite = tuple(
-            [
-                name
-                for name, square in zip(names, norm.squares, strict=True)
-                if not math.isfinite(square)
-            ]
-        )
-        return UpdateReport(t, False, nonfinite, norm.total, scale, applied)
+        return None if self._last is None else reported(self._last)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group of parameters; see ``torch.optim.Optimizer.add_param_group``.
@@ -175,7 +151,7 @@ class KernelStep(torch.optim.Optimizer):
             if counts != [len(group["params"]) for group in given["param_groups"]]:
                 # refused by PyTorch, in its own words
                 return given
-            self._refuse_groups(given["param_groups"])
+            refuse_incomplete(type(self).__name__, given["param_groups"], self.defaults)
             left = dict(given["state"])
             for key, name, param in self._places(given):
                 if left.get(key):
@@ -207,19 +183,6 @@ class KernelStep(torch.optim.Optimizer):
             )
             for i, (key, param) in enumerate(zip(group["params"], own["params"], strict=True))
         ]
-
-    def _refuse_groups(self, groups: list[dict[str, Any]]) -> None:
-        """Refuse groups that lack what a step needs."""
-        needed = ("lr", "betas", "eps", "weight_decay")
-        bounds = tuple(key for key in ("final_lr", "gamma") if key in self.defaults)
-        for number, group in enumerate(groups):
-            missing = [key for key in (*needed, *bounds) if key not in group]
-            if missing:
-                raise ValueError(
-                    f"param_groups[{number}] of the loaded state dict has no "
-                    f"{' and no '.join(map(repr, missing))}: it is not that of "
-                    f"{type(self).__name__}"
-                )
 
     def _refuse_master(self, name: str, state: Any) -> None:
         """Refuse a master that would not be stepped."""
@@ -254,6 +217,8 @@ class KernelStep(torch.optim.Optimizer):
         if self.max_grad_norm is not None or self.max_grad_value is not None:
             bounds = clipping(self.max_grad_norm, self.max_grad_value)
         found_inf, scale = own.get("found_inf"), own.get("grad_scale")
+        if found_inf is not None or scale is not None:
+            refuse_captured_scaling(found_inf, scale)
         if found_inf is not None and float(found_inf):
             scale = None if scale is None else float(scale)
             sets = self._last[0][0] if self._last else []
@@ -273,11 +238,59 @@ class KernelStep(torch.optim.Optimizer):
                 "max_grad_norm is the norm of all gradients, of which this process has only parts "
                 "(DTensor): use torch.nn.utils.clip_grad_norm_ before the step"
             )
-        norm = plan.run(bounds)
-        part = plan.sets, norm, scale, plan.names, plan.absent
-        own["_last"] = [part] if first or self._last is None else [*self._last, part]
+        if plan.recording:
+            assert isinstance(plan, GpuPlan)
+            own["_replay"] = captured = plan.capture(bounds)
+            own["_graphs"] = (*self._graphs, captured)
+        else:
+            norm = plan.run(bounds)
+            part = plan.sets, norm, scale, plan.names, plan.absent
+            own["_last"] = [part] if first or self._last is None else [*self._last, part]
         if plan.lasts:
             own["_plan"] = plan
+
+    def prepare_replay(self) -> None:
+        """Get ready for the next replay of a CUDA graph in which a step was captured.
+
+        Counts the step, and writes its scalars, such as bias corrections and learning rates, to
+        where the graph reads them: on PyTorch's current stream of the GPU, which must be the one
+        that the graph is replayed on.
+
+        Raises
+        ------
+        RuntimeError
+            If no step has been captured; if parameters, states, bounds of gradients or options of
+            groups have changed since, but for numbers that only the step itself reads: ``lr``,
+            ``betas``, ``eps``, and the weight decay of `AdamW`.
+
+        Notes
+        -----
+        A step is captured by calling ``step()`` within ``torch.cuda.graph``, after a step with
+        gradients of the same parameters. It is not made then, nor counted. Of one optimizer there
+        may be several graphs; each is replayed after one call of this.
+
+        Examples
+        --------
+        With tensors on a GPU::
+
+            for _ in range(3):
+                model(x).sum().backward()
+                opt.step()
+                opt.zero_grad()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph):
+                model(x).sum().backward()
+                opt.step()
+            for batch in batches:
+                x.copy_(batch)
+                opt.prepare_replay()
+                graph.replay()
+        """
+        if self._replay is None:
+            raise RuntimeError(
+                "there is no captured step to replay: call step() within torch.cuda.graph"
+            )
+        self._replay.prepare(self)
 
     def step_in_backward_by(self, steps: Any) -> None:
         """Leave the steps to what makes them in backward passes, or take them back.
@@ -317,9 +330,13 @@ class KernelStep(torch.optim.Optimizer):
 
     def _unscale(self, scale: float) -> None:
         """Divide all gradients, which are true ones from then on, as PyTorch leaves them."""
-        grads = [p.grad for group in self.param_groups for p in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         with torch.no_grad():
-            torch._foreach_div_([grad for grad in grads if grad is not None], scale)
+            for p in params:
+                if not p.grad.is_contiguous() and 0 in p.grad.stride():
+                    # elements may share memory, which is divided once
+                    p.grad = p.grad.clone(memory_format=torch.contiguous_format)
+            torch._foreach_div_([p.grad for p in params], scale)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients of all parameters; see ``torch.optim.Optimizer.zero_grad``.

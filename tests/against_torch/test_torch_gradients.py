@@ -308,6 +308,21 @@ def test_scale_of_gradients_with_gaps() -> None:
             torch.testing.assert_close(p.grad, q.grad)
 
 
+def test_scale_of_gradients_whose_elements_share_memory() -> None:
+    pair = Pair("AdamW", [torch.ones(3, 2), torch.ones(4)], lr=0.1)
+    for k in range(3):
+        for (p, other), scale in zip(pair.params, (8.0, 1.0), strict=True):
+            p.grad = torch.tensor(scale * (2 + k)).expand(3, 2)
+            other.grad = scale * torch.arange(1.0, 5.0)
+        Scaled(pair.ours, 8.0, 0.0)
+        for opt, _ in pair.both:
+            opt.step()
+        pair.check()
+        # each was divided once
+        for p, q in zip(*pair.params, strict=True):
+            assert torch.equal(p.grad, q.grad)
+
+
 @pytest.mark.parametrize("fused", [None, True])
 def test_grad_scaler(fused: bool | None) -> None:
     pair = Pair("Adam", values(torch.float32), lr=0.1, fused=fused)

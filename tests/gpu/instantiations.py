@@ -50,7 +50,7 @@ ALL_KERNELS = [
         for divided in DIVIDED
     ),
     *(engine.kernel_name("change", pair) for pair in PAIRS),
-    *("add_chunks", "clip_rate", "lars_rates"),
+    *("add_chunks", "clip_rate", "bound_rate", "lars_rates"),
 ]
 # Those that do nothing to gradients, for parameters that are nobody's masters.
 PLAIN_KERNELS = [

@@ -184,6 +184,15 @@ def check_clip(cupy: Any) -> None:
     assert infinite.clip_rate(1.0).get().tolist() == [1.0]
 
 
+def check_bound(cupy: Any) -> None:
+    sums = gpu_norm.GpuSums(2, 0)
+    for norm, rate in ((0.5, 1.0), (2.0, 1.0 / (2.0 + 1e-6))):
+        sums.totals.set(np.array([norm * norm, 0]))
+        assert sums.bound_rate(1.0).get().tolist() == [rate]
+    sums.totals.set(np.array([np.nan, 0]))
+    assert np.isnan(sums.bound_rate(1.0).get()[0])
+
+
 def check_hooks(cupy: Any) -> None:
     start = {"a": values(FLOAT, 5)[0], "b": values(FLOAT, 3000)[0]}
     start["b"][:50] = 0
@@ -257,6 +266,7 @@ CHECKS: dict[Callable[[Any], None], tuple[str, ...]] = {
     check_norm_of_doubles: (*NORMS["double"], "add_chunks"),
     check_tree: ("add_chunks",),
     check_clip: (*SUMS, "clip_rate"),
+    check_bound: ("bound_rate",),
     check_hooks: (*SUMS, "clip_rate", "change<float, float, float>"),
     check_lars: ("lars_rates",),
 }
@@ -451,6 +461,8 @@ DEFECTS = {
         check_tree,
     ),
     "clipped always": Defect("threshold < norm && norm", "norm", check_clip),
+    "nothing added to the norm": Defect(" + 1e-6);", ");", check_bound),
+    "NaN bounded": Defect("factor >= 1 ? 1.0 : factor", "factor < 1 ? factor : 1.0", check_bound),
     "infinity clipped": Defect(" && norm < 1.0 / 0.0", "", check_clip),
     # hooks
     "decay not added": Defect("return (g + a * p) * b", "return g * b", check_hooks),
@@ -517,7 +529,11 @@ def test_declared_lists_of_another_width(
 ) -> None:
     """A number declared too wide or too narrow, and two that have changed places, are refused."""
     check = {"adam": check_many, "squares": check_norm, "add_chunks": check_norm}.get(kernel)
-    check = check or {"clip_rate": check_clip, "change": check_hooks}.get(kernel, check_lars)
+    check = check or {
+        "clip_rate": check_clip,
+        "bound_rate": check_bound,
+        "change": check_hooks,
+    }.get(kernel, check_lars)
     declared = engine.KERNELS[kernel]
     wrong = {np.dtype(np.uint32): np.dtype(np.uint64), np.dtype(np.uint64): np.dtype(np.uint32)}
     for i, kind in enumerate(declared):

@@ -130,6 +130,23 @@ def test_clip_rate_of_a_tree_of_sums(cupy: Any, n: int) -> None:
         assert sums.clip_rate(0.1).get().tolist() == [0.1 / norm]
 
 
+@pytest.mark.parametrize("norm", [0.0, 0.3, 0.99, 1.0, 1e9])
+@pytest.mark.usefixtures("order")
+def test_bound_rate_is_that_of_pytorch(cupy: Any, norm: float) -> None:
+    sums = GpuSums(3, 0)
+    sums.totals.set(np.array([norm * norm, 0, 0]))
+    expected = min(1.0, 1.0 / (math.sqrt(norm * norm) + 1e-6))
+    assert sums.bound_rate(1.0).get().tolist() == [expected]
+
+
+def test_bound_rate_of_what_is_not_finite(cupy: Any) -> None:
+    sums = GpuSums(2, 0)
+    sums.totals.set(np.array([np.inf, 1.0]))
+    assert sums.bound_rate(1.0).get().tolist() == [0.0]
+    sums.totals.set(np.array([1.0, np.nan]))
+    assert math.isnan(sums.bound_rate(1.0).get()[0])
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_is_not_finite_is_not_clipped(cupy: Any, value: float) -> None:
     sums = gpu_sums([on_gpu(cupy, np.array([1.0, value], np.float32))])

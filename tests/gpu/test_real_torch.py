@@ -125,7 +125,7 @@ def test_one_launch_and_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     done.record()
     assert not done.query()
     torch.cuda.synchronize()
-    assert launched == ["squares", "add_chunks", "adam"]
+    assert launched == ["squares", "add_chunks", "bound_rate", "adam"]
 
 
 def test_current_stream() -> None:
@@ -148,14 +148,59 @@ def test_current_stream() -> None:
         pair.check()
 
 
-def test_capture_is_refused() -> None:
+@pytest.mark.parametrize("own", [{}, {"max_grad_norm": 0.5}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"maximize": True}], ids=str)
+def test_captured_steps(own: dict[str, Any], options: dict[str, Any]) -> None:
+    pair = Pair("AdamW", torch.float32, own, lr=0.05, **options)
+    bound = own.get("max_grad_norm")
+    static = [torch.zeros_like(p) for p in pair.ours]
+
+    def backward() -> None:
+        pair.own.zero_grad()
+        sum((x * p).sum() for x, p in zip(static, pair.ours, strict=True)).backward()
+
+    def reference() -> None:
+        for x, q in zip(static, pair.theirs, strict=True):
+            q.grad = x.clone()
+        if bound is not None:
+            torch.nn.utils.clip_grad_norm_(pair.theirs, bound)
+        pair.opt.step()
+
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            for x in static:
+                x.normal_()
+            backward()
+            pair.own.step()
+            reference()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        backward()
+        pair.own.step()
+    pair.check()
+    for k in range(5):
+        for x in static:
+            x.normal_()
+        for opt in (pair.own, pair.opt):
+            opt.param_groups[0]["lr"] = 0.05 / (k + 1)
+        pair.own.prepare_replay()
+        graph.replay()
+        reference()
+        pair.check()
+        assert pair.own.last_update.t == 4 + k
+
+
+def test_capture_that_comes_too_early() -> None:
     pair = Pair("AdamW", torch.float32, {}, lr=0.05)
-    pair.step()
+    pair.gradients()
     x = torch.zeros(3, device="cuda")
     with torch.cuda.graph(torch.cuda.CUDAGraph()):
         # an empty graph is one that PyTorch warns of
         x.add_(1)
-        with pytest.raises(RuntimeError, match="CUDA graph is being captured"):
+        with pytest.raises(RuntimeError, match="Make a step with gradients of the same"):
             pair.own.step()
     pair.step()
     pair.check()

@@ -88,6 +88,7 @@ KERNELS: dict[str, tuple[np.dtype[Any] | str, ...]] = {
     "add_chunks": (POINTER, POINTER, POINTER),
     # totals, n, threshold, rate
     "clip_rate": (POINTER, _SIZE, _DOUBLE, POINTER),
+    "bound_rate": (POINTER, _SIZE, _DOUBLE, POINTER),
     # rows, blocks, chunk, kind, rates
     "change": (POINTER, POINTER, _UNSIGNED, _UNSIGNED, POINTER),
     # p_squares, g_squares, n, threshold, weight_decay, eps, rates

@@ -222,4 +222,17 @@ __global__ void __launch_bounds__(THREADS) clip_rate(
         // min(1, threshold / n); a norm that is not finite leaves the gradients as they are
         *rate = threshold < norm && norm < 1.0 / 0.0 ? threshold / norm : 1.0;
 }
+
+// The same as PyTorch's clip_grad_norm_ multiplies gradients with.
+__global__ void __launch_bounds__(THREADS) bound_rate(
+    const double *totals,            // IN: one a gradient
+    size_t n,                        // gradients
+    double bound,                    // the largest norm
+    double *rate)                    // OUT
+{
+    const double factor = bound / (sqrt(tree_sum(totals, n)) + 1e-6);
+    if (threadIdx.x == 0)
+        // min(1, bound / (norm + 1e-6)); a NaN is not at least 1, and stays
+        *rate = factor >= 1 ? 1.0 : factor;
+}
 """

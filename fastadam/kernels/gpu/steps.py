@@ -171,7 +171,18 @@ class GpuSteps:
         self._record(None)
 
     def replay(self) -> None:
-        """Write the scalars of the last `refresh` to where graphs read them."""
+        """Write the scalars of the last `refresh` to where graphs read them.
+
+        Raises
+        ------
+        RuntimeError
+            If a graph is being captured, of which this would become a part.
+        """
+        if self.capturing():
+            raise RuntimeError(
+                "prepare_replay() was called while a CUDA graph is captured: it comes before each "
+                "launch of the graph, outside of captures"
+            )
         for recording in self._recordings:
             recording.send()
         for table in self._tables:

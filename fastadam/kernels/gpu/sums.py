@@ -70,9 +70,14 @@ class GpuSums:
 
     def clip_rate(self, threshold: float) -> Any:
         """Return, on the GPU, what all gradients are multiplied with to be clipped to a norm."""
-        launch(
-            "clip_rate", (), self.device, 1, (self.totals, self.totals.size, threshold, self._rate)
-        )
+        return self._rate_by("clip_rate", threshold)
+
+    def bound_rate(self, bound: float) -> Any:
+        """Return the same as PyTorch's ``clip_grad_norm_`` has it, which spoils all by a NaN."""
+        return self._rate_by("bound_rate", bound)
+
+    def _rate_by(self, kernel: str, bound: float) -> Any:
+        launch(kernel, (), self.device, 1, (self.totals, self.totals.size, bound, self._rate))
         return self._rate
 
 
