@@ -337,8 +337,8 @@ MUTANTS = [
     Mutant(
         "aliased gradients",
         READ,
-        "written.has_part(self.held[first + GRADIENT])\n",
-        "False\n",
+        "if grad is not None and written.has_part(grad):",
+        "if False:",
     ),
     Mutant(
         "overlaps ignored",
@@ -1885,6 +1885,24 @@ MUTANTS = [
         IN_MODULES,
         ' and name.rpartition(".")[2] != "_extra_state"',
         "",
+    ),
+    Mutant(
+        "what is renamed is there still",
+        FILE_SOURCE,
+        "return self.in_file(key) in self.keys and self._renamed(key) is None",
+        "return self.in_file(key) in self.keys",
+    ),
+    Mutant(
+        "states of what is renamed are there still",
+        FILE_SOURCE,
+        "        if self._renamed(prefix) is not None:\n            return []\n",
+        "",
+    ),
+    Mutant(
+        "neighbours divided once for each",
+        STEPPING,
+        "                    p.grad = p.grad.clone(memory_format=torch.contiguous_format)\n",
+        "                    pass\n",
     ),
     Mutant("inference tensors", OF_TENSORS, "if param.is_inference():", "if False:"),
     Mutant("elements in one place", OF_TENSORS, "if overlaps_itself(array):", "if False:"),

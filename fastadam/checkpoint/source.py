@@ -94,6 +94,8 @@ class Source:
         self.ignored: dict[str, None] = {}
         self.converted: dict[str, None] = {}
         self._old_names = old_names(rename, self.names())
+        # what becomes something else, and what becomes nothing of that name
+        self._new_names = {old: new for new, old in self._old_names.items()}
         self._check_old_names()
 
     def names(self) -> set[str]:
@@ -131,6 +133,26 @@ class Source:
             below = slash + last + below
         return name
 
+    def _there(self, key: str) -> bool:
+        """Tell whether the file has a value for a key, under the name that `rename` makes of it."""
+        return self.in_file(key) in self.keys and self._renamed(key) is None
+
+    def _renamed(self, key: str) -> str | None:
+        """Return what `rename` makes of the name of a key, if no name in the file becomes it."""
+        if not self._old_names:
+            return None
+        for section in (OPTIMIZER, TARGET, RULE):
+            there = key.removeprefix(section).rstrip("/")
+            if not key.startswith(section):
+                continue
+            while there:
+                if there in self._old_names:
+                    return None
+                if there in self._new_names:
+                    return self._new_names[there]
+                there = there.rpartition("/")[0]
+        return None
+
     def new_name(self, name: str) -> str:
         """Return a path, or a name behind one, as `rename` wants it."""
         path = name.rpartition(": ")[0]
@@ -147,12 +169,12 @@ class Source:
         return True
 
     def __contains__(self, key: str) -> bool:
-        return self.in_file(key) in self.keys or self._origin(key) is not None
+        return self._there(key) or self._origin(key) is not None
 
     def value(self, key: str) -> Value:
         """Read a value that is there, and compare it with the list of contents."""
         name = self.in_file(key)
-        if name not in self.keys:
+        if not self._there(key):
             other = self._origin(key)
             assert other is not None
             self.converted[key] = None
@@ -191,6 +213,12 @@ class Source:
         name = self.in_file(key)
         if _OPTIONAL.search(name):
             return f"{self.where} has no {name!r}"
+        renamed = self._renamed(key)
+        if renamed is not None:
+            return (
+                f"{self.where} has nothing for {name!r}: `rename` makes {renamed!r} of what is "
+                "called so there. strict=False leaves what is missing as it is"
+            )
         if key.startswith(OURS):
             return (
                 f"{self.where} has no {name!r}, which is saved with such an optimizer: it was "
@@ -236,6 +264,8 @@ class Source:
 
     def keys_under(self, prefix: str) -> list[str]:
         """Return the keys of the optimizer that begin with a prefix and are in the file, sorted."""
+        if self._renamed(prefix) is not None:
+            return []
         there = self.in_file(prefix)
         return [prefix + key[len(there) :] for key in self._under(there)]
 
@@ -262,7 +292,7 @@ class Source:
         if stream is None:
             return None
         origin = _origin_of(key, stream)
-        return origin if self.in_file(origin) in self.keys else None
+        return origin if self._there(origin) else None
 
     def _master(self, key: str, value: Value) -> str | None:
         """Return the key of the float32 master of a stored float16 that is to become wider."""
@@ -270,8 +300,7 @@ class Source:
         if path == key or path not in self._wide or value.dtype != np.float16:
             return None
         master = f"{OPTIMIZER}{path}/fp32_param"
-        there = self.in_file(master) in self.keys and master not in self._ignored
-        return master if there else None
+        return master if self._there(master) and master not in self._ignored else None
 
     def _parameter(self, key: str) -> str | None:
         """Return the path of the parameter or value whose array a key holds."""

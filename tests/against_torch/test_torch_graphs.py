@@ -236,6 +236,20 @@ def test_changed_gradients_are_those_of_the_capture(gpu: Any) -> None:
     twins.check()
 
 
+def test_gradients_that_lie_otherwise_are_those_of_the_capture(gpu: Any) -> None:
+    twins = Twins(gpu, lr=0.1)
+    for params in twins.params:
+        wide = next(p for p in params if p.ndim == 2)
+        wide.grad = moved(torch.ones(wide.shape[::-1])).t()
+    twins.step()
+    graph = twins.capture()
+    twins.captured.prepare_replay()
+    graph.launch(gpu[2])
+    gpu[2].synchronize()
+    twins.plain.step()
+    twins.check()
+
+
 def test_parameters_of_another_group_that_have_no_gradients(gpu: Any) -> None:
     twins = Twins(gpu, lr=0.1)
     for opt in (twins.captured, twins.plain):

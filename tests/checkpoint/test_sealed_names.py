@@ -195,6 +195,35 @@ def test_functions_in_rename(tmp_path: Path) -> None:
     assert fewer.target["l1"]["w"].tolist() == target["l1"]["b"].tolist()
 
 
+@pytest.mark.parametrize(
+    "rename",
+    [{"a": "c"}, lambda name: "c" if name == "a" else name],
+    ids=["mapping", "function"],
+)
+def test_what_is_renamed_is_there_no_more(tmp_path: Path, rename: Any) -> None:
+    """A parameter of its old name does not get its values, too."""
+    opt = fastadam.Adam().setup({"a": np.zeros(3), "b": np.zeros(3)})
+    opt.apply_gradients({"a": np.ones(3), "b": np.full(3, 2.0)})
+    opt.parameters["a"].update_rule.hyperparam.alpha = 0.5
+    fastadam.save(tmp_path / "own.npz", opt)
+    fastadam.serializers.save_npz(tmp_path / "plain.npz", opt)
+    for file in ("own.npz", "plain.npz"):
+        other = fastadam.Adam().setup({key: np.full(3, 5.0) for key in "abc"})
+        with pytest.raises((CheckpointError, KeyError), match="`rename` makes 'c' of what"):
+            fastadam.load(tmp_path / file, other, rename=rename, parameters=file == "own.npz")
+        report = fastadam.load(
+            tmp_path / file, other, rename=rename, parameters=file == "own.npz", strict=False
+        )
+        assert any("a" in name for name in report.missing)
+        assert other.parameters["a"].update_rule.state is None
+        assert "alpha" not in vars(other.parameters["a"].update_rule.hyperparam)
+        assert other.parameters["a"].array.tolist() == [5.0] * 3
+        for old, new in (("a", "c"), ("b", "b")):
+            mine, there = opt.parameters[old], other.parameters[new]
+            assert np.array_equal(mine.update_rule.state["m"], there.update_rule.state["m"])
+            assert file != "own.npz" or np.array_equal(mine.array, there.array)
+
+
 def test_what_is_no_name_in_rename(tmp_path: Path) -> None:
     path = tmp_path / "run.npz"
     opt = fastadam.Adam().setup({"a": np.ones(3), "b": np.ones(3)})

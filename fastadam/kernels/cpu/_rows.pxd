@@ -28,3 +28,4 @@ cdef class Rows(Steps):
     cdef int note_written(self, Written written) except -1
     cdef bint is_tangled(self, Written written) noexcept
     cdef int untangle(self, Written written, object convert) except -1
+    cdef int copy_gradient(self, Py_ssize_t i, object convert) except -1

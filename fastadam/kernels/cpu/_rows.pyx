@@ -353,24 +353,33 @@ cdef class Rows(Steps):
         return False
 
     cdef int untangle(self, Written written, object convert) except -1:
-        """Read gradients that are part of what is written from copies; for None, those apart."""
-        cdef Py_ssize_t i, first
-        cdef const Walk* walk
+        """Read gradients that are part of what is written from copies."""
+        cdef Py_ssize_t i
+        cdef object grad
         for i in range(len(self.indices)):
-            first, walk = N_HELD * i, <const Walk*> self.table[i].walk
-            if self.held[first + GRADIENT] is not None and (
-                written.has_part(self.held[first + GRADIENT])
-                if written is not None
-                else walk != NULL and walk.apart[WALKED_G]
-            ):
-                self.converted = True
-                grad = convert(self.held[first], self.held[first + GRADIENT])
-                self.take_gradient(i, grad, convert)
+            grad = self.held[N_HELD * i + GRADIENT]
+            if grad is not None and written.has_part(grad):
+                self.copy_gradient(i, convert)
         return 0
 
     def gather(self, convert):
         """Read gradients that lie apart from dense copies, of which sums can be made."""
-        self.untangle(None, convert)
+        cdef Py_ssize_t i
+        cdef const Walk* walk
+        for i in range(len(self.indices)):
+            walk = <const Walk*> self.table[i].walk
+            if (
+                self.held[N_HELD * i + GRADIENT] is not None
+                and walk != NULL and walk.apart[WALKED_G]
+            ):
+                self.copy_gradient(i, convert)
+
+    cdef int copy_gradient(self, Py_ssize_t i, object convert) except -1:
+        """Read a gradient from a dense copy."""
+        cdef Py_ssize_t first = N_HELD * i
+        self.converted = True
+        self.take_gradient(i, convert(self.held[first], self.held[first + GRADIENT]), convert)
+        return 0
 
     def may_write(self):
         """Tell whether gradients may be written in place: owners' own, which share no memory."""
