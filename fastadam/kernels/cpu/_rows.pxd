@@ -20,6 +20,7 @@ cdef class Rows(Steps):
     cdef bint hold(self, Py_ssize_t i, Py_ssize_t which, PyObject* found) except -1
     cdef bint read(self, object convert, bint by_address) except -1
     cdef int take_addresses(self, Py_ssize_t i, Tensor* row, Found* found) except -1
+    cdef void note_type(self, const Tensor* row) noexcept
     cdef bint read_row(self, Py_ssize_t i, Tensor* row, Found* found, object convert) except -1
     cdef int take_gradient(self, Py_ssize_t i, object grad, object convert) except -1
     cdef int walk(self, Py_ssize_t i) except -1

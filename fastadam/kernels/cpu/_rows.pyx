@@ -169,9 +169,14 @@ cdef class Rows(Steps):
         row.g, row.g_type, row.walk = found.g_at, found.g_type, 0
         self.held[N_HELD * i + GRADIENT] = None
         self.by_address = True
+        self.note_type(row)
+        return 0
+
+    cdef void note_type(self, const Tensor* row) noexcept:
+        """Note how the gradient of a row is stored."""
+        # what is rounded block by block is as one that has been rounded before
         self.converted |= row.g_type == WIDE
         self.low_precision |= row.g_type not in (COMPUTING, WIDE)
-        return 0
 
     cdef bint read_row(
         self, Py_ssize_t i, Tensor* row, Found* found, object convert
@@ -236,9 +241,7 @@ cdef class Rows(Steps):
                 return False
             self.converted = True
             self.take_gradient(i, <object> found.g, convert)
-        # what is rounded block by block is as one that has been rounded before
-        self.converted |= row.g_type == WIDE
-        self.low_precision |= row.g_type not in (COMPUTING, WIDE)
+        self.note_type(row)
         return True
 
     cdef int take_gradient(self, Py_ssize_t i, object grad, object convert) except -1:
