@@ -61,7 +61,8 @@ def test_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [*TINY, "--what", "ratios,host", "--threads", "1,2", "--output", str(written)]
     result = result_of(capsys, *argv)
     assert json.loads(written.read_text()) == result
-    assert result.keys() == {"made_on", "threads", "rounds", "results", "left_out", "seconds"}
+    expected = {"made_on", "threads", "rounds", "results", "targets", "failed", "left_out"}
+    assert result.keys() == {*expected, "seconds"}
     assert result["threads"] == [1, 2]
     assert result["rounds"] == 2
     assert result["left_out"] == []
@@ -187,7 +188,7 @@ def test_tensors_need_pytorch(
 def test_what_is_measured_on_tensors_alone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for what in tensor_plans.ONLY_HERE:
         assert main([*TINY, "--what", what]) == 1
-        expected = f"without --torch there is no --what {what}; there are ratios, host\n"
+        expected = f"without --torch and --cuda there is no --what {what}; there are ratios, host\n"
         assert capsys.readouterr() == ("", expected)
 
 

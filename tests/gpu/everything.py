@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).parent
-CAMPAIGNS = FOLDER.parent / "benchmarks" / "campaigns.py"
 TOOLS = ("memcheck", "racecheck", "synccheck", "initcheck")
 # Under a sanitizer a launch takes a hundred times as long: what differs is in these.
 SANITIZED = ("test_gpu_kernels.py", "test_gpu_norm.py")
@@ -64,7 +63,7 @@ def main(argv: list[str]) -> int:
             before = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9"]
             files = [str(FOLDER / file) for file in SANITIZED]
             tests[tool] = run_tests(before, files, folder)
-        bench = [sys.executable, str(CAMPAIGNS), "--device", "cuda"]
+        bench = [sys.executable, "-m", "fastadam", "bench", "--cuda"]
         written = folder / "bench.json"
         made = subprocess.run([*bench, "--output", str(written), "--png", str(args.png), *options])
         result = json.loads(written.read_text()) if written.exists() else None
