@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ import pytest
 from fastadam.__main__ import main
 from fastadam.bench import arrays, cuda_plans, plans
 from fastadam.bench.cases import CASES
+from fastadam.bench.contender import NotComparable, Unavailable, check
 from fastadam.bench.cuda import Cuda
 from fastadam.bench.cuda_picture import panels
+from fastadam.bench.cuda_steps import Apex
 from fastadam.bench.floor import bytes_moved
 from fastadam.bench.settings import VARIANTS
 from fastadam.bench.targets import judge
@@ -103,6 +106,36 @@ def test_the_memory_of_a_large_case() -> None:
     assert roster.needed_bytes(case, None, "adamw", 6) == 6 * 16 * n + 28 * n + 12 * n
     assert bytes_moved(case, None, adam) == 28 * n
     assert roster.needed_bytes(case, None, "adamw", 6) < 40 * GIB
+
+
+def test_apex_is_given_its_own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch", reason="needs torch")
+
+    class FusedAdam(torch.optim.AdamW):
+        def __init__(self, params: Any, adam_w_mode: bool, **given: Any) -> None:
+            super().__init__(params, **given)
+            assert adam_w_mode == (given["weight_decay"] > 0)
+
+    class OnCpu(Apex):
+        device = "cpu"
+
+    module: Any = ModuleType("apex.optimizers")
+    module.FusedAdam = FusedAdam
+    monkeypatch.setitem(sys.modules, "apex", ModuleType("apex"))
+    monkeypatch.setitem(sys.modules, "apex.optimizers", module)
+    for name in ("adam", "adamw"):
+        assert check(OnCpu, VARIANTS[name], "float32") < 1e-4
+    for name in ("amsgrad", "adabound"):
+        with pytest.raises(NotComparable, match=r"^it has no A"):
+            check(OnCpu, VARIANTS[name], "float32")
+
+
+def test_without_a_gpu_torch_takes_no_part() -> None:
+    torch = pytest.importorskip("torch", reason="needs torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(Unavailable, match="finds no GPU"):
+        Apex.version()
 
 
 def ratio_row(case: str, ours: float, floor: float, fused: float) -> dict[str, Any]:
