@@ -32,6 +32,7 @@ from fastadam.bench.targets import judge
 from fastadam.bench.tensors import Tensors
 from fastadam.cli import arguments, output
 from fastadam.cli.extras import MissingExtra, load
+from fastadam.files.atomic import atomic_write
 from fastadam.kernels.backend import require_cupy
 
 __all__ = ["SUMMARY", "Bench", "Refused", "add_arguments", "refuse_others", "run"]
@@ -164,7 +165,7 @@ class Bench:
         except UnreadableModel as error:
             return output.refuse(args, str(error))
         if args.output is not None:
-            args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            _write(args.output, result)
         if args.png is not None:
             save_picture(args.png, result, self.panels(result))
         if args.json:
@@ -224,6 +225,21 @@ class Bench:
         threads = args.threads or [machine.cpus()]
         known = cuda_plans.ON_GPU if args.cuda else self.what
         what = {name: known[name] for name in args.what or ("ratios",)}
+        results: dict[str, plans.Rows] = {name: [] for name in what}
+
+        def told(finished: bool) -> dict[str, Any]:
+            return {
+                "made_on": made_on,
+                "threads": threads,
+                "rounds": sizes.plan.rounds,
+                "results": results,
+                "targets": judge(results) if args.cuda else [],
+                "failed": roster.failed,
+                "left_out": [one._asdict() for one in roster.left_out],
+                "seconds": round(time.perf_counter() - started, 1),
+                "finished": finished,
+            }
+
         options = plans.Options(cases, args.variants or ("adamw",), dtypes, threads, sizes)
         with _quiet(), arguments.restored_threads():
             roster = kind(tuple(dict.fromkeys((OURS[0], *(args.contenders or kind.contenders)))))
@@ -233,7 +249,11 @@ class Bench:
             if args.cuda:
                 made_on |= describe()
             before, since = machine.others_seconds(), time.perf_counter()
-            results = plans.run(roster, what, options)
+            for name, row in plans.run(roster, what, options):
+                results[name].append(row)
+                if args.output is not None and (args.output.is_file() or not args.output.exists()):
+                    # whatever ends this run, what has been measured is kept
+                    _write(args.output, told(finished=False))
             after, until = machine.others_seconds(), time.perf_counter()
         if before is not None and after is not None:
             # counted in ticks, so that it may come out below 0
@@ -241,16 +261,7 @@ class Bench:
         if left_out:
             why = f"not of a type that is stepped: {', '.join(left_out)}"
             roster.leave_out(str(args.like), why)
-        return {
-            "made_on": made_on,
-            "threads": threads,
-            "rounds": sizes.plan.rounds,
-            "results": results,
-            "targets": judge(results) if args.cuda else [],
-            "failed": roster.failed,
-            "left_out": [one._asdict() for one in roster.left_out],
-            "seconds": round(time.perf_counter() - started, 1),
-        }
+        return told(finished=True)
 
     def lines(self, result: dict[str, Any], args: argparse.Namespace) -> Iterator[str]:
         """Yield the tables, on what they were made, and what is not in them."""
@@ -279,6 +290,12 @@ class Bench:
             if path is not None:
                 yield f"{what}: {path}"
         yield f"Done in {result['seconds']} s."
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    """Write a result as JSON, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(result, indent=2) + "\n").encode())
 
 
 def _on_gpu(args: argparse.Namespace) -> type[Roster]:

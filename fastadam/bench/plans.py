@@ -78,18 +78,14 @@ class Measurement(NamedTuple):
 
 def run(
     roster: Roster, measurements: Mapping[str, Measurement], options: Options
-) -> dict[str, Rows]:
-    """Measure; return the rows by what was measured, ready for JSON."""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Measure; yield what was measured and each row, ready for JSON, as soon as it is known."""
     ways = list(itertools.product(options.threads, options.variants, options.dtypes))
-    return {
-        what: [
-            row
-            for n_threads, variant, dtype in ways
-            for row in measurement.rows(roster, options, variant, dtype, n_threads)
-            if row is not None
-        ]
-        for what, measurement in measurements.items()
-    }
+    for what, measurement in measurements.items():
+        for n_threads, variant, dtype in ways:
+            for row in measurement.rows(roster, options, variant, dtype, n_threads):
+                if row is not None:
+                    yield what, row
 
 
 def ratios(

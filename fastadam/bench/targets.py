@@ -19,7 +19,7 @@ def judge(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     Parameters
     ----------
     results : dict of list of dict
-        As ``plans.run`` returns it.
+        The rows of a run by what was measured.
 
     Returns
     -------

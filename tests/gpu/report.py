@@ -58,8 +58,10 @@ def run(parts: Sequence[Part], minutes: float, folder: Path) -> dict[str, Any]:
     for i, part in enumerate(parts):
         left = ends - time.monotonic()
         limit = left * part.share / sum(each.share for each in parts[i:])
-        if rows[0]["verdict"] == "failed" and part.tool is None:
-            row: dict[str, Any] = {"verdict": "not there", "why": f"{parts[0].name} failed"}
+        if part.tool is not None and shutil.which(part.tool) is None:
+            row: dict[str, Any] = {"verdict": "not there", "why": f"{part.tool} is not on the PATH"}
+        elif rows[0]["verdict"] == "failed":
+            row = {"verdict": "not there", "why": f"{parts[0].name} failed"}
         else:
             print(f"{part.name}: at most {limit:.0f} s", flush=True)
             row, report["results"][part.name] = run_part(part, limit, folder)
@@ -72,8 +74,6 @@ def run(parts: Sequence[Part], minutes: float, folder: Path) -> dict[str, Any]:
 
 def run_part(part: Part, limit: float, folder: Path) -> tuple[dict[str, Any], Any]:
     """Run one part; return its row of the report, and what was read of it."""
-    if part.tool is not None and shutil.which(part.tool) is None:
-        return {"verdict": "not there", "why": f"{part.tool} is not on the PATH"}, None
     known = {"{folder}": str(folder), "{seconds}": str(bench_seconds(limit))}
     command = [replaced(word, known) for word in part.command]
     log = folder / f"{part.name}.log"

@@ -87,9 +87,11 @@ def test_every_end_of_a_part(tmp_path: Path) -> None:
 
 
 def test_without_a_gpu_nothing_else_is_run(tmp_path: Path) -> None:
-    parts = [part("environment", "raise SystemExit(1)"), part("bits", "raise SystemExit(1)")]
+    parts = [part(name, "raise SystemExit(1)") for name in ("environment", "bits", "memcheck")]
+    parts[2] = parts[2]._replace(tool=sys.executable)
     made = report.run(parts, 1, tmp_path)
-    assert verdicts(made) == {"environment": "failed", "bits": "not there"}
+    expected = {"environment": "failed", "bits": "not there", "memcheck": "not there"}
+    assert verdicts(made) == expected
     assert "environment failed" in text(made)
 
 
