@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fastadam.__main__ import main
@@ -80,6 +81,19 @@ def test_fresh_gradients_and_many_tensors(cupy: Any, capsys: pytest.CaptureFixtu
     results = json.loads(capsys.readouterr().out)["results"]
     assert results["ratios"][0]["gradients"] == "fresh"
     assert results["norm"] == []
+
+
+def test_the_shapes_of_a_model(
+    cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.npz"
+    np.savez(path, W=np.ones((30, 20), np.float32), b=np.ones(30, np.float16))
+    argv = ["bench", "--cuda", "--quick", "--rounds", "1", "--like", str(path), "--json"]
+    assert main([*argv, "--contenders", "fastadam", "--what", "ratios,norm"]) == 0
+    results = json.loads(capsys.readouterr().out)["results"]
+    for (row,) in results.values():
+        assert (row["case"], row["dtype"]) == ("model.npz", "float16 float32")
+    assert results["norm"][0]["bytes_read"] == 2400 + 60
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
