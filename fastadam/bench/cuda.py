@@ -16,6 +16,7 @@ from fastadam.bench.cuda_steps import (
     Copy,
     FastadamGpu,
     FastadamGraph,
+    FastadamOnTorch,
     TorchCudaForeach,
     TorchCudaFused,
 )
@@ -28,7 +29,8 @@ from fastadam.kernels.backend import require_cupy
 __all__ = ["Cuda", "describe"]
 
 _KINDS: tuple[type[Contender], ...] = (
-    *(FastadamGpu, FastadamGraph, TorchCudaFused, TorchCudaForeach, Apex, ChainerKernels),
+    *(FastadamGpu, FastadamGraph, FastadamOnTorch, TorchCudaFused, TorchCudaForeach, Apex),
+    ChainerKernels,
 )
 
 

@@ -11,7 +11,8 @@ import numpy as np
 
 from fastadam.bench import arrays, report, settings
 from fastadam.bench.cases import many
-from fastadam.bench.peers import OURS, Roster
+from fastadam.bench.cuda_steps import FastadamGpu
+from fastadam.bench.peers import Roster
 from fastadam.bench.ratios import results
 from fastadam.bench.settings import VARIANTS, Variant
 from fastadam.bench.timing import Plan, Subject, measure
@@ -104,8 +105,8 @@ def measure_host(
     case = many(n=n, size=_ELEMENTS)
     grads = arrays.gradients(case, "float32")
     for kind in roster.ready(variant, ["float32"], n_threads):
-        # those that are fastadam are in CASES
-        if not kind.name.startswith(OURS[0]):
+        # those that step CuPy's arrays by fastadam are in CASES
+        if not issubclass(kind, FastadamGpu):
             contender = kind(VARIANTS[variant], arrays.parameters(case, "float32"))
             contender.give(grads)
             subjects.append(Subject(kind.name, contender.step))

@@ -11,7 +11,7 @@ from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender, NotComparable, Unavailable, imported
 from fastadam.bench.floor import bytes_moved
-from fastadam.bench.libraries import Torch, hyperparameters
+from fastadam.bench.libraries import FastadamTensors, Torch, hyperparameters
 from fastadam.bench.settings import Variant
 from fastadam.kernels.backend import loaded_cupy
 
@@ -21,6 +21,7 @@ __all__ = [
     "Copy",
     "FastadamGpu",
     "FastadamGraph",
+    "FastadamOnTorch",
     "TorchCudaForeach",
     "TorchCudaFused",
 ]
@@ -165,6 +166,12 @@ class _TorchOnGpu(Torch):
         if not imported("torch").cuda.is_available():
             raise Unavailable("PyTorch finds no GPU: its wheel may be one for CPUs")
         return super().version()
+
+
+class FastadamOnTorch(_TorchOnGpu, FastadamTensors):
+    """fastadam on PyTorch's tensors, in the place of PyTorch's own optimizers."""
+
+    name: ClassVar[str] = "fastadam-torch"
 
 
 class TorchCudaFused(_TorchOnGpu):

@@ -18,6 +18,7 @@ STYLES = {
     "fastadam": ("#d55e00", "o"),
     "fastadam-link": ("#d55e00", "D"),
     "fastadam-graph": ("#d55e00", "D"),
+    "fastadam-torch": ("#d55e00", "^"),
     "numpy": ("#999999", "s"),
     "torch-fused": ("#0072b2", "^"),
     "torch-foreach": ("#56b4e9", "v"),

@@ -11,7 +11,7 @@ from fastadam.bench.report import digits, microseconds, spelled
 
 __all__ = ["text"]
 
-OTHERS = ("fastadam-graph", "torch-fused", "torch-foreach", "apex", "chainer")
+OTHERS = ("fastadam-graph", "fastadam-torch", "torch-fused", "torch-foreach", "apex", "chainer")
 # Of names of what failed, no more than this are listed.
 MOST = 20
 

@@ -40,7 +40,7 @@ def test_everything(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert list(results) == ["ceilings", "host", "ratios", "norm"]
     assert all(row["device"] == "cuda" for rows in results.values() for row in rows)
     left_out = {one["what"] for one in result["left_out"]}
-    assert left_out <= {"torch-fused", "torch-foreach", "apex"}
+    assert left_out <= {"fastadam-torch", "torch-fused", "torch-foreach", "apex"}
     assert result["failed"] == []
 
     (ceilings,) = results["ceilings"]
