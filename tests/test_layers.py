@@ -53,16 +53,17 @@ FOLDERS = {
     """,
     "bench": """
         command
-        tensor_plans picture
-        training plans
+        cuda_plans cuda_picture tensor_plans
+        cuda_host cuda_norm picture
+        cuda_ceilings training plans
         ratios report
-        tensors
-        peers
+        cuda tensors
+        peers cuda_steps
         libraries
         own floor
         contender headers
         arrays
-        cases settings timing machine
+        cases settings timing machine targets
     """,
     "chainer": "",
     "checkpoint": """

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["CASES", "Case", "Tensor", "gpt2", "in_bfloat16", "lora", "many", "one", "resnet50"]
+__all__ = ["CASES", "Case", "Tensor", "gpt2", "lora", "many", "one", "resnet50", "stored_as"]
 
 Shape = tuple[int, ...]
 
@@ -107,10 +107,10 @@ def lora() -> Case:
     return _case("lora", [(8, 64), (60, 8)] * 1500)
 
 
-def in_bfloat16(case: Case) -> Case:
-    """Return a case in bfloat16, unless the run says another dtype."""
-    tensors = tuple(tensor._replace(dtype="bfloat16") for tensor in case.tensors)
-    return case._replace(name=f"{case.name}-bfloat16", tensors=tensors)
+def stored_as(case: Case, dtype: str) -> Case:
+    """Return a case in a dtype, unless the run says another."""
+    tensors = tuple(tensor._replace(dtype=dtype) for tensor in case.tensors)
+    return case._replace(name=f"{case.name}-{dtype}", tensors=tensors)
 
 
 def one(elements: int, name: str) -> Case:
@@ -127,13 +127,17 @@ CASES: dict[str, Callable[[], Case]] = {
     ),
     # one of 784-20-64-10 units
     "mlp": lambda: _case("mlp", [(784, 20), (20,), (20, 64), (64,), (64, 10), (10,)]),
+    "1k": lambda: one(1000, "1k"),
     "many": many,
     "many-fresh": lambda: many(fresh=True),
     "lora": lora,
     "16m": lambda: one(16_000_000, "16m"),
     "20m": lambda: one(20_000_000, "20m"),
     "resnet50": resnet50,
-    "resnet50-bfloat16": lambda: in_bfloat16(resnet50()),
+    "resnet50-bfloat16": lambda: stored_as(resnet50(), "bfloat16"),
     "100m": lambda: one(100_000_000, "100m"),
     "gpt2": gpt2,
+    "256m": lambda: one(256_000_000, "256m"),
+    "256m-bfloat16": lambda: stored_as(one(256_000_000, "256m"), "bfloat16"),
+    "256m-float16": lambda: stored_as(one(256_000_000, "256m"), "float16"),
 }

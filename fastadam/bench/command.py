@@ -3,7 +3,7 @@
 All contenders are timed in turns in one process. PyTorch, optax, DeepSpeed and Chainer take part
 where they are installed. The ratios of one run can be relied on; times change with the machine
 and with what else it does. With --torch it is PyTorch's tensors that are stepped, by the classes of
-fastadam.torch beside PyTorch's own.
+fastadam.torch beside PyTorch's own. With --cuda it is CuPy's arrays, on the first GPU.
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fastadam.bench import arrays, machine, plans, tensor_plans
+from fastadam.bench import arrays, cuda_picture, cuda_plans, machine, plans, tensor_plans
 from fastadam.bench.cases import CASES
 from fastadam.bench.contender import Contender, Unavailable, imported
+from fastadam.bench.cuda import Cuda, describe
 from fastadam.bench.headers import UnreadableModel, read_model
 from fastadam.bench.peers import CONTENDERS, OURS, Roster
 from fastadam.bench.picture import Panel, save_picture
 from fastadam.bench.plans import Measurement
 from fastadam.bench.settings import VARIANTS
+from fastadam.bench.targets import judge
 from fastadam.bench.tensors import Tensors
 from fastadam.cli import arguments, output
 from fastadam.cli.extras import MissingExtra, load
+from fastadam.files.atomic import atomic_write
+from fastadam.kernels.backend import require_cupy
 
 __all__ = ["SUMMARY", "Bench", "Refused", "add_arguments", "refuse_others", "run"]
 
@@ -80,15 +84,16 @@ class Bench:
     """The options of a benchmark, and a run of it."""
 
     what: ClassVar[Mapping[str, Measurement]] = tensor_plans.ON_TENSORS
-    contenders: ClassVar[Mapping[str, type[Contender]]] = CONTENDERS
+    contenders: ClassVar[Mapping[str, type[Contender]]] = {**CONTENDERS, **Cuda.contenders}
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the options."""
         for option, known, text in (
             (
-                *("--what", self.what),
+                *("--what", {**self.what, **cuda_plans.ON_GPU}),
                 "what to measure (default: ratios; with --torch, which alone has "
-                f"{', '.join(tensor_plans.ONLY_HERE)}, these too)",
+                f"{', '.join(tensor_plans.ONLY_HERE)}, these too; with --cuda "
+                f"{', '.join(cuda_plans.BY_DEFAULT)})",
             ),
             ("--cases", CASES, "what is stepped"),
             ("--variants", VARIANTS, "of the Adam family (default: adamw)"),
@@ -119,6 +124,18 @@ class Bench:
             help="step PyTorch's tensors: fastadam.torch beside PyTorch's three and DeepSpeed",
         )
         parser.add_argument(
+            "--cuda",
+            action="store_true",
+            help="step CuPy's arrays on the first GPU, beside PyTorch's, apex's and Chainer's",
+        )
+        parser.add_argument(
+            "--seconds",
+            type=arguments.at_least(1),
+            metavar="N",
+            help="after so many, begin nothing more, and name what is left out "
+            f"(default: no limit; with --cuda {cuda_plans.SECONDS})",
+        )
+        parser.add_argument(
             "--quick", action="store_true", help="small cases and short turns: under a minute"
         )
         parser.add_argument(
@@ -138,7 +155,7 @@ class Bench:
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Measure, print, write and draw; return 0, or 1 if something asked for is missing."""
+        """Measure, print, write and draw; return 0, or 1 for what is missing or failed."""
         try:
             result = self.measure(args)
         except MissingExtra as error:
@@ -148,20 +165,22 @@ class Bench:
         except UnreadableModel as error:
             return output.refuse(args, str(error))
         if args.output is not None:
-            args.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            _write(args.output, result)
         if args.png is not None:
             save_picture(args.png, result, self.panels(result))
         if args.json:
             output.print_json(result)
         else:
             print(*self.lines(result, args), sep="\n")
-        return 0
+        return int(bool(result["failed"]))
 
     def roster(self, args: argparse.Namespace) -> type[Roster]:
         """Return the kind of roster that takes part, if all that was asked for is there."""
+        if args.cuda:
+            return _on_gpu(args)
         if not args.torch:
             here = [name for name in self.what if name not in tensor_plans.ONLY_HERE]
-            refuse_others(args, "without --torch", here, Roster.contenders)
+            refuse_others(args, "without --torch and --cuda", here, Roster.contenders)
             return Roster
         try:
             imported("torch")
@@ -177,7 +196,7 @@ class Bench:
 
     def panels(self, result: dict[str, Any]) -> list[Panel]:
         """Return what is drawn beside the ratios."""
-        return []
+        return cuda_picture.panels(result)
 
     def measure(self, args: argparse.Namespace) -> dict[str, Any]:
         """Find out what to measure on, measure, and return all that there is to tell."""
@@ -189,7 +208,7 @@ class Bench:
         if args.rounds is not None:
             sizes = sizes._replace(plan=sizes.plan._replace(rounds=args.rounds))
         dtypes: tuple[str | None, ...] = args.dtypes or (
-            None if args.like or args.torch else "float32",
+            None if args.like or args.torch or args.cuda else "float32",
         )
         names = args.cases or (() if args.like else sizes.cases)
         cases = [CASES[name]() for name in names]
@@ -204,13 +223,37 @@ class Bench:
             for dtype in dtypes:
                 arrays.dtypes(case, dtype)  # what is missing is said before anything else happens
         threads = args.threads or [machine.cpus()]
-        what = {name: self.what[name] for name in args.what or ("ratios",)}
+        known = cuda_plans.ON_GPU if args.cuda else self.what
+        what = {name: known[name] for name in args.what or ("ratios",)}
+        results: dict[str, plans.Rows] = {name: [] for name in what}
+
+        def told(finished: bool) -> dict[str, Any]:
+            return {
+                "made_on": made_on,
+                "threads": threads,
+                "rounds": sizes.plan.rounds,
+                "results": results,
+                "targets": judge(results) if args.cuda else [],
+                "failed": roster.failed,
+                "left_out": [one._asdict() for one in roster.left_out],
+                "seconds": round(time.perf_counter() - started, 1),
+                "finished": finished,
+            }
+
         options = plans.Options(cases, args.variants or ("adamw",), dtypes, threads, sizes)
         with _quiet(), arguments.restored_threads():
             roster = kind(tuple(dict.fromkeys((OURS[0], *(args.contenders or kind.contenders)))))
+            if args.seconds is not None:
+                roster.until = started + args.seconds
             made_on = machine.describe(roster.versions)
+            if args.cuda:
+                made_on |= describe()
             before, since = machine.others_seconds(), time.perf_counter()
-            results = plans.run(roster, what, options)
+            for name, row in plans.run(roster, what, options):
+                results[name].append(row)
+                if args.output is not None and (args.output.is_file() or not args.output.exists()):
+                    # whatever ends this run, what has been measured is kept
+                    _write(args.output, told(finished=False))
             after, until = machine.others_seconds(), time.perf_counter()
         if before is not None and after is not None:
             # counted in ticks, so that it may come out below 0
@@ -218,14 +261,7 @@ class Bench:
         if left_out:
             why = f"not of a type that is stepped: {', '.join(left_out)}"
             roster.leave_out(str(args.like), why)
-        return {
-            "made_on": made_on,
-            "threads": threads,
-            "rounds": sizes.plan.rounds,
-            "results": results,
-            "left_out": [one._asdict() for one in roster.left_out],
-            "seconds": round(time.perf_counter() - started, 1),
-        }
+        return told(finished=True)
 
     def lines(self, result: dict[str, Any], args: argparse.Namespace) -> Iterator[str]:
         """Yield the tables, on what they were made, and what is not in them."""
@@ -233,8 +269,9 @@ class Bench:
             f"Medians of {result['rounds']} rounds with (first-third quartile). Beside fastadam: "
             "above 1, fastadam is\nfaster. Beside the floor: 1 is the memory's limit.\n"
         )
+        known = cuda_plans.ON_GPU if args.cuda else self.what
         for what, rows in result["results"].items():
-            yield from self.what[what].text(rows)
+            yield from known[what].text(rows)
         yield f"Made on {machine.line(result['made_on'], result['threads'])}"
         others = result["made_on"].get("other_programs_cpus", 0.0)
         if others > _BUSY:
@@ -242,6 +279,10 @@ class Bench:
                 f"Other programs took {others} CPUs meanwhile: steps on several threads, which "
                 "wait for each other, look\nslower than they are. Measure again on a quiet machine."
             )
+        for one in result["targets"]:
+            reached = "reached" if one["reached"] else "not reached"
+            numbers = f"wanted {one['wanted']:g}, measured {one['measured']:.3g}"
+            yield f"{one['what']}: {numbers}, {reached}"
         for one in result["left_out"]:
             where = f" ({'; '.join(one['where'])})" if one["where"] else ""
             yield f"Left out: {one['what']}{where}: {one['why']}"
@@ -249,6 +290,30 @@ class Bench:
             if path is not None:
                 yield f"{what}: {path}"
         yield f"Done in {result['seconds']} s."
+
+
+def _write(path: Path, result: dict[str, Any]) -> None:
+    """Write a result as JSON, whole or not at all."""
+    with atomic_write(path) as file:
+        file.write((json.dumps(result, indent=2) + "\n").encode())
+
+
+def _on_gpu(args: argparse.Namespace) -> type[Roster]:
+    """Return who takes part on a GPU, if all that was asked for is there."""
+    if args.torch:
+        raise Refused("--torch is for tensors on the CPU: leave out --cuda")
+    if args.threads:
+        raise Refused("--threads is for steps on the CPU: leave out --cuda")
+    refuse_others(args, "with --cuda", cuda_plans.ON_GPU, Cuda.contenders)
+    try:
+        require_cupy()
+    except RuntimeError as error:
+        raise Refused(str(error)) from error
+    args.what = args.what or cuda_plans.BY_DEFAULT
+    args.seconds = args.seconds or cuda_plans.SECONDS
+    if args.like is None:
+        args.cases = args.cases or (cuda_plans.QUICK_CASES if args.quick else cuda_plans.CASES)
+    return Cuda
 
 
 _BENCH = Bench()

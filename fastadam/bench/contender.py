@@ -49,6 +49,8 @@ _PACKAGES = {
     "optax": "optax jax",
     "jax": "optax jax",
     "deepspeed": "deepspeed ninja",
+    "apex": "--no-build-isolation git+https://github.com/NVIDIA/apex (with APEX_CPP_EXT=1 and "
+    "APEX_CUDA_EXT=1)",
     "chainer": '"setuptools<81" "chainer==7.8.1" "numpy==1.26.4" (an environment of its own)',
 }
 

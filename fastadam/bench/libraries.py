@@ -16,6 +16,7 @@ from fastadam.cli.extras import load
 __all__ = [
     "Chainer",
     "DeepSpeed",
+    "FastadamTensors",
     "Optax",
     "Torch",
     "TorchForeach",
@@ -55,8 +56,12 @@ class Torch(Contender):
     def __init__(self, variant: Variant, params: list[Array]) -> None:
         self.refuse(variant)
         # into memory that PyTorch has allocated, as a model's is
-        self.parameters = [tensor(p).to(self.device, copy=True).requires_grad_() for p in params]
+        self.parameters = [self.sent(p, copy=True).requires_grad_() for p in params]
         self.optimizer = self.make(variant)
+
+    def sent(self, array: Array, copy: bool = False) -> Any:
+        """Return a tensor where they are stepped."""
+        return tensor(array).to(self.device, copy=copy)
 
     def refuse(self, variant: Variant) -> None:
         """Refuse a variant that there is not."""
@@ -73,12 +78,12 @@ class Torch(Contender):
     def give(self, grads: list[Array]) -> None:
         """Put the gradients into the parameters."""
         for parameter, grad in zip(self.parameters, grads, strict=True):
-            parameter.grad = tensor(grad).to(self.device)
+            parameter.grad = self.sent(grad)
 
     def give_anew(self, grads: list[Array]) -> None:
         """Put copies into the parameters, in memory that PyTorch allocates, as it does itself."""
         for parameter, grad in zip(self.parameters, grads, strict=True):
-            parameter.grad = tensor(grad).to(self.device, copy=True)
+            parameter.grad = self.sent(grad, copy=True)
 
     def step(self) -> None:
         """Step."""
@@ -92,6 +97,27 @@ class Torch(Contender):
     def set_threads(cls, n: int) -> None:
         """Set PyTorch's number."""
         imported("torch").set_num_threads(n)
+
+
+class FastadamTensors(Torch):
+    """The class of `fastadam.torch` that is the variant."""
+
+    name: ClassVar[str] = "fastadam"
+    # what it has beside PyTorch's arguments
+    more: ClassVar[dict[str, float]] = {}
+
+    def refuse(self, variant: Variant) -> None:
+        """Refuse nothing: AdaBound is here."""
+
+    def make(self, variant: Variant) -> Any:
+        """Make the optimizer of `parameters`."""
+        library = imported("fastadam.torch")
+        if variant.adabound:
+            kind = library.AMSBound if variant.amsgrad else library.AdaBound
+        else:
+            kind = library.AdamW if variant.decay else library.Adam
+        given = hyperparameters(variant) | {"amsgrad": variant.amsgrad} | self.more
+        return kind(self.parameters, **given)
 
 
 class TorchFused(Torch):

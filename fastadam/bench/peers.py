@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from fastadam.bench import arrays, timing
+from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender, NotComparable, Unavailable, check
 from fastadam.bench.floor import Floor
 from fastadam.bench.libraries import (
@@ -29,6 +31,11 @@ _ALL: tuple[type[Contender], ...] = (
 )
 CONTENDERS = {kind.name: kind for kind in _ALL}
 OURS = ("fastadam", "fastadam-link")
+
+# the latter three are the libraries' own refusals of a dtype
+_REFUSALS: tuple[type[Exception], ...] = (
+    *(NotComparable, Unavailable, ValueError, TypeError, RuntimeError),
+)
 
 
 class LeftOut(NamedTuple):
@@ -55,6 +62,10 @@ class Roster:
         One for every contender and reason.
     here : list of type
         The contenders whose libraries are here.
+    until : float
+        After this time, of ``time.perf_counter``, no measurement begins.
+    failed : list of str
+        What has ended with one of `failures`.
     """
 
     device: ClassVar[str] = "cpu"
@@ -62,11 +73,15 @@ class Roster:
     # Its steps read and write what a step does, without the arithmetic; and who times steps.
     floor: ClassVar[type[Any]] = Floor
     block = staticmethod(timing.block)
+    # Exceptions that end one measurement, and not the run.
+    failures: ClassVar[tuple[type[Exception], ...]] = ()
 
     def __init__(self, names: Sequence[str]) -> None:
         self.versions: dict[str, str] = {}
         self.left_out: list[LeftOut] = []
         self.here: list[type[Contender]] = []
+        self.until = math.inf
+        self.failed: list[str] = []
         self._checked: dict[tuple[str, str, str], float | None] = {}
         for name in names:
             kind = self.contenders[name]
@@ -79,9 +94,22 @@ class Roster:
             if version is not None:
                 self.versions[name] = version
 
+    def place(self, n_threads: int) -> str:
+        """Say where steps are made."""
+        return f"{n_threads} thread(s)"
+
     def free_bytes(self) -> int | None:
         """Return how much memory is free."""
         return arrays.free_bytes()
+
+    def needed_bytes(self, case: Case, dtype: str | None, variant: str, contenders: int) -> int:
+        """Return about how much memory a comparison takes."""
+        stored, state = arrays.state_bytes(case, dtype, VARIANTS[variant])
+        # the floor's arrays too, the gradients, JAX's copies of these, and temporary arrays
+        return (contenders + 1) * (stored + state) + 5 * stored
+
+    def release(self) -> None:
+        """Give back memory that libraries keep, after a comparison."""
 
     def leave_out(self, what: str, why: str, where: str | None = None) -> None:
         """Note what is not measured, and in which of the measurements."""
@@ -91,6 +119,11 @@ class Roster:
             self.left_out.append(known)
         if where is not None and where not in known.where:
             known.where.append(where)
+
+    def fail(self, what: str, why: str, where: str) -> None:
+        """Note a measurement that could not be made."""
+        self.failed.append(f"{what}: {where}")
+        self.leave_out(what, f"it failed: {why}", where)
 
     def difference(self, name: str, variant: str, dtypes: Sequence[str]) -> float | None:
         """Return the largest difference that the checks have found; None before any."""
@@ -106,7 +139,7 @@ class Roster:
                 kind.set_threads(n_threads)
                 good = [self._passes(kind, variant, dtype) for dtype in dtypes]
             except NotComparable as reason:
-                self.leave_out(kind.name, str(reason), f"{n_threads} thread(s)")
+                self.leave_out(kind.name, str(reason), self.place(n_threads))
             except MissingExtra as missing:
                 self.leave_out(kind.name, str(missing))
             else:
@@ -124,8 +157,7 @@ class Roster:
             self._checked[key] = None
             try:
                 self._checked[key] = self.check(kind, variant, dtype)
-            except (NotComparable, Unavailable, ValueError, TypeError, RuntimeError) as reason:
-                # the latter three are the libraries' own refusals of a dtype
+            except _REFUSALS + self.failures as reason:
                 why = str(reason).partition("\n")[0]
                 self.leave_out(kind.name, why, f"{variant} {dtype}")
         return self._checked[key] is not None

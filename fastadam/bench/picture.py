@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fastadam.bench.ratios import FLOOR
 from fastadam.bench.report import microseconds, where
 from fastadam.cli.extras import load
 
@@ -17,6 +18,7 @@ STYLES = {
     "fastadam": ("#d55e00", "o"),
     "fastadam-link": ("#d55e00", "D"),
     "fastadam-graph": ("#d55e00", "D"),
+    "fastadam-torch": ("#d55e00", "^"),
     "numpy": ("#999999", "s"),
     "torch-fused": ("#0072b2", "^"),
     "torch-foreach": ("#56b4e9", "v"),
@@ -24,6 +26,7 @@ STYLES = {
     "optax": ("#009e73", "P"),
     "deepspeed": ("#cc79a7", "X"),
     "chainer": ("#000000", "*"),
+    "apex": ("#cc79a7", "P"),
 }
 GREY = "#666666"
 
@@ -34,7 +37,8 @@ Panel = tuple[float, Callable[[Any], None]]
 
 def save_picture(path: Path, result: dict[str, Any], more: Sequence[Panel] = ()) -> None:
     """Draw the ratios and the host's cost of a result into a PNG file, and more panels below."""
-    rows = [row for what in ("ratios", "host") for row in result["results"].get(what, ())]
+    compared = [row for what in ("ratios", "host") for row in result["results"].get(what, ())]
+    rows = [row for row in compared if FLOOR in row["times_us"]]
     panels = list(more)
     if rows:
         panels.insert(0, (1.2 + 0.6 * len(rows), partial(_draw_ratios, rows)))
@@ -60,10 +64,10 @@ def _draw_ratios(rows: list[dict[str, Any]], axes: Any) -> None:
     """Draw a line of marks for every row: how far each contender is from the floor."""
     shown: set[str] = set()
     for y, row in enumerate(rows):
-        floor = row["times_us"]["floor"]["median"]
+        floor = row["times_us"][FLOOR]["median"]
         axes.axhline(y, color="#eeeeee", linewidth=6, zorder=0)
         for name, times in row["times_us"].items():
-            if name == "floor":
+            if name == FLOOR:
                 continue
             colour, mark = STYLES[name]
             axes.plot([times["q1"] / floor, times["q3"] / floor], [y, y], color=colour, zorder=1)

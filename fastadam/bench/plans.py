@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 from fastadam.bench import report
 from fastadam.bench.cases import Case, many
@@ -13,9 +15,21 @@ from fastadam.bench.ratios import compare
 from fastadam.bench.timing import Plan
 from fastadam.cli import output
 
-__all__ = ["QUICK", "THOROUGH", "WHAT", "Measurement", "Options", "Rows", "Sizes", "run", "say"]
+__all__ = [
+    "QUICK",
+    "THOROUGH",
+    "WHAT",
+    "Measurement",
+    "Options",
+    "Rows",
+    "Sizes",
+    "attempt",
+    "ratios",
+    "run",
+]
 
 Rows = list[dict[str, Any]]
+Made = TypeVar("Made")
 
 
 class Sizes(NamedTuple):
@@ -64,27 +78,24 @@ class Measurement(NamedTuple):
 
 def run(
     roster: Roster, measurements: Mapping[str, Measurement], options: Options
-) -> dict[str, Rows]:
-    """Measure; return the rows by what was measured, ready for JSON."""
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Measure; yield what was measured and each row, ready for JSON, as soon as it is known."""
     ways = list(itertools.product(options.threads, options.variants, options.dtypes))
-    return {
-        what: [
-            row
-            for n_threads, variant, dtype in ways
-            for row in measurement.rows(roster, options, variant, dtype, n_threads)
-            if row is not None
-        ]
-        for what, measurement in measurements.items()
-    }
+    for what, measurement in measurements.items():
+        for n_threads, variant, dtype in ways:
+            for row in measurement.rows(roster, options, variant, dtype, n_threads):
+                if row is not None:
+                    yield what, row
 
 
-def _ratios(
+def ratios(
     roster: Roster, options: Options, variant: str, dtype: str | None, n_threads: int
 ) -> Iterator[dict[str, Any] | None]:
     """Compare on every case."""
     for case in options.cases:
-        say("ratios", case.name, variant, dtype, n_threads)
-        yield compare(roster, case, variant, dtype, n_threads, options.sizes.plan)
+        way = variant, dtype, n_threads
+        make = partial(compare, roster, case, *way, options.sizes.plan)
+        yield attempt(roster, "ratios", case.name, *way, make)
 
 
 def _host(
@@ -93,19 +104,43 @@ def _host(
     """Compare on parameters of one element, where all else is what the host costs."""
     n = options.sizes.host
     for fresh in (False, True):
-        say("host", "fresh gradients" if fresh else "kept gradients", variant, dtype, n_threads)
-        case = many(fresh, n, 1)
-        row = compare(roster, case, variant, dtype or "float32", n_threads, options.sizes.plan)
+        on = "fresh gradients" if fresh else "kept gradients"
+        way = variant, dtype or "float32", n_threads
+        make = partial(compare, roster, many(fresh, n, 1), *way, options.sizes.plan)
+        row = attempt(roster, "host", on, *way, make)
         if row is not None:
             medians = {name: times["median"] / n for name, times in row["times_us"].items()}
             yield {**row, "case": f"host-{row['gradients']}", "us_per_parameter": medians}
 
 
-def say(what: str, on: str, variant: str, dtype: str | None, n_threads: int) -> None:
-    """Tell what is being measured, on standard error."""
-    kind = dtype or "its own dtypes"
-    output.progress(f"{what}: {on}, {variant}, {kind}, {n_threads} thread(s)")
+def attempt(
+    roster: Roster,
+    what: str,
+    on: str,
+    variant: str,
+    dtype: str | None,
+    n_threads: int,
+    make: Callable[[], Made],
+) -> Made | None:
+    """Measure, and tell what before, on standard error.
+
+    Returns
+    -------
+    object
+        What `make` returns. None, with a note in the roster, if no time is left for it, or if it
+        ends with one of the roster's failures.
+    """
+    where = f"{on}, {variant}, {dtype or 'its own dtypes'}, {roster.place(n_threads)}"
+    if time.perf_counter() > roster.until:
+        roster.leave_out(what, "no time was left for it; --seconds gives more", where)
+        return None
+    output.progress(f"{what}: {where}")
+    try:
+        return make()
+    except roster.failures as error:
+        roster.fail(what, f"{type(error).__name__}: {error}", where)
+        return None
 
 
 # By the names of --what.
-WHAT = {"ratios": Measurement(_ratios), "host": Measurement(_host)}
+WHAT = {"ratios": Measurement(ratios), "host": Measurement(_host)}

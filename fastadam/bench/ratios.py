@@ -48,17 +48,12 @@ def compare(
     """
     names = arrays.dtype_names(case, dtype)
     kinds = roster.ready(variant, names, n_threads)
-    where = f"{case.name}, {variant} {dtype or ' '.join(names)}, {n_threads} thread(s)"
+    where = f"{case.name}, {variant} {dtype or ' '.join(names)}, {roster.place(n_threads)}"
     if not fits(roster, case, variant, dtype, len(kinds), where):
         return None
-    grads = arrays.gradients(case, dtype)
-    subjects = [Subject(FLOOR, roster.floor(case, dtype, VARIANTS[variant], grads).step)]
-    for kind in kinds:
-        contender = kind(VARIANTS[variant], arrays.parameters(case, dtype))
-        subjects.append(subject(contender, grads, case.fresh))
-    times = measure(subjects, plan, roster.block)
-    subjects.clear()
+    times = measure(_subjects(roster, kinds, case, variant, dtype), plan, roster.block)
     gc.collect()
+    roster.release()
     return {
         **described(case, variant, dtype, n_threads),
         "device": roster.device,
@@ -70,6 +65,18 @@ def compare(
         },
         **results(times),
     }
+
+
+def _subjects(
+    roster: Roster, kinds: Sequence[type[Contender]], case: Case, variant: str, dtype: str | None
+) -> list[Subject]:
+    """Make the floor and all contenders, with arrays of their own."""
+    grads = arrays.gradients(case, dtype)
+    subjects = [Subject(FLOOR, roster.floor(case, dtype, VARIANTS[variant], grads).step)]
+    for kind in kinds:
+        contender = kind(VARIANTS[variant], arrays.parameters(case, dtype))
+        subjects.append(subject(contender, grads, case.fresh))
+    return subjects
 
 
 def described(case: Case, variant: str, dtype: str | None, n_threads: int) -> dict[str, Any]:
@@ -89,9 +96,7 @@ def fits(
     roster: Roster, case: Case, variant: str, dtype: str | None, contenders: int, where: str
 ) -> bool:
     """Tell whether there is memory for a case; note in the roster if there is not."""
-    stored, state = arrays.state_bytes(case, dtype, VARIANTS[variant])
-    # the floor's arrays too, the gradients, JAX's copies of these, and temporary arrays
-    need = (contenders + 1) * (stored + state) + 5 * stored + _RESERVE
+    need = roster.needed_bytes(case, dtype, variant, contenders) + _RESERVE
     free = roster.free_bytes()
     if free is None or need <= free:
         return True

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from fastadam.bench.peers import Roster
-from fastadam.bench.plans import WHAT, Measurement, Options, say
+from fastadam.bench.plans import WHAT, Measurement, Options, attempt
 from fastadam.bench.ratios import compare
 from fastadam.bench.settings import VARIANTS
 from fastadam.bench.tensors import ClippedTensors
@@ -29,8 +30,9 @@ def _classes(
     case = options.cases[0]
     for other in VARIANTS:
         if other not in options.variants:
-            say("classes", case.name, other, dtype, n_threads)
-            yield compare(roster, case, other, dtype, n_threads, options.sizes.plan)
+            way = other, dtype, n_threads
+            make = partial(compare, roster, case, *way, options.sizes.plan)
+            yield attempt(roster, "classes", case.name, *way, make)
 
 
 def _clip(
@@ -40,8 +42,9 @@ def _clip(
     names = [kind.name for kind in roster.here if kind.name in ClippedTensors.contenders]
     clipping = ClippedTensors(names)
     for case in options.cases:
-        say("clip", case.name, variant, dtype, n_threads)
-        row = compare(clipping, case, variant, dtype, n_threads, options.sizes.plan)
+        way = variant, dtype, n_threads
+        make = partial(compare, clipping, case, *way, options.sizes.plan)
+        row = attempt(roster, "clip", case.name, *way, make)
         if row is not None:
             yield {**row, "case": f"clip and step, {row['case']}"}
     for what, why, where in clipping.left_out:
@@ -52,11 +55,11 @@ def _clip(
 
 def _train(
     roster: Roster, options: Options, variant: str, dtype: str | None, n_threads: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[dict[str, Any] | None]:
     """Compare whole training steps, which are float32."""
     if dtype in (None, "float32"):
-        say("train", "a small network", variant, "float32", n_threads)
-        yield compare_training(roster, variant, n_threads, options.sizes.plan)
+        make = partial(compare_training, roster, variant, n_threads, options.sizes.plan)
+        yield attempt(roster, "train", "a small network", variant, "float32", n_threads, make)
 
 
 # By the names of --what: those that there are on PyTorch's tensors alone, and all.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from fastadam.bench.arrays import Array
 from fastadam.bench.contender import Contender, check, imported
 from fastadam.bench.libraries import (
     DeepSpeed,
+    FastadamTensors,
     Torch,
     TorchForeach,
     TorchFused,
     TorchSingle,
-    hyperparameters,
     tensor,
 )
 from fastadam.bench.peers import Roster
@@ -26,29 +26,8 @@ __all__ = ["ClippedTensors", "Tensors"]
 _LARGEST_NORM = 1.0
 
 
-class _Fastadam(Torch):
-    """The class of `fastadam.torch` that is the variant."""
-
-    name: ClassVar[str] = "fastadam"
-    # what it has beside PyTorch's arguments
-    more: ClassVar[dict[str, float]] = {}
-
-    def refuse(self, variant: Variant) -> None:
-        """Refuse nothing: AdaBound is here."""
-
-    def make(self, variant: Variant) -> Any:
-        """Make the optimizer of `parameters`."""
-        library = imported("fastadam.torch")
-        if variant.adabound:
-            kind = library.AMSBound if variant.amsgrad else library.AdaBound
-        else:
-            kind = library.AdamW if variant.decay else library.Adam
-        given = hyperparameters(variant) | {"amsgrad": variant.amsgrad} | self.more
-        return kind(self.parameters, **given)
-
-
-class _FastadamClipping(_Fastadam):
-    """The same, which clips inside the step."""
+class _FastadamClipping(FastadamTensors):
+    """fastadam, which clips inside the step."""
 
     more: ClassVar[dict[str, float]] = {"max_grad_norm": _LARGEST_NORM}
 
@@ -92,7 +71,7 @@ class Tensors(Roster):
     """Who steps PyTorch's tensors on the CPUs of this machine."""
 
     contenders: ClassVar[dict[str, type[Contender]]] = _named(
-        _Fastadam, TorchFused, TorchForeach, TorchSingle, DeepSpeed
+        FastadamTensors, TorchFused, TorchForeach, TorchSingle, DeepSpeed
     )
 
 

@@ -15,6 +15,9 @@ from torch_pairs import KINDS, named, same, slack_of_a_step, snapshot, values
 from torch_pretended_gpu import HAS_EXCHANGE, OnGpu, Second, moved, pretended_gpu
 
 import fastadam.torch
+from fastadam.bench.contender import check
+from fastadam.bench.cuda_steps import FastadamOnTorch
+from fastadam.bench.settings import VARIANTS
 from fastadam.kernels.gpu.source import SOURCE
 from fastadam.torch import tensors
 
@@ -794,3 +797,18 @@ def run_random_programs(seeds: range) -> None:
             pair.gpu.step()
             pair.cpu.step()
             pair.check()
+
+
+def test_the_benchmarks_steps() -> None:
+    """What ``bench --cuda`` times as fastadam-torch are the steps of ``apply_gradients``."""
+
+    class Pretended(FastadamOnTorch):
+        def sent(self, array: Any, copy: bool = False) -> Any:
+            return moved(super(FastadamOnTorch, self).sent(array, copy))
+
+        def values(self) -> list[Any]:
+            return [host(p.detach()).numpy() for p in self.parameters]
+
+    Pretended.device = "cpu"
+    for name in ("adam", "adamw", "amsgrad"):
+        assert check(Pretended, VARIANTS[name], "float32") < 1e-6

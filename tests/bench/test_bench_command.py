@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +63,8 @@ def test_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [*TINY, "--what", "ratios,host", "--threads", "1,2", "--output", str(written)]
     result = result_of(capsys, *argv)
     assert json.loads(written.read_text()) == result
-    assert result.keys() == {"made_on", "threads", "rounds", "results", "left_out", "seconds"}
+    expected = {"made_on", "threads", "rounds", "results", "targets", "failed", "left_out"}
+    assert result.keys() == {*expected, "seconds", "finished"}
     assert result["threads"] == [1, 2]
     assert result["rounds"] == 2
     assert result["left_out"] == []
@@ -80,6 +83,34 @@ def test_the_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert row["tensors"] == row["elements"] == 20
         ours = row["times_us"]["fastadam"]["median"] / 20
         assert row["us_per_parameter"]["fastadam"] == pytest.approx(ours)
+
+
+def test_what_is_known_is_kept_when_a_run_ends_early(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = plans.run
+
+    def ended(*arguments: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        yield next(run(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plans, "run", ended)
+    written = tmp_path / "bench.json"
+    argv = [*TINY, "--what", "ratios,host", "--output", str(written)]
+    with pytest.raises(KeyboardInterrupt):
+        command.run(parsed(argv))
+    result = json.loads(written.read_text())
+    assert not result["finished"]
+    assert [len(rows) for rows in result["results"].values()] == [1, 0]
+    assert list(tmp_path.iterdir()) == [written]
+
+
+def parsed(argv: list[str]) -> argparse.Namespace:
+    """Read the options of the command, without its name."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", action="store_true")
+    command.add_arguments(parser)
+    return parser.parse_args(argv[1:])
 
 
 @pytest.mark.slow
@@ -187,7 +218,7 @@ def test_tensors_need_pytorch(
 def test_what_is_measured_on_tensors_alone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     for what in tensor_plans.ONLY_HERE:
         assert main([*TINY, "--what", what]) == 1
-        expected = f"without --torch there is no --what {what}; there are ratios, host\n"
+        expected = f"without --torch and --cuda there is no --what {what}; there are ratios, host\n"
         assert capsys.readouterr() == ("", expected)
 
 

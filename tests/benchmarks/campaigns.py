@@ -1,7 +1,6 @@
-"""Time what the command `bench` leaves out: chains, memory, subnormal state, sizes, and a GPU.
+"""Time what the command `bench` leaves out: chains, memory, subnormal state, and sizes.
 
 Usage: python tests/benchmarks/campaigns.py --what chain,memory,subnormal,sweep --png chart.png
-       python tests/benchmarks/campaigns.py --device cuda
 
 All options of ``python -m fastadam bench`` are here, too.
 """
@@ -10,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,17 +16,11 @@ import chain
 import memory
 import subnormal
 import sweep
-from gpu import Cuda, describe
-from targets import judge
 
-from fastadam.bench.command import Bench, Refused, refuse_others
-from fastadam.bench.peers import CONTENDERS, Roster
+from fastadam.bench.command import Bench
+from fastadam.bench.peers import Roster
 from fastadam.bench.picture import Panel
-from fastadam.bench.plans import Measurement, Options, Rows, say
-from fastadam.kernels.backend import require_cupy
-
-GPU_CASES = ("mlp", "many", "many-fresh", "16m", "resnet50", "gpt2", "100m")
-GPU_WHAT = ("ratios", "host")
+from fastadam.bench.plans import Measurement, Options, Rows, attempt
 
 
 class Elements(NamedTuple):
@@ -52,9 +44,10 @@ def chains(
 ) -> Rows:
     """Compare the chains on every case."""
     plan, rows = options.sizes.plan, []
+    way = variant, dtype, n_threads
     for case in options.cases:
-        say("chain", case.name, variant, dtype, n_threads)
-        rows.append(chain.compare_chains(roster, case, variant, dtype, n_threads, plan))
+        make = partial(chain.compare_chains, roster, case, *way, plan)
+        rows.append(attempt(roster, "chain", case.name, *way, make))
     return [row for row in rows if row is not None]
 
 
@@ -63,8 +56,9 @@ def extra_memory(
 ) -> Rows:
     """Measure what an update needs beyond its arrays."""
     n = elements(options).memory
-    say("memory", f"{n:,} elements", variant, dtype, n_threads)
-    return memory.extra_memory(roster, n, variant, dtype or "float32", n_threads)
+    way = variant, dtype or "float32", n_threads
+    make = partial(memory.extra_memory, roster, n, *way)
+    return attempt(roster, "memory", f"{n:,} elements", *way, make) or []
 
 
 def subnormal_state(
@@ -72,8 +66,10 @@ def subnormal_state(
 ) -> Rows:
     """Compare the two kinds of state."""
     n, plan = elements(options).subnormal, options.sizes.plan
-    say("subnormal", f"{n:,} elements", variant, dtype, n_threads)
-    return [subnormal.compare_states(roster, n, variant, dtype or "float32", n_threads, plan)]
+    way = variant, dtype or "float32", n_threads
+    make = partial(subnormal.compare_states, roster, n, *way, plan)
+    row = attempt(roster, "subnormal", f"{n:,} elements", *way, make)
+    return [] if row is None else [row]
 
 
 def sizes(
@@ -83,11 +79,14 @@ def sizes(
     # of its many points none needs many rounds
     plan = options.sizes.plan._replace(rounds=min(options.sizes.plan.rounds, 5), block_s=0.01)
     n = elements(options).sweep
-    return [sweep.sweep(roster, n, variant, dtype or "float32", n_threads, plan)]
+    way = variant, dtype or "float32", n_threads
+    make = partial(sweep.sweep, roster, n, *way, plan)
+    row = attempt(roster, "sweep", f"up to {n:,} elements", *way, make)
+    return [] if row is None else [row]
 
 
 class Campaigns(Bench):
-    """The command `bench`, with more to measure, and on a GPU too."""
+    """The command `bench`, with more to measure on the CPU."""
 
     what: ClassVar[dict[str, Measurement]] = {
         **Bench.what,
@@ -96,48 +95,14 @@ class Campaigns(Bench):
         "subnormal": Measurement(subnormal_state, subnormal.text),
         "sweep": Measurement(sizes, sweep.text),
     }
-    contenders: ClassVar[dict[str, Any]] = {**CONTENDERS, **Cuda.contenders}
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--json", action="store_true", help="print the result as JSON")
-        parser.add_argument(
-            "--device",
-            choices=("cpu", "cuda"),
-            default="cpu",
-            help="where: on the CPU, or with CuPy on the first GPU (default: cpu)",
-        )
         super().add_arguments(parser)
 
-    def roster(self, args: argparse.Namespace) -> type[Roster]:
-        """Return who takes part, if all that was asked for can be measured there."""
-        if args.device == "cpu":
-            return super().roster(args)
-        if args.torch:
-            raise Refused("--torch is for tensors on the CPU: leave out --device cuda")
-        try:
-            require_cupy()
-        except RuntimeError as error:
-            raise Refused(str(error)) from error
-        refuse_others(args, "with --device cuda", GPU_WHAT, Cuda.contenders)
-        args.what = args.what or GPU_WHAT
-        args.cases = args.cases or (None if args.quick or args.like else GPU_CASES)
-        return Cuda
-
     def panels(self, result: dict[str, Any]) -> list[Panel]:
-        return [(4.6, partial(sweep.draw, each)) for each in result["results"].get("sweep", ())]
-
-    def measure(self, args: argparse.Namespace) -> dict[str, Any]:
-        result = super().measure(args)
-        if args.device == "cuda":
-            result["made_on"] |= describe()
-        return result | {"targets": judge(result["results"])}
-
-    def lines(self, result: dict[str, Any], args: argparse.Namespace) -> Iterator[str]:
-        yield from super().lines(result, args)
-        for one in result["targets"]:
-            reached = "reached" if one["reached"] else "not reached"
-            numbers = f"wanted {one['wanted']:g}, measured {one['measured']:.3g}"
-            yield f"{one['what']}: {numbers}, {reached}"
+        sweeps = [(4.6, partial(sweep.draw, each)) for each in result["results"].get("sweep", ())]
+        return [*super().panels(result), *sweeps]
 
 
 def main(argv: list[str]) -> int:

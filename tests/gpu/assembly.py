@@ -1,7 +1,8 @@
 """What kernels become on GPUs, without one: registers, instructions, accesses, bytes in flight.
 
 NVRTC compiles, and nvdisasm, from the wheel nvidia-cuda-nvdisasm, tells the instructions. Run as
-a program, it writes the figures of docs/design/018 anew, and the page's tables from them::
+a program, it writes the figures of docs/design/018 anew, and the page's tables from them, with what
+`estimates` makes of them::
 
     python tests/gpu/assembly.py
 """
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import estimates
 import nvrtc
 from instantiations import adam_name
 
@@ -234,7 +236,7 @@ def figures() -> dict[str, dict[str, Any]]:
 
 
 def tables(known: dict[str, Any]) -> Iterator[str]:
-    """Make the lines of the page's tables: one for each architecture, before and after."""
+    """Make the lines of the page's tables: one an architecture, before and after; estimates."""
     for arch in ARCHITECTURES:
         yield f".. csv-table:: sm_{arch}, by NVRTC {known['compilers'][str(arch)]}"
         yield "   :header: kernel, registers, spilled, blocks, instructions, widest, KB"
@@ -244,6 +246,7 @@ def tables(known: dict[str, Any]) -> Iterator[str]:
             cells = (_both(key, pair) for key in Measured.__annotations__)
             yield f'   "{kernel}", {", ".join(cells)}'
         yield ""
+    yield from estimates.table(known["after"])
 
 
 def _both(key: str, pair: list[dict[str, Any]]) -> str:

@@ -24,7 +24,9 @@ pytest.register_assert_rewrite("cases")
 # The files whose tests are run with these, too, and those that are run with the first alone. Single
 # kernels gain nothing by it.
 LATE = {
-    **dict.fromkeys(["test_gpu_graphs", "test_gpu_page", "test_gpu_streams"], SEEDS),
+    **dict.fromkeys(
+        ["test_gpu_graphs", "test_gpu_page", "test_gpu_probes", "test_gpu_streams"], SEEDS
+    ),
     **dict.fromkeys(["test_gpu_counts", "test_gpu_files", "test_gpu_hooks"], SEEDS[:1]),
     **dict.fromkeys(["test_gpu_links", "test_gpu_optimizer"], SEEDS[:1]),
 }

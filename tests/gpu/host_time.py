@@ -4,7 +4,8 @@
 
 It needs CuPy, and no GPU: the arrays are CuPy's own, over memory of the host; what would call the
 driver does nothing. Printed is the processor's time of one update, in microseconds, the least of
-many, for 1, 200 and 1000 parameters.
+many, for 1, 200 and 1000 parameters. With a GPU, ``python -m fastadam bench --cuda --what host``
+measures the same updates.
 """
 
 from __future__ import annotations
@@ -18,16 +19,44 @@ from typing import Any
 
 import numpy as np
 
-import fastadam
+from fastadam.bench.cuda_host import CASES, update_of
+from fastadam.bench.settings import VARIANTS
 from fastadam.kernels import backend
 from fastadam.kernels.gpu import engine, sums, table, uploads
-from fastadam.optimizer_hooks import GradientClipping
 
 SIZES = 1, 200, 1000
 
-_stream = SimpleNamespace(ptr=0, capturing=False, wait_event=lambda event: None)
-_stream.is_capturing = lambda: _stream.capturing
-_stream.record = lambda: None
+
+class _Stream:
+    """A stream, and a context in which it is the current one, that nothing waits for."""
+
+    def __init__(self, ptr: int = 0, **_: bool) -> None:
+        self.ptr, self.capturing = ptr, False
+
+    def is_capturing(self) -> bool:
+        return self.capturing
+
+    def record(self) -> None:
+        """Nothing is on its way."""
+
+    def wait_event(self, event: object) -> None:
+        """Nothing is waited for."""
+
+    def begin_capture(self) -> None:
+        self.capturing = True
+
+    def end_capture(self) -> Any:
+        self.capturing = False
+        return SimpleNamespace(launch=lambda: None)
+
+    def __enter__(self) -> None:
+        _current.append(self)
+
+    def __exit__(self, *_: object) -> None:
+        _current.pop()
+
+
+_current = [_Stream()]
 
 
 def over(host: Any) -> Any:
@@ -45,9 +74,12 @@ def without_a_driver() -> None:
 
     event = SimpleNamespace(done=True, record=lambda: None)
     cupy.cuda.runtime.getDevice = lambda: 0
-    cupy.cuda.get_current_stream = lambda *_: _stream
+    cupy.cuda.runtime.deviceSynchronize = lambda: None
+    cupy.cuda.get_current_stream = lambda *_: _current[-1]
+    cupy.cuda.Stream = lambda **how: _Stream(2, **how)
     cupy.cuda.Device = lambda _: nullcontext()
     cupy.cuda.Event = lambda **_: event
+    cupy.asarray = lambda a: over(a.copy())
     cupy.empty = lambda n, dtype=float: over(np.empty(n, dtype))
     cupy.empty_like = lambda a, dtype=None: over(np.empty(a.shape, dtype or a.dtype))
     cupy.zeros_like = lambda a, dtype=None: over(np.zeros(a.shape, dtype or a.dtype))
@@ -55,35 +87,6 @@ def without_a_driver() -> None:
     backend.wait_for = lambda device: None
     sums.allocate = lambda device, n, dtype: np.empty(n, dtype)
     uploads.upload = table.upload = lambda memory, data: None
-
-
-def update_of(case: str, n: int) -> Callable[[], object]:
-    """Return what makes an update of so many parameters."""
-    kind = np.float16 if case == "scaled halves" else np.float32
-    params, *gradients = ({f"p{i}": over(np.ones(10, kind)) for i in range(n)} for _ in range(3))
-    opt = fastadam.Adam().setup(params)
-    # the first update does openly what is folded later, and has no driver for it
-    opt.apply_gradients(gradients[0])
-    opt.monitor = case == "monitor"
-    if case == "clip":
-        opt.add_hook(GradientClipping(1.0))
-    scale = 8.0 if case == "scaled halves" else None
-    which = [0]
-
-    def update() -> None:
-        which[0] ^= case == "new addresses"
-        opt.apply_gradients(gradients[which[0]], scale)
-
-    if case == "replay":
-        update()
-        _stream.ptr, _stream.capturing = 2, True
-        update()
-        _stream.ptr, _stream.capturing = 0, False
-        return opt.prepare_replay
-    return update
-
-
-CASES = "plain", "new addresses", "clip", "monitor", "scaled halves", "replay"
 
 
 def least(update: Callable[[], object], n: int) -> float:
@@ -105,7 +108,8 @@ def main() -> None:
     without_a_driver()
     print(f"{'us of the host':16}" + "".join(f"{n:>10}" for n in SIZES))
     for case in sys.argv[1:] or CASES:
-        print(f"{case:16}" + "".join(f"{least(update_of(case, n), n):10.1f}" for n in SIZES))
+        updates = [(update_of(case, n, VARIANTS["adam"]), n) for n in SIZES]
+        print(f"{case:16}" + "".join(f"{least(*update):10.1f}" for update in updates))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections import Counter
 from typing import Any
 
 import assembly
+import estimates
 import nvrtc
 import pytest
 from instantiations import PAIRS, VARIANTS, adam_name, types_of
@@ -219,6 +220,30 @@ def test_the_page_shows_the_figures() -> None:
     text = assembly.PAGE.read_text()
     shown = text.partition(assembly.BEGIN)[2].partition(assembly.END)[0]
     assert shown == "\n".join(assembly.tables(known)) + "\n"
+
+
+def test_estimates() -> None:
+    """36 KB in each of 132 multiprocessors for a microsecond are 4.87 TB/s of reads."""
+    gpu = estimates.Gpu("some", 90, 132, 4.8)
+    allowed, estimated = estimates.estimate(gpu, 36 * 1024, 4, 0)
+    assert allowed == pytest.approx(4.866, abs=1e-3)
+    assert estimated == pytest.approx(0.92 * 4.8)
+    # what is written comes on top, and the datasheet's bandwidth is not exceeded
+    assert estimates.estimate(gpu, 36 * 1024, 32, 24)[0] == pytest.approx(8.515, abs=1e-3)
+    assert estimates.estimate(gpu, 1024, 4, 0) == pytest.approx((0.1352, 0.1352), abs=1e-4)
+    assert set(estimates.BYTES) == set(assembly.KERNELS)
+
+
+def test_what_the_page_says_of_the_estimates() -> None:
+    figures = json.loads(assembly.FIGURES.read_text())["after"]
+    shares = [
+        estimates.REACHED
+        * gpu.tb_per_s
+        / estimates.estimate(gpu, figures[str(gpu.arch)][kernel]["in_flight"], *moved)[0]
+        for gpu in estimates.GPUS
+        for kernel, moved in estimates.BYTES.items()
+    ]
+    assert f"no more than {100 * max(shares):.0f} %" in assembly.PAGE.read_text()
 
 
 @pytest.mark.slow

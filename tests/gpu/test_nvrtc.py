@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import nvrtc
 import pytest
+import test_gpu_probes
 from instantiations import ALL_KERNELS, PAIRS, PLAIN_KERNELS, VARIANTS, adam_name, types_of
 
+from fastadam.bench import cuda_ceilings
 from fastadam.kernels.gpu import engine
 from fastadam.kernels.gpu.source import SOURCE
 
@@ -85,6 +87,23 @@ def test_every_kernel_compiles_without_spills(
         declared = engine.KERNELS[name.partition("<")[0]]
         assert kernel.widths == [width(kind, types_of(name)) for kind in declared], name
     contract_holds(program)
+
+
+@pytest.mark.parametrize(("library", "arch"), FIRST)
+def test_kernels_that_measure(library: Any, arch: int) -> None:
+    """What steps are compared with has accesses as wide as theirs; and what keeps a GPU busy."""
+    names = ["move_all", "read_all"]
+    options = ("--std=c++17", "-ftz=true")
+    program = nvrtc.compile_kernels(library, cuda_ceilings._SOURCE, names, options, arch)
+    accesses = {}
+    for name, kernel in program.kernels.items():
+        assert (kernel.spill_stores, kernel.spill_loads) == (0, 0), name
+        accesses[name] = {way: kernel.ptx.count(f"{way}.global.v4") for way in ("ld", "st")}
+    assert accesses == {"move_all": {"ld": 16, "st": 12}, "read_all": {"ld": 8, "st": 0}}
+    assert program.kernels["move_all"].widths == [8] * 5
+    assert program.kernels["read_all"].widths == [8] * 3
+    spin = nvrtc.compile_kernels(library, test_gpu_probes.SPIN, ["spin"], (), arch)
+    assert spin.kernels["spin"].widths == [8]
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,8 @@ cuda = SimpleNamespace(
     UnownedMemory=UnownedMemory,
     get_current_stream=get_current_stream,
     is_available=lambda: state.devices > 0,
+    set_allocator=lambda allocator: None,
+    nvrtc=SimpleNamespace(getVersion=lambda: (12, 9)),
     runtime=SimpleNamespace(
         CUDARuntimeError=CUDARuntimeError,
         deviceSynchronize=synchronize_device,

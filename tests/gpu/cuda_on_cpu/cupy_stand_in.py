@@ -200,7 +200,9 @@ def make_cupy() -> ModuleType:
         "ones_like": lambda a, dtype=None, **kwargs: full_like(a, 1, dtype, **kwargs),
         "arange": lambda *args, **kwargs: array(np.arange(*args, **kwargs)),
         "ElementwiseKernel": ElementwiseKernel,
-        "get_default_memory_pool": lambda: SimpleNamespace(free_bytes=lambda: 0),
+        "get_default_memory_pool": lambda: SimpleNamespace(
+            free_bytes=lambda: 0, free_all_blocks=lambda: None
+        ),
         "exceptions": SimpleNamespace(CUDARuntimeError=CUDARuntimeError),
     }
     for name, value in named.items():

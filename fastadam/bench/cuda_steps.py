@@ -11,9 +11,20 @@ from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender, NotComparable, Unavailable, imported
 from fastadam.bench.floor import bytes_moved
-from fastadam.bench.libraries import Torch
+from fastadam.bench.libraries import FastadamTensors, Torch, hyperparameters
 from fastadam.bench.settings import Variant
 from fastadam.kernels.backend import loaded_cupy
+
+__all__ = [
+    "Apex",
+    "ChainerKernels",
+    "Copy",
+    "FastadamGpu",
+    "FastadamGraph",
+    "FastadamOnTorch",
+    "TorchCudaForeach",
+    "TorchCudaFused",
+]
 
 
 class Copy:
@@ -157,6 +168,12 @@ class _TorchOnGpu(Torch):
         return super().version()
 
 
+class FastadamOnTorch(_TorchOnGpu, FastadamTensors):
+    """fastadam on PyTorch's tensors, in the place of PyTorch's own optimizers."""
+
+    name: ClassVar[str] = "fastadam-torch"
+
+
 class TorchCudaFused(_TorchOnGpu):
     """One launch for many tensors, with ``fused=True``."""
 
@@ -169,3 +186,23 @@ class TorchCudaForeach(_TorchOnGpu):
 
     name: ClassVar[str] = "torch-foreach"
     how: ClassVar[dict[str, bool]] = {"foreach": True}
+
+
+class Apex(_TorchOnGpu):
+    """NVIDIA's FusedAdam: a launch for many tensors of PyTorch's."""
+
+    name: ClassVar[str] = "apex"
+
+    def make(self, variant: Variant) -> Any:
+        """Make the optimizer of `parameters`."""
+        if variant.amsgrad:
+            raise NotComparable("it has no AMSGrad")
+        kind = imported("apex.optimizers").FusedAdam
+        return kind(self.parameters, adam_w_mode=variant.decay, **hyperparameters(variant))
+
+    @classmethod
+    def version(cls) -> str | None:
+        """Name it by the PyTorch that it was built for: it has no number of its own."""
+        torch = super().version()
+        imported("apex.optimizers")
+        return f"apex ({torch})"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+__all__ = ["judge"]
+
 # The share of a copy's bandwidth that a step is to reach, by case.
-_SHARES = {"16m": 0.7, "100m": 0.9}
-# Microseconds of a whole update of 1000 parameters of one element.
-_HOST_US = 500.0
+_SHARES = {"16m": 0.7, "256m": 0.9}
+# Microseconds of the host for a whole update of so many parameters.
+_HOST_US, _TENSORS = 500.0, 1000
 
 
 def judge(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -17,19 +19,19 @@ def judge(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     Parameters
     ----------
     results : dict of list of dict
-        As ``plans.run`` returns it.
+        The rows of a run by what was measured.
 
     Returns
     -------
     list of dict
         ``what`` is wanted, the number that is ``wanted`` and the one ``measured``, and whether it
-        is ``reached``; empty for rows of the CPU.
+        is ``reached``.
     """
-    judged = []
-    for what, rows in results.items():
-        for row in rows:
-            if row.get("device") == "cuda":
-                judged += list(_of_host(row) if what == "host" else _of_case(row))
+    judged: list[dict[str, Any]] = []
+    for row in results.get("ratios", []):
+        judged += list(_of_case(row))
+    for row in results.get("host", []):
+        judged += list(_of_host(row))
     return judged
 
 
@@ -48,10 +50,11 @@ def _of_case(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _of_host(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Judge the cost of the host."""
-    us = row["times_us"]["fastadam"]["median"]
-    us_of_thousand = us * 1000 / row["tensors"]
-    what = f"microseconds of an update of 1000 parameters, gradients {row['gradients']}"
-    yield _judged(what, _HOST_US, us_of_thousand, us_of_thousand <= _HOST_US)
+    if row["tensors"] == _TENSORS:
+        for name, words in (("plain", "kept"), ("new-addresses", "in new memory")):
+            us = row["times_us"][name]["median"]
+            what = f"microseconds of the host, {_TENSORS} parameters, gradients {words}"
+            yield _judged(what, _HOST_US, us, us <= _HOST_US)
 
 
 def _judged(what: str, wanted: float, measured: float, reached: bool) -> dict[str, Any]:
