@@ -1947,4 +1947,40 @@ MUTANTS = [
         "        if self.capturing():\n            raise",
         "        if False:\n            raise",
     ),
+    Mutant(
+        "graphs of different parameters",
+        "fastadam/torch/graphs.py",
+        "        if any(\n",
+        "        if False and any(\n",
+    ),
+    Mutant(
+        "gradients of a capture stay",
+        TENSORS_ON_GPU,
+        "        finally:\n            self._source.let_go()\n        return CapturedStep",
+        "        finally:\n            pass\n        return CapturedStep",
+    ),
+    Mutant(
+        "plans of captures are not found again",
+        STEPPING,
+        "plan = self.captured_plan() or plan_of(",
+        "plan = plan_of(",
+    ),
+    Mutant(
+        "no memory for the next graphs",
+        "fastadam/kernels/gpu/steps.py",
+        "if self._taken and not self.capturing():",
+        "if False:",
+    ),
+    Mutant(
+        "captured steps stay due",
+        "fastadam/kernels/gpu/table.py",
+        "        self.run(self._replayed[0])\n        self._end_step()\n",
+        "        self.run(self._replayed[0])\n",
+    ),
+    Mutant(
+        "PyTorch is who is warned",
+        "fastadam/optimizers/decay_advice.py",
+        '("fastadam.", "torch.")',
+        '("fastadam.",)',
+    ),
 ]

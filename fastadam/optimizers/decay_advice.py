@@ -18,6 +18,9 @@ class _Unchosen(str):
 
 UNCHOSEN = _Unchosen(DECAY_MODES[0])
 
+# What calls an update is above these.
+_LIBRARIES = ("fastadam.", "torch.")
+
 _warned = False
 
 
@@ -39,8 +42,11 @@ def warn_of_decay(kind: str, alpha: float, rate: float) -> None:
 
 
 def _level() -> int:
-    """Return how many calls up the first is that is not this library's."""
+    """Return how many calls up the first is that is not this library's.
+
+    PyTorch stands between where it has compiled the caller, or could have.
+    """
     level, frame = 0, sys._getframe()
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("fastadam."):
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(_LIBRARIES):
         level, frame = level + 1, frame.f_back
     return level

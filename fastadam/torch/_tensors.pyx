@@ -367,10 +367,14 @@ cdef class TensorSource(Source):
                     written += <list> self.written[i]
         # else autograd would not know that what it has kept of them is no longer so
         self.reader.raise_versions(written)
+        self.let_go()
+        return 0
+
+    def let_go(self):
+        """Let gradients go that were read for a step."""
         self.shown = []
         self.grads = [None] * self.n
-        self.replaced = {}
-        return 0
+        self.replaced, self.captured = {}, None
 
 
 include "_unchanged.pxi"

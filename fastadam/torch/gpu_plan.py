@@ -23,6 +23,13 @@ from fastadam.torch.tensors import Array, computing, is_sharded, local_of, named
 
 __all__ = ["GpuPlan", "plan_of"]
 
+# What can become part of a graph.
+_REPEATED = (
+    "what is captured is a step made again, of parameters on one GPU that share no memory with one "
+    "another or with gradients, and not in parts by step_in_backward. Make a step with gradients "
+    "of the same parameters before the capture begins"
+)
+
 
 def plan_of(optimizer: Any, decoupled: bool, masters: bool) -> TensorPlan:
     """Return the plan of an optimizer's next step, by where its tensors are.
@@ -69,12 +76,7 @@ class GpuPlan(TensorPlan):
         self._bounds = clipping(optimizer.max_grad_norm, optimizer.max_grad_value)
         # which set of coefficients each parameter has, as it was described
         self._sets_of: list[int] | None = None
-        refuse_capture(
-            devices,
-            "it is not known yet what there is to step. Make a step with gradients of the same "
-            "parameters before the capture begins; step_in_backward, which makes steps in parts, "
-            "cannot be captured",
-        )
+        refuse_capture(devices, _REPEATED)
         with on_current_streams(devices):
             super().__init__(optimizer, decoupled, masters)
 
@@ -130,21 +132,20 @@ class GpuPlan(TensorPlan):
             If it cannot be captured.
         """
         steps = self._steps
-        if steps is None or not self.lasts or not steps.gpu.begin_capture():
-            refuse_capture(
-                self._devices,
-                "only parameters on one GPU that share no memory with one another or with "
-                "gradients can be stepped in one",
-            )
         assert steps is not None
+        if not steps.gpu.begin_capture():
+            refuse_capture(self._devices, _REPEATED)
         gradients = [row.param.grad for row in self._rows]
         replaced = dict(self._source.replaced)
-        with on_current_streams(self._devices):
-            norm = self._prepare(steps, bounds)
-            if self._forgets:
-                self._forget()
-            steps.gpu.capture()
-            self._put_back()
+        try:
+            with on_current_streams(self._devices):
+                norm = self._prepare(steps, bounds)
+                if self._forgets:
+                    self._forget()
+                steps.gpu.capture()
+                self._put_back()
+        finally:
+            self._source.let_go()
         return CapturedStep(self, gradients, replaced, self._captured(), norm)
 
     def replay(self, optimizer: Any, step: CapturedStep) -> bool:
@@ -162,9 +163,9 @@ class GpuPlan(TensorPlan):
         bool
             False, and nothing has changed, if it is no longer what there is to step.
         """
-        self._bounds = clipping(optimizer.max_grad_norm, optimizer.max_grad_value)
         source, steps = self._source, self._steps
         assert steps is not None
+        self._bounds = clipping(optimizer.max_grad_norm, optimizer.max_grad_value)
         source.captured, source.replaced = step.gradients, dict(step.replaced)
         try:
             with on_current_streams(self._devices):
@@ -181,8 +182,30 @@ class GpuPlan(TensorPlan):
                     (),
                 )
         finally:
-            source.captured, source.replaced = None, {}
+            source.let_go()
         return True
+
+    def may_follow(self, optimizer: Any, step: CapturedStep) -> bool:
+        """Tell whether a captured step of this plan can be the next one.
+
+        Parameters
+        ----------
+        optimizer : torch.optim.Optimizer
+            The one that this was made of.
+        step : CapturedStep
+            The step.
+        """
+        self._bounds = clipping(optimizer.max_grad_norm, optimizer.max_grad_value)
+        self._source.captured = step.gradients
+        try:
+            return self._read_counts(optimizer) and self._captured() == step.settings
+        finally:
+            self._source.let_go()
+
+    def forget_graphs(self) -> None:
+        """Let go of what graphs read."""
+        if self._steps is not None:
+            self._steps.gpu.forget()
 
     def _captured(self) -> tuple[Any, ...]:
         """Return what is part of a graph, but for memory."""

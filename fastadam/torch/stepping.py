@@ -11,7 +11,7 @@ from torch.optim import optimizer as torch_optimizer
 
 from fastadam.torch.clipping import clipping
 from fastadam.torch.gpu_plan import GpuPlan, plan_of
-from fastadam.torch.graphs import CapturedStep, refuse_captured_scaling
+from fastadam.torch.graphs import CapturesSteps, refuse_captured_scaling
 from fastadam.torch.groups import refuse_incomplete, refuse_options
 from fastadam.torch.plan import TensorPlan
 from fastadam.torch.report import Part, reported
@@ -26,7 +26,7 @@ __all__ = ["KernelStep"]
 _OWN = ("max_grad_norm", "max_grad_value", "master_weights")
 
 
-class KernelStep(torch.optim.Optimizer):
+class KernelStep(CapturesSteps, torch.optim.Optimizer):
     """A base of optimizers whose step is made by the kernels; PyTorch's class stands behind it.
 
     Attributes
@@ -46,9 +46,6 @@ class KernelStep(torch.optim.Optimizer):
     # the parts of the last step, of which there is one unless it was made in backward
     _last: list[Part] | None = None
     _backward: Any = None
-    # the step that was captured last, and all that graphs have
-    _replay: CapturedStep | None = None
-    _graphs: tuple[CapturedStep, ...] = ()
 
     @property
     def last_update(self) -> UpdateReport | None:
@@ -227,7 +224,7 @@ class KernelStep(torch.optim.Optimizer):
         # taken out meanwhile: another thread that steps makes its own
         plan = own.pop("_plan", None)
         if plan is None or not plan.refresh(self):
-            plan = plan_of(self, self._decoupled, self.master_weights)
+            plan = self.captured_plan() or plan_of(self, self._decoupled, self.master_weights)
         if scale is not None:
             scale = float(scale)
             self._unscale(scale)
@@ -240,57 +237,13 @@ class KernelStep(torch.optim.Optimizer):
             )
         if plan.recording:
             assert isinstance(plan, GpuPlan)
-            own["_replay"] = captured = plan.capture(bounds)
-            own["_graphs"] = (*self._graphs, captured)
+            self.note_capture(plan.capture(bounds))
         else:
             norm = plan.run(bounds)
             part = plan.sets, norm, scale, plan.names, plan.absent
             own["_last"] = [part] if first or self._last is None else [*self._last, part]
         if plan.lasts:
             own["_plan"] = plan
-
-    def prepare_replay(self) -> None:
-        """Get ready for the next replay of a CUDA graph in which a step was captured.
-
-        Counts the step, and writes its scalars, such as bias corrections and learning rates, to
-        where the graph reads them: on PyTorch's current stream of the GPU, which must be the one
-        that the graph is replayed on.
-
-        Raises
-        ------
-        RuntimeError
-            If no step has been captured; if parameters, states, bounds of gradients or options of
-            groups have changed since, but for numbers that only the step itself reads: ``lr``,
-            ``betas``, ``eps``, and the weight decay of `AdamW`.
-
-        Notes
-        -----
-        A step is captured by calling ``step()`` within ``torch.cuda.graph``, after a step with
-        gradients of the same parameters. It is not made then, nor counted. Of one optimizer there
-        may be several graphs; each is replayed after one call of this.
-
-        Examples
-        --------
-        With tensors on a GPU::
-
-            for _ in range(3):
-                model(x).sum().backward()
-                opt.step()
-                opt.zero_grad()
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                model(x).sum().backward()
-                opt.step()
-            for batch in batches:
-                x.copy_(batch)
-                opt.prepare_replay()
-                graph.replay()
-        """
-        if self._replay is None:
-            raise RuntimeError(
-                "there is no captured step to replay: call step() within torch.cuda.graph"
-            )
-        self._replay.prepare(self)
 
     def step_in_backward_by(self, steps: Any) -> None:
         """Leave the steps to what makes them in backward passes, or take them back.

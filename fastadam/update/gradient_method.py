@@ -246,7 +246,8 @@ class GradientMethod(RuledOptimizer):
 
         Counts the step, and writes its scalars, such as the bias-corrected rate of the new ``t``,
         to where the graph reads them: on the current stream, which must be the one that the graph
-        is launched on, or be waited for by it and wait for its launch before.
+        is launched on, or be waited for by it and wait for its launch before. A launch that was
+        not prepared steps nothing.
 
         Raises
         ------
@@ -256,30 +257,27 @@ class GradientMethod(RuledOptimizer):
 
         Notes
         -----
-        An update is captured as everything else is, by calling `update` or `apply_gradients`
-        between ``stream.begin_capture()`` and ``stream.end_capture()``. One such update must have
-        been made before. A captured update is not made, and not counted: that is what the replays
-        are for. `last_update` is that of the last replay; what it says of gradients is waited
-        for, and is to be looked at after the launch. A graph divides gradients by the loss scale
-        of its capture. The optimizer keeps what its graphs read, and must live as long as they.
-        Dynamic loss scaling and an `on_nonfinite` other than 'propagate', with which the
-        host decides, cannot be captured.
+        An update is captured by calling `update` or `apply_gradients` between
+        ``stream.begin_capture()`` and ``stream.end_capture()``, after one such update. It is not
+        made then, nor counted. `last_update` is that of the last replay; what it says of gradients
+        is waited for, and is to be looked at after the launch. A graph divides gradients by the
+        loss scale of its capture. The optimizer keeps what its graphs read, and must live as long
+        as they. Where the host decides it cannot be captured: with dynamic loss scaling, and an
+        `on_nonfinite` other than 'propagate'.
 
         Examples
         --------
         With CuPy's arrays on a GPU::
 
             stream = cupy.cuda.Stream(non_blocking=True)
-            stream.wait_event(cupy.cuda.Stream.null.record())
             with stream:
                 opt.apply_gradients(gradients)
                 stream.begin_capture()
                 compute(gradients)
                 opt.apply_gradients(gradients)
                 graph = stream.end_capture()
-                for _ in range(1000):
-                    opt.prepare_replay()
-                    graph.launch()
+                opt.prepare_replay()
+                graph.launch()
         """
         self._set_up()
         if self._replay is None:
@@ -288,6 +286,18 @@ class GradientMethod(RuledOptimizer):
                 "between begin_capture() and end_capture() of a stream of CuPy's"
             )
         self._replay.prepare(self)
+
+    def forget_graphs(self) -> None:
+        """Let go of the memory that captured updates read: no graph of theirs is launched any more.
+
+        Examples
+        --------
+        >>> import fastadam
+        >>> fastadam.Adam().forget_graphs()
+        """
+        for captured in self._graphs:
+            captured.forget()
+        self._replay, self._graphs = None, ()
 
     def reallocate_cleared_grads(self) -> None:
         """Give zeros to every initialised parameter that has no gradient.

@@ -88,6 +88,11 @@ class Replay:
         assert self._plan.steps is not None
         self._plan.steps.replay(optimizer.__dict__, {"t": t, "_last": report}, unscaled)
 
+    def forget(self) -> None:
+        """Let go of what graphs of this plan read."""
+        assert self._plan.steps is not None
+        self._plan.steps.kernel_step.gpu.forget()
+
     def _divides_by_what_is_left(self) -> bool:
         """Tell whether a backward pass has left no other loss scale than the captured one."""
         if self._held is None:

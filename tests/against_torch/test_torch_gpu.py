@@ -607,6 +607,11 @@ def test_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         opt.step()
     assert same(snapshot(opt), before)
+    # as GradScaler does it with fused=True
+    opt.grad_scale, opt.found_inf = moved(torch.tensor(2.0)), moved(torch.tensor(0.0))
+    with pytest.raises(RuntimeError, match="a GPU needs CuPy"):
+        opt.step()
+    del opt.grad_scale, opt.found_inf
     # what has no gradient needs none
     p.grad = None
     opt.step()

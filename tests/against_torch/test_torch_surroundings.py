@@ -152,3 +152,21 @@ def test_optimizers_are_found_where_they_are() -> None:
     pair = Pair("Adam", values(torch.float32))
     assert isinstance(pair.ours, torch.optim.Adam)
     assert isinstance(fastadam.torch.AdamW(pair.params[0]), torch.optim.AdamW)
+
+
+def test_warnings_name_the_line_of_who_calls() -> None:
+    """PyTorch stands between an update and its caller, whom it could have compiled."""
+    script = """
+import sys, warnings
+import numpy as np
+import torch, torch._dynamo
+import fastadam, fastadam.torch
+opt = fastadam.AdamW().setup(np.ones(2))
+opt.weight_decay_rate = 0.01
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    opt.apply_gradients(np.ones(2))
+print([(each.filename, each.lineno) for each in caught if each.category is UserWarning])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "[('<string>', 10)]\n", done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 import fastadam
 from fastadam import Chain, Link
+from fastadam.kernels.gpu.uploads import SPARE
 from fastadam.optimizer_hooks import GradientClipping, WeightDecay
 
 SHAPES = {"w": (33, 70), "b": (70,), "scale": ()}
@@ -236,6 +238,74 @@ def test_what_has_changed_since_is_not_replayed(cupy: Any, change: Any) -> None:
     change(opt)
     with pytest.raises(RuntimeError, match="capture another"):
         opt.prepare_replay()
+    assert opt.t == 1
+
+
+def test_a_launch_that_was_not_prepared_steps_nothing(cupy: Any) -> None:
+    captured, plain = (fastadam.Adam(alpha=0.1).setup(weights(cupy)) for _ in range(2))
+    gradients = weights(cupy, 1)
+    for opt in (captured, plain):
+        opt.apply_gradients(gradients)
+    graph, stream = capture(cupy, lambda: captured.apply_gradients(gradients))
+    for _ in range(2):
+        with stream:
+            graph.launch()
+            stream.synchronize()
+        assert_same(captured, plain)
+        with stream:
+            captured.prepare_replay()
+            graph.launch()
+            stream.synchronize()
+        plain.apply_gradients(gradients)
+        assert_same(captured, plain)
+
+
+def test_captures_one_after_the_other_where_nothing_can_be_allocated(cupy: Any) -> None:
+    captured, plain = (fastadam.Adam(alpha=0.1).setup(weights(cupy)) for _ in range(2))
+    for opt in (captured, plain):
+        for _ in range(2):
+            opt.apply_gradients(weights(cupy, 1))
+    stream = cupy.cuda.Stream(non_blocking=True)
+    stream.wait_event(cupy.cuda.get_current_stream().record())
+    sets = [weights(cupy, seed) for seed in range(SPARE)]
+    graphs = []
+    with stream:
+        for gradients in sets:
+            stream.begin_capture(cupy.cuda.runtime.streamCaptureModeGlobal)
+            captured.apply_gradients(gradients)
+            graphs.append(stream.end_capture())
+        for which in (2, 0, 3, 1):
+            captured.prepare_replay()
+            graphs[which].launch()
+        stream.synchronize()
+    for which in (2, 0, 3, 1):
+        plain.apply_gradients(sets[which])
+    assert_same(captured, plain)
+
+
+def test_graphs_that_are_forgotten(cupy: Any) -> None:
+    opt = fastadam.Adam().setup(weights(cupy))
+    gradients = weights(cupy, 1)
+    opt.apply_gradients(gradients)
+    _, stream = capture(cupy, lambda: opt.apply_gradients(gradients))
+    kept = [weakref.ref(array) for array in gradients.values()]
+    gradients.clear()
+    assert all(array() is not None for array in kept)
+    opt.forget_graphs()
+    # the last update still has them, and the next one has others
+    opt.apply_gradients(weights(cupy, 2))
+    assert all(array() is None for array in kept)
+    with stream, pytest.raises(RuntimeError, match="no captured update"):
+        opt.prepare_replay()
+
+
+def test_preparing_while_a_graph_is_captured(cupy: Any) -> None:
+    opt = fastadam.Adam().setup(weights(cupy))
+    gradients = weights(cupy, 1)
+    opt.apply_gradients(gradients)
+    capture(cupy, lambda: opt.apply_gradients(gradients))
+    with pytest.raises(RuntimeError, match="while a CUDA graph is captured"):
+        capture(cupy, opt.prepare_replay)
     assert opt.t == 1
 
 

@@ -32,6 +32,7 @@ def bytes_go(patch: pytest.MonkeyPatch) -> None:
 
 def scalars_from_where_they_change(patch: pytest.MonkeyPatch) -> None:
     def write_scalars(self: Any) -> None:
+        self.scalars["due"] = 1
         self._replayed[0].set(self.scalars.view(np.uint8))
 
     patch.setattr(gpu_table.GpuTable, "write_scalars", write_scalars)

@@ -75,7 +75,7 @@ _NULL = np.uintp(0)
 def scalars_dtype(computing: str) -> np.dtype[Any]:
     """Return the dtype of ``Scalars<T>``, for T 'float' or 'double'."""
     real = {"float": np.float32, "double": np.float64}[computing]
-    return np.dtype([("rows", real, (SETS, len(ADAM.scalars))), ("scale", real)])
+    return np.dtype([("rows", real, (SETS, len(ADAM.scalars))), ("scale", real), ("due", real)])
 
 
 # The arguments of every kernel, in order.

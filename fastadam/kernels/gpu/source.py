@@ -72,9 +72,10 @@ struct Row {
     T SCALARS;
 };
 
-// Those of all parameters of a launch, and what their gradients are divided by, 0 for nothing.
+// Those of all parameters of a launch; what their gradients are divided by, 0 for nothing; and,
+// where graphs read them, whether a step is due: 0 if nobody has said so since the last one.
 template <typename T>
-struct Scalars { Row<T> rows[SETS]; T scale; };
+struct Scalars { Row<T> rows[SETS]; T scale, due; };
 
 // How a half-precision parameter is stored, as in _tensors.pxd; what is done to gradients before a
 // step, as in gpu/table.py; and what a hook does to them, as in ops.py.

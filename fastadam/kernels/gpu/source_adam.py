@@ -92,6 +92,8 @@ __global__ void __launch_bounds__(THREADS, (resident<T, AMSGRAD, PREPARE == WRIT
     GRID_CONSTANT const Scalars<T> scalars)
 {
     constexpr int N = width<T>();
+    if (replayed && replayed->due == 0)
+        return;
     const unsigned k = blocks[blockIdx.x];
     const Tensor tensor = tensors[k];
     const size_t first = (blockIdx.x - tensor.start) * chunk;

@@ -48,6 +48,8 @@ class GpuSteps:
         # what graphs read, and where all of them put their sums
         self._recordings: list[Recording] = []
         self._recording: Recording | None = None
+        # whether a graph has taken memory that was reserved for it
+        self._taken = False
         self._replayed_sums: GpuSums | None = None
 
     def keep(self, low_precision: Sequence[Any], written: Sequence[Any], kept: bool) -> bool:
@@ -86,6 +88,8 @@ class GpuSteps:
         """Take over gradients and scalars; False if something is not what was described."""
         if self._recording is not None:
             self._record(None)
+        if self._taken and not self.capturing():
+            self._reserve()
         return not self._kept or all(table.refresh(coefficients) for table in self._tables)
 
     @property
@@ -168,7 +172,18 @@ class GpuSteps:
         for table in self._tables:
             table.capture()
         self._recordings.append(self._recording)
+        self._taken = True
         self._record(None)
+
+    def _reserve(self) -> None:
+        """Have memory for the next graphs."""
+        for table in self._tables:
+            table.reserve()
+        self._taken = False
+
+    def forget(self) -> None:
+        """Let go of what graphs read, none of which is launched any more."""
+        self._recordings = []
 
     def replay(self) -> None:
         """Write the scalars of the last `refresh` to where graphs read them.
@@ -187,5 +202,4 @@ class GpuSteps:
             recording.send()
         for table in self._tables:
             table.write_scalars()
-            # for the next graph
-            table.reserve()
+        self._reserve()

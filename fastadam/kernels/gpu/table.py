@@ -13,6 +13,7 @@ from fastadam.kernels._source import Source
 from fastadam.kernels.arrays import check_arrays, check_scalars
 from fastadam.kernels.backend import (
     address,
+    capturing,
     current_stream,
     device_of,
     get_array_module,
@@ -186,16 +187,27 @@ class GpuTable:
         )
 
     def reserve(self) -> None:
-        """Have the memory that the next graph needs."""
+        """Have the memory that the next graphs need."""
         self._on_gpu["gradients"].reserve(self.addresses.nbytes)
         if self._replayed is None:
             self._replayed = reserve(self.device, self.scalars.nbytes)
+            if not capturing(self.device):
+                self._end_step()
 
     def capture(self) -> None:
         """Launch the step into the graph that is being captured."""
-        self.reserve()
+        if self._replayed is None:
+            self.reserve()
         assert self._replayed is not None
         self.run(self._replayed[0])
+        self._end_step()
+
+    def _end_step(self) -> None:
+        """Say, where graphs read it, that no step is due until `write_scalars` has said so."""
+        assert self._replayed is not None
+        due, offset = self.scalars.dtype.fields["due"]
+        with on_device(self.device):
+            self._replayed[0][offset:].data.memset_async(0, due.itemsize)
 
     def write_scalars(self) -> None:
         """Put the scalars that `follow` has taken over where graphs read them.
@@ -206,6 +218,7 @@ class GpuTable:
         memory, stream = self._replayed
         with on_device(self.device):
             follow_stream(stream)
+            self.scalars["due"] = 1
             upload(memory, self.scalars.tobytes())
 
     def _write_back(self, i: int) -> None:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fastadam.kernels.backend import capturing, current_stream, loaded_cupy, on_device
 
 __all__ = [
+    "SPARE",
     "DeviceTable",
     "Recording",
     "allocate",
@@ -22,6 +23,9 @@ __all__ = [
     "reserve",
     "upload",
 ]
+
+# How many graphs may be captured one after the other with nothing in between.
+SPARE = 4
 
 
 def upload(memory: Any, data: bytes) -> None:
@@ -131,7 +135,7 @@ class DeviceTable:
         self._version: int | None = None
         self._memory: Any = None
         self._stream: Any = None
-        self._reserved: tuple[Any, Any] | None = None
+        self._reserved: list[tuple[Any, Any]] = []
 
     def put(
         self,
@@ -161,7 +165,7 @@ class DeviceTable:
                 return recording.keep(self._memory)
             key = self, now
             if key not in recording.there:
-                reserved, self._reserved = self._reserved, None
+                reserved = self._reserved.pop() if self._reserved else None
                 recording.there[key] = recording.put(reserved, now)
             return recording.there[key]
         stream = stream or current_stream(self.device)
@@ -175,6 +179,6 @@ class DeviceTable:
         return self._memory
 
     def reserve(self, size: int) -> None:
-        """Have memory for the next graph, so that capturing it need not."""
-        if self._reserved is None:
-            self._reserved = reserve(self.device, size)
+        """Have memory for the next SPARE graphs, so that capturing them need not."""
+        while len(self._reserved) < SPARE:
+            self._reserved.append(reserve(self.device, size))

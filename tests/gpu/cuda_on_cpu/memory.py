@@ -149,6 +149,16 @@ class MemoryPointer:
         self.ptr = mem.ptr + offset
         self.device_id = mem.device_id
 
+    def memset_async(self, value: int, size: int, stream: Any = None) -> None:
+        """Fill bytes."""
+        first = self.ptr - self.mem.ptr
+        to = self.mem.host[first : first + size]
+
+        def fill() -> None:
+            to[...] = value
+
+        (stream or get_current_stream()).do(fill)
+
     def copy_from_device_async(self, src: MemoryPointer, size: int, stream: Any = None) -> None:
         """Copy bytes from another place on a device."""
         first, second = (each.ptr - each.mem.ptr for each in (self, src))
