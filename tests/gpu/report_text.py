@@ -31,6 +31,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield "This report is not finished: the parts that are not reached were still to come."
         yield ""
     yield from _parts(report["parts"])
+    yield from _skipped(results)
     bench = results.get("bench") or {}
     if "results" in bench:
         yield from _bench(bench)
@@ -66,12 +67,23 @@ def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _parts(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Say how each part ended."""
-    lines = [["Part", "Verdict", "Seconds", "True if it passes"]]
+    lines = [["Part", "Verdict", "What has run", "Seconds", "True if it passes"]]
     for row in rows:
         seconds = f"{row['seconds']:.0f} of {row['limit']:.0f}" if "seconds" in row else ""
         why = f" ({row['why']})" if "why" in row else ""
-        lines.append([row["name"], f"**{row['verdict']}**{why}", seconds, row["about"]])
+        verdict, ran = f"**{row['verdict']}**{why}", row.get("ran", "")
+        lines.append([row["name"], verdict, ran, seconds, row["about"]])
     yield from table(lines)
+
+
+def _skipped(results: dict[str, Any]) -> Iterator[str]:
+    """Say why tests were skipped, and how many for each reason."""
+    lines = [["Part", "Skipped", "Why"]]
+    for name, result in results.items():
+        for why, number in result.get("skipped", {}).items():
+            lines.append([name, f"{number:,}", " ".join(why.split())])
+    if len(lines) > 1:
+        yield from table(lines)
 
 
 def _bench(bench: dict[str, Any]) -> Iterator[str]:
