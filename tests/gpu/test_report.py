@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bits
 import environment
 import pytest
 import report
@@ -331,25 +330,3 @@ def test_a_dry_run(tmp_path: Path) -> None:
     assert f"| {compared['checked']} arrays compared |" in written
     chart = tmp_path / "chart.png"
     assert not chart.exists() or chart.read_bytes().startswith(b"\x89PNG")
-
-
-def test_bits(cupy: Any) -> None:
-    pytest.importorskip("ml_dtypes")
-    for configuration in bits.configurations(small=False):
-        found = list(bits.differing(cupy, configuration, (1, 5)))
-        assert len(found) >= 6
-        assert not any(is_other for _, is_other in found), configuration
-
-
-def test_other_bits_are_found(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    alphas = iter([0.01, 0.010001])
-    make = bits.OPTIMIZERS["Adam"]
-    monkeypatch.setitem(bits.OPTIMIZERS, "Adam", lambda: with_alpha(make(), next(alphas)))
-    configuration = bits.Configuration("Adam", "float32", "plain", 0)
-    found = dict(bits.differing(cupy, configuration, (5,)))
-    assert found == {"p0 p": True, "p0 m": False, "p0 v": False}
-
-
-def with_alpha(opt: Any, alpha: float) -> Any:
-    opt.hyperparam.alpha = alpha
-    return opt
