@@ -250,9 +250,9 @@ class Bench:
                 made_on |= describe()
             before, since = machine.others_seconds(), time.perf_counter()
             for name, row in plans.run(roster, what, options):
-                results[name].append(row)
+                results[name] += [] if row is None else [row]
                 if args.output is not None and (args.output.is_file() or not args.output.exists()):
-                    # whatever ends this run, what has been measured is kept
+                    # whatever ends this run, what was measured and what has failed is kept
                     _write(args.output, told(finished=False))
             after, until = machine.others_seconds(), time.perf_counter()
         if before is not None and after is not None:

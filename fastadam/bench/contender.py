@@ -16,7 +16,7 @@ from fastadam.bench.cases import Case, Tensor
 from fastadam.bench.settings import Variant
 from fastadam.optimizers import Adam
 
-__all__ = ["Contender", "NotComparable", "Unavailable", "check", "imported"]
+__all__ = ["Contender", "Differs", "NotComparable", "Unavailable", "check", "imported"]
 
 # How far parameters may be apart after a few steps, relative to the way they have gone. The half
 # types' own state, which some keep, and their rounding after each operation is most of it.
@@ -41,6 +41,10 @@ class Unavailable(Exception):
 
 class NotComparable(Exception):
     """A contender has no such step: a variant or a dtype that it lacks, or another result."""
+
+
+class Differs(NotComparable):
+    """Its step has another result."""
 
 
 # What pip installs, by the module that is missing.
@@ -114,6 +118,10 @@ class Contender(ABC):
     def values(self) -> list[Array]:
         """Return the parameters."""
 
+    def bytes_moved(self) -> int | None:
+        """Return what a step that has been made reads and writes; None for what fastadam's does."""
+        return None
+
     @classmethod
     def set_threads(cls, n: int) -> None:
         """Use so many threads; fastadam's are set already, and who has always one does nothing.
@@ -148,7 +156,7 @@ def check(
 
     Raises
     ------
-    NotComparable
+    Differs
         If the difference is more than rounding explains: such a contender is not timed.
     """
     start = arrays.parameters(_CHECKED, dtype)
@@ -169,7 +177,7 @@ def check(
     difference = _farthest(expected, theirs.values()) / _farthest(expected, start)
     # also where it is NaN
     if not difference <= tolerance:
-        raise NotComparable(
+        raise Differs(
             f"after {_CHECKED_STEPS} steps its parameters are {difference:.2g} of their way from "
             f"fastadam's (at most {tolerance:g} is rounding)"
         )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastadam.bench import arrays, report
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
-from fastadam.bench.cuda_ceilings import Read, bandwidth
+from fastadam.bench.cuda_ceilings import Read
 from fastadam.bench.cuda_steps import FastadamGpu
 from fastadam.bench.peers import Roster
-from fastadam.bench.ratios import described, fits, ratio, results
+from fastadam.bench.ratios import bandwidth, described, fits, ratio, results
 from fastadam.bench.settings import VARIANTS, Variant
 from fastadam.bench.timing import Plan, Subject, measure
 from fastadam.cli import output
@@ -54,8 +53,6 @@ def measure_norm(
         for tensor, kind in zip(case.tensors, arrays.dtypes(case, dtype), strict=True)
     )
     times = measure(_subjects(case, variant, dtype, n_bytes), plan, roster.block)
-    gc.collect()
-    roster.release()
     made = results(times)
     return {
         **described(case, variant, dtype, n_threads),

@@ -54,7 +54,6 @@ def _ceilings(
         make = partial(cuda_ceilings.measure_ceilings, roster, n, options.sizes.plan)
         on = f"{n:,} elements"
         yield attempt(roster, "ceilings", on, variant, "float32", n_threads, make)
-        roster.release()
 
 
 def _host(

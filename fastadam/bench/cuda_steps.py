@@ -10,6 +10,7 @@ from fastadam.bench import settings
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
 from fastadam.bench.contender import Contender, NotComparable, Unavailable, imported
+from fastadam.bench.cuda_arrays import repeated
 from fastadam.bench.floor import bytes_moved
 from fastadam.bench.libraries import FastadamTensors, Torch, hyperparameters
 from fastadam.bench.settings import Variant
@@ -45,8 +46,7 @@ class Copy:
     def __init__(self, case: Case, dtype: str | None, variant: Variant, grads: list[Array]) -> None:
         # a byte copied is one read and one written
         n = max(1, bytes_moved(case, dtype, variant) // 2)
-        cupy = loaded_cupy()
-        self._source, self._target = cupy.zeros(n, np.uint8), cupy.zeros(n, np.uint8)
+        self._source, self._target = repeated(n), repeated(n)
 
     def step(self) -> None:
         """Copy."""

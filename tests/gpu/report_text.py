@@ -117,18 +117,26 @@ def _bench(bench: dict[str, Any]) -> Iterator[str]:
 
 def _ratios(rows: list[dict[str, Any]], copy: float | None) -> Iterator[str]:
     """Lay out the steps: of the others, how many times longer they take than fastadam."""
-    yield from ("## Steps; of the others, in times of fastadam's", "")
+    yield from ("## Steps; of the others, in times of fastadam's, and TB/s of their own bytes", "")
     names = [name for name in OTHERS if any(name in row["times_us"] for row in rows)]
     lines = [["Case", "fastadam", "TB/s", "of the copy ceiling", "beside its copy", *names]]
     for row in rows:
         us = row["times_us"]["fastadam"]["median"]
         rate = row["bytes_moved"] / us / 1e6
         share = f"{100 * rate / copy:.0f} %" if copy else ""
-        others = (spelled(row["beside_fastadam"].get(name)) for name in names)
+        others = (_beside(row, name) for name in names)
         floor = digits(row["beside_floor"]["fastadam"]["median"])
         case = f"{row['case']}, {row['variant']} {row['dtype']}"
         lines.append([case, microseconds(us), digits(rate), share, floor, *others])
     yield from table(lines)
+
+
+def _beside(row: dict[str, Any], name: str) -> str:
+    """Say how one of the others did."""
+    if name not in row["beside_fastadam"]:
+        return ""
+    rate = digits(row["tb_per_s"][name]["median"])
+    return f"{spelled(row['beside_fastadam'][name])}; {rate} TB/s"
 
 
 def _norms(rows: list[dict[str, Any]]) -> Iterator[str]:

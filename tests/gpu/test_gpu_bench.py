@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fastadam.__main__ import main
-from fastadam.bench import cuda_ceilings, cuda_host, cuda_plans, peers, plans
+from fastadam.bench import (
+    arrays,
+    cases,
+    cuda_arrays,
+    cuda_ceilings,
+    cuda_host,
+    cuda_plans,
+    peers,
+    plans,
+    ratios,
+)
 from fastadam.bench.contender import check
 from fastadam.bench.cuda import Cuda
+from fastadam.bench.cuda_steps import ChainerKernels, FastadamGraph
 from fastadam.bench.settings import VARIANTS
 from fastadam.bench.timing import Plan
 
@@ -41,7 +55,10 @@ def test_everything(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert all(row["device"] == "cuda" for rows in results.values() for row in rows)
     left_out = {one["what"] for one in result["left_out"]}
     assert left_out <= {"fastadam-torch", "torch-fused", "torch-foreach", "apex"}
+    # ours may be missing with PyTorch alone: what is wrong has failed
     assert result["failed"] == []
+    absent = [one["why"] for one in result["left_out"] if one["what"] == "fastadam-torch"]
+    assert all("not installed" in why or "finds no GPU" in why for why in absent)
 
     (ceilings,) = results["ceilings"]
     assert ceilings["bytes"] == {"copy": 32768, "4-reads-3-writes": 114688, "read": 16384}
@@ -50,8 +67,10 @@ def test_everything(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert ceilings["tb_per_s"][name]["median"] == pytest.approx(expected)
     assert [row["tensors"] for row in results["host"]] == [1, 3]
     assert all(row["times_us"].keys() >= cuda_host.CASES.keys() for row in results["host"])
-    (ratios,), (norm,) = results["ratios"], results["norm"]
-    assert {"floor", "fastadam", "fastadam-graph", "chainer"} <= ratios["times_us"].keys()
+    (steps,), (norm,) = results["ratios"], results["norm"]
+    assert {"floor", "fastadam", "fastadam-graph", "chainer"} <= steps["times_us"].keys()
+    expected = 1230 * 28 / steps["times_us"]["chainer"]["median"] / 1e6
+    assert steps["tb_per_s"]["chainer"]["median"] == pytest.approx(expected)
     assert norm["times_us"].keys() == {"read", "norm", "step", "clip-and-step"}
     assert norm["bytes_read"] == 1230 * 4
     for line in ("what memory gives", "time of the host", "on a GPU", "the norm of all gradients"):
@@ -133,6 +152,143 @@ def test_a_wrong_step_is_a_failure(
     assert "fastadam's step on the GPU is not the step on the CPU" in capsys.readouterr().out
 
 
+def no_step(_: Any) -> None:
+    pass
+
+
+def raising_step(_: Any) -> None:
+    raise ValueError("no kernel image")
+
+
+def lacking_step(_: Any) -> None:
+    raise peers.NotComparable("it has no such step")
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "why"),
+    [
+        (no_step, 1, "it failed: after 5 steps its parameters are 1 of their way from fastadam's"),
+        (raising_step, 1, "it failed: no kernel image"),
+        (lacking_step, 0, "it has no such step"),
+    ],
+)
+def test_a_wrong_step_of_another_kind_of_ours_is_a_failure(
+    cupy: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: Any,
+    status: int,
+    why: str,
+) -> None:
+    monkeypatch.setattr(FastadamGraph, "step", step)
+    argv = [*ARGV, "--what", "ratios", "--contenders", "fastadam-graph,chainer", "--json"]
+    assert main(argv) == status
+    result = json.loads(capsys.readouterr().out)
+    assert result["failed"] == (["fastadam-graph: adamw float32"] if status else [])
+    (left_out,) = result["left_out"]
+    assert left_out["why"].startswith(why)
+    # the others are timed all the same
+    (row,) = result["results"]["ratios"]
+    assert list(row["times_us"]) == ["floor", "fastadam", "chainer"]
+
+
+def test_a_wrong_step_of_a_peer_is_left_out(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ChainerKernels, "step", no_step)
+    assert main([*ARGV, "--what", "ratios", "--contenders", "chainer", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["failed"] == []
+    assert "of their way" in result["left_out"][0]["why"]
+
+
+class Held:
+    """Memory of the GPU's."""
+
+
+def test_memory_is_given_back_after_a_failure(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    roster = Cuda(["fastadam"])
+    held: list[Any] = []
+    released: list[object] = []
+    monkeypatch.setattr(Cuda, "release", lambda _: released.append(held[-1]()))
+
+    def broken() -> None:
+        mine = Held()
+        held.append(weakref.ref(mine))
+        raise MemoryError("out of the GPU's memory")
+
+    def well() -> int:
+        mine = [Held()]
+        mine.append(mine)  # type: ignore[arg-type]
+        held.append(weakref.ref(mine[0]))
+        return 1
+
+    assert plans.attempt(roster, "host", "1", "adamw", None, 1, broken) is None
+    assert plans.attempt(roster, "host", "1", "adamw", None, 1, well) == 1
+    # there was nothing left then
+    assert released == [None, None]
+    assert roster.failed == ["host: 1, adamw, its own dtypes, on a GPU"]
+
+
+def test_free_memory_is_also_what_is_kept_for_nobody(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roster = Cuda(["fastadam"])
+    gpu: dict[str, Any] = {"is_available": lambda: True}
+    gpu |= {"memory_reserved": lambda: 5_000, "memory_allocated": lambda: 2_000}
+    monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (1 << 20, 1 << 34))
+    monkeypatch.setitem(sys.modules, "torch", None)
+    without = roster.free_bytes()
+    assert without is not None
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(**gpu)))
+    assert roster.free_bytes() == without + 3_000
+
+
+def test_contenders_that_do_not_fit_are_left_out_from_the_last_on(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [*ARGV, "--what", "ratios", "--contenders", "fastadam-graph,chainer", "--json"]
+    case = cases.CASES["tiny"]()
+    for n, named in ((3, []), (2, ["chainer"]), (1, ["fastadam-graph", "chainer"])):
+        # and not a byte more
+        free = Cuda(["fastadam"]).needed_bytes(case, None, "adamw", n) + ratios.RESERVE
+        monkeypatch.setattr(Cuda, "free_bytes", lambda _, free=free: free)
+        assert main(argv) == 0
+        result = json.loads(capsys.readouterr().out)
+        assert [one["what"] for one in result["left_out"]] == named
+        assert all("too little memory" in one["why"] for one in result["left_out"])
+        assert all(one["where"][0].startswith("tiny") for one in result["left_out"])
+        (row,) = result["results"]["ratios"]
+        assert len(row["times_us"]) == 1 + n
+
+
+def test_ceilings_take_what_memory_there_is(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cuda_ceilings, "_LEAST", 1024)
+    argv = [*ARGV, "--what", "ceilings", "--contenders", "fastadam", "--json"]
+    for elements in (1024, 1020):
+        free = ratios.RESERVE + 28 * elements + 27
+        monkeypatch.setattr(Cuda, "free_bytes", lambda _, free=free: free)
+        assert main(argv) == 0
+        result = json.loads(capsys.readouterr().out)
+        if elements == 1024:
+            assert result["results"]["ceilings"][0]["elements"] == 1024
+            assert result["left_out"] == []
+    assert result["results"]["ceilings"] == []
+    assert result["left_out"][0]["why"] == "there is no memory for 1,024 elements"
+    assert result["failed"] == []
+
+
+@pytest.mark.parametrize("n", [1, 6, 4 * (1 << 16) - 1, 4 * (1 << 16), 3_000_001])
+def test_what_is_moved_is_no_zeros(cupy: Any, n: int) -> None:
+    made = cuda_arrays.repeated(n)
+    assert (made.dtype, made.shape) == (np.uint8, (n,))
+    (block,) = arrays.gradients(cases.one(1 << 16, "one"), "float32")
+    expected = np.resize(block.view(np.uint8), n)
+    np.testing.assert_array_equal(made.get(), expected)
+
+
 def test_what_no_time_is_left_for_is_named(
     cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,3 +318,41 @@ def test_what_is_not_there_is_said(
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert main(ARGV) == 1
     assert "needs CuPy" in capsys.readouterr().err
+
+
+def test_what_ends_the_run_leaves_what_has_failed(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError("out of the GPU's memory")
+
+    def ended(*_: object) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(cuda_ceilings, "measure_ceilings", broken)
+    monkeypatch.setattr(cuda_host, "measure_host", ended)
+    output = tmp_path / "bench.json"
+    with pytest.raises(SystemExit):
+        main([*ARGV, "--contenders", "fastadam", "--output", str(output)])
+    result = json.loads(output.read_text())
+    assert not result["finished"]
+    assert result["failed"] == ["ceilings: 4,096 elements, adamw, float32, on a GPU"]
+
+
+def test_measurements_take_turns_where_time_is_limited() -> None:
+    roster: Any = SimpleNamespace(until=100.0)
+    options = plans.Options([], ["adam", "adamw"], [None], [1], plans.QUICK)
+
+    def rows(roster: Any, options: Any, variant: str, *_: object) -> Any:
+        yield from ({"row": f"{variant} {i}"} for i in range(2))
+
+    def nothing(*_: object) -> Any:
+        yield None
+
+    measured = {"a": plans.Measurement(rows), "b": plans.Measurement(nothing)}
+    turns = [what for what, _ in plans.run(roster, measured, options)]
+    assert turns == ["a", "b", "a", "b", "a", "a"]
+    roster.until = math.inf
+    made = list(plans.run(roster, measured, options))
+    assert [what for what, _ in made] == ["a", "a", "a", "a", "b", "b"]
+    assert made[2:5] == [("a", {"row": "adamw 0"}), ("a", {"row": "adamw 1"}), ("b", None)]
