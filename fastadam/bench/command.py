@@ -221,7 +221,8 @@ class Bench:
             cases = [case._replace(fresh=True) for case in cases]
         for case in cases:
             for dtype in dtypes:
-                arrays.dtypes(case, dtype)  # what is missing is said before anything else happens
+                # what is missing is said before anything else happens
+                arrays.label(case, dtype)
         threads = args.threads or [machine.cpus()]
         known = cuda_plans.ON_GPU if args.cuda else self.what
         what = {name: known[name] for name in args.what or ("ratios",)}

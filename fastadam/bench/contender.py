@@ -95,6 +95,8 @@ class Contender(ABC):
     # The name in tables, whose eps and weight decay it has, and the library that is neither
     # fastadam nor NumPy.
     name: ClassVar[str]
+    # Whether gradients may be of another dtype than their parameters.
+    mixes: ClassVar[bool] = False
     modes: ClassVar[str] = "pytorch"
     library: ClassVar[str | None] = None
 
@@ -117,6 +119,10 @@ class Contender(ABC):
     @abstractmethod
     def values(self) -> list[Array]:
         """Return the parameters."""
+
+    def parts(self) -> dict[str, Callable[[], object]]:
+        """Return what is timed beside the whole step, by name."""
+        return {}
 
     def bytes_moved(self) -> int | None:
         """Return what a step that has been made reads and writes; None for what fastadam's does."""

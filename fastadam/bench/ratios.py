@@ -50,7 +50,12 @@ def compare(
     """
     names = arrays.dtype_names(case, dtype)
     kinds = roster.ready(variant, names, n_threads)
-    where = f"{case.name}, {variant} {dtype or ' '.join(names)}, {roster.place(n_threads)}"
+    where = f"{case.name}, {variant} {arrays.label(case, dtype)}, {roster.place(n_threads)}"
+    if any(tensor.gradient for tensor in case.tensors) and dtype is None:
+        for kind in kinds:
+            if not kind.mixes:
+                roster.leave_out(kind.name, "its gradients are of their parameters' dtype", where)
+        kinds = [kind for kind in kinds if kind.mixes]
     n_fit = _most(roster, case, variant, dtype, len(kinds))
     if not fits(roster, case, variant, dtype, n_fit, where):
         return None
@@ -62,9 +67,14 @@ def compare(
     contenders = [kind(VARIANTS[variant], arrays.parameters(case, dtype)) for kind in kinds]
     subjects = [Subject(FLOOR, floor.step)]
     subjects += [subject(contender, grads, case.fresh) for contender in contenders]
+    parts = {each.name: {} if case.fresh else each.parts() for each in contenders}
+    for steps in parts.values():
+        subjects += [Subject(name, step) for name, step in steps.items()]
     times = measure(subjects, plan, roster.block)
     moved = bytes_moved(case, dtype, VARIANTS[variant])
-    own_bytes = {each.name: each.bytes_moved() or moved for each in contenders}
+    own_bytes: dict[str, int] = {}
+    for each in contenders:
+        own_bytes |= dict.fromkeys((each.name, *parts[each.name]), each.bytes_moved() or moved)
     return {
         **described(case, variant, dtype, n_threads),
         "device": roster.device,
@@ -85,7 +95,7 @@ def described(case: Case, variant: str, dtype: str | None, n_threads: int) -> di
     return {
         "case": case.name,
         "variant": variant,
-        "dtype": dtype or " ".join(arrays.dtype_names(case, dtype)),
+        "dtype": arrays.label(case, dtype),
         "threads": n_threads,
         "tensors": len(case.tensors),
         "elements": case.elements,

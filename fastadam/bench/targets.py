@@ -28,7 +28,7 @@ def judge(results: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
         is ``reached``.
     """
     judged: list[dict[str, Any]] = []
-    for row in results.get("ratios", []):
+    for row in (*results.get("ratios", ()), *results.get("amsgrad", ())):
         judged += list(_of_case(row))
     for row in results.get("host", []):
         judged += list(_of_host(row))

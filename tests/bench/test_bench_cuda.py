@@ -31,7 +31,7 @@ GIB = 1 << 30
         (["--threads", "2"], "--threads is for steps on the CPU: leave out --cuda"),
         (
             ["--what", "ratios,clip"],
-            "with --cuda there is no --what clip; there are ceilings, host, ratios, norm",
+            "with --cuda there is no --what clip; there are ceilings, host, ratios, norm, amsgrad",
         ),
         (["--contenders", "optax"], "with --cuda there is no --contenders optax; there are "),
     ],
@@ -97,6 +97,15 @@ def test_the_cases() -> None:
         assert case.name == name
         assert case.elements == 256_000_000
     assert arrays.dtype_names(CASES["256m-float16"](), None) == ["float16"]
+    for name, elements in (("2m", 2), ("200x50k", 10), ("128m-float64", 128), ("16x16m", 256)):
+        case = CASES[name]()
+        assert (case.name, case.elements) == (name, elements * 1_000_000)
+    mixed = CASES["256m-bfloat16-gradients"]()
+    assert mixed.name == "256m-bfloat16-gradients"
+    assert arrays.label(mixed, None) == "float32, bfloat16 gradients"
+    assert bytes_moved(mixed, None, VARIANTS["adamw"]) == 26 * 256_000_000
+    # a run's dtype is that of both
+    assert arrays.label(mixed, "float32") == "float32"
 
 
 def test_the_memory_of_a_large_case() -> None:

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from estimated import beside_estimates
+
 from fastadam.bench.cuda_ceilings import NAMES
 from fastadam.bench.cuda_host import CASES
 from fastadam.bench.report import digits, microseconds, spelled
 
 __all__ = ["text"]
 
-OTHERS = ("fastadam-graph", "fastadam-torch", "torch-fused", "torch-foreach", "apex", "chainer")
+OTHERS = (
+    *("fastadam-graph", "graph-alone", "fastadam-torch", "torch-fused", "torch-foreach", "apex"),
+    "chainer",
+)
 # Of names of what failed, no more than this are listed.
 MOST = 20
 
@@ -34,7 +39,7 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
     yield from _skipped(results)
     bench = results.get("bench") or {}
     if "results" in bench:
-        yield from _bench(bench)
+        yield from _bench(bench, environment.get("gpu", ""))
     if results.get("profile"):
         yield from _profile(results["profile"])
     yield from _failures(report["parts"])
@@ -86,7 +91,7 @@ def _skipped(results: dict[str, Any]) -> Iterator[str]:
         yield from table(lines)
 
 
-def _bench(bench: dict[str, Any]) -> Iterator[str]:
+def _bench(bench: dict[str, Any], gpu: str) -> Iterator[str]:
     """Lay out what the benchmark has measured."""
     results = bench["results"]
     copy = None
@@ -96,12 +101,18 @@ def _bench(bench: dict[str, Any]) -> Iterator[str]:
         copy = row["tb_per_s"]["copy"]["median"]
         measured = [[NAMES[name], spelled(row["tb_per_s"][name])] for name in NAMES]
         yield from table([["", "TB/s (quartiles)"], *measured])
-    if results.get("ratios"):
-        yield from _ratios(results["ratios"], copy)
+    steps = results.get("ratios", []) + results.get("amsgrad", [])
+    if steps:
+        yield from _ratios(steps, copy)
     if results.get("norm"):
         yield from _norms(results["norm"])
     if results.get("host"):
         yield from _hosts(results["host"])
+    estimated = beside_estimates(gpu, results)
+    if estimated:
+        yield from ("## Beside what was estimated (docs/design/018)", "")
+        head = ["Case", "kernel", "TB/s estimated", "measured", "of the estimate"]
+        yield from table([head, *estimated])
     if bench["targets"]:
         yield from ("## What is wanted", "")
         lines = [["", "wanted", "measured", "reached"]]
@@ -142,7 +153,7 @@ def _beside(row: dict[str, Any], name: str) -> str:
 def _norms(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lay out norms beside reads, and clipping beside the step."""
     yield from ("## The norm beside reading; clipping beside the step", "")
-    lines = [["Case", "norm", "TB/s", "beside read", "clipping beside step"]]
+    lines = [["Case", "norm", "TB/s", "beside read", "divided, TB/s", "clipping beside step"]]
     for row in rows:
         lines.append(
             [
@@ -150,6 +161,7 @@ def _norms(rows: list[dict[str, Any]]) -> Iterator[str]:
                 microseconds(row["times_us"]["norm"]["median"]),
                 digits(row["tb_per_s"]["norm"]["median"]),
                 spelled(row["norm_beside_read"]),
+                digits(row["tb_per_s"]["scaled-norm"]["median"]),
                 spelled(row["clip_beside_step"]),
             ]
         )

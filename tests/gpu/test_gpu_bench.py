@@ -51,10 +51,11 @@ def test_everything(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert png.read_bytes().startswith(b"\x89PNG")
     assert result["made_on"]["gpu"] in printed
     results = result["results"]
-    assert list(results) == ["ceilings", "host", "ratios", "norm"]
+    assert list(results) == ["ceilings", "host", "ratios", "norm", "amsgrad"]
     assert all(row["device"] == "cuda" for rows in results.values() for row in rows)
     left_out = {one["what"] for one in result["left_out"]}
-    assert left_out <= {"fastadam-torch", "torch-fused", "torch-foreach", "apex"}
+    # Chainer's of AMSGrad alone
+    assert left_out <= {"fastadam-torch", "torch-fused", "torch-foreach", "apex", "chainer"}
     # ours may be missing with PyTorch alone: what is wrong has failed
     assert result["failed"] == []
     absent = [one["why"] for one in result["left_out"] if one["what"] == "fastadam-torch"]
@@ -68,10 +69,14 @@ def test_everything(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert [row["tensors"] for row in results["host"]] == [1, 3]
     assert all(row["times_us"].keys() >= cuda_host.CASES.keys() for row in results["host"])
     (steps,), (norm,) = results["ratios"], results["norm"]
-    assert {"floor", "fastadam", "fastadam-graph", "chainer"} <= steps["times_us"].keys()
+    assert {"floor", "fastadam", "fastadam-graph", "chainer", "graph-alone"} <= set(
+        steps["times_us"]
+    )
     expected = 1230 * 28 / steps["times_us"]["chainer"]["median"] / 1e6
     assert steps["tb_per_s"]["chainer"]["median"] == pytest.approx(expected)
-    assert norm["times_us"].keys() == {"read", "norm", "step", "clip-and-step"}
+    assert norm["times_us"].keys() == {"read", "norm", "scaled-norm", "step", "clip-and-step"}
+    (amsgrad,) = results["amsgrad"]
+    assert (amsgrad["variant"], amsgrad["bytes_moved"]) == ("amsgrad", 1230 * 36)
     assert norm["bytes_read"] == 1230 * 4
     for line in ("what memory gives", "time of the host", "on a GPU", "the norm of all gradients"):
         assert line in printed
@@ -99,6 +104,7 @@ def test_fresh_gradients_and_many_tensors(cupy: Any, capsys: pytest.CaptureFixtu
     assert main(argv) == 0
     results = json.loads(capsys.readouterr().out)["results"]
     assert results["ratios"][0]["gradients"] == "fresh"
+    assert "graph-alone" not in results["ratios"][0]["times_us"]
     assert results["norm"] == []
 
 
@@ -259,7 +265,7 @@ def test_contenders_that_do_not_fit_are_left_out_from_the_last_on(
         assert all("too little memory" in one["why"] for one in result["left_out"])
         assert all(one["where"][0].startswith("tiny") for one in result["left_out"])
         (row,) = result["results"]["ratios"]
-        assert len(row["times_us"]) == 1 + n
+        assert list(row["difference"]) == ["fastadam-graph", "chainer"][: n - 1]
 
 
 def test_ceilings_take_what_memory_there_is(
@@ -289,6 +295,47 @@ def test_what_is_moved_is_no_zeros(cupy: Any, n: int) -> None:
     np.testing.assert_array_equal(made.get(), expected)
 
 
+def test_gradients_of_another_dtype(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ml_dtypes")
+    tiny = cases.CASES["tiny"]()
+    monkeypatch.setitem(cases.CASES, "tiny", lambda: cases.mixed(tiny, "bfloat16"))
+    argv = [*ARGV, "--what", "ratios,norm", "--contenders", "fastadam-graph,chainer", "--json"]
+    assert main(argv) == 0
+    result = json.loads(capsys.readouterr().out)
+    (row,), (norm,) = result["results"]["ratios"], result["results"]["norm"]
+    assert (row["case"], row["dtype"]) == (
+        "tiny-bfloat16-gradients",
+        "float32, bfloat16 gradients",
+    )
+    assert row["bytes_moved"] == 1230 * 26
+    assert norm["bytes_read"] == 1230 * 2
+    assert list(row["difference"]) == ["fastadam-graph"]
+    (left_out,) = result["left_out"]
+    assert left_out["what"] == "chainer"
+    assert left_out["why"] == "its gradients are of their parameters' dtype"
+
+
+def test_the_launch_alone_makes_the_step_of_the_last_numbers(cupy: Any) -> None:
+    case = cases.CASES["tiny"]()
+    graph, twin = (FastadamGraph(VARIANTS["adamw"], arrays.parameters(case, None)) for _ in "ab")
+    for one in (graph, twin):
+        one.give(arrays.gradients(case, None))
+    (name, launch), *_ = graph.parts().items()
+    assert name == "graph-alone"
+    # the first is an update, a capture and a launch of it
+    launch()
+    twin.step()
+    twin.step()
+    for here, there in zip(graph.values(), twin.values(), strict=True):
+        np.testing.assert_array_equal(here, there)
+    before = graph.optimizer.t
+    launch()
+    assert graph.optimizer.t == before
+    assert all(np.isfinite(p).all() for p in graph.values())
+
+
 def test_what_no_time_is_left_for_is_named(
     cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -298,7 +345,7 @@ def test_what_no_time_is_left_for_is_named(
     result = json.loads(capsys.readouterr().out)
     assert all(rows == [] for rows in result["results"].values())
     named = [one["what"] for one in result["left_out"] if "no time was left" in one["why"]]
-    assert named == ["ceilings", "host", "ratios", "norm"]
+    assert named == ["ceilings", "host", "ratios", "norm", "amsgrad"]
 
 
 def test_too_little_memory_is_said(

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import environment
+import estimated
+import estimates
 import pytest
 import report
 import report_parts
@@ -312,6 +314,37 @@ def test_counters_are_read(tmp_path: Path) -> None:
     assert "administrators" in denied["not_there"]
 
 
+def measured(case: str, dtype: str, **tb_per_s: float) -> dict[str, Any]:
+    rates = {name.replace("_", "-"): {"median": rate} for name, rate in tb_per_s.items()}
+    row = {"case": case, "dtype": dtype, "variant": "adamw", "elements": 256_000_000}
+    return row | {"tb_per_s": rates}
+
+
+def test_what_is_measured_stands_beside_the_estimates() -> None:
+    steps = [
+        measured("256m", "float32", fastadam=4.0),
+        measured("256m-bfloat16-gradients", "float32, bfloat16 gradients", fastadam=4.4),
+        # of which nothing is estimated
+        measured("model", "float16 float32", fastadam=4.0),
+        measured("16m", "float32", fastadam=2.0) | {"elements": 16_000_000},
+    ]
+    amsgrad = measured("256m", "float32", fastadam=4.2) | {"variant": "amsgrad"}
+    norm = measured("256m", "bfloat16", norm=3.0, scaled_norm=2.0)
+    results = {"ratios": steps, "amsgrad": [amsgrad], "norm": [norm]}
+    assert estimated.beside_estimates("NVIDIA H200", results) == [
+        ["256m", "step, float32", "4.42", "4.00", "91 %"],
+        [
+            *("256m-bfloat16-gradients", "step, float32, bfloat16 gradients", "4.42"),
+            "4.40",
+            "100 %",
+        ],
+        ["256m", "step, float32, AMSGrad", "4.42", "4.20", "95 %"],
+        ["256m", "norm, bfloat16", "4.42", "3.00", "68 %"],
+    ]
+    assert estimated.beside_estimates("NVIDIA GeForce RTX 4090", results) == []
+    assert len({gpu.reported for gpu in estimates.GPUS}) == len(estimates.GPUS)
+
+
 @pytest.mark.skipif(emulator.compiler() is None, reason="CUDA on a CPU needs a C++ compiler")
 @pytest.mark.usefixtures("_kernels")
 def test_a_dry_run(tmp_path: Path) -> None:
@@ -322,7 +355,11 @@ def test_a_dry_run(tmp_path: Path) -> None:
     made = report.run(parts, 3, tmp_path)
     assert verdicts(made) == dict.fromkeys(names, "passed"), text(made)
     written = (tmp_path / "report.md").read_text()
-    for words in ("fastadam on CUDA on a CPU", "What the memory gives", "| tiny, adamw float32 |"):
+    for words in (
+        "fastadam on CUDA on a CPU",
+        "What the memory gives",
+        "| tiny, amsgrad float32 |",
+    ):
         assert words in written
     compared = made["results"]["bits"]
     assert compared["complete"]
