@@ -59,6 +59,7 @@ FOLDERS = {
         ratios report
         cuda tensors
         peers cuda_steps
+        cuda_arrays
         libraries
         own floor
         contender headers

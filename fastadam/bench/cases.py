@@ -6,17 +6,41 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
-__all__ = ["CASES", "Case", "Tensor", "gpt2", "lora", "many", "one", "resnet50", "stored_as"]
+__all__ = [
+    "CASES",
+    "Case",
+    "Tensor",
+    "gpt2",
+    "lora",
+    "many",
+    "mixed",
+    "one",
+    "resnet50",
+    "stored_as",
+]
 
 Shape = tuple[int, ...]
 
 
 class Tensor(NamedTuple):
-    """One tensor of a case; `dtype` is None where the run says it."""
+    """One tensor of a case.
+
+    Attributes
+    ----------
+    name : str
+        In files and results.
+    shape : tuple of int
+        Its shape.
+    dtype : str or None
+        None where the run says it.
+    gradient : str or None
+        The dtype of its gradient, where that is another.
+    """
 
     name: str
     shape: Shape
     dtype: str | None = None
+    gradient: str | None = None
 
     @property
     def size(self) -> int:
@@ -113,6 +137,12 @@ def stored_as(case: Case, dtype: str) -> Case:
     return case._replace(name=f"{case.name}-{dtype}", tensors=tensors)
 
 
+def mixed(case: Case, gradient: str) -> Case:
+    """Return a case of float32 parameters whose gradients are of another dtype."""
+    tensors = tuple(tensor._replace(dtype="float32", gradient=gradient) for tensor in case.tensors)
+    return case._replace(name=f"{case.name}-{gradient}-gradients", tensors=tensors)
+
+
 def one(elements: int, name: str) -> Case:
     """Return one tensor of one axis."""
     return _case(name, [(elements,)])
@@ -131,13 +161,19 @@ CASES: dict[str, Callable[[], Case]] = {
     "many": many,
     "many-fresh": lambda: many(fresh=True),
     "lora": lora,
+    # fits into the second-level cache of a GPU
+    "2m": lambda: one(2_000_000, "2m"),
+    "200x50k": lambda: _case("200x50k", [(50_000,)] * 200),
     "16m": lambda: one(16_000_000, "16m"),
     "20m": lambda: one(20_000_000, "20m"),
     "resnet50": resnet50,
     "resnet50-bfloat16": lambda: stored_as(resnet50(), "bfloat16"),
     "100m": lambda: one(100_000_000, "100m"),
     "gpt2": gpt2,
+    "128m-float64": lambda: stored_as(one(128_000_000, "128m"), "float64"),
     "256m": lambda: one(256_000_000, "256m"),
     "256m-bfloat16": lambda: stored_as(one(256_000_000, "256m"), "bfloat16"),
     "256m-float16": lambda: stored_as(one(256_000_000, "256m"), "float16"),
+    "256m-bfloat16-gradients": lambda: mixed(one(256_000_000, "256m"), "bfloat16"),
+    "16x16m": lambda: _case("16x16m", [(16_000_000,)] * 16),
 }

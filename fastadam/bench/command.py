@@ -221,7 +221,8 @@ class Bench:
             cases = [case._replace(fresh=True) for case in cases]
         for case in cases:
             for dtype in dtypes:
-                arrays.dtypes(case, dtype)  # what is missing is said before anything else happens
+                # what is missing is said before anything else happens
+                arrays.label(case, dtype)
         threads = args.threads or [machine.cpus()]
         known = cuda_plans.ON_GPU if args.cuda else self.what
         what = {name: known[name] for name in args.what or ("ratios",)}
@@ -250,9 +251,9 @@ class Bench:
                 made_on |= describe()
             before, since = machine.others_seconds(), time.perf_counter()
             for name, row in plans.run(roster, what, options):
-                results[name].append(row)
+                results[name] += [] if row is None else [row]
                 if args.output is not None and (args.output.is_file() or not args.output.exists()):
-                    # whatever ends this run, what has been measured is kept
+                    # whatever ends this run, what was measured and what has failed is kept
                     _write(args.output, told(finished=False))
             after, until = machine.others_seconds(), time.perf_counter()
         if before is not None and after is not None:

@@ -16,7 +16,7 @@ from fastadam.bench.cases import Case, Tensor
 from fastadam.bench.settings import Variant
 from fastadam.optimizers import Adam
 
-__all__ = ["Contender", "NotComparable", "Unavailable", "check", "imported"]
+__all__ = ["Contender", "Differs", "NotComparable", "Unavailable", "check", "imported"]
 
 # How far parameters may be apart after a few steps, relative to the way they have gone. The half
 # types' own state, which some keep, and their rounding after each operation is most of it.
@@ -41,6 +41,10 @@ class Unavailable(Exception):
 
 class NotComparable(Exception):
     """A contender has no such step: a variant or a dtype that it lacks, or another result."""
+
+
+class Differs(NotComparable):
+    """Its step has another result."""
 
 
 # What pip installs, by the module that is missing.
@@ -91,6 +95,8 @@ class Contender(ABC):
     # The name in tables, whose eps and weight decay it has, and the library that is neither
     # fastadam nor NumPy.
     name: ClassVar[str]
+    # Whether gradients may be of another dtype than their parameters.
+    mixes: ClassVar[bool] = False
     modes: ClassVar[str] = "pytorch"
     library: ClassVar[str | None] = None
 
@@ -113,6 +119,14 @@ class Contender(ABC):
     @abstractmethod
     def values(self) -> list[Array]:
         """Return the parameters."""
+
+    def parts(self) -> dict[str, Callable[[], object]]:
+        """Return what is timed beside the whole step, by name."""
+        return {}
+
+    def bytes_moved(self) -> int | None:
+        """Return what a step that has been made reads and writes; None for what fastadam's does."""
+        return None
 
     @classmethod
     def set_threads(cls, n: int) -> None:
@@ -148,7 +162,7 @@ def check(
 
     Raises
     ------
-    NotComparable
+    Differs
         If the difference is more than rounding explains: such a contender is not timed.
     """
     start = arrays.parameters(_CHECKED, dtype)
@@ -169,7 +183,7 @@ def check(
     difference = _farthest(expected, theirs.values()) / _farthest(expected, start)
     # also where it is NaN
     if not difference <= tolerance:
-        raise NotComparable(
+        raise Differs(
             f"after {_CHECKED_STEPS} steps its parameters are {difference:.2g} of their way from "
             f"fastadam's (at most {tolerance:g} is rounding)"
         )

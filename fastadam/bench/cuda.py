@@ -48,6 +48,7 @@ class Cuda(Roster):
     floor: ClassVar[type[Any]] = Copy
     # what drivers, compilers and allocators raise: what has been measured is kept
     failures: ClassVar[tuple[type[Exception], ...]] = (Exception,)
+    own: ClassVar[frozenset[str]] = frozenset({FastadamGraph.name, FastadamOnTorch.name})
 
     def __init__(self, names: Sequence[str]) -> None:
         self._cupy = require_cupy()
@@ -85,9 +86,13 @@ class Cuda(Roster):
         return able
 
     def free_bytes(self) -> int | None:
-        """Return how much of the GPU's memory is free, and CuPy's own that nobody uses."""
-        free: int = self._cupy.cuda.runtime.memGetInfo()[0]
-        return free + int(self._cupy.get_default_memory_pool().free_bytes())
+        """Return how much of the GPU's memory is free, or kept for arrays that nobody has."""
+        free = int(self._cupy.cuda.runtime.memGetInfo()[0])
+        free += int(self._cupy.get_default_memory_pool().free_bytes())
+        torch = _torch_on_gpu()
+        if torch is not None:
+            free += torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+        return free
 
     def needed_bytes(self, case: Case, dtype: str | None, variant: str, contenders: int) -> int:
         """Return about how much of the GPU's memory a comparison takes."""
@@ -99,9 +104,15 @@ class Cuda(Roster):
     def release(self) -> None:
         """Give the GPU's memory back that CuPy and PyTorch keep for their next arrays."""
         self._cupy.get_default_memory_pool().free_all_blocks()
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_available():
+        torch = _torch_on_gpu()
+        if torch is not None:
             torch.cuda.empty_cache()
+
+
+def _torch_on_gpu() -> Any:
+    """Return PyTorch, if it is loaded and sees a GPU."""
+    torch = sys.modules.get("torch")
+    return torch if torch is not None and torch.cuda.is_available() else None
 
 
 def _timed(step: Callable[[], object], steps: int) -> float:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from fastadam.bench import report
+from fastadam.bench.cuda_arrays import repeated
 from fastadam.bench.peers import Roster
-from fastadam.bench.ratios import results, spread
+from fastadam.bench.ratios import RESERVE, bandwidth, results
 from fastadam.bench.timing import Plan, Subject, measure
 from fastadam.cli import output
 from fastadam.kernels.backend import loaded_cupy
 
-__all__ = ["NAMES", "Read", "bandwidth", "measure_ceilings", "text"]
+__all__ = ["NAMES", "Read", "measure_ceilings", "text"]
 
 # What is measured, by its name in results.
 NAMES = {
@@ -28,6 +28,9 @@ _THREADS = 256
 # Packs of 16 bytes that a thread takes.
 _MOVED, _READ = 4, 8
 _PACK = 16
+# Arrays that there are at a time, and elements of each, above what caches hold.
+_ARRAYS = 7
+_LEAST = 1 << 25
 
 _SOURCE = rf"""
 struct alignas({_PACK}) Pack {{ float x[4]; }};
@@ -65,8 +68,8 @@ extern "C" __global__ void read_all(const Pack *a, float *never, size_t n)
             sum += pack.x[0] + pack.x[1] + pack.x[2] + pack.x[3];
         }}
     }}
-    // all elements are 0, which the compiler does not know
-    if (sum == 1)
+    // no sum of such numbers is so large, which the compiler does not know
+    if (sum > 1e30f)
         *never = sum;
 }}
 """
@@ -85,7 +88,7 @@ class Read:
         n = max(1, n_bytes // _PACK)
         self._grid = (-(-n // (_THREADS * _READ)),)
         self._arguments = (
-            cupy.zeros(n * _PACK // 4, np.float32),
+            repeated(n * _PACK),
             cupy.zeros(1, np.float32),
             np.uint64(n),
         )
@@ -100,10 +103,9 @@ class _Move:
     """A kernel that reads and writes four arrays as a step does, and adds instead of stepping."""
 
     def __init__(self, elements: int) -> None:
-        cupy = loaded_cupy()
         n = elements * 4 // _PACK
         self._grid = (-(-n // (_THREADS * _MOVED)),)
-        four = (cupy.zeros(elements, np.float32) for _ in range(4))
+        four = (repeated(4 * elements) for _ in range(4))
         self._arguments = (*four, np.uint64(n))
         self._kernel = _kernel("move_all")
 
@@ -112,32 +114,41 @@ class _Move:
         self._kernel(self._grid, (_THREADS,), self._arguments)
 
 
-def bandwidth(n_bytes: int, rounds: list[float]) -> dict[str, float]:
-    """Return TB/s, of bytes moved in microseconds: that of the median, and those of the rounds."""
-    each = spread([n_bytes / us / 1e6 for us in rounds])
-    return each._replace(median=n_bytes / statistics.median(rounds) / 1e6)._asdict()
+def _elements_for(roster: Roster, wanted: int) -> int:
+    """Return how many elements there is memory for, at most those that are wanted."""
+    free = roster.free_bytes()
+    if free is None:
+        return wanted
+    n = (free - RESERVE) // (4 * _ARRAYS)
+    return min(wanted, n // 4 * 4)
 
 
-def measure_ceilings(roster: Roster, elements: int, plan: Plan) -> dict[str, Any]:
+def measure_ceilings(roster: Roster, wanted: int, plan: Plan) -> dict[str, Any] | None:
     """Measure what memory gives to arrays of so many float32 elements.
 
     Parameters
     ----------
     roster : Roster
         Whose clock it is.
-    elements : int
-        A multiple of 4, of each array; far more than the GPU's cache holds.
+    wanted : int
+        A multiple of 4, of each array; far more than the GPU's cache holds. They are fewer where
+        there is less memory.
     plan : Plan
         How long to measure.
 
     Returns
     -------
-    dict
-        Ready for JSON: ``bytes`` that each moves, ``times_us`` and ``tb_per_s``.
+    dict or None
+        Ready for JSON: ``bytes`` that each moves, ``times_us`` and ``tb_per_s``. None, with a note
+        in the roster, if there is memory for so little alone that caches would be measured.
     """
+    elements = _elements_for(roster, wanted)
+    if elements < min(wanted, _LEAST):
+        roster.leave_out("ceilings", f"there is no memory for {_LEAST:,} elements")
+        return None
     moved = {"copy": 8 * elements, "4-reads-3-writes": 28 * elements, "read": 4 * elements}
     cupy = loaded_cupy()
-    source, target = (cupy.zeros(elements, np.float32) for _ in range(2))
+    source, target = (repeated(4 * elements) for _ in range(2))
 
     def copy() -> None:
         stream = cupy.cuda.get_current_stream()

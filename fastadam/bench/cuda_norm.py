@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fastadam.bench import arrays, report
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case
-from fastadam.bench.cuda_ceilings import Read, bandwidth
+from fastadam.bench.cuda_ceilings import Read
 from fastadam.bench.cuda_steps import FastadamGpu
 from fastadam.bench.peers import Roster
-from fastadam.bench.ratios import described, fits, ratio, results
+from fastadam.bench.ratios import bandwidth, described, fits, ratio, results
 from fastadam.bench.settings import VARIANTS, Variant
 from fastadam.bench.timing import Plan, Subject, measure
 from fastadam.cli import output
 from fastadam.kernels.backend import loaded_cupy
+from fastadam.kernels.gpu.arrays import sums_on_gpu
 from fastadam.kernels.sums import gpu_sums
 from fastadam.optimizer_hooks import GradientClipping
 
 __all__ = ["measure_norm", "text"]
 
 # The names in results.
-_READ, _NORM, _STEP, _CLIP = "read", "norm", "step", "clip-and-step"
+_READ, _NORM, _SCALED, _STEP, _CLIP = "read", "norm", "scaled-norm", "step", "clip-and-step"
+_SCALE = 128.0
 # far below what gradients have in every case
 _LARGEST_NORM = 1.0
 
@@ -49,20 +50,15 @@ def measure_norm(
     where = f"norm of {case.name}, {variant}, {roster.place(n_threads)}"
     if not fits(roster, case, variant, dtype, 2, where):
         return None
-    n_bytes = sum(
-        tensor.size * kind.itemsize
-        for tensor, kind in zip(case.tensors, arrays.dtypes(case, dtype), strict=True)
-    )
+    n_bytes = arrays.gradient_bytes(case, dtype)
     times = measure(_subjects(case, variant, dtype, n_bytes), plan, roster.block)
-    gc.collect()
-    roster.release()
     made = results(times)
     return {
         **described(case, variant, dtype, n_threads),
         "device": roster.device,
         "bytes_read": n_bytes,
         **made,
-        "tb_per_s": {name: bandwidth(n_bytes, times[name]) for name in (_READ, _NORM)},
+        "tb_per_s": {name: bandwidth(n_bytes, times[name]) for name in (_READ, _NORM, _SCALED)},
         "norm_beside_read": ratio(times[_NORM], times[_READ])._asdict(),
         "clip_beside_step": ratio(times[_CLIP], times[_STEP])._asdict(),
     }
@@ -72,9 +68,11 @@ def _subjects(case: Case, variant: str, dtype: str | None, n_bytes: int) -> list
     """Make all that is timed."""
     grads = arrays.gradients(case, dtype)
     there = [loaded_cupy().asarray(grad) for grad in grads]
+    scales = [_SCALE] * len(there)
     subjects = [
         Subject(_READ, Read(n_bytes).step),
         Subject(_NORM, lambda: gpu_sums(there)),
+        Subject(_SCALED, lambda: sums_on_gpu(there, None, scales)),
     ]
     for name, kind in ((_STEP, FastadamGpu), (_CLIP, _Clipping)):
         stepped = kind(VARIANTS[variant], arrays.parameters(case, dtype))
@@ -88,7 +86,7 @@ def text(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
     if not rows:
         return
     yield "the norm of all gradients beside reading them; clipping beside the plain step; on a GPU"
-    lines = [["", "norm", "TB/s", "beside read", "clip and step", "beside step"]]
+    lines = [["", "norm", "TB/s", "beside read", "divided", "clip and step", "beside step"]]
     for row in rows:
         medians = {name: report.microseconds(t["median"]) for name, t in row["times_us"].items()}
         lines.append(
@@ -97,9 +95,10 @@ def text(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
                 medians[_NORM],
                 report.spelled(row["tb_per_s"][_NORM]),
                 report.spelled(row["norm_beside_read"]),
+                medians[_SCALED],
                 medians[_CLIP],
                 report.spelled(row["clip_beside_step"]),
             ]
         )
-    yield from (f"  {line}" for line in output.table(lines, "lrrrrr"))
+    yield from (f"  {line}" for line in output.table(lines, "lrrrrrr"))
     yield ""

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 from fastadam.bench import cuda_ceilings, cuda_host, cuda_norm
 from fastadam.bench.peers import Roster
 from fastadam.bench.plans import Measurement, Options, attempt, ratios
+from fastadam.bench.ratios import compare
 
 __all__ = ["BY_DEFAULT", "CASES", "ON_GPU", "QUICK", "QUICK_CASES", "SECONDS", "THOROUGH", "Size"]
 
 # Of cases.CASES, where the options do not say it. What tells most comes first: time may run out.
 CASES = (
     *("256m", "many", "1k", "16m", "256m-bfloat16", "resnet50", "gpt2", "lora"),
-    *("many-fresh", "256m-float16", "resnet50-bfloat16"),
+    *("256m-bfloat16-gradients", "128m-float64", "2m", "200x50k", "16x16m", "many-fresh"),
+    *("256m-float16", "resnet50-bfloat16"),
 )
 QUICK_CASES = ("1k", "many", "16m")
 # After so many seconds nothing more begins, where the options do not say it.
@@ -54,7 +56,6 @@ def _ceilings(
         make = partial(cuda_ceilings.measure_ceilings, roster, n, options.sizes.plan)
         on = f"{n:,} elements"
         yield attempt(roster, "ceilings", on, variant, "float32", n_threads, make)
-        roster.release()
 
 
 def _host(
@@ -80,11 +81,22 @@ def _norm(
             yield attempt(roster, "norm", case.name, *way, make)
 
 
+def _amsgrad(
+    roster: Roster, options: Options, variant: str, dtype: str | None, n_threads: int
+) -> Iterator[dict[str, Any] | None]:
+    """Compare AMSGrad, which has a state more, on the first case, unless it is a variant itself."""
+    if variant == options.variants[0] and "amsgrad" not in options.variants and options.cases:
+        case, way = options.cases[0], ("amsgrad", dtype, n_threads)
+        make = partial(compare, roster, case, *way, options.sizes.plan)
+        yield attempt(roster, "amsgrad", case.name, *way, make)
+
+
 # By the names of --what.
 ON_GPU = {
     "ceilings": Measurement(_ceilings, cuda_ceilings.text),
     "host": Measurement(_host, cuda_host.text),
     "ratios": Measurement(ratios),
     "norm": Measurement(_norm, cuda_norm.text),
+    "amsgrad": Measurement(_amsgrad),
 }
 BY_DEFAULT = tuple(ON_GPU)

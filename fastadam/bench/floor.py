@@ -68,4 +68,4 @@ def bytes_moved(case: Case, dtype: str | None, variant: Variant) -> int:
     [28, 36]
     """
     stored, state = arrays.state_bytes(case, dtype, variant)
-    return 3 * stored + 2 * state
+    return 2 * stored + arrays.gradient_bytes(case, dtype) + 2 * state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any, ClassVar
 
 import numpy as np
@@ -93,6 +94,14 @@ class Torch(Contender):
         """Return copies, in float64."""
         return [p.detach().double().cpu().numpy() for p in self.parameters]
 
+    def bytes_moved(self) -> int:
+        """Return what must be read and written: in half types, its moments are of that type."""
+        total = 0
+        for p in self.parameters:
+            state = [s for key, s in self.optimizer.state[p].items() if key != "step"]
+            total += p.grad.nbytes + 2 * sum(each.nbytes for each in (p, *state))
+        return total
+
     @classmethod
     def set_threads(cls, n: int) -> None:
         """Set PyTorch's number."""
@@ -111,7 +120,8 @@ class FastadamTensors(Torch):
 
     def make(self, variant: Variant) -> Any:
         """Make the optimizer of `parameters`."""
-        library = imported("fastadam.torch")
+        # PyTorch is here: if this is not, it is a fault of fastadam's
+        library = importlib.import_module("fastadam.torch")
         if variant.adabound:
             kind = library.AMSBound if variant.amsgrad else library.AdaBound
         else:

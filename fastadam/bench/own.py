@@ -34,6 +34,7 @@ class FastadamArrays(_OnDict):
     """fastadam on a dict of arrays, with ``apply_gradients``."""
 
     name: ClassVar[str] = "fastadam"
+    mixes: ClassVar[bool] = True
 
     def __init__(self, variant: Variant, params: list[Array]) -> None:
         super().__init__(variant, params)

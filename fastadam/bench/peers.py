@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from fastadam.bench import arrays, timing
 from fastadam.bench.cases import Case
-from fastadam.bench.contender import Contender, NotComparable, Unavailable, check
+from fastadam.bench.contender import Contender, Differs, NotComparable, Unavailable, check
 from fastadam.bench.floor import Floor
 from fastadam.bench.libraries import (
     Chainer,
@@ -65,7 +65,7 @@ class Roster:
     until : float
         After this time, of ``time.perf_counter``, no measurement begins.
     failed : list of str
-        What has ended with one of `failures`.
+        What has ended with one of `failures`, and who of `own` makes another step.
     """
 
     device: ClassVar[str] = "cpu"
@@ -75,6 +75,8 @@ class Roster:
     block = staticmethod(timing.block)
     # Exceptions that end one measurement, and not the run.
     failures: ClassVar[tuple[type[Exception], ...]] = ()
+    # Contenders that are fastadam: what they lack is left out, and what they do wrong has failed.
+    own: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, names: Sequence[str]) -> None:
         self.versions: dict[str, str] = {}
@@ -121,7 +123,7 @@ class Roster:
             known.where.append(where)
 
     def fail(self, what: str, why: str, where: str) -> None:
-        """Note a measurement that could not be made."""
+        """Note a measurement that could not be made, or a step of fastadam's that is wrong."""
         self.failed.append(f"{what}: {where}")
         self.leave_out(what, f"it failed: {why}", where)
 
@@ -159,5 +161,9 @@ class Roster:
                 self._checked[key] = self.check(kind, variant, dtype)
             except _REFUSALS + self.failures as reason:
                 why = str(reason).partition("\n")[0]
-                self.leave_out(kind.name, why, f"{variant} {dtype}")
+                lacks = isinstance(reason, (NotComparable, Unavailable))
+                if kind.name in self.own and (isinstance(reason, Differs) or not lacks):
+                    self.fail(kind.name, why, f"{variant} {dtype}")
+                else:
+                    self.leave_out(kind.name, why, f"{variant} {dtype}")
         return self._checked[key] is not None

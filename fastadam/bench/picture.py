@@ -18,6 +18,7 @@ STYLES = {
     "fastadam": ("#d55e00", "o"),
     "fastadam-link": ("#d55e00", "D"),
     "fastadam-graph": ("#d55e00", "D"),
+    "graph-alone": ("#d55e00", "x"),
     "fastadam-torch": ("#d55e00", "^"),
     "numpy": ("#999999", "s"),
     "torch-fused": ("#0072b2", "^"),

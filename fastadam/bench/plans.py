@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -78,14 +80,27 @@ class Measurement(NamedTuple):
 
 def run(
     roster: Roster, measurements: Mapping[str, Measurement], options: Options
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Measure; yield what was measured and each row, ready for JSON, as soon as it is known."""
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Measure; yield what was measured and each row, ready for JSON, as soon as it is known.
+
+    A row is None where nothing could be measured. Where time is limited, measurements take turns,
+    so that something of each is known when it ends.
+    """
     ways = list(itertools.product(options.threads, options.variants, options.dtypes))
-    for what, measurement in measurements.items():
+
+    def rows(what: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
         for n_threads, variant, dtype in ways:
-            for row in measurement.rows(roster, options, variant, dtype, n_threads):
-                if row is not None:
-                    yield what, row
+            for row in measurements[what].rows(roster, options, variant, dtype, n_threads):
+                yield what, row
+
+    left = [rows(what) for what in measurements]
+    while left:
+        one = left.pop(0)
+        for row in one:
+            yield row
+            if roster.until < math.inf:
+                left.append(one)
+                break
 
 
 def ratios(
@@ -140,6 +155,10 @@ def attempt(
     except roster.failures as error:
         roster.fail(what, f"{type(error).__name__}: {error}", where)
         return None
+    finally:
+        # what the next needs; of a failure, after the frames have gone that held it
+        gc.collect()
+        roster.release()
 
 
 # By the names of --what.

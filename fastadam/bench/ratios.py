@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -18,7 +17,9 @@ from fastadam.bench.timing import Plan, Subject, measure
 
 __all__ = [
     "FLOOR",
+    "RESERVE",
     "Spread",
+    "bandwidth",
     "compare",
     "described",
     "fits",
@@ -31,7 +32,7 @@ __all__ = [
 FLOOR = "floor"
 
 # Left to the system and to what libraries allocate on the way.
-_RESERVE = 1 << 30
+RESERVE = 1 << 30
 
 
 def compare(
@@ -39,25 +40,47 @@ def compare(
 ) -> dict[str, Any] | None:
     """Measure one case, with a number of threads for those that can be told.
 
-    A dtype of None is each tensor's own.
+    A dtype of None is each tensor's own. Contenders for whose arrays there is too little memory are
+    left out, from the last one on, with a note in the roster.
 
     Returns
     -------
     dict or None
-        Ready for JSON; None, with a note in the roster, if there is too little memory.
+        Ready for JSON; None, with a note in the roster, if there is too little memory for one.
     """
     names = arrays.dtype_names(case, dtype)
     kinds = roster.ready(variant, names, n_threads)
-    where = f"{case.name}, {variant} {dtype or ' '.join(names)}, {roster.place(n_threads)}"
-    if not fits(roster, case, variant, dtype, len(kinds), where):
+    where = f"{case.name}, {variant} {arrays.label(case, dtype)}, {roster.place(n_threads)}"
+    if any(tensor.gradient for tensor in case.tensors) and dtype is None:
+        for kind in kinds:
+            if not kind.mixes:
+                roster.leave_out(kind.name, "its gradients are of their parameters' dtype", where)
+        kinds = [kind for kind in kinds if kind.mixes]
+    n_fit = _most(roster, case, variant, dtype, len(kinds))
+    if not fits(roster, case, variant, dtype, n_fit, where):
         return None
-    times = measure(_subjects(roster, kinds, case, variant, dtype), plan, roster.block)
-    gc.collect()
-    roster.release()
+    for kind in kinds[n_fit:]:
+        roster.leave_out(kind.name, "there is too little memory for its arrays, too", where)
+    del kinds[n_fit:]
+    grads = arrays.gradients(case, dtype)
+    floor = roster.floor(case, dtype, VARIANTS[variant], grads)
+    contenders = [kind(VARIANTS[variant], arrays.parameters(case, dtype)) for kind in kinds]
+    subjects = [Subject(FLOOR, floor.step)]
+    subjects += [subject(contender, grads, case.fresh) for contender in contenders]
+    parts = {each.name: {} if case.fresh else each.parts() for each in contenders}
+    for steps in parts.values():
+        subjects += [Subject(name, step) for name, step in steps.items()]
+    times = measure(subjects, plan, roster.block)
+    moved = bytes_moved(case, dtype, VARIANTS[variant])
+    own_bytes: dict[str, int] = {}
+    for each in contenders:
+        own_bytes |= dict.fromkeys((each.name, *parts[each.name]), each.bytes_moved() or moved)
     return {
         **described(case, variant, dtype, n_threads),
         "device": roster.device,
-        "bytes_moved": bytes_moved(case, dtype, VARIANTS[variant]),
+        "bytes_moved": moved,
+        "own_bytes": own_bytes,
+        "tb_per_s": {name: bandwidth(each, times[name]) for name, each in own_bytes.items()},
         "difference": {
             kind.name: roster.difference(kind.name, variant, names)
             for kind in kinds
@@ -67,24 +90,12 @@ def compare(
     }
 
 
-def _subjects(
-    roster: Roster, kinds: Sequence[type[Contender]], case: Case, variant: str, dtype: str | None
-) -> list[Subject]:
-    """Make the floor and all contenders, with arrays of their own."""
-    grads = arrays.gradients(case, dtype)
-    subjects = [Subject(FLOOR, roster.floor(case, dtype, VARIANTS[variant], grads).step)]
-    for kind in kinds:
-        contender = kind(VARIANTS[variant], arrays.parameters(case, dtype))
-        subjects.append(subject(contender, grads, case.fresh))
-    return subjects
-
-
 def described(case: Case, variant: str, dtype: str | None, n_threads: int) -> dict[str, Any]:
     """Return what a row says of what was stepped."""
     return {
         "case": case.name,
         "variant": variant,
-        "dtype": dtype or " ".join(arrays.dtype_names(case, dtype)),
+        "dtype": arrays.label(case, dtype),
         "threads": n_threads,
         "tensors": len(case.tensors),
         "elements": case.elements,
@@ -92,18 +103,26 @@ def described(case: Case, variant: str, dtype: str | None, n_threads: int) -> di
     }
 
 
+def _most(roster: Roster, case: Case, variant: str, dtype: str | None, contenders: int) -> int:
+    """Return for how many contenders there is memory, at least one and at most so many."""
+    free = roster.free_bytes()
+    for n in range(contenders, 1, -1):
+        if free is None or roster.needed_bytes(case, dtype, variant, n) + RESERVE <= free:
+            return n
+    return 1
+
+
 def fits(
     roster: Roster, case: Case, variant: str, dtype: str | None, contenders: int, where: str
 ) -> bool:
     """Tell whether there is memory for a case; note in the roster if there is not."""
-    need = roster.needed_bytes(case, dtype, variant, contenders) + _RESERVE
+    need = roster.needed_bytes(case, dtype, variant, contenders) + RESERVE
     free = roster.free_bytes()
     if free is None or need <= free:
         return True
     roster.leave_out(
         where,
-        f"needs about {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} are free; "
-        "--contenders with fewer names needs less",
+        f"needs about {need / 1e9:.1f} GB of memory, and {free / 1e9:.1f} are free",
     )
     return False
 
@@ -152,6 +171,18 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> Spread:
     """
     each = spread([a / b for a, b in zip(above, below, strict=True)])
     return each._replace(median=statistics.median(above) / statistics.median(below))
+
+
+def bandwidth(n_bytes: int, rounds: Sequence[float]) -> dict[str, float]:
+    """Return TB/s, of bytes moved in microseconds: that of the median, and those of the rounds.
+
+    Examples
+    --------
+    >>> bandwidth(8_000_000, [2.0])
+    {'median': 4.0, 'q1': 4.0, 'q3': 4.0}
+    """
+    each = spread([n_bytes / us / 1e6 for us in rounds])
+    return each._replace(median=n_bytes / statistics.median(rounds) / 1e6)._asdict()
 
 
 def results(times: dict[str, list[float]]) -> dict[str, Any]:

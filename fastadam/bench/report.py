@@ -75,10 +75,12 @@ def compared(row: dict[str, Any]) -> Iterator[str]:
     yield heading(row)
     columns = [key for key in ("beside_fastadam", "beside_floor") if key in row]
     header = ["", "time of a step", *(key.replace("_", " ") for key in columns)]
+    rates = row.get("tb_per_s", {}) if row.get("device") == "cuda" else {}
+    header += ["TB/s"] if rates else []
     rows = [header]
     for name, measured in row["times_us"].items():
-        ratios = [spelled(row[column].get(name)) for column in columns]
-        rows.append([name, _time(measured), *ratios])
+        line = [name, _time(measured), *(spelled(row[column].get(name)) for column in columns)]
+        rows.append(line + ([spelled(rates.get(name))] if rates else []))
     yield from (f"  {line}" for line in output.table(rows, "l" + "r" * (len(header) - 1)))
     if per := row.get("us_per_parameter"):
         costs = ", ".join(f"{name} {microseconds(us)}" for name, us in per.items())

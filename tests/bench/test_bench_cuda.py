@@ -11,12 +11,13 @@ import pytest
 
 from fastadam.__main__ import main
 from fastadam.bench import arrays, cuda_plans, plans
-from fastadam.bench.cases import CASES
+from fastadam.bench.cases import CASES, Case, Tensor
 from fastadam.bench.contender import NotComparable, Unavailable, check
 from fastadam.bench.cuda import Cuda
 from fastadam.bench.cuda_picture import panels
 from fastadam.bench.cuda_steps import Apex
 from fastadam.bench.floor import bytes_moved
+from fastadam.bench.libraries import FastadamTensors, TorchFused
 from fastadam.bench.settings import VARIANTS
 from fastadam.bench.targets import judge
 
@@ -30,7 +31,7 @@ GIB = 1 << 30
         (["--threads", "2"], "--threads is for steps on the CPU: leave out --cuda"),
         (
             ["--what", "ratios,clip"],
-            "with --cuda there is no --what clip; there are ceilings, host, ratios, norm",
+            "with --cuda there is no --what clip; there are ceilings, host, ratios, norm, amsgrad",
         ),
         (["--contenders", "optax"], "with --cuda there is no --contenders optax; there are "),
     ],
@@ -96,6 +97,15 @@ def test_the_cases() -> None:
         assert case.name == name
         assert case.elements == 256_000_000
     assert arrays.dtype_names(CASES["256m-float16"](), None) == ["float16"]
+    for name, elements in (("2m", 2), ("200x50k", 10), ("128m-float64", 128), ("16x16m", 256)):
+        case = CASES[name]()
+        assert (case.name, case.elements) == (name, elements * 1_000_000)
+    mixed = CASES["256m-bfloat16-gradients"]()
+    assert mixed.name == "256m-bfloat16-gradients"
+    assert arrays.label(mixed, None) == "float32, bfloat16 gradients"
+    assert bytes_moved(mixed, None, VARIANTS["adamw"]) == 26 * 256_000_000
+    # a run's dtype is that of both
+    assert arrays.label(mixed, "float32") == "float32"
 
 
 def test_the_memory_of_a_large_case() -> None:
@@ -145,6 +155,7 @@ def ratio_row(case: str, ours: float, floor: float, fused: float) -> dict[str, A
         "times_us": {"fastadam": {"median": ours}},
         "beside_floor": {"fastadam": {"median": ours / floor}},
         "beside_fastadam": {"torch-fused": {"median": fused / ours}},
+        "own_bytes": {"fastadam": 56_000_000, "torch-fused": 56_000_000},
     }
 
 
@@ -160,6 +171,37 @@ def test_targets() -> None:
     assert [one["reached"] for one in judged] == [True, False, False, True, True, True, False]
     assert [one["wanted"] for one in judged] == [0.9, 1.0, 0.7, 1.0, 1.0, 500.0, 500.0]
     assert judge({}) == []
+
+
+@pytest.mark.parametrize(("fused", "reached"), [(65, True), (63, False)])
+def test_a_step_that_moves_more_bytes_is_judged_by_its_bandwidth(
+    fused: float, reached: bool
+) -> None:
+    """PyTorch's moments of half-precision parameters are of half precision: 14 bytes beside 22."""
+    row = ratio_row("256m-bfloat16", 100, 91, fused) | {
+        "own_bytes": {"fastadam": 22_000_000, "torch-fused": 14_000_000}
+    }
+    (judged,) = judge({"ratios": [row]})
+    assert judged["what"].startswith("times the bandwidth of torch-fused")
+    assert judged["measured"] == pytest.approx(fused / 100 * 22 / 14)
+    assert judged["reached"] == reached
+
+
+@pytest.mark.parametrize(
+    ("dtype", "variant", "moved"),
+    [("float32", "adamw", 28), ("bfloat16", "adamw", 14), ("float64", "amsgrad", 72)],
+)
+def test_the_bytes_that_pytorch_moves(dtype: str, variant: str, moved: int) -> None:
+    pytest.importorskip("torch", reason="needs torch")
+    case = Case("small", (Tensor("a", (3, 4)), Tensor("b", ())))
+    contender = TorchFused(VARIANTS[variant], arrays.parameters(case, dtype))
+    contender.give(arrays.gradients(case, dtype))
+    contender.step()
+    assert contender.bytes_moved() == 13 * moved
+    ours = FastadamTensors(VARIANTS[variant], arrays.parameters(case, dtype))
+    ours.give(arrays.gradients(case, dtype))
+    ours.step()
+    assert ours.bytes_moved() == bytes_moved(case, dtype, VARIANTS[variant])
 
 
 def test_panels_are_made_of_what_there_is() -> None:

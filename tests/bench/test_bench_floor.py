@@ -9,9 +9,12 @@ import pytest
 
 import fastadam
 from fastadam.bench import arrays
-from fastadam.bench.cases import Case, Tensor
+from fastadam.bench.cases import Case, Tensor, mixed
 from fastadam.bench.floor import Floor, bytes_moved
+from fastadam.bench.peers import Roster
+from fastadam.bench.ratios import compare
 from fastadam.bench.settings import VARIANTS
+from fastadam.bench.timing import Plan
 from fastadam.kernels.cpu import _floor
 from fastadam.kernels.table import TENSOR
 
@@ -90,3 +93,15 @@ def test_bytes_of_a_step() -> None:
     expected |= {("float64", True): 72, ("float16", False): 22, ("float16", True): 30}
     for (dtype, amsgrad), n in expected.items():
         assert bytes_moved(case, dtype, VARIANTS["amsgrad" if amsgrad else "adam"]) == n
+
+
+def test_gradients_of_another_dtype_are_read_as_they_are() -> None:
+    pytest.importorskip("ml_dtypes", reason="needs ml_dtypes")
+    case = mixed(Case("small", (Tensor("a", (40, 5)),)), "bfloat16")
+    roster = Roster(["fastadam", "fastadam-link", "numpy"])
+    plan = Plan(rounds=1, block_s=0.0, settle_s=0.0)
+    row = compare(roster, case, "adamw", None, 1, plan)
+    assert row is not None
+    assert row["bytes_moved"] == 200 * 26
+    assert list(row["times_us"]) == ["floor", "fastadam"]
+    assert [one.what for one in roster.left_out] == ["fastadam-link", "numpy"]

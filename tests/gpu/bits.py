@@ -4,14 +4,17 @@
 
 Prints JSON: how many arrays were compared, whether these are all, and which differ; ends with 1 if
 one does. With --small it is what a sanitizer gets through in a minute. Beside the tests, which
-compare more, it is one program that needs nothing but CuPy.
+compare more, it is one program that needs nothing but CuPy; fastadam.torch is compared, too, where
+PyTorch sees a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.util
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -20,7 +23,13 @@ import numpy as np
 
 import fastadam
 from fastadam.bench.arrays import dtype_of
-from fastadam.optimizer_hooks import GradientClipping
+from fastadam.optimizer_hooks import (
+    GradientClipping,
+    GradientHardClipping,
+    GradientLARS,
+    Lasso,
+    WeightDecay,
+)
 
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "Adam": lambda: fastadam.Adam(alpha=0.01),
@@ -30,8 +39,16 @@ OPTIMIZERS: dict[str, Callable[[], Any]] = {
     "AMSBound": fastadam.AMSBound,
 }
 DTYPES = ("float32", "float16", "bfloat16", "float64")
-# What is done beside the plain step.
-WAYS = ("plain", "clipped", "scaled", "masters")
+# What is done beside the plain step: inside of it, and by kernels of the hooks before it.
+WAYS = ("plain", "clipped", "scaled", "masters", "lars", "hooks")
+HOOKS: dict[str, Callable[[], tuple[Any, ...]]] = {
+    "clipped": lambda: (GradientClipping(0.5),),
+    "lars": lambda: (GradientLARS(weight_decay=0.01),),
+    "hooks": lambda: (
+        *(WeightDecay(0.01), GradientLARS(), Lasso(0.01), GradientHardClipping(-1.0, 1.0)),
+        GradientClipping(0.5),
+    ),
+}
 SIZES = (1, 3, 5, 255, 1000, 4095, 4097, 70_001)
 # in plain updates too: of more blocks than a GPU holds
 LARGE = (1 << 21) + 3
@@ -80,8 +97,8 @@ def differing(
     there = {key: on_gpu(cupy, p, offset) for key, p in here.items()}
     optimizers = [OPTIMIZERS[name]().setup(params) for params in (here, there)]
     for opt in optimizers:
-        if way == "clipped":
-            opt.add_hook(GradientClipping(0.5))
+        for hook in HOOKS.get(way, tuple)():
+            opt.add_hook(hook)
         if way == "masters":
             opt.use_fp32_update()
     for step in range(3):
@@ -103,6 +120,56 @@ def differing(
             yield f"{key} {what}", np.asarray(array).tobytes() != twins[what].get().tobytes()
 
 
+def torch_with_gpu() -> Any:
+    """Return PyTorch; None where it is not installed, or sees no GPU."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    torch = importlib.import_module("torch")
+    return torch if torch.cuda.is_available() else None
+
+
+def torch_differing(
+    torch: Any, device: str, kind: str, sizes: tuple[int, ...]
+) -> Iterator[tuple[str, bool]]:
+    """Make three clipped steps of PyTorch's tensors here and on a device, as `differing` does."""
+    dtype, numpy_dtype = getattr(torch, kind), np.dtype(np.float32)
+
+    def tensors(seed: int, size: float) -> list[Any]:
+        made = (numbers(n, numpy_dtype, seed + i, size) for i, n in enumerate(sizes))
+        return [torch.from_numpy(each).to(dtype) for each in made]
+
+    places = ("cpu", device)
+    params = [[torch.nn.Parameter(p.to(place)) for p in tensors(0, 1.0)] for place in places]
+    make = importlib.import_module("fastadam.torch").AdamW
+    optimizers = [make(own, lr=0.01, max_grad_norm=0.5) for own in params]
+    for step in range(3):
+        for own, opt in zip(params, optimizers, strict=True):
+            for p, g in zip(own, tensors(100 * step, 10.0 ** (3 * step - 3)), strict=True):
+                p.grad = g.to(p.device)
+            opt.step()
+    for i, pair in enumerate(zip(*params, strict=True)):
+        here, there = (
+            {"p": p.detach(), **opt.state[p]} for p, opt in zip(pair, optimizers, strict=True)
+        )
+        for what, array in here.items():
+            if what != "step":
+                # bits: PyTorch knows no bfloat16 of NumPy's
+                one, other = (each.cpu().view(torch.uint8) for each in (array, there[what]))
+                yield f"p{i} {what}", not torch.equal(one, other)
+
+
+def comparisons(cupy: Any, small: bool) -> Iterator[tuple[str, bool]]:
+    """Yield the name of each array that is compared, and whether its bits differ."""
+    for configuration in configurations(small):
+        sizes = SMALL if small else (*SIZES, *([LARGE] if configuration.way == "plain" else []))
+        for what, is_other in differing(cupy, configuration, sizes):
+            yield f"{' '.join(map(str, configuration))}: {what}", is_other
+    torch = torch_with_gpu()
+    for kind in ("float32", "bfloat16") if torch is not None else ():
+        for what, is_other in torch_differing(torch, "cuda", kind, SMALL if small else SIZES):
+            yield f"fastadam.torch {kind}: {what}", is_other
+
+
 def main(argv: list[str]) -> int:
     """Compare; return 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -112,14 +179,13 @@ def main(argv: list[str]) -> int:
     if small:
         # each array is an allocation of its own, whose bounds a sanitizer knows
         cupy.cuda.set_allocator(None)
+        os.environ["PYTORCH_NO_CUDA_MEMORY_CACHING"] = "1"
     told: dict[str, Any] = {"checked": 0, "complete": False, "differ": []}
     try:
-        for configuration in configurations(small):
-            sizes = SMALL if small else (*SIZES, *([LARGE] if configuration.way == "plain" else []))
-            for what, is_other in differing(cupy, configuration, sizes):
-                told["checked"] += 1
-                if is_other:
-                    told["differ"].append(f"{' '.join(map(str, configuration))}: {what}")
+        for what, is_other in comparisons(cupy, small):
+            told["checked"] += 1
+            if is_other:
+                told["differ"].append(what)
         told["complete"] = True
     finally:
         # also where it is interrupted for taking too long

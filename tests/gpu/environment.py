@@ -33,11 +33,17 @@ def versions() -> dict[str, str]:
 
 
 def nvidia_smi() -> str | None:
-    """Return what the driver's tool says of the GPUs; None where there is none."""
+    """Return what the driver's tool says of the GPUs; None where there is none.
+
+    What it cannot say is no reason to run nothing: that is for CuPy to tell.
+    """
     if shutil.which("nvidia-smi") is None:
         return None
     command = ["nvidia-smi", f"--query-gpu={ASKED}", "--format=csv"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def main() -> int:

@@ -13,19 +13,20 @@ __all__ = ["BYTES", "GPUS", "Gpu", "estimate", "table"]
 
 
 class Gpu(NamedTuple):
-    """A GPU, its architecture, multiprocessors, and TB/s of its memory by its datasheet."""
+    """A GPU, by its datasheet: architecture, multiprocessors, TB/s; and by its driver: the name."""
 
     name: str
     arch: int
     multiprocessors: int
     tb_per_s: float
+    reported: str = ""
 
 
 GPUS = (
-    Gpu("A100 80GB SXM", 80, 108, 2.04),
-    Gpu("H100 SXM", 90, 132, 3.35),
-    Gpu("H200", 90, 132, 4.8),
-    Gpu("B200", 100, 148, 8.0),
+    Gpu("A100 80GB SXM", 80, 108, 2.04, "NVIDIA A100-SXM4-80GB"),
+    Gpu("H100 SXM", 90, 132, 3.35, "NVIDIA H100 80GB HBM3"),
+    Gpu("H200", 90, 132, 4.8, "NVIDIA H200"),
+    Gpu("B200", 100, 148, 8.0, "NVIDIA B200"),
 )
 # Of the datasheet's bandwidth, about what copies are reported to reach: 90 to 93 %.
 REACHED = 0.92

@@ -43,6 +43,10 @@ def run(parts: Sequence[Part], minutes: float, folder: Path) -> dict[str, Any]:
         The report, as it is in report.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        # what an earlier run has left would be read as this one's
+        for name in (f"{part.name}.log", *part.leaves):
+            (folder / name).unlink(missing_ok=True)
     rows: list[dict[str, Any]] = [
         {"name": part.name, "about": part.about, "verdict": "not reached"} for part in parts
     ]
@@ -90,13 +94,16 @@ def run_part(part: Part, limit: float, folder: Path) -> tuple[dict[str, Any], An
         result = part.read(folder, printed)
     except Exception as error:
         # whatever a program has left half-written
-        result = {"failed": [f"unreadable result: {type(error).__name__}: {error}"]}
-    row["failed"] = result.get("failed", [])
+        result = {"nothing": f"unreadable result: {type(error).__name__}: {error}"}
+    row |= {"failed": result.get("failed", []), "ran": result.get("ran", "")}
     if "not_there" in result:
         row |= {"verdict": "not there", "why": result["not_there"]}
     elif status is None:
-        row["verdict"] = "out of time"
+        # what was found by then is a failure all the same
+        row |= {"verdict": "failed", "why": "and out of time"} if row["failed"] else {}
+        row.setdefault("verdict", "out of time")
     else:
+        row["failed"] += [result["nothing"]] if "nothing" in result else []
         row["verdict"] = "failed" if status or row["failed"] else "passed"
     if row["verdict"] in ("failed", "out of time"):
         row["last_lines"] = printed.splitlines()[-LAST_LINES:]
@@ -156,8 +163,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--minutes", type=minutes, default=15.0, metavar="N")
     parser.add_argument("--stand-in", action="store_true")
     args = parser.parse_args(argv)
-    # whoever ends this ends the part that runs, too
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    # Whoever ends this ends the part that runs, too, which a closed terminal does not reach.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # nohup has it ignored
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     report = run(all_parts(args.stand_in), args.minutes, args.output.resolve())
     print((args.output / "report.md").read_text(encoding="utf-8"))
     return int(any(row["verdict"] == "failed" for row in report["parts"]))

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -40,10 +41,13 @@ class Part(NamedTuple):
     share : float
         Of the time that is left for it and all that come after it, beside their shares.
     read : callable
-        Makes of the folder and the text that was printed what the report says; ``failed`` in it is
-        a list of what went wrong.
+        Makes of the folder and the text that was printed what the report says: in ``failed`` what
+        went wrong, in ``ran`` how much was run. With ``nothing``, it says why nothing can be read:
+        a failure of a program that has ended by itself; one that was ended may have no result.
     tool : str or None
         The program that has to be on the PATH.
+    leaves : tuple of str
+        The files that it writes into the folder.
     """
 
     name: str
@@ -52,6 +56,7 @@ class Part(NamedTuple):
     share: float
     read: Callable[[Path, str], Result]
     tool: str | None = None
+    leaves: tuple[str, ...] = ()
 
 
 def bench_seconds(limit: float) -> int:
@@ -62,21 +67,27 @@ def bench_seconds(limit: float) -> int:
 def printed_json(_: Path, text: str) -> Result:
     """Read what a program has printed last."""
     lines = [line for line in text.splitlines() if line.startswith("{")]
-    told: Result = json.loads(lines[-1]) if lines else {}
+    if not lines:
+        return {"nothing": "no result"}
+    told: Result = json.loads(lines[-1])
     error = [told["error"]] if "error" in told else []
-    return told | {"failed": error + told.get("differ", [])}
+    ran = f"{told['checked']:,} arrays compared" if "checked" in told else ""
+    return told | {"failed": error + told.get("differ", []), "ran": ran}
 
 
 def counts(junit: Path) -> Result:
-    """Count what a run of pytest reported, and name what failed."""
-    found: Result = {"passed": 0, "skipped": 0, "failed": []}
+    """Count what a run of pytest reported, why tests were skipped, and name what failed."""
+    found: Result = {"passed": 0, "skipped": {}, "failed": []}
     if not junit.exists():
         return found
     for case in ElementTree.parse(junit).getroot().iter("testcase"):
         if case.find("failure") is not None or case.find("error") is not None:
             found["failed"].append(f"{case.get('classname')}::{case.get('name')}")
+        elif (skipped := case.find("skipped")) is not None:
+            why = skipped.get("message", "")
+            found["skipped"][why] = found["skipped"].get(why, 0) + 1
         else:
-            found["passed" if case.find("skipped") is None else "skipped"] += 1
+            found["passed"] += 1
     return found
 
 
@@ -86,8 +97,9 @@ def of_tests(name: str) -> Callable[[Path, str], Result]:
     def read(folder: Path, _: str) -> Result:
         found = counts(folder / f"{name}.xml")
         if not found["passed"] and not found["failed"]:
-            found["failed"] = ["no test has run"]
-        return found
+            found["nothing"] = "no test has run"
+        skipped = sum(found["skipped"].values())
+        return found | {"ran": f"{found['passed']:,} passed, {skipped:,} skipped"}
 
     return read
 
@@ -98,16 +110,20 @@ def of_bench(folder: Path, _: str) -> Result:
     if chart.exists():
         chart.replace(folder / "chart.png")
     if not written.exists():
-        return {"failed": ["no result"]}
+        return {"nothing": "no result"}
     result: Result = json.loads(written.read_text())
-    return result
+    measured = sum(map(len, result["results"].values()))
+    return result | {"ran": f"{measured} measurements, {len(result['left_out'])} things left out"}
 
 
 def of_sanitizer(_: Path, text: str) -> Result:
-    """Read the last line of a tool of compute-sanitizer's."""
-    summaries = [line for line in text.splitlines() if "SUMMARY" in line]
-    clean = any(" 0 errors" in line or " 0 hazards" in line for line in summaries[-1:])
-    return {"summary": summaries[-1:], "failed": [] if clean else summaries[-1:] or ["no summary"]}
+    """Read the last line of a tool of compute-sanitizer's, or what it has found before one."""
+    summary = [line for line in text.splitlines() if "SUMMARY" in line][-1:]
+    if summary:
+        clean = " 0 errors" in summary[0] or " 0 hazards" in summary[0]
+        return {"failed": [] if clean else summary, "ran": summary[0].strip("= ")}
+    found = [line for line in text.splitlines() if re.search("Invalid __|Error: Race", line)]
+    return {"failed": found, "nothing": "no summary"}
 
 
 def of_profiler(_: Path, text: str) -> Result:
@@ -117,7 +133,10 @@ def of_profiler(_: Path, text: str) -> Result:
     lines = [line for line in text.splitlines() if line.startswith('"')]
     keys = "ID", "Kernel Name", "Metric Name", "Metric Unit", "Metric Value"
     rows = [[row.get(key) for key in keys] for row in csv.DictReader(lines)]
-    return {"rows": rows, "failed": [] if rows else ["no kernel was seen"]}
+    if not rows:
+        return {"nothing": "no kernel was seen"}
+    launches = len({row[0] for row in rows})
+    return {"rows": rows, "ran": f"{len(rows)} counters of {launches} launches"}
 
 
 def all_parts(stand_in: bool = False) -> list[Part]:
@@ -137,7 +156,8 @@ def all_parts(stand_in: bool = False) -> list[Part]:
             chosen += ["-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile"]
         pytest = [*python, "-m", "pytest", "-q", "-m", "gpu", *chosen]
         junit = ["--junit-xml", f"{{folder}}/{name}.xml"]
-        return Part(name, about, [*pytest, *junit, *files], share, of_tests(name))
+        command = [*pytest, *junit, *files]
+        return Part(name, about, command, share, of_tests(name), leaves=(f"{name}.xml",))
 
     def named(files: tuple[str, ...]) -> list[str]:
         return [str(FOLDER / file) for file in files]
@@ -167,6 +187,7 @@ def all_parts(stand_in: bool = False) -> list[Part]:
             ],
             0.42,
             of_bench,
+            leaves=("bench.json", "chart.part", "chart.png"),
         ),
     ]
     for tool, about in (

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from estimated import beside_estimates
+
 from fastadam.bench.cuda_ceilings import NAMES
 from fastadam.bench.cuda_host import CASES
 from fastadam.bench.report import digits, microseconds, spelled
 
 __all__ = ["text"]
 
-OTHERS = ("fastadam-graph", "fastadam-torch", "torch-fused", "torch-foreach", "apex", "chainer")
+OTHERS = (
+    *("fastadam-graph", "graph-alone", "fastadam-torch", "torch-fused", "torch-foreach", "apex"),
+    "chainer",
+)
 # Of names of what failed, no more than this are listed.
 MOST = 20
 
@@ -31,9 +36,10 @@ def _lines(report: dict[str, Any]) -> Iterator[str]:
         yield "This report is not finished: the parts that are not reached were still to come."
         yield ""
     yield from _parts(report["parts"])
+    yield from _skipped(results)
     bench = results.get("bench") or {}
     if "results" in bench:
-        yield from _bench(bench)
+        yield from _bench(bench, environment.get("gpu", ""))
     if results.get("profile"):
         yield from _profile(results["profile"])
     yield from _failures(report["parts"])
@@ -66,15 +72,26 @@ def table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 def _parts(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Say how each part ended."""
-    lines = [["Part", "Verdict", "Seconds", "True if it passes"]]
+    lines = [["Part", "Verdict", "What has run", "Seconds", "True if it passes"]]
     for row in rows:
         seconds = f"{row['seconds']:.0f} of {row['limit']:.0f}" if "seconds" in row else ""
         why = f" ({row['why']})" if "why" in row else ""
-        lines.append([row["name"], f"**{row['verdict']}**{why}", seconds, row["about"]])
+        verdict, ran = f"**{row['verdict']}**{why}", row.get("ran", "")
+        lines.append([row["name"], verdict, ran, seconds, row["about"]])
     yield from table(lines)
 
 
-def _bench(bench: dict[str, Any]) -> Iterator[str]:
+def _skipped(results: dict[str, Any]) -> Iterator[str]:
+    """Say why tests were skipped, and how many for each reason."""
+    lines = [["Part", "Skipped", "Why"]]
+    for name, result in results.items():
+        for why, number in result.get("skipped", {}).items():
+            lines.append([name, f"{number:,}", " ".join(why.split())])
+    if len(lines) > 1:
+        yield from table(lines)
+
+
+def _bench(bench: dict[str, Any], gpu: str) -> Iterator[str]:
     """Lay out what the benchmark has measured."""
     results = bench["results"]
     copy = None
@@ -84,12 +101,18 @@ def _bench(bench: dict[str, Any]) -> Iterator[str]:
         copy = row["tb_per_s"]["copy"]["median"]
         measured = [[NAMES[name], spelled(row["tb_per_s"][name])] for name in NAMES]
         yield from table([["", "TB/s (quartiles)"], *measured])
-    if results.get("ratios"):
-        yield from _ratios(results["ratios"], copy)
+    steps = results.get("ratios", []) + results.get("amsgrad", [])
+    if steps:
+        yield from _ratios(steps, copy)
     if results.get("norm"):
         yield from _norms(results["norm"])
     if results.get("host"):
         yield from _hosts(results["host"])
+    estimated = beside_estimates(gpu, results)
+    if estimated:
+        yield from ("## Beside what was estimated (docs/design/018)", "")
+        head = ["Case", "kernel", "TB/s estimated", "measured", "of the estimate"]
+        yield from table([head, *estimated])
     if bench["targets"]:
         yield from ("## What is wanted", "")
         lines = [["", "wanted", "measured", "reached"]]
@@ -105,24 +128,32 @@ def _bench(bench: dict[str, Any]) -> Iterator[str]:
 
 def _ratios(rows: list[dict[str, Any]], copy: float | None) -> Iterator[str]:
     """Lay out the steps: of the others, how many times longer they take than fastadam."""
-    yield from ("## Steps; of the others, in times of fastadam's", "")
+    yield from ("## Steps; of the others, in times of fastadam's, and TB/s of their own bytes", "")
     names = [name for name in OTHERS if any(name in row["times_us"] for row in rows)]
     lines = [["Case", "fastadam", "TB/s", "of the copy ceiling", "beside its copy", *names]]
     for row in rows:
         us = row["times_us"]["fastadam"]["median"]
         rate = row["bytes_moved"] / us / 1e6
         share = f"{100 * rate / copy:.0f} %" if copy else ""
-        others = (spelled(row["beside_fastadam"].get(name)) for name in names)
+        others = (_beside(row, name) for name in names)
         floor = digits(row["beside_floor"]["fastadam"]["median"])
         case = f"{row['case']}, {row['variant']} {row['dtype']}"
         lines.append([case, microseconds(us), digits(rate), share, floor, *others])
     yield from table(lines)
 
 
+def _beside(row: dict[str, Any], name: str) -> str:
+    """Say how one of the others did."""
+    if name not in row["beside_fastadam"]:
+        return ""
+    rate = digits(row["tb_per_s"][name]["median"])
+    return f"{spelled(row['beside_fastadam'][name])}; {rate} TB/s"
+
+
 def _norms(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Lay out norms beside reads, and clipping beside the step."""
     yield from ("## The norm beside reading; clipping beside the step", "")
-    lines = [["Case", "norm", "TB/s", "beside read", "clipping beside step"]]
+    lines = [["Case", "norm", "TB/s", "beside read", "divided, TB/s", "clipping beside step"]]
     for row in rows:
         lines.append(
             [
@@ -130,6 +161,7 @@ def _norms(rows: list[dict[str, Any]]) -> Iterator[str]:
                 microseconds(row["times_us"]["norm"]["median"]),
                 digits(row["tb_per_s"]["norm"]["median"]),
                 spelled(row["norm_beside_read"]),
+                digits(row["tb_per_s"]["scaled-norm"]["median"]),
                 spelled(row["clip_beside_step"]),
             ]
         )

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fastadam.__main__ import main
-from fastadam.bench import cuda_ceilings, cuda_host, cuda_plans, peers, plans
+from fastadam.bench import arrays, cases, cuda_ceilings, cuda_host, cuda_plans, peers, plans
 from fastadam.bench.contender import check
 from fastadam.bench.cuda import Cuda
+from fastadam.bench.cuda_steps import ChainerKernels, FastadamGraph
 from fastadam.bench.settings import VARIANTS
 from fastadam.bench.timing import Plan
 
@@ -37,11 +40,15 @@ def test_everything(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert png.read_bytes().startswith(b"\x89PNG")
     assert result["made_on"]["gpu"] in printed
     results = result["results"]
-    assert list(results) == ["ceilings", "host", "ratios", "norm"]
+    assert list(results) == ["ceilings", "host", "ratios", "norm", "amsgrad"]
     assert all(row["device"] == "cuda" for rows in results.values() for row in rows)
     left_out = {one["what"] for one in result["left_out"]}
-    assert left_out <= {"fastadam-torch", "torch-fused", "torch-foreach", "apex"}
+    # Chainer's of AMSGrad alone
+    assert left_out <= {"fastadam-torch", "torch-fused", "torch-foreach", "apex", "chainer"}
+    # ours may be missing with PyTorch alone: what is wrong has failed
     assert result["failed"] == []
+    absent = [one["why"] for one in result["left_out"] if one["what"] == "fastadam-torch"]
+    assert all("not installed" in why or "finds no GPU" in why for why in absent)
 
     (ceilings,) = results["ceilings"]
     assert ceilings["bytes"] == {"copy": 32768, "4-reads-3-writes": 114688, "read": 16384}
@@ -50,9 +57,15 @@ def test_everything(cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str
         assert ceilings["tb_per_s"][name]["median"] == pytest.approx(expected)
     assert [row["tensors"] for row in results["host"]] == [1, 3]
     assert all(row["times_us"].keys() >= cuda_host.CASES.keys() for row in results["host"])
-    (ratios,), (norm,) = results["ratios"], results["norm"]
-    assert {"floor", "fastadam", "fastadam-graph", "chainer"} <= ratios["times_us"].keys()
-    assert norm["times_us"].keys() == {"read", "norm", "step", "clip-and-step"}
+    (steps,), (norm,) = results["ratios"], results["norm"]
+    assert {"floor", "fastadam", "fastadam-graph", "chainer", "graph-alone"} <= set(
+        steps["times_us"]
+    )
+    expected = 1230 * 28 / steps["times_us"]["chainer"]["median"] / 1e6
+    assert steps["tb_per_s"]["chainer"]["median"] == pytest.approx(expected)
+    assert norm["times_us"].keys() == {"read", "norm", "scaled-norm", "step", "clip-and-step"}
+    (amsgrad,) = results["amsgrad"]
+    assert (amsgrad["variant"], amsgrad["bytes_moved"]) == ("amsgrad", 1230 * 36)
     assert norm["bytes_read"] == 1230 * 4
     for line in ("what memory gives", "time of the host", "on a GPU", "the norm of all gradients"):
         assert line in printed
@@ -80,6 +93,7 @@ def test_fresh_gradients_and_many_tensors(cupy: Any, capsys: pytest.CaptureFixtu
     assert main(argv) == 0
     results = json.loads(capsys.readouterr().out)["results"]
     assert results["ratios"][0]["gradients"] == "fresh"
+    assert "graph-alone" not in results["ratios"][0]["times_us"]
     assert results["norm"] == []
 
 
@@ -133,6 +147,97 @@ def test_a_wrong_step_is_a_failure(
     assert "fastadam's step on the GPU is not the step on the CPU" in capsys.readouterr().out
 
 
+def no_step(_: Any) -> None:
+    pass
+
+
+def raising_step(_: Any) -> None:
+    raise ValueError("no kernel image")
+
+
+def lacking_step(_: Any) -> None:
+    raise peers.NotComparable("it has no such step")
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "why"),
+    [
+        (no_step, 1, "it failed: after 5 steps its parameters are 1 of their way from fastadam's"),
+        (raising_step, 1, "it failed: no kernel image"),
+        (lacking_step, 0, "it has no such step"),
+    ],
+)
+def test_a_wrong_step_of_another_kind_of_ours_is_a_failure(
+    cupy: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    step: Any,
+    status: int,
+    why: str,
+) -> None:
+    monkeypatch.setattr(FastadamGraph, "step", step)
+    argv = [*ARGV, "--what", "ratios", "--contenders", "fastadam-graph,chainer", "--json"]
+    assert main(argv) == status
+    result = json.loads(capsys.readouterr().out)
+    assert result["failed"] == (["fastadam-graph: adamw float32"] if status else [])
+    (left_out,) = result["left_out"]
+    assert left_out["why"].startswith(why)
+    # the others are timed all the same
+    (row,) = result["results"]["ratios"]
+    assert list(row["times_us"]) == ["floor", "fastadam", "chainer"]
+
+
+def test_a_wrong_step_of_a_peer_is_left_out(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ChainerKernels, "step", no_step)
+    assert main([*ARGV, "--what", "ratios", "--contenders", "chainer", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["failed"] == []
+    assert "of their way" in result["left_out"][0]["why"]
+
+
+def test_gradients_of_another_dtype(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ml_dtypes")
+    tiny = cases.CASES["tiny"]()
+    monkeypatch.setitem(cases.CASES, "tiny", lambda: cases.mixed(tiny, "bfloat16"))
+    argv = [*ARGV, "--what", "ratios,norm", "--contenders", "fastadam-graph,chainer", "--json"]
+    assert main(argv) == 0
+    result = json.loads(capsys.readouterr().out)
+    (row,), (norm,) = result["results"]["ratios"], result["results"]["norm"]
+    assert (row["case"], row["dtype"]) == (
+        "tiny-bfloat16-gradients",
+        "float32, bfloat16 gradients",
+    )
+    assert row["bytes_moved"] == 1230 * 26
+    assert norm["bytes_read"] == 1230 * 2
+    assert list(row["difference"]) == ["fastadam-graph"]
+    (left_out,) = result["left_out"]
+    assert left_out["what"] == "chainer"
+    assert left_out["why"] == "its gradients are of their parameters' dtype"
+
+
+def test_the_launch_alone_makes_the_step_of_the_last_numbers(cupy: Any) -> None:
+    case = cases.CASES["tiny"]()
+    graph, twin = (FastadamGraph(VARIANTS["adamw"], arrays.parameters(case, None)) for _ in "ab")
+    for one in (graph, twin):
+        one.give(arrays.gradients(case, None))
+    (name, launch), *_ = graph.parts().items()
+    assert name == "graph-alone"
+    # the first is an update, a capture and a launch of it
+    launch()
+    twin.step()
+    twin.step()
+    for here, there in zip(graph.values(), twin.values(), strict=True):
+        np.testing.assert_array_equal(here, there)
+    before = graph.optimizer.t
+    launch()
+    assert graph.optimizer.t == before
+    assert all(np.isfinite(p).all() for p in graph.values())
+
+
 def test_what_no_time_is_left_for_is_named(
     cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,18 +247,7 @@ def test_what_no_time_is_left_for_is_named(
     result = json.loads(capsys.readouterr().out)
     assert all(rows == [] for rows in result["results"].values())
     named = [one["what"] for one in result["left_out"] if "no time was left" in one["why"]]
-    assert named == ["ceilings", "host", "ratios", "norm"]
-
-
-def test_too_little_memory_is_said(
-    cupy: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(cupy.cuda.runtime, "memGetInfo", lambda: (1 << 20, 1 << 34))
-    assert main([*ARGV, "--what", "ratios,norm", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
-    assert result["results"] == {"ratios": [], "norm": []}
-    why = [one["why"] for one in result["left_out"] if one["why"].startswith("needs about")]
-    assert len(why) == 2
+    assert named == ["ceilings", "host", "ratios", "norm", "amsgrad"]
 
 
 def test_what_is_not_there_is_said(
@@ -162,3 +256,41 @@ def test_what_is_not_there_is_said(
     monkeypatch.setitem(sys.modules, "cupy", None)
     assert main(ARGV) == 1
     assert "needs CuPy" in capsys.readouterr().err
+
+
+def test_what_ends_the_run_leaves_what_has_failed(
+    cupy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError("out of the GPU's memory")
+
+    def ended(*_: object) -> None:
+        raise SystemExit(3)
+
+    monkeypatch.setattr(cuda_ceilings, "measure_ceilings", broken)
+    monkeypatch.setattr(cuda_host, "measure_host", ended)
+    output = tmp_path / "bench.json"
+    with pytest.raises(SystemExit):
+        main([*ARGV, "--contenders", "fastadam", "--output", str(output)])
+    result = json.loads(output.read_text())
+    assert not result["finished"]
+    assert result["failed"] == ["ceilings: 4,096 elements, adamw, float32, on a GPU"]
+
+
+def test_measurements_take_turns_where_time_is_limited() -> None:
+    roster: Any = SimpleNamespace(until=100.0)
+    options = plans.Options([], ["adam", "adamw"], [None], [1], plans.QUICK)
+
+    def rows(roster: Any, options: Any, variant: str, *_: object) -> Any:
+        yield from ({"row": f"{variant} {i}"} for i in range(2))
+
+    def nothing(*_: object) -> Any:
+        yield None
+
+    measured = {"a": plans.Measurement(rows), "b": plans.Measurement(nothing)}
+    turns = [what for what, _ in plans.run(roster, measured, options)]
+    assert turns == ["a", "b", "a", "b", "a", "a"]
+    roster.until = math.inf
+    made = list(plans.run(roster, measured, options))
+    assert [what for what, _ in made] == ["a", "a", "a", "a", "b", "b"]
+    assert made[2:5] == [("a", {"row": "adamw 0"}), ("a", {"row": "adamw 1"}), ("b", None)]

@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs PyTorch")
 
 import fastadam.torch  # noqa: E402
+from fastadam.kernels.gpu import engine  # noqa: E402
 from fastadam.torch import tensors  # noqa: E402
 
 pytestmark = [
@@ -101,12 +102,21 @@ def test_norm() -> None:
     assert pair.own.last_update.grad_norm == pytest.approx(float(norm), rel=1e-6)
 
 
-def test_nothing_is_waited_for() -> None:
+def test_one_launch_and_no_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     pair = Pair("AdamW", torch.float32, {"max_grad_norm": 0.5}, lr=0.05)
-    for _ in range(2):
-        pair.gradients()
-        pair.own.step()
+    launched: list[str] = []
+    made = engine.KeptLaunch.of
+
+    def counted(self: engine.KeptLaunch, *args: Any) -> engine.Launch | None:
+        # every launch is asked for here
+        launched.append(self._kernel)
+        return made(self, *args)
+
+    monkeypatch.setattr(engine.KeptLaunch, "of", counted)
     pair.gradients()
+    pair.own.step()
+    pair.gradients()
+    launched.clear()
     done = torch.cuda.Event()
     torch.cuda.synchronize()
     # about a second, which the host does not wait for
@@ -115,6 +125,7 @@ def test_nothing_is_waited_for() -> None:
     done.record()
     assert not done.query()
     torch.cuda.synchronize()
+    assert launched == ["squares", "add_chunks", "bound_rate", "adam"]
 
 
 def test_current_stream() -> None:

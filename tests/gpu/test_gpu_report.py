@@ -9,11 +9,14 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import bits
+import environment
+import estimated
+import estimates
 import pytest
 import report
 import report_parts
@@ -22,6 +25,7 @@ from report_parts import Part
 from report_text import text
 
 FOLDER = Path(report.__file__).parent
+WAITS = "import time; print('waiting', flush=True); time.sleep(60)"
 
 
 def read_nothing(_: Path, __: str) -> dict[str, Any]:
@@ -53,11 +57,14 @@ def test_every_end_of_a_part(tmp_path: Path) -> None:
     parts = [
         part("first", "print('well')"),
         part("raises", "print('before'); raise SystemExit('it is wrong')"),
-        part("waits", "import time; print('waiting', flush=True); time.sleep(60)", share=0.001),
+        part("waits", WAITS, share=0.001),
         part("killed", "import os; os.kill(os.getpid(), 9)"),
         part("absent", "", tool="no-such-tool-of-anybody"),
         part("unreadable", "pass", read=broken),
         part("differs", "pass", read=lambda *_: {"failed": ["p0", "p1"]}),
+        part("differs-late", WAITS, share=0.001, read=lambda *_: {"failed": ["p2"]}),
+        part("silent", "pass", read=lambda *_: {"nothing": "no summary"}),
+        part("silent-late", WAITS, share=0.001, read=lambda *_: {"nothing": "no summary"}),
         part("refused", "raise SystemExit(3)", read=lambda *_: {"not_there": "no permission"}),
         part("last", "pass"),
     ]
@@ -72,6 +79,9 @@ def test_every_end_of_a_part(tmp_path: Path) -> None:
         "absent": "not there",
         "unreadable": "failed",
         "differs": "failed",
+        "differs-late": "failed",
+        "silent": "failed",
+        "silent-late": "out of time",
         "refused": "not there",
         "last": "passed",
     }
@@ -81,9 +91,58 @@ def test_every_end_of_a_part(tmp_path: Path) -> None:
     assert rows["killed"]["exit_status"] == -9
     assert rows["unreadable"]["failed"] == ["unreadable result: ValueError: half a file"]
     written = text(made)
+    assert rows["differs-late"]["exit_status"] is None
     for words in ("it is wrong", "* p1", "no permission", "no-such-tool-of-anybody is not on"):
         assert words in written
+    assert "| differs-late | **failed** (and out of time) |" in written
     assert "not finished" not in written
+
+
+def test_what_an_earlier_run_has_left_is_not_read(tmp_path: Path) -> None:
+    names = ("environment", "bit-tests", "races", "tests", "bench")
+    parts = [each for each in report_parts.all_parts() if each.name in names]
+    assert len(parts) == 5
+    for each in parts:
+        for name in each.leaves:
+            (tmp_path / name).write_text('<testcase classname="a" name="old"/>')
+    # its chart is the benchmark's, and is drawn by nothing else
+    leaves = {name for each in parts for name in each.leaves}
+    assert {"tests.xml", "bench.json", "chart.part", "chart.png"} < leaves
+    (tmp_path / "kept.txt").write_text("somebody's")
+    nothing = [sys.executable, "-c", "pass"]
+    made = report.run([each._replace(command=nothing) for each in parts[1:]], 1, tmp_path)
+    assert set(verdicts(made).values()) == {"failed", "not there"}
+    assert made["parts"][0]["failed"] == ["no test has run"]
+    assert not any((tmp_path / name).exists() for name in leaves)
+    assert (tmp_path / "kept.txt").exists()
+
+
+def test_why_tests_were_skipped_is_told(tmp_path: Path) -> None:
+    skipped = '<testcase><skipped message="needs | torch"/></testcase>'
+    passed = '<testcase classname="a" name="f"/>'
+    (tmp_path / "tests.xml").write_text(f"<testsuite>{skipped * 3}{passed * 2}</testsuite>")
+    # written before it runs, but not named as its own
+    one = part("tests", "pass", read=report_parts.of_tests("tests"))
+    written = text(report.run([one], 1, tmp_path))
+    assert "| tests | **passed** | 2 passed, 3 skipped |" in written
+    assert "| tests | 3 | needs / torch |" in written
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("not to be run"), subprocess.TimeoutExpired("nvidia-smi", 20)]
+)
+def test_a_driver_s_tool_that_does_not_answer_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def run(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(environment.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(environment.subprocess, "run", run)
+    monkeypatch.setattr(environment, "describe", lambda: {"gpu": "a GPU"})
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(zeros=lambda _: None))
+    assert environment.main() == 0
+    assert str(error) in json.loads(capsys.readouterr().out)["nvidia_smi"]
 
 
 def test_without_a_gpu_nothing_else_is_run(tmp_path: Path) -> None:
@@ -132,7 +191,7 @@ def started(output: Path, second: str) -> subprocess.Popen[bytes]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_kill_leaves_a_readable_report(tmp_path: Path, number: int) -> None:
     pid = tmp_path / "pid"
     waits = f"import os, time; open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
@@ -155,7 +214,8 @@ def test_a_kill_leaves_a_readable_report(tmp_path: Path, number: int) -> None:
         }
         assert not made["finished"]
         assert "This report is not finished" in text(made)
-        if number == signal.SIGTERM:
+        if number != signal.SIGKILL:
+            assert process.returncode == 128 + number
             # the part that ran has ended, too
             with pytest.raises(ProcessLookupError):
                 os.kill(child, 0)
@@ -197,17 +257,17 @@ def test_the_files_of_the_parts_are_there() -> None:
 
 def test_counts(tmp_path: Path) -> None:
     junit = tmp_path / "junit.xml"
-    assert report_parts.counts(junit) == {"passed": 0, "skipped": 0, "failed": []}
+    assert report_parts.counts(junit) == {"passed": 0, "skipped": {}, "failed": []}
     bad = '<testcase classname="a" name="f"><failure/></testcase>'
     bad += '<testcase classname="a" name="e"><error/></testcase>'
     skipped = "<testcase><skipped/></testcase>"
     junit.write_text(f"<testsuites><testsuite><testcase/>{bad}{skipped}</testsuite></testsuites>")
-    expected = {"passed": 1, "skipped": 1, "failed": ["a::f", "a::e"]}
+    expected = {"passed": 1, "skipped": {"": 1}, "failed": ["a::f", "a::e"]}
     assert report_parts.counts(junit) == expected
     junit.write_text(f"<testsuites><testsuite>{skipped}</testsuite></testsuites>")
     read = report_parts.of_tests("junit")
     # tests that are all skipped have shown nothing
-    assert read(tmp_path, "")["failed"] == ["no test has run"]
+    assert read(tmp_path, "")["nothing"] == "no test has run"
 
 
 @pytest.mark.parametrize(
@@ -216,11 +276,9 @@ def test_counts(tmp_path: Path) -> None:
         (report_parts.of_sanitizer, "========= ERROR SUMMARY: 0 errors", []),
         (report_parts.of_sanitizer, "RACECHECK SUMMARY: 0 hazards displayed (0 errors)", []),
         (report_parts.of_sanitizer, "ERROR SUMMARY: 10 errors", ["ERROR SUMMARY: 10 errors"]),
-        (report_parts.of_sanitizer, "Segmentation fault", ["no summary"]),
-        (report_parts.of_profiler, "==ERROR== no kernels", ["no kernel was seen"]),
+        (report_parts.of_sanitizer, "Invalid __global__ read", ["Invalid __global__ read"]),
         (report_parts.printed_json, 'a warning\n{"error": "no GPU"}', ["no GPU"]),
         (report_parts.printed_json, '{"checked": 2, "differ": ["p"]}', ["p"]),
-        (report_parts.printed_json, "Killed", []),
     ],
 )
 def test_what_is_read_of_tools(
@@ -229,13 +287,62 @@ def test_what_is_read_of_tools(
     assert read(tmp_path, printed)["failed"] == failed
 
 
+@pytest.mark.parametrize(
+    ("read", "printed", "nothing"),
+    [
+        (report_parts.of_sanitizer, "Segmentation fault", "no summary"),
+        (report_parts.of_profiler, "==ERROR== no kernels", "no kernel was seen"),
+        (report_parts.printed_json, "Killed", "no result"),
+        (report_parts.of_bench, "Killed", "no result"),
+    ],
+)
+def test_what_tools_leave_that_were_ended(
+    tmp_path: Path, read: Callable[[Path, str], Any], printed: str, nothing: str
+) -> None:
+    found = read(tmp_path, printed)
+    assert found["nothing"] == nothing
+    assert not found.get("failed")
+
+
 def test_counters_are_read(tmp_path: Path) -> None:
     printed = '==PROF== Connected\n"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"\n'
     printed += '"0","adam","gpu__time_duration.sum","usecond","12.5"\n'
     found = report_parts.of_profiler(tmp_path, printed)
     assert found["rows"] == [["0", "adam", "gpu__time_duration.sum", "usecond", "12.5"]]
+    assert found["ran"] == "1 counters of 1 launches"
     denied = report_parts.of_profiler(tmp_path, "==ERROR== ERR_NVGPUCTRPERM - no permission")
     assert "administrators" in denied["not_there"]
+
+
+def measured(case: str, dtype: str, **tb_per_s: float) -> dict[str, Any]:
+    rates = {name.replace("_", "-"): {"median": rate} for name, rate in tb_per_s.items()}
+    row = {"case": case, "dtype": dtype, "variant": "adamw", "elements": 256_000_000}
+    return row | {"tb_per_s": rates}
+
+
+def test_what_is_measured_stands_beside_the_estimates() -> None:
+    steps = [
+        measured("256m", "float32", fastadam=4.0),
+        measured("256m-bfloat16-gradients", "float32, bfloat16 gradients", fastadam=4.4),
+        # of which nothing is estimated
+        measured("model", "float16 float32", fastadam=4.0),
+        measured("16m", "float32", fastadam=2.0) | {"elements": 16_000_000},
+    ]
+    amsgrad = measured("256m", "float32", fastadam=4.2) | {"variant": "amsgrad"}
+    norm = measured("256m", "bfloat16", norm=3.0, scaled_norm=2.0)
+    results = {"ratios": steps, "amsgrad": [amsgrad], "norm": [norm]}
+    assert estimated.beside_estimates("NVIDIA H200", results) == [
+        ["256m", "step, float32", "4.42", "4.00", "91 %"],
+        [
+            *("256m-bfloat16-gradients", "step, float32, bfloat16 gradients", "4.42"),
+            "4.40",
+            "100 %",
+        ],
+        ["256m", "step, float32, AMSGrad", "4.42", "4.20", "95 %"],
+        ["256m", "norm, bfloat16", "4.42", "3.00", "68 %"],
+    ]
+    assert estimated.beside_estimates("NVIDIA GeForce RTX 4090", results) == []
+    assert len({gpu.reported for gpu in estimates.GPUS}) == len(estimates.GPUS)
 
 
 @pytest.mark.skipif(emulator.compiler() is None, reason="CUDA on a CPU needs a C++ compiler")
@@ -248,30 +355,15 @@ def test_a_dry_run(tmp_path: Path) -> None:
     made = report.run(parts, 3, tmp_path)
     assert verdicts(made) == dict.fromkeys(names, "passed"), text(made)
     written = (tmp_path / "report.md").read_text()
-    for words in ("fastadam on CUDA on a CPU", "What the memory gives", "| tiny, adamw float32 |"):
+    for words in (
+        "fastadam on CUDA on a CPU",
+        "What the memory gives",
+        "| tiny, amsgrad float32 |",
+    ):
         assert words in written
-    assert made["results"]["bits"] == {"checked": 392, "complete": True, "differ": [], "failed": []}
+    compared = made["results"]["bits"]
+    assert compared["complete"]
+    assert compared["differ"] == compared["failed"] == []
+    assert f"| {compared['checked']} arrays compared |" in written
     chart = tmp_path / "chart.png"
     assert not chart.exists() or chart.read_bytes().startswith(b"\x89PNG")
-
-
-def test_bits(cupy: Any) -> None:
-    pytest.importorskip("ml_dtypes")
-    for configuration in bits.configurations(small=False):
-        found = list(bits.differing(cupy, configuration, (1, 5)))
-        assert len(found) >= 6
-        assert not any(is_other for _, is_other in found), configuration
-
-
-def test_other_bits_are_found(cupy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    alphas = iter([0.01, 0.010001])
-    make = bits.OPTIMIZERS["Adam"]
-    monkeypatch.setitem(bits.OPTIMIZERS, "Adam", lambda: with_alpha(make(), next(alphas)))
-    configuration = bits.Configuration("Adam", "float32", "plain", 0)
-    found = dict(bits.differing(cupy, configuration, (5,)))
-    assert found == {"p0 p": True, "p0 m": False, "p0 v": False}
-
-
-def with_alpha(opt: Any, alpha: float) -> Any:
-    opt.hyperparam.alpha = alpha
-    return opt
