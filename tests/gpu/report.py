@@ -122,7 +122,12 @@ def wait_for(command: list[str], limit: float, log: Path) -> int | None:
     with log.open("wb") as out:
         # a group of its own, so that what it has started ends with it
         process = subprocess.Popen(
-            command, stdout=out, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # what it has printed is there even if it is killed
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
         try:
             return process.wait(max(limit, 0.0))

@@ -171,7 +171,9 @@ def test_time_that_is_left_is_shared(tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys
+import signal, sys
+# under nohup it would be ignored
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 sys.path.insert(0, {folder!r})
 import report
 from report_parts import Part
