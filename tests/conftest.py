@@ -105,6 +105,8 @@ class _Calm(LateSteps):
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_threads, "late_steps", _Calm())
+    # what a test sets by hand is none of the next one's
+    monkeypatch.setattr(_threads, "by_hand", _threads.by_hand)
 
 
 @pytest.fixture(autouse=True)
