@@ -1962,7 +1962,7 @@ MUTANTS = [
     Mutant(
         "plans of captures are not found again",
         STEPPING,
-        "plan = self.captured_plan() or plan_of(",
+        "plan = self.captured_plan(plan) or plan_of(",
         "plan = plan_of(",
     ),
     Mutant(

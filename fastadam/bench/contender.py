@@ -14,6 +14,7 @@ from fastadam.bench import arrays, settings
 from fastadam.bench.arrays import Array
 from fastadam.bench.cases import Case, Tensor
 from fastadam.bench.settings import Variant
+from fastadam.bench.timing import Subject
 from fastadam.optimizers import Adam
 
 __all__ = ["Contender", "Differs", "NotComparable", "Unavailable", "check", "imported"]
@@ -120,9 +121,9 @@ class Contender(ABC):
     def values(self) -> list[Array]:
         """Return the parameters."""
 
-    def parts(self) -> dict[str, Callable[[], object]]:
-        """Return what is timed beside the whole step, by name."""
-        return {}
+    def parts(self) -> list[Subject]:
+        """Return what is timed beside the whole step."""
+        return []
 
     def bytes_moved(self) -> int | None:
         """Return what a step that has been made reads and writes; None for what fastadam's does."""

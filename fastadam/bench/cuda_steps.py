@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +14,7 @@ from fastadam.bench.cuda_arrays import repeated
 from fastadam.bench.floor import bytes_moved
 from fastadam.bench.libraries import FastadamTensors, Torch, hyperparameters
 from fastadam.bench.settings import Variant
+from fastadam.bench.timing import Subject
 from fastadam.kernels.backend import loaded_cupy
 
 __all__ = [
@@ -106,21 +106,23 @@ class FastadamGraph(FastadamGpu):
     def step(self) -> None:
         """Replay; the first steps make an ordinary update and capture the next."""
         if self._graph is not None:
-            self.optimizer.prepare_replay()
-            self._graph.launch()
+            self._prepare()
+            self._launch()
             return
         super().step()
         self._capture()
 
-    def parts(self) -> dict[str, Callable[[], object]]:
-        """Name the launch of the graph by itself, which leaves the GPU's part of a small case."""
-        return {"graph-alone": self.launch}
+    def parts(self) -> list[Subject]:
+        """Return the launch of the graph by itself, which leaves the GPU's part of a small case."""
+        return [Subject("graph-alone", self._launch, self._prepare)]
 
-    def launch(self) -> None:
-        """Step with the numbers of the last step, for which the host prepares nothing."""
+    def _prepare(self) -> None:
+        """Do the host's part of a step, without which the launch would step nothing."""
         if self._graph is None:
             self.step()
-            self.optimizer.prepare_replay()
+        self.optimizer.prepare_replay()
+
+    def _launch(self) -> None:
         self._graph.launch()
 
     def _capture(self) -> None:

@@ -67,14 +67,15 @@ def compare(
     contenders = [kind(VARIANTS[variant], arrays.parameters(case, dtype)) for kind in kinds]
     subjects = [Subject(FLOOR, floor.step)]
     subjects += [subject(contender, grads, case.fresh) for contender in contenders]
-    parts = {each.name: {} if case.fresh else each.parts() for each in contenders}
-    for steps in parts.values():
-        subjects += [Subject(name, step) for name, step in steps.items()]
+    parts = {each.name: [] if case.fresh else each.parts() for each in contenders}
+    for own in parts.values():
+        subjects += own
     times = measure(subjects, plan, roster.block)
     moved = bytes_moved(case, dtype, VARIANTS[variant])
     own_bytes: dict[str, int] = {}
     for each in contenders:
-        own_bytes |= dict.fromkeys((each.name, *parts[each.name]), each.bytes_moved() or moved)
+        of_each = each.name, *(part.name for part in parts[each.name])
+        own_bytes |= dict.fromkeys(of_each, each.bytes_moved() or moved)
     return {
         **described(case, variant, dtype, n_threads),
         "device": roster.device,

@@ -138,7 +138,7 @@ def refuse_capture(devices: Iterable[int], why: str) -> None:
         If a graph is being captured on one of them.
     """
     devices = list(devices)
-    if loaded_cupy() is None:
+    if not devices or loaded_cupy() is None:
         # nothing here has been stepped on a GPU yet, and whoever needs CuPy says so
         return
     with on_current_streams(devices):

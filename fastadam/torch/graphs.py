@@ -57,13 +57,18 @@ class CapturesSteps:
         """
         self.__dict__.update(_replay=step, _graphs=(*self._graphs, step))
 
-    def captured_plan(self) -> GpuPlan | None:
+    def captured_plan(self, tried: Any) -> GpuPlan | None:
         """Return the plan of the step that was captured last, if it is that of the next step, too.
 
         Other steps may have come between. All graphs of one plan read their scalars in one place.
+
+        Parameters
+        ----------
+        tried : TensorPlan or None
+            A plan that is not that of the next step.
         """
-        step = self._replay
-        return step.plan if step is not None and step.plan.refresh(self) else None
+        plan = None if self._replay is None else self._replay.plan
+        return plan if plan is not None and plan is not tried and plan.refresh(self) else None
 
     def prepare_replay(self) -> None:
         """Get ready for the next replay of a CUDA graph in which a step was captured.

@@ -224,7 +224,7 @@ class KernelStep(CapturesSteps, torch.optim.Optimizer):
         # taken out meanwhile: another thread that steps makes its own
         plan = own.pop("_plan", None)
         if plan is None or not plan.refresh(self):
-            plan = self.captured_plan() or plan_of(self, self._decoupled, self.master_weights)
+            plan = self.captured_plan(plan) or plan_of(self, self._decoupled, self.master_weights)
         if scale is not None:
             scale = float(scale)
             self._unscale(scale)
